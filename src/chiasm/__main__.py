@@ -1,0 +1,5 @@
+"""`python -m chiasm` is `chiasm`."""
+
+from chiasm.cli import main
+
+main()

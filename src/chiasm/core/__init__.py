@@ -1,0 +1,1 @@
+"""The shared vocabulary of every room, and plumbing that has no opinion about pictures or words."""

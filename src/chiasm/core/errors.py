@@ -1,0 +1,55 @@
+"""The one tree of errors.
+
+ChiasmError          anything chiasm reports on purpose
+├── InputError       the caller gave something wrong: fix the input (exit code 2)
+│   └── MissingExtraError   an optional package is not installed
+└── JobError         the input was fine but the job failed or stopped (exit code 1)
+
+An InputError always carries three sentences: what was given, what is allowed, what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ChiasmError(Exception):
+    """Base of all errors that chiasm raises on purpose; `exit_code` is the process's exit status."""
+
+    exit_code = 1
+
+
+class InputError(ChiasmError):
+    """Wrong input.
+
+    Args:
+        given: what was received, with its place (file, row, key).
+        allowed: what would have been accepted.
+        do: the next step for the reader.
+    """
+
+    exit_code = 2
+
+    def __init__(self, given: str, allowed: str, do: str) -> None:
+        self.given, self.allowed, self.do = given, allowed, do
+        super().__init__(f"{given}\n  allowed: {allowed}\n  do: {do}")
+
+
+class MissingExtraError(InputError):
+    """An optional package is needed and absent; names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"the package {package!r} is not installed",
+            f"an environment with the extra [{extra}]",
+            f"pip install 'chiasm[{extra}]'",
+        )
+
+
+class JobError(ChiasmError):
+    """The job could not be finished although its input was acceptable."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint such as ` (did you mean 'train.steps'?)`, or an empty string when nothing is close."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

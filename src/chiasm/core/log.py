@@ -1,0 +1,127 @@
+"""What a run says while it works: a progress bar for people, one JSON object a line for programs."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from chiasm.core.files import write_text
+
+LINE_EVERY_S = 10.0
+
+
+class Bar:
+    """One progress bar with rate and time left; plain lines every ten seconds where the output is no terminal.
+
+    Args:
+        console: where to draw.
+        what: what is counted, such as "training".
+        unit: what one count is, such as "steps".
+        total: how many there are.
+    """
+
+    def __init__(self, console: Console, what: str, unit: str, total: int) -> None:
+        self.console, self.what, self.unit, self.total = console, what, unit, total
+        self.started = self.spoken = time.monotonic()
+        self.first: int | None = None
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                TextColumn("[dim]{task.fields[note]}"),
+            )
+            self.progress = Progress(*columns, console=console, transient=False)
+            self.task = self.progress.add_task(what, total=total, rate="", note="")
+            self.progress.start()
+
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """Say how far it is; `note` is a short remark, `total` a changed total."""
+        self.total = self.total if total is None else total
+        now = time.monotonic()
+        if self.first is None:
+            self.first, self.started = done, now
+        elapsed = now - self.started
+        rate = (done - self.first) / elapsed if elapsed > 0 else 0.0
+        said = f"{rate:.1f} {self.unit}/s" if rate else ""
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=done, total=self.total, rate=said, note=note)
+        elif now - self.spoken >= LINE_EVERY_S or done == self.total:
+            self.spoken = now
+            left = f", {(self.total - done) / rate:.0f} s left" if rate and done < self.total else ""
+            self.console.print(
+                f"{self.what}: {done}/{self.total} {said}{left}  {note}", highlight=False, soft_wrap=True
+            )
+
+    def close(self) -> None:
+        """Leave the bar as it is and give the line back."""
+        if self.progress is not None:
+            self.progress.stop()
+
+
+@contextmanager
+def bar(console: Console, what: str, unit: str, total: int) -> Iterator[Bar]:
+    """A `Bar` that is closed however the block ends."""
+    made = Bar(console, what, unit, total)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def stderr_console() -> Console:
+    """The console for people; answers and tables go to stdout, so that they can be piped."""
+    return Console(file=sys.stderr)
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one object a line, appended; continued after a stop without a gap or a repeated step.
+
+    Args:
+        path: the file.
+        step: steps that are already done; lines of later steps, and a torn last line, are dropped.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = (
+            [json.dumps(row, ensure_ascii=False) for row in read_metrics(path) if row["step"] <= step] if step else []
+        )
+        write_text(path, "".join(line + "\n" for line in kept))
+        self.file = open(path, "a", encoding="utf-8")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one object; it must have a "step"."""
+        self.file.write(json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n")
+
+    def flush(self) -> None:
+        """Hand what was added to the operating system."""
+        self.file.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read `metrics.jsonl`, without a last line that was cut off by a kill."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        rows.append(row)
+    return rows

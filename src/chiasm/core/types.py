@@ -1,0 +1,159 @@
+"""The nouns that travel between rooms: Example, Batch, Tokens, Prediction.
+
+Axis legend: n pictures, m texts, l tokens, d numbers a token, h/w picture height and width in pixels.
+Masks say what True means: `is_real[i, j]` is True where token j of row i is not padding.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an example was written, for error messages and the ledger."""
+
+    file: str
+    row: int | None = None
+    """1-based line or record number within `file`; None where the file is the example."""
+
+    def __str__(self) -> str:
+        return self.file if self.row is None else f"{self.file}:{self.row}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """One sentence about one picture. `language` is an ISO 639-1 code ("en", "zh"), or "" if unknown."""
+
+    text: str
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question about one picture, with every answer that counts as right (the first is the usual one)."""
+
+    text: str
+    answers: tuple[str, ...]
+    kind: str = ""
+    """The question's type, such as "count" or "relational"; scores are also reported by kind."""
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One picture (or other input) with all that is known about it.
+
+    All captions and questions of a picture stay in one Example, so that they can never become false
+    negatives of each other, and so that a picture is encoded once for many questions.
+    """
+
+    id: str
+    inputs: Mapping[str, Any]
+    """Modality -> value; `inputs["image"]` is an `ImageRef`, or feature rows where a frozen tower was cached."""
+    captions: tuple[Caption, ...] = ()
+    questions: tuple[Question, ...] = ()
+    label: str | None = None
+    group: str = ""
+    """Examples with equal group show the same thing (same picture, same patient); "" means `id`."""
+    source: Source = field(default_factory=lambda: Source("<memory>"))
+    truth: Any = None
+    """Machine-checkable truth of a generated example (the objects of a scene); None for real data."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """A picture that is decoded when it is needed.
+
+    `load()` returns uint8 [h, w, 3] RGB. `content_key()` returns a hash of the original bytes, which names
+    the picture in caches and finds duplicates whatever the file is called.
+    """
+
+    load: Callable[[], np.ndarray]
+    content_key: Callable[[], str]
+    path: str | None = None
+
+
+class Tokens(NamedTuple):
+    """What every encoder and fusion block returns.
+
+    Attributes:
+        values: float [n, l, d].
+        is_real: bool [n, l], True where the token is not padding.
+        pooled: float [n, d], one vector for the row.
+    """
+
+    values: Tensor
+    is_real: Tensor
+    pooled: Tensor
+
+    def rows(self, index: Tensor) -> "Tokens":
+        """Select (and repeat) rows: int64 [m] -> Tokens of m rows. Many questions share one picture this way."""
+        return Tokens(self.values[index], self.is_real[index], self.pooled[index])
+
+
+class TextTokens(NamedTuple):
+    """Padded token ids: `ids` int64 [m, l], `is_real` bool [m, l]."""
+
+    ids: Tensor
+    is_real: Tensor
+
+
+@dataclass(slots=True)
+class Batch:
+    """Pictures of one training or evaluation step, and per task the tensors that the task collated for them.
+
+    Attributes:
+        ids: example ids, length n.
+        image: uint8 or float [n, 3, h, w], or cached features [n, d]; None for text-only batches.
+        group: int64 [n]; equal numbers mean the same thing is shown.
+        by_task: task name -> field name -> tensor. Fields that hold several rows a picture come with an
+            index field (`image_index` int64 [m]) that says which picture a row belongs to.
+    """
+
+    ids: list[str]
+    image: Tensor | None
+    group: Tensor
+    by_task: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
+        """Move every tensor to `device`; floating tensors also become `dtype` when one is given."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+
+        return Batch(
+            self.ids,
+            None if self.image is None else move(self.image),
+            self.group.to(device),
+            {task: {name: move(value) for name, value in fields.items()} for task, fields in self.by_task.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A task's answer in plain Python: the same object is scored by evaluation and sent by serving."""
+
+    answer: str
+    confidence: float
+    """In [0, 1]: the model's probability of `answer`."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    """Runner-up answers and the like, JSON-serialisable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A measured number with its 95 % interval and the count it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """`{"value", "low", "high", "n"}`, the shape that `--json` writes."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}

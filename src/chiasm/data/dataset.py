@@ -1,0 +1,138 @@
+"""What every source of examples looks like to the rest: indexable, and a pure function of (index, epoch)."""
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from chiasm.core.errors import InputError, nearest
+from chiasm.core.random import counter_rng, counter_seed
+from chiasm.core.run_config import DataConfig
+from chiasm.core.types import Caption, Example, Source
+from chiasm.data import scenes, sort_of_clevr
+from chiasm.data.image import image_ref_from_array
+from chiasm.data.ledger import Ledger
+from chiasm.data.scene_language import SceneTruth, caption, questions
+from chiasm.data.sources import read_source
+
+
+class Dataset(Protocol):
+    """Examples of one split."""
+
+    split: str
+    ledger: Ledger
+
+    def __len__(self) -> int:
+        """Number of usable examples."""
+        ...
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return an example; a generator may ask new questions in each epoch, files ignore it."""
+        ...
+
+
+class ListDataset:
+    """Examples that were read from files, or were encoded by a frozen tower."""
+
+    def __init__(self, split: str, examples: Sequence[Example], ledger: Ledger) -> None:
+        self.split, self.examples, self.ledger = split, examples, ledger
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return example `index`, the same in every epoch."""
+        return self.examples[index]
+
+
+class SceneDataset:
+    """Scenes, drawn when they are asked for; held-out splits have no two pictures of one description."""
+
+    def __init__(self, split: str, config: DataConfig, seed: int) -> None:
+        self.split, self.config, self.seed, self.ledger = split, config, seed, Ledger()
+        self.length = config.train_pictures if split == "train" else config.eval_pictures
+        self.fixed = None if split == "train" else scenes.distinct_scenes(split, self.length, seed)
+        self.ledger.offer(self.length)
+        self.ledger.use(self.length)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return scene `index`, with a caption in each language and questions that are new in each epoch."""
+        scene = scenes.scene_at(self.split, index, self.seed) if self.fixed is None else self.fixed[index]
+        rng = random.Random(counter_seed("scene questions", self.seed, self.split, index, epoch))
+        languages = tuple(dict.fromkeys(self.config.languages))
+        return Example(
+            id=f"scene-{self.split}-{index}",
+            inputs={"image": image_ref_from_array(scenes.render(scene))},
+            captions=tuple(caption(scene, language) for language in languages),
+            questions=tuple(questions(scene, self.config.questions_per_picture, rng, self.config.languages)),
+            source=Source("scenes", index),
+            truth=SceneTruth(scene),
+        )
+
+
+class SortOfClevrDataset:
+    """Sort-of-CLEVR's pictures with their twenty questions each."""
+
+    def __init__(self, split: str, config: DataConfig, seed: int) -> None:
+        self.split, self.seed, self.ledger = split, seed, Ledger()
+        self.language = config.languages[0]
+        self.length = (config.train_pictures if split == "train" else 0) or sort_of_clevr.PICTURES[split]
+        self.ledger.offer(self.length)
+        self.ledger.use(self.length)
+        self._made: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return picture `index`; it is kept, because each epoch shows the same pictures and questions."""
+        if index not in self._made:
+            picture = sort_of_clevr.picture_at(self.split, index, self.seed)
+            self._made[index] = Example(
+                id=f"sort-of-clevr-{self.split}-{index}",
+                inputs={"image": image_ref_from_array(sort_of_clevr.render(picture))},
+                questions=tuple(sort_of_clevr.questions(picture, self.split, index, self.seed, self.language)),
+                source=Source("sort_of_clevr", index),
+            )
+        return self._made[index]
+
+
+def open_dataset(config: DataConfig, split: str, seed: int) -> Dataset:
+    """Open one split of what the config names: a generator, or files whose layout is recognised."""
+    if config.source == "scenes":
+        return SceneDataset(_known(split, scenes.SPLITS), config, seed)
+    if config.source == "sort_of_clevr":
+        return SortOfClevrDataset(_known(split, tuple(sort_of_clevr.PICTURES)), config, seed)
+    found = read_source(Path(config.path), split, config.format, config.images, config.languages)
+    return ListDataset(split, found.examples, found.ledger)
+
+
+def _known(split: str, splits: Sequence[str]) -> str:
+    if split not in splits:
+        raise InputError(
+            f"unknown split {split!r}{nearest(split, splits)}", "one of " + ", ".join(splits), "choose one"
+        )
+    return split
+
+
+def order(length: int, seed: int, epoch: int) -> Sequence[int]:
+    """Return the shuffled order of an epoch: a permutation that depends on (length, seed, epoch) alone."""
+    return counter_rng("order", seed, epoch).permutation(length).tolist()
+
+
+def choose_captions(example: Example, count: int, seed: int, epoch: int) -> list[Caption]:
+    """Draw up to `count` different captions of an example for an epoch, independent of its place in the batch."""
+    if len(example.captions) <= count:
+        return list(example.captions)
+    chosen = counter_rng("caption", seed, epoch, example.id).permutation(len(example.captions))[:count]
+    return [example.captions[number] for number in chosen]
+
+
+def texts_of(examples: Iterable[Example]) -> Iterable[str]:
+    """Every caption and question, for learning a vocabulary."""
+    for example in examples:
+        yield from (caption.text for caption in example.captions)
+        yield from (question.text for question in example.questions)

@@ -1,0 +1,301 @@
+"""The one image loader: bytes from anywhere -> uint8 [h, w, 3] RGB, or one fixed reason why not.
+
+Training, evaluation, indexing and serving all decode here, so a picture has the same pixels everywhere. The
+content decides the format, never the file's name; sizes are judged on the header, before any pixel is decoded.
+
+Rules by kind: alpha and transparent palettes are laid over white; the EXIF orientation is applied; of an animation
+the first frame counts; 16-bit grey keeps its upper byte (Pillow's own conversion saturates it to white); CMYK of a
+JPEG is read as inverted ink only where the Adobe marker says so; floating-point and 32-bit pixels have no agreed
+range and are refused.
+"""
+
+import io
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
+
+from chiasm.core.errors import InputError
+from chiasm.core.files import sha256_bytes
+from chiasm.core.types import ImageRef
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 50_000_000
+MIN_SIDE_PX = 8
+MAX_SIDE_PX = 32_768
+MAX_ASPECT = 32
+"""Longer side over shorter side."""
+
+REASONS = {
+    "missing": ("there is no such file", "a path that exists", "check the path"),
+    "not_regular": ("this is a folder, pipe or device", "a regular file", "give a picture file"),
+    "unreadable": ("the file cannot be opened for reading", "a readable file", "check its permissions"),
+    "empty_file": ("the file has no bytes", "a picture", "fetch the file again"),
+    "too_many_bytes": ("the file is too large", f"at most {MAX_BYTES} bytes", "re-encode the picture"),
+    "not_an_image": ("the content is no picture", ", ".join(FORMATS), "look at the file; it may be an error page"),
+    "format_not_allowed": ("the picture's format is not accepted", ", ".join(FORMATS), "convert it to PNG"),
+    "corrupt": ("the content is damaged", "a picture that decodes without error", "fetch the file again"),
+    "truncated": ("the content ends too early", "a complete picture", "fetch the file again"),
+    "too_many_pixels": ("the picture has too many pixels", f"at most {MAX_PIXELS} pixels", "scale it down"),
+    "side_too_long": ("a side is too long", f"at most {MAX_SIDE_PX} px a side", "scale or cut it"),
+    "too_small": ("a side is too short", f"at least {MIN_SIDE_PX} px a side", "leave it out"),
+    "aspect": ("the picture is too narrow", f"sides that differ by at most {MAX_ASPECT}:1", "cut it"),
+    "mode": ("its kind of pixel has no agreed range", "8-bit pixels, or 16-bit grey", "convert it to 8 bits"),
+    "metadata_bomb": ("its metadata unpack to too many bytes", "modest metadata", "remove the metadata"),
+}
+"""code -> what was given, what is allowed, what to do. The texts are fixed: no decoder message reaches the reader."""
+
+_MAGIC: tuple[bytes, ...] = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_FOREIGN_MAGIC: tuple[bytes, ...] = (
+    b"%!PS",
+    b"\xc5\xd0\xd3\xc6",
+    b"%PDF",
+    b"SIMPLE  =",
+    b"8BPS",
+    b"\0\0\0\x0cjP",
+    b"\xff\x4f\xff\x51",
+)
+_FOREIGN_MAGIC += (b"\0\0\1\0", b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"gimp xcf", b"DDS ")
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
+_warnings_lock = threading.Lock()
+
+
+class ImageError(InputError):
+    """A picture that is not used; `code` is a key of `REASONS`, the same in the ledger and in a served answer.
+
+    Args:
+        code: a key of `REASONS`.
+        source: what the picture is called in the message (a path, "upload").
+    """
+
+    def __init__(self, code: str, source: str) -> None:
+        self.code, self.source = code, source
+        given, allowed, do = REASONS[code]
+        super().__init__(f"{source}: {given}", allowed, do)
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return ImageError, (self.code, self.source)
+
+
+def load_image(content: bytes, source: str, max_side_px: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode a picture.
+
+    Args:
+        content: the file's bytes.
+        source: what to call the picture in an error.
+        max_side_px: side of the square that the picture will be resized to. A larger JPEG is then decoded at 1/2,
+            1/4 or 1/8 of its size (scaled DCT), never with a shorter side below this number; pixels may differ a
+            little from a full decode, so training and serving must pass the same hint.
+        max_pixels: largest width times height, checked on the header.
+
+    Returns:
+        uint8 [h, w, 3] RGB, writable, upright.
+
+    Raises:
+        ImageError: for everything that cannot be used, with a code of `REASONS`.
+    """
+    if not content:
+        raise ImageError("empty_file", source)
+    if len(content) > MAX_BYTES:
+        raise ImageError("too_many_bytes", source)
+    try:
+        with _open(content) as image:
+            _check_size(image.size, max_pixels, source)
+            if max_side_px is not None and image.format in ("JPEG", "MPO"):
+                image.draft(None, (max_side_px, max_side_px))
+            # Another package may have switched this on; a half picture filled with grey is never wanted here.
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            image.load()
+            orientation = _orientation(image)
+            rgb = _to_rgb(image, source)
+            if orientation in _TRANSPOSE:
+                rgb = rgb.transpose(_TRANSPOSE[orientation])
+            return np.array(rgb, dtype=np.uint8)
+    except ImageError:
+        raise
+    # A damaged file makes Pillow raise nearly any type (SyntaxError, RuntimeError, struct.error, ...).
+    except Exception as error:
+        raise ImageError(_code_of(error, content), source) from error
+
+
+def image_ref(path: Path | str, max_side_px: int | None = None) -> ImageRef:
+    """Refer to a picture file; it is opened only by `load()` or `content_key()`, which raise `ImageError`.
+
+    A pipe or device is refused without waiting for it ("not_regular"), an absent file is "missing". The content key
+    is the SHA-256 of the file's bytes.
+    """
+    return ImageRef(partial(_load_file, str(path), max_side_px), partial(_file_key, str(path)), str(path))
+
+
+def image_ref_from_bytes(content: bytes, source: str = "upload", max_side_px: int | None = None) -> ImageRef:
+    """Refer to an encoded picture in memory, such as an upload; the content key is the SHA-256 of the bytes."""
+    return ImageRef(partial(load_image, content, source, max_side_px), partial(sha256_bytes, content))
+
+
+def image_ref_from_array(image: np.ndarray) -> ImageRef:
+    """Refer to pixels in memory: uint8 [h, w, 3] RGB, copied. The content key covers the shape and the bytes."""
+    kept = _checked_pixels(image).copy()
+    return ImageRef(kept.copy, partial(_array_key, kept))
+
+
+def resize_square(image: np.ndarray, side_px: int, crop: bool) -> np.ndarray:
+    """Resize uint8 [h, w, 3] to uint8 [side_px, side_px, 3] with Pillow's antialiased bicubic filter.
+
+    Args:
+        image: RGB pixels; returned as they are where they have the size already.
+        side_px: target side, at least 1.
+        crop: True keeps the shapes: the shorter side becomes `side_px` and the middle is cut out. False keeps the
+            whole picture: both sides are squeezed.
+    """
+    height, width = _checked_pixels(image).shape[:2]
+    if side_px < 1:
+        raise InputError(f"side_px is {side_px}", "at least 1", "choose the model's picture size")
+    if height == width == side_px:
+        return image
+    picture = Image.fromarray(image)
+    if not crop:
+        return np.array(picture.resize((side_px, side_px), Image.Resampling.BICUBIC))
+    scale = side_px / min(height, width)
+    size = (max(side_px, round(width * scale)), max(side_px, round(height * scale)))
+    left, top = (size[0] - side_px) // 2, (size[1] - side_px) // 2
+    resized = picture.resize(size, Image.Resampling.BICUBIC)
+    return np.array(resized.crop((left, top, left + side_px, top + side_px)))
+
+
+def _checked_pixels(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"pixels of {image.dtype} {list(image.shape)}", "uint8 [h, w, 3] RGB", "convert the array")
+    return image
+
+
+def _read_file(path: str) -> bytes:
+    """Read a regular file. O_NONBLOCK keeps the opening of a pipe from waiting for a writer."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError("missing", path) from None
+    except (OSError, ValueError):
+        raise ImageError("unreadable", path) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not_regular", path)
+        if status.st_size > MAX_BYTES:
+            raise ImageError("too_many_bytes", path)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
+
+
+def _load_file(path: str, max_side_px: int | None) -> np.ndarray:
+    return load_image(_read_file(path), str(path), max_side_px)
+
+
+def _file_key(path: str) -> str:
+    return sha256_bytes(_read_file(path))
+
+
+def _array_key(image: np.ndarray) -> str:
+    return sha256_bytes(f"uint8 {image.shape} ".encode() + image.tobytes())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Pillow's remarks on odd headers. The filter list is global to the process, hence the lock."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _open(content: bytes) -> ImageFile.ImageFile:
+    with _quiet():
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+def _check_size(size: tuple[int, int], max_pixels: int, source: str) -> None:
+    short, long = sorted(size)
+    if short * long > max_pixels:
+        raise ImageError("too_many_pixels", source)
+    if short < MIN_SIDE_PX:
+        raise ImageError("too_small", source)
+    if long > MAX_SIDE_PX:
+        raise ImageError("side_too_long", source)
+    if long > MAX_ASPECT * short:
+        raise ImageError("aspect", source)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 where there is none or it is garbage.
+
+    It is asked after decoding, because Pillow turns a TIFF upright itself and then removes the tag.
+    """
+    with _quiet():
+        try:
+            return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        # Garbage makes the EXIF reader raise nearly any type; such a picture is used as it lies.
+        except Exception:
+            return 1
+
+
+def _to_rgb(image: Image.Image, source: str) -> Image.Image:
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        # Pillow inverts the inks of every CMYK JPEG; only Adobe's are stored inverted.
+        return ImageChops.invert(image).convert("RGB")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return _grey16_to_rgb(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    if image.mode in ("RGB", "L", "1", "P", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
+        return image.convert("RGB")
+    raise ImageError("mode", source)
+
+
+def _grey16_to_rgb(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    grey = (values >> 8).astype(np.uint8)
+    hidden = image.info.get("transparency")
+    if isinstance(hidden, int):
+        grey[values == hidden] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _code_of(error: Exception, content: bytes) -> str:
+    """Choose the code for what a decoder raised; the order goes from the surest sign to the vaguest."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "too_many_pixels"
+    if isinstance(error, ValueError) and "MAX_TEXT" in str(error):
+        return "metadata_bomb"
+    if isinstance(error, UnidentifiedImageError):
+        if content.startswith(_FOREIGN_MAGIC) or content[4:8] == b"ftyp":
+            return "format_not_allowed"
+        if not content.startswith(_MAGIC):
+            return "not_an_image"
+    return "truncated" if "truncated" in str(error).lower() or _is_cut_short(content) else "corrupt"
+
+
+def _is_cut_short(content: bytes) -> bool:
+    """True where the container itself says that bytes are missing at the end."""
+    if content.startswith(b"RIFF"):
+        return len(content) < int.from_bytes(content[4:8], "little") + 8
+    if content.startswith(b"GIF8"):
+        return not content.rstrip(b"\0").endswith(b";")
+    return False

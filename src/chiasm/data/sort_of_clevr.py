@@ -1,0 +1,137 @@
+"""Sort-of-CLEVR, generated as published.
+
+Source: Santoro et al. 2017, "A simple neural network module for relational reasoning", section 4.
+
+75 x 75 pictures with six objects, one of each colour, each a square or a circle, none overlapping; ten
+relational and ten non-relational questions a picture; 9,800 pictures for training and 200 for testing. The
+paper has no validation pictures; 200 more are made here, so that the test pictures choose nothing.
+"""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from chiasm.core.random import counter_seed
+from chiasm.core.types import Question
+
+IMAGE_SIZE_PX = 75
+RADIUS_PX = 5
+"""Half the side of a square, and the radius of a circle."""
+COLORS = {
+    "red": (220, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 80, 220),
+    "orange": (250, 150, 20),
+    "gray": (128, 128, 128),
+    "yellow": (240, 220, 20),
+}
+SHAPES = ("square", "circle")
+PICTURES = {"train": 9800, "val": 200, "test": 200}
+QUESTIONS_PER_KIND = 10
+KINDS = ("relational", "non-relational")
+_ZH = {
+    "red": "红色", "green": "绿色", "blue": "蓝色", "orange": "橙色", "gray": "灰色", "yellow": "黄色",
+    "square": "方形", "circle": "圆形", "yes": "是", "no": "不是",
+}  # fmt: skip
+_TEXTS = {
+    ("non-relational", "shape"): ("what shape is the {} object?", "{}物体是什么形状？"),
+    ("non-relational", "left"): ("is the {} object in the left half?", "{}物体在左半边吗？"),
+    ("non-relational", "bottom"): ("is the {} object in the bottom half?", "{}物体在下半边吗？"),
+    ("relational", "closest"): ("what shape is the object closest to the {} object?", "离{}物体最近的物体是什么形状？"),
+    ("relational", "furthest"): (
+        "what shape is the object furthest from the {} object?",
+        "离{}物体最远的物体是什么形状？",
+    ),
+    ("relational", "count"): (
+        "how many objects have the shape of the {} object?",
+        "有几个物体和{}物体形状相同？",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClevrObject:
+    """One object: colour, shape and the pixel of its centre."""
+
+    color: str
+    shape: str
+    x_px: int
+    y_px: int
+
+    def distance2(self, other: "ClevrObject") -> int:
+        """Squared distance between centres in pixels."""
+        return (self.x_px - other.x_px) ** 2 + (self.y_px - other.y_px) ** 2
+
+
+Picture = tuple[ClevrObject, ...]
+
+
+def picture_at(split: str, index: int, seed: int) -> Picture:
+    """Return picture number `index` of a split: a pure function of its arguments."""
+    rng = random.Random(counter_seed("sort_of_clevr", seed, split, index))
+    while True:
+        objects: list[ClevrObject] = []
+        for color in COLORS:
+            for _ in range(100):
+                place = (
+                    rng.randint(RADIUS_PX, IMAGE_SIZE_PX - 1 - RADIUS_PX),
+                    rng.randint(RADIUS_PX, IMAGE_SIZE_PX - 1 - RADIUS_PX),
+                )
+                thing = ClevrObject(color, rng.choice(SHAPES), *place)
+                if all(thing.distance2(other) > (2 * RADIUS_PX) ** 2 * 2 for other in objects):
+                    objects.append(thing)
+                    break
+        if len(objects) == len(COLORS):
+            return tuple(objects)
+
+
+def render(picture: Picture) -> np.ndarray:
+    """Draw a picture: uint8 [75, 75, 3] on white."""
+    canvas = np.full((IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), 255, dtype=np.uint8)
+    y, x = np.mgrid[:IMAGE_SIZE_PX, :IMAGE_SIZE_PX]
+    for thing in picture:
+        across, down = x - thing.x_px, y - thing.y_px
+        if thing.shape == "circle":
+            inside = across**2 + down**2 <= RADIUS_PX**2
+        else:
+            inside = np.maximum(abs(across), abs(down)) <= RADIUS_PX
+        canvas[inside] = COLORS[thing.color]
+    return canvas
+
+
+def answer(picture: Picture, color: str, subtype: str) -> str:
+    """Return the English answer to one of the six kinds of question about the object of a colour.
+
+    Equal distances are told apart by the order of colours; the object asked about counts as having its own shape.
+    """
+    thing = next(one for one in picture if one.color == color)
+    others = [one for one in picture if one is not thing]
+    if subtype == "shape":
+        return thing.shape
+    if subtype == "left":
+        return "yes" if thing.x_px < IMAGE_SIZE_PX / 2 else "no"
+    if subtype == "bottom":
+        return "yes" if thing.y_px > IMAGE_SIZE_PX / 2 else "no"
+    if subtype == "closest":
+        return min(others, key=thing.distance2).shape
+    if subtype == "furthest":
+        return max(others, key=thing.distance2).shape
+    return str(sum(one.shape == thing.shape for one in picture))
+
+
+def questions(picture: Picture, split: str, index: int, seed: int, language: str = "en") -> list[Question]:
+    """The twenty questions of a picture: ten relational, then ten non-relational."""
+    rng = random.Random(counter_seed("sort_of_clevr questions", seed, split, index))
+    asked = []
+    for kind in KINDS:
+        subtypes = [subtype for kind_of, subtype in _TEXTS if kind_of == kind]
+        for _ in range(QUESTIONS_PER_KIND):
+            color, subtype = rng.choice(tuple(COLORS)), rng.choice(subtypes)
+            english, chinese = _TEXTS[kind, subtype]
+            right = answer(picture, color, subtype)
+            if language == "zh":
+                asked.append(Question(chinese.format(_ZH[color]), (_ZH.get(right, right),), kind, "zh"))
+            else:
+                asked.append(Question(english.format(color), (right,), kind, "en"))
+    return asked

@@ -1,0 +1,99 @@
+"""Files of many layouts -> examples. One file a layout, one table that names them all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from chiasm.core.errors import InputError, nearest
+from chiasm.core.types import Example
+from chiasm.data.ledger import Ledger
+from chiasm.data.sources import (
+    class_folders,
+    coco_captions,
+    data_jsonl,
+    flickr8k_tokens,
+    karpathy,
+    table,
+    vqa_rad,
+    vqav2,
+)
+from chiasm.data.sources.collect import collect
+
+FORMATS: dict[str, ModuleType] = {
+    "data_jsonl": data_jsonl,
+    "flickr8k_tokens": flickr8k_tokens,
+    "karpathy": karpathy,
+    "vqav2": vqav2,
+    "coco_captions": coco_captions,
+    "vqa_rad": vqa_rad,
+    "table": table,
+    "class_folders": class_folders,
+}
+"""Name -> module with `recognises(path) -> bool` and `read(path, split) -> Reading`. "auto" takes the first that
+recognises the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileData:
+    """One split of a source: its examples, what was left out, the layout's name and the splits that exist."""
+
+    examples: list[Example]
+    ledger: Ledger
+    format: str
+    splits: tuple[str, ...]
+
+
+def read_source(
+    path: Path,
+    split: str,
+    format: str = "auto",  # noqa: A002  the config key is data.format
+    images: str = "",
+    languages: tuple[str, ...] = ("en",),
+) -> FileData:
+    """Read one split from files; pictures stay undecoded.
+
+    Args:
+        path: folder or file.
+        split: name of a split; "val", "dev" and "validation" mean the same, and so do "train" and "training".
+        format: a key of `FORMATS`, or "auto".
+        images: folder that relative image paths start from; "" means the layout's usual places.
+        languages: ISO 639-1 codes of the texts to keep; () keeps all. A text whose language is not stated is taken
+            by its script ("zh", "ja", "ko"), else as "en".
+
+    Raises:
+        InputError: no such path, layout or split; or a file that cannot be understood as a whole. Rows that cannot
+            be used are entered in the ledger instead.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist", "a folder or file with pictures and texts", "check data.path")
+    name = _recognise(path) if format == "auto" else format
+    if name not in FORMATS:
+        given = f"data.format is {name!r}{nearest(name, FORMATS)}"
+        raise InputError(given, "auto, " + ", ".join(FORMATS), "choose one of them")
+    reading = FORMATS[name].read(path, split)
+    if images:
+        reading.folders = [_image_folder(images, path)]
+    ledger = Ledger()
+    examples, splits = collect(reading, path, split, languages, ledger)
+    return FileData(examples, ledger, name, splits)
+
+
+def _recognise(path: Path) -> str:
+    for name, layout in FORMATS.items():
+        if layout.recognises(path):
+            return name
+    seen = path.name if path.is_file() else ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
+    raise InputError(
+        f"the layout of {path} is not recognised; it holds {seen}",
+        ", ".join(FORMATS),
+        "name the layout with data.format, or write a table with the columns image and caption",
+    )
+
+
+def _image_folder(images: str, path: Path) -> Path:
+    base = path if path.is_dir() else path.parent
+    for folder in (base / images, Path(images)):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"data.images is {images!r}", f"a folder, absolute or relative to {base}", "check data.images")

@@ -1,0 +1,88 @@
+"""Layout "coco_captions": `captions_SPLIT.json` with the lists `images` and `annotations` (Chen et al. 2015).
+
+The split is the one that the file is named after; a folder may hold one file for each.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from chiasm.core.errors import InputError
+from chiasm.core.types import Source
+from chiasm.data.sources.parsing import BadRowError, read_head, read_json_file
+from chiasm.data.sources.records import (
+    Reading,
+    Record,
+    captions_of,
+    choose_split,
+    image_folders,
+    split_in_name,
+    text_of,
+)
+
+_WHAT = "a COCO captions file: an object with the lists `images` (id, file_name) and `annotations` (image_id, caption)"
+
+
+def recognises(path: Path) -> bool:
+    """True for such a file, and for a folder that holds one itself or in `annotations/`."""
+    return bool(_files(path))
+
+
+def read(path: Path, split: str) -> Reading:
+    """Read the wanted split's file. Pictures without a caption and captions without a picture are rejected."""
+    files = _files(path)
+    if not files:
+        raise InputError(f"{path} holds no COCO captions file", _WHAT, "give the path of the JSON file")
+    by_split = {split_in_name(file.stem): file for file in files}
+    if len(by_split) < len(files):
+        raise InputError(
+            f"{path} holds several caption files for one split: {', '.join(file.name for file in files)}",
+            "one file a split",
+            "give the path of one file",
+        )
+    name = "" if list(by_split) == [""] else choose_split(split, by_split, path)
+    reading = Reading(image_folders(by_split[name].parent), tuple(by_split) if name else ())
+    content = read_json_file(by_split[name], _WHAT)
+    for key in ("images", "annotations"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise InputError(f"{by_split[name]} has no list `{key}`", _WHAT, "check the file, or name another format")
+    _add(content, str(by_split[name]), name, reading)
+    return reading
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        files = [path] if path.suffix == ".json" else []
+    else:
+        files = [file for folder in (path, path / "annotations") for file in sorted(folder.glob("*captions*.json"))]
+    return [file for file in files if _looks_right(read_head(file))]
+
+
+def _looks_right(text: str) -> bool:
+    return all(word in text for word in ('"images"', '"annotations"', '"caption"', '"file_name"'))
+
+
+def _add(content: dict[str, Any], file: str, split: str, reading: Reading) -> None:
+    captions: dict[Any, list[Any]] = {}
+    first_place: dict[Any, int] = {}
+    for number, entry in enumerate(content["annotations"], 1):
+        key = entry.get("image_id") if isinstance(entry, dict) else None
+        if not isinstance(key, int | str) or "caption" not in entry:
+            reading.reject(Source(f"{file} annotations", number), "entry", "no object with image_id and caption")
+            continue
+        captions.setdefault(key, []).append(entry["caption"])
+        first_place.setdefault(key, number)
+    for number, entry in enumerate(content["images"], 1):
+        source = Source(f"{file} images", number)
+        try:
+            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int | str):
+                raise BadRowError("entry", "no object with id and file_name")
+            texts = captions.pop(entry["id"], [])
+            name = text_of(entry.get("file_name"), "image").strip()
+            if not name:
+                raise BadRowError("no_image", "the entry has no file_name")
+            reading.records.append(Record(source, name, captions=captions_of(texts), split=split))
+        except BadRowError as error:
+            reading.reject(source, error.code, error.text)
+    for key, texts in captions.items():
+        place = Source(f"{file} annotations", first_place[key])
+        reading.reject(place, "unknown_image", f"{len(texts)} captions for image_id {key!r}, which is not in `images`")

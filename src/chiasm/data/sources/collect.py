@@ -1,0 +1,234 @@
+"""From records to examples: find each picture, keep the wanted language, put all about one picture together."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chiasm.core.errors import InputError
+from chiasm.core.random import counter_seed
+from chiasm.core.types import Caption, Example, Question, Source
+from chiasm.data.image import image_ref
+from chiasm.data.ledger import Ledger
+from chiasm.data.sources.parsing import BadRowError, clean_text
+from chiasm.data.sources.records import UNASSIGNED, Reading, Record, choose_split
+
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://|(?:file|pipe|data):|[A-Za-z]:[\\/]")
+
+
+def collect(
+    reading: Reading, path: Path, split: str, languages: tuple[str, ...], ledger: Ledger
+) -> tuple[list[Example], tuple[str, ...]]:
+    """Turn the records of one split into examples, one a picture, in the order of their first record.
+
+    A picture with one record keeps that record's id; with several, or without an id, the example is called by the
+    picture's path without its suffix.
+
+    Returns:
+        The examples, and the names of all splits.
+    """
+    for note in reading.notes:
+        ledger.note(*note)
+    for rejected in reading.rejected:
+        ledger.offer()
+        ledger.reject(*rejected)
+    records, unassigned = list(reading.records), list[Record]()
+    if not reading.splits and records:
+        records, splits = _hashed_split(records, split, path, ledger)
+    elif reading.splits:
+        splits = reading.splits
+        chosen = choose_split(split, splits, path)
+        unassigned = [record for record in records if record.split == UNASSIGNED != chosen]
+        records = [record for record in records if record.split in ("", chosen)]
+    elif reading.rejected:
+        return [], ()
+    else:
+        raise InputError(f"{path} holds no rows", "at least one picture with words or a label", "check the files")
+    finder = PictureFinder(reading.folders)
+    for record in unassigned:
+        _note_missing(record, finder, ledger)
+    collector = _Collector(finder, languages, ledger, bool(reading.splits))
+    for record in records:
+        collector.add(record)
+    return collector.examples(), splits
+
+
+def _note_missing(record: Record, finder: "PictureFinder", ledger: Ledger) -> None:
+    """Tell of a picture that is missing in no split at all (Flickr8k names one), since nobody reads that rest."""
+    try:
+        finder.find(record.image)
+    except BadRowError as error:
+        ledger.note(record.source, error.code, f"{error.text}; it is in no split")
+
+
+def _hashed_split(
+    records: list[Record], split: str, path: Path, ledger: Ledger
+) -> tuple[list[Record], tuple[str, ...]]:
+    """Draw the split of each group (90 % train, 5 % val, 5 % test) from a hash of its name, the same on every run."""
+
+    def drawn(record: Record) -> str:
+        place = counter_seed("split", record.group or os.path.normpath(record.image)) % 100
+        return "train" if place < 90 else "val" if place < 95 else "test"
+
+    by_split: dict[str, list[Record]] = {}
+    for record in records:
+        by_split.setdefault(drawn(record), []).append(record)
+    splits = tuple(name for name in ("train", "val", "test") if name in by_split)
+    text = "the files tell of no split; 90/5/5 % train/val/test were drawn by a hash of each picture's group"
+    ledger.note(Source(str(path)), "split_drawn", text)
+    return by_split[choose_split(split, splits, path)], splits
+
+
+class PictureFinder:
+    """Looks pictures up in folders that are listed once each, instead of asking the disk for every row.
+
+    Symbolic links are followed; a name that leads out of all the folders by itself ("..", an absolute path, an
+    address) is refused.
+    """
+
+    def __init__(self, folders: list[Path]) -> None:
+        self._roots = list(dict.fromkeys(os.path.abspath(folder) for folder in folders))
+        self._listed: dict[str, dict[str, bool]] = {}
+
+    def find(self, name: str) -> str:
+        """Return the path of the picture called `name`.
+
+        Raises:
+            BadRowError: "path_escape", "missing_image" or "not_regular".
+        """
+        if _ADDRESS.match(name) or "\0" in name:
+            raise BadRowError("path_escape", f"{name[:200]!r} is no path inside the data")
+        inside = False
+        for root in self._roots:
+            full = os.path.normpath(os.path.join(root, name))
+            if not any(full.startswith(allowed.rstrip("/") + "/") for allowed in self._roots):
+                continue
+            inside = True
+            folder, _, base = full.rpartition("/")
+            is_file = self._list(folder).get(base)
+            if is_file:
+                return full
+            if is_file is False:
+                raise BadRowError("not_regular", f"{name[:200]!r} is no regular file")
+        if not inside:
+            raise BadRowError("path_escape", f"{name[:200]!r} leads out of the data")
+        raise BadRowError("missing_image", f"there is no picture {name[:200]!r}")
+
+    def _list(self, folder: str) -> dict[str, bool]:
+        """Name -> whether it is a regular file (or a link to one); links that lead nowhere are left out."""
+        if folder not in self._listed:
+            try:
+                with os.scandir(folder) as entries:
+                    self._listed[folder] = {
+                        e.name: e.is_file() for e in entries if not e.is_symlink() or os.path.exists(e.path)
+                    }
+            except OSError:
+                self._listed[folder] = {}
+        return self._listed[folder]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """An example while its records come in."""
+
+    name: str
+    source: Source
+    id: str
+    group: str
+    captions: list[Caption] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+    label: str | None = None
+    num_records: int = 0
+
+
+class _Collector:
+    def __init__(self, finder: PictureFinder, languages: tuple[str, ...], ledger: Ledger, needs_split: bool) -> None:
+        self._finder, self._languages, self._ledger, self._needs_split = finder, set(languages), ledger, needs_split
+        self._drafts: dict[str, _Draft] = {}
+        self._first_with_id: dict[str, Source] = {}
+
+    def add(self, record: Record) -> None:
+        self._ledger.offer()
+        try:
+            self._merge(record)
+        except BadRowError as error:
+            self._ledger.reject(record.source, error.code, error.text)
+        else:
+            self._ledger.use()
+
+    def _merge(self, record: Record) -> None:
+        if self._needs_split and not record.split:
+            raise BadRowError("no_split", "the row names no split, although others do")
+        if record.id in self._first_with_id:
+            raise BadRowError("duplicate_id", f"the id {record.id!r} was used at {self._first_with_id[record.id]}")
+        full = self._finder.find(record.image)
+        captions, questions = self._wanted(record)
+        label = clean_text(record.label) if record.label else None
+        draft = self._drafts.get(full)
+        if draft is None:
+            draft = _Draft(record.image, record.source, record.id, record.group)
+        elif label and draft.label and label != draft.label:
+            text = f"the picture is {label!r} here and {draft.label!r} at {draft.source}"
+            raise BadRowError("conflicting_label", text)
+        draft.captions += captions
+        draft.questions += questions
+        draft.label = draft.label or label
+        draft.num_records += 1
+        self._drafts[full] = draft
+        if record.id:
+            self._first_with_id[record.id] = record.source
+
+    def _wanted(self, record: Record) -> tuple[list[Caption], list[Question]]:
+        """Clean the texts and keep the wanted languages; a record of which nothing remains is refused."""
+        notes: list[tuple[str, str]] = []
+        captions, questions, foreign = [], [], 0
+        for caption in record.captions:
+            if not self._speaks(caption.language):
+                foreign += 1
+            elif text := self._cleaned(caption.text, "caption", notes):
+                captions.append(Caption(text, caption.language))
+        for asked in record.questions:
+            if not self._speaks(asked.language):
+                foreign += 1
+                continue
+            text = self._cleaned(asked.text, "question", notes)
+            answers = tuple(a for a in (self._cleaned(a, "answer", notes) for a in asked.answers) if a)
+            if text and answers:
+                questions.append(Question(text, answers, asked.kind, asked.language))
+        if not captions and not questions and not record.label:
+            if foreign and not notes:
+                raise BadRowError(
+                    "other_language", f"no text in the wanted languages ({', '.join(sorted(self._languages))})"
+                )
+            raise BadRowError(*(notes[0] if notes else ("no_text", "the picture has no caption, question or label")))
+        for code, text in notes:
+            self._ledger.note(record.source, code, text)
+        return captions, questions
+
+    def _speaks(self, language: str) -> bool:
+        return not self._languages or language in self._languages
+
+    def _cleaned(self, text: str, what: str, notes: list[tuple[str, str]]) -> str:
+        try:
+            cleaned = clean_text(text)
+        except BadRowError as error:
+            notes.append((error.code, f"a {what} was dropped: {error.text}"))
+            return ""
+        if not cleaned:
+            notes.append((f"empty_{what}", f"a {what} without visible text was dropped"))
+        return cleaned
+
+    def examples(self) -> list[Example]:
+        taken: set[str] = set()
+        result = []
+        for full, draft in self._drafts.items():
+            name = draft.id if draft.num_records == 1 and draft.id else os.path.splitext(draft.name)[0]
+            if name in taken:
+                name = draft.name
+            while name in taken:
+                name += "+"
+            taken.add(name)
+            inputs = {"image": image_ref(full)}
+            texts = tuple(draft.captions), tuple(draft.questions)
+            result.append(Example(name, inputs, *texts, draft.label, draft.group, draft.source))
+        return result

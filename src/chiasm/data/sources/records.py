@@ -1,0 +1,288 @@
+"""What a layout hands over: records about pictures, the splits it knows; and how a row's keys are understood."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from chiasm.core.errors import InputError, nearest
+from chiasm.core.types import Caption, Question, Source
+from chiasm.data.sources.parsing import BadRowError, Rejected
+
+IMAGE_FOLDERS: tuple[str, ...] = ("images", "Images", "image", "img", "photos", "Flicker8k_Dataset", "Flickr8k_Dataset")
+IMAGE_FOLDERS += ("flickr30k-images", "flickr30k_images", "VQA_RAD Image Folder", "train2014", "val2014")
+IMAGE_FOLDERS += ("train2017", "val2017", "test2015")
+"""Names of folders beside (or up to two levels above) an annotation file that pictures are looked up in."""
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "image": (
+        "image",
+        "image_path",
+        "image_file",
+        "image_name",
+        "filename",
+        "file_name",
+        "filepath",
+        "file_path",
+        "file",
+        "path",
+        "img",
+        "img_path",
+        "photo",
+        "picture",
+    ),
+    "caption": (
+        "caption",
+        "captions",
+        "text",
+        "sentence",
+        "sentences",
+        "statement",
+        "comment",
+        "description",
+        "report",
+    ),
+    "question": ("question", "question_text"),
+    "questions": ("questions",),
+    "answer": ("answer", "answers"),
+    "label": ("label", "class", "category", "class_name", "label_name", "finding"),
+    "split": ("split", "subset", "partition"),
+    "language": ("language", "lang"),
+    "id": ("id", "sample_id", "uid", "qid", "question_id"),
+    "group": ("group_id", "patient", "patient_id", "patientid", "concept", "identifier"),
+    "kind": ("kind", "task", "answer_type", "question_type"),
+}
+"""Role -> usual names of the column, in lower case with _ for space and hyphen."""
+UNASSIGNED = "unassigned"
+"""Split of the pictures that stand in none of a layout's lists."""
+_FIRST_WINS = ("id", "group", "kind")
+"""Roles where several columns are common and the earliest name in `ROLES` is meant; elsewhere two are ambiguous."""
+_CAPTIONS_IN = re.compile(r"captions?_([a-z]{2})")
+_SYNONYMS = {"training": "train", "dev": "val", "valid": "val", "validation": "val", "testing": "test"}
+_SPLIT_WORD = re.compile(r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?:\d{4})?(?![a-z0-9])")
+_TRUTH = {"true": "true", "false": "false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row (or picture entry) as its layout wrote it; texts are still raw."""
+
+    source: Source
+    image: str
+    """Path as written, relative to one of the reading's folders."""
+    id: str = ""
+    captions: tuple[Caption, ...] = ()
+    questions: tuple[Question, ...] = ()
+    label: str | None = None
+    group: str = ""
+    split: str = ""
+    """As written; "" where the layout does not tell."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a layout read.
+
+    Attributes:
+        folders: where relative image paths may start, tried in this order.
+        splits: names of the splits that exist; () where the files tell of none.
+        records, rejected: what was read, at least all of the wanted split.
+        notes: remarks for the ledger.
+    """
+
+    folders: list[Path]
+    splits: tuple[str, ...] = ()
+    records: list[Record] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    notes: list[Rejected] = field(default_factory=list)
+
+    def add(self, record: Record, split: str = "") -> None:
+        """Keep a record; `split` is what its folder or file says, and a row that says another is rejected."""
+        if not split or record.split == split:
+            self.records.append(record)
+        elif not record.split or canonical_split(record.split) == canonical_split(split):
+            self.records.append(replace(record, split=split))
+        else:
+            text = f"the row says split {record.split!r}, but lies in {split!r}"
+            self.rejected.append(Rejected(record.source, "split_conflict", text))
+
+    def reject(self, source: Source, code: str, text: str) -> None:
+        """Keep a row that cannot be used."""
+        self.rejected.append(Rejected(source, code, text))
+
+    def set_splits_of_records(self) -> None:
+        """Let the records tell which splits exist; without a record that names one, there are none."""
+        self.splits = tuple(dict.fromkeys(record.split for record in self.records if record.split))
+
+
+def canonical_split(name: str) -> str:
+    """Return the usual word for a split: "dev", "valid" and "validation" are "val", "training" is "train"."""
+    return _SYNONYMS.get(name.strip().lower(), name.strip().lower())
+
+
+def split_in_name(name: str) -> str:
+    """Return the split that a file is named after ("captions_train2014" -> "train"), or "" without one."""
+    found = dict.fromkeys(canonical_split(word) for word in _SPLIT_WORD.findall(name.lower()))
+    return next(iter(found)) if len(found) == 1 else ""
+
+
+def choose_split(wanted: str, available: Iterable[str], path: Path) -> str:
+    """Return the name in `available` that means `wanted`: the same word, else a synonym.
+
+    Raises:
+        InputError: none does; lists those that exist.
+    """
+    names = list(dict.fromkeys(available))
+    if wanted in names:
+        return wanted
+    for name in names:
+        if canonical_split(name) == canonical_split(wanted):
+            return name
+    raise InputError(
+        f"{path} has no split {wanted!r}{nearest(wanted, names)}",
+        ", ".join(names) or "no split at all: the files hold no usable row",
+        "name one of these splits",
+    )
+
+
+def image_folders(base: Path) -> list[Path]:
+    """Return `base`, then the usual picture folders beside it and up to two levels above that exist."""
+    base = base.absolute()
+    candidates = [up / name for up in (base, *list(base.parents)[:2]) for name in IMAGE_FOLDERS]
+    return [base, *(folder for folder in candidates if folder.is_dir())]
+
+
+def language_of(text: str) -> str:
+    """Return "zh", "ja" or "ko" where the script shows it, else "en"."""
+    if text.isascii():
+        return "en"
+    if re.search("[\u3040-\u30ff]", text):
+        return "ja"
+    if re.search("[\uac00-\ud7af]", text):
+        return "ko"
+    return "zh" if re.search("[\u3400-\u4dbf\u4e00-\u9fff]", text) else "en"
+
+
+def text_of(value: Any, code: str) -> str:
+    """Return a plain value as text: strings, whole numbers and booleans ("true"); None as "".
+
+    Raises:
+        BadRowError: with `code`, for anything else.
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    raise BadRowError(code, f"a {type(value).__name__} stands where a text belongs")
+
+
+class Columns:
+    """Which keys of a row play which role; made once for each distinct set of keys.
+
+    Args:
+        names: the keys as written, in order.
+        where: what to call the file in the error.
+
+    Raises:
+        InputError: no picture column, nothing to learn from, or two columns for one role.
+    """
+
+    def __init__(self, names: Iterable[str], where: str) -> None:
+        self.names = list(names)
+        plain = [re.sub(r"[ -]+", "_", name.strip().lower()) for name in self.names]
+        self.by_role: dict[str, str] = {}
+        for role, known in ROLES.items():
+            found = sorted(
+                (known.index(word), name) for name, word in zip(self.names, plain, strict=True) if word in known
+            )
+            if len(found) > 1 and role not in _FIRST_WINS:
+                raise self._error(f"{where} has {len(found)} columns for the {role}: {', '.join(n for _, n in found)}")
+            if found:
+                self.by_role[role] = found[0][1]
+        matches = ((name, _CAPTIONS_IN.fullmatch(word)) for name, word in zip(self.names, plain, strict=True))
+        self.captions_in = [(match[1], name) for name, match in matches if match]
+        if "image" not in self.by_role:
+            raise self._error(f"{where} has no column that names a picture")
+        if not self.captions_in and not {"caption", "question", "questions", "label"} & set(self.by_role):
+            raise self._error(f"{where} has no column with captions, questions or labels")
+        if ("question" in self.by_role) != ("answer" in self.by_role):
+            raise self._error(f"{where} has only one of question and answer")
+
+    def _error(self, given: str) -> InputError:
+        known = "; ".join(f"{role}: {', '.join(names)}" for role, names in ROLES.items())
+        columns = ", ".join(repr(name) for name in self.names)
+        return InputError(f"{given} (columns: {columns})", known, "rename the columns so that each role is clear")
+
+    def record(self, source: Source, row: Mapping[str, Any]) -> Record:
+        """Understand one row.
+
+        Raises:
+            BadRowError: a value has the wrong type, or the picture is not named.
+        """
+        get = {role: row.get(name) for role, name in self.by_role.items()}
+        image = text_of(get.get("image"), "image").strip()
+        if not image:
+            raise BadRowError("no_image", "the row names no picture")
+        language = text_of(get.get("language"), "language").strip().lower()
+        captions = captions_of(get.get("caption"), language)
+        for code, name in self.captions_in:
+            captions += captions_of(row.get(name), code)
+        questions = tuple(_listed_questions(get.get("questions")))
+        kind = text_of(get.get("kind"), "kind").strip()
+        if get.get("question") is not None:
+            questions += (make_question(get["question"], get.get("answer"), kind, language),)
+        label: str | None = text_of(get.get("label"), "label").strip() or None
+        if label and label.lower() in _TRUTH and len(captions) == 1 and "question" not in self.by_role:
+            # A sentence that is true or false of the picture is a question with two answers, no caption.
+            questions += (Question(captions[0].text, (_TRUTH[label.lower()],), kind, captions[0].language),)
+            captions, label = (), None
+        return Record(
+            source,
+            image,
+            text_of(get.get("id"), "id").strip(),
+            captions,
+            questions,
+            label,
+            text_of(get.get("group"), "group").strip(),
+            text_of(get.get("split"), "split").strip(),
+        )
+
+
+def captions_of(value: Any, language: str = "") -> tuple[Caption, ...]:
+    """Understand one caption or a list of them; `language` "" means by script."""
+    texts = value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(Caption(text, language or language_of(text)) for text in (text_of(t, "caption") for t in texts))
+
+
+def make_question(text: Any, answers: Any, kind: str = "", language: str = "") -> Question:
+    """Understand a question and its answer, list of answers, or VQAv2 list of `{"answer": ...}`.
+
+    Repeated answers stay, because VQA accuracy counts them; the commonest stands first.
+
+    Raises:
+        BadRowError: "no_answer" without any.
+    """
+    question = text_of(text, "question")
+    values = answers if isinstance(answers, list) else [answers]
+    plain = [text_of(v.get("answer") if isinstance(v, dict) else v, "answer").strip() for v in values]
+    given = [answer for answer in plain if answer]
+    if not given:
+        raise BadRowError("no_answer", f"the question {question[:60]!r} has no answer")
+    first = max(given, key=given.count)
+    ordered = [answer for answer in given if answer == first] + [answer for answer in given if answer != first]
+    return Question(question, tuple(ordered), kind, language or language_of(question))
+
+
+def _listed_questions(value: Any) -> Iterable[Question]:
+    if value is None:
+        return
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise BadRowError("question", "`questions` is no list of objects with question and answer")
+    for item in value:
+        kind = text_of(next((item[name] for name in ROLES["kind"] if item.get(name) is not None), ""), "kind").strip()
+        answers = item.get("answers") if item.get("answers") is not None else item.get("answer")
+        text = item.get("question") if item.get("question") is not None else item.get("text")
+        yield make_question(text, answers, kind, text_of(item.get("language"), "language"))

@@ -1,0 +1,65 @@
+"""Layout "vqa_rad": the public JSON of VQA-RAD (Lau et al. 2018), a list of questions about radiology pictures.
+
+The release marks its test questions in `phrase_type` ("test_freeform", "test_para"); all others are for training.
+Many pictures occur in both splits, with different questions.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from chiasm.core.errors import InputError
+from chiasm.core.types import Source
+from chiasm.data.sources.parsing import BadRowError, read_head, read_json_file
+from chiasm.data.sources.records import Reading, Record, image_folders, make_question, text_of
+
+_WHAT = "VQA-RAD's public JSON: a list of objects with qid, image_name, question, answer and phrase_type"
+
+
+def recognises(path: Path) -> bool:
+    """True for the file, and for a folder that holds it."""
+    return _file(path) is not None
+
+
+def read(path: Path, split: str) -> Reading:
+    """Read every question; an entry that lacks its parts is rejected by its number in the list."""
+    file = _file(path)
+    if file is None:
+        raise InputError(f"{path} holds no VQA-RAD file", _WHAT, "give the path of the JSON file")
+    content = read_json_file(file, _WHAT)
+    if not isinstance(content, list):
+        raise InputError(f"{file} holds no list", _WHAT, "check the file, or name another format")
+    reading = Reading(image_folders(file.parent))
+    for number, entry in enumerate(content, 1):
+        source = Source(str(file), number)
+        try:
+            reading.records.append(_record(entry, source))
+        except BadRowError as error:
+            reading.reject(source, error.code, error.text)
+    reading.set_splits_of_records()
+    return reading
+
+
+def _file(path: Path) -> Path | None:
+    files = [path] if path.is_file() else sorted(path.glob("*.json")) if path.is_dir() else []
+    return next((file for file in files if file.suffix == ".json" and _looks_right(read_head(file))), None)
+
+
+def _looks_right(text: str) -> bool:
+    return text.lstrip().startswith("[") and all(word in text for word in ('"image_name"', '"phrase_type"', '"qid"'))
+
+
+def _record(entry: Any, source: Source) -> Record:
+    if not isinstance(entry, dict):
+        raise BadRowError("entry", "the entry is no object")
+    name = text_of(entry.get("image_name"), "image").strip()
+    if not name:
+        raise BadRowError("no_image", "the entry names no picture")
+    kind = text_of(entry.get("answer_type"), "kind").strip()
+    phrase = text_of(entry.get("phrase_type"), "phrase_type").strip()
+    return Record(
+        source,
+        name,
+        id=text_of(entry.get("qid"), "id").strip(),
+        questions=(make_question(entry.get("question"), entry.get("answer"), kind),),
+        split="test" if phrase.startswith("test") else "train",
+    )

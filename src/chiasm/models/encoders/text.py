@@ -1,0 +1,44 @@
+"""Text tower trained from scratch: token and position embeddings, then transformer blocks."""
+
+import torch
+from torch import nn
+
+from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.transformer import Block, init_weights, masked_mean, may_look_at
+
+
+class TextEncoder(nn.Module):
+    """Token ids -> contextual tokens.
+
+    Args:
+        vocabulary: number of token ids.
+        max_tokens: longest text, special tokens included.
+        dim: token width.
+        layers: transformer blocks.
+        heads: attention heads.
+        summary_tokens: learned tokens put before the words, which gather what the text says. Fusion can then work
+            on these few instead of on every word (the idea of Q-Former's queries, Li et al. 2023, on the text side).
+    """
+
+    def __init__(
+        self, vocabulary: int, max_tokens: int, dim: int, layers: int, heads: int, summary_tokens: int = 0
+    ) -> None:
+        super().__init__()
+        self.dim, self.max_tokens, self.summary_tokens = dim, max_tokens, summary_tokens
+        self.summary = nn.Parameter(torch.randn(summary_tokens, dim) * 0.02)
+        self.embedding = nn.Embedding(vocabulary, dim)
+        self.position = nn.Parameter(torch.randn(max_tokens, dim) * 0.02)
+        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+        self.apply(init_weights)
+
+    def forward(self, text: TextTokens) -> Tokens:
+        """Encode; the summary tokens come first in `values`, `pooled` is the mean over real word tokens."""
+        x = self.embedding(text.ids) + self.position[: text.ids.shape[1]]
+        rows = x.shape[0]
+        x = torch.cat([self.summary.expand(rows, -1, -1), x], dim=1)
+        is_real = torch.cat([text.is_real.new_ones(rows, self.summary_tokens), text.is_real], dim=1)
+        for block in self.blocks:
+            x = block(x, allowed=may_look_at(is_real))
+        x = self.norm(x)
+        return Tokens(x, is_real, masked_mean(x[:, self.summary_tokens :], text.is_real))

@@ -1,0 +1,54 @@
+"""The embedded default: three tasks at once on generated scenes."""
+
+from dataclasses import replace
+
+from chiasm.core.run_config import (
+    DataConfig,
+    ImageTowerConfig,
+    ModelConfig,
+    RunConfig,
+    TaskConfig,
+    TextTowerConfig,
+    TrainConfig,
+)
+
+
+def demo(tiny: bool = False) -> RunConfig:
+    """One model learns to match, answer and describe pictures of coloured shapes.
+
+    Command: chiasm demo
+    """
+    config = RunConfig(
+        recipe="demo",
+        test_split="test",
+        primary_metric="vqa_accuracy",
+        data=DataConfig(
+            source="scenes",
+            languages=("en", "en", "en", "zh"),
+            train_pictures=65_536,
+            eval_pictures=500,
+            questions_per_picture=12,
+        ),
+        model=ModelConfig(
+            dim=128,
+            heads=2,
+            fusion_layers=2,
+            decoder_layers=2,
+            embedding_dim=256,
+            image=ImageTowerConfig(size_px=48, channels=(32, 64, 128, 128), layers=1),
+            text=TextTowerConfig(layers=1, max_tokens=64, vocabulary=500, summary_tokens=4),
+        ),
+        tasks={
+            "retrieval": TaskConfig(weight=0.5),
+            "vqa": TaskConfig(weight=1.0),
+            "captioning": TaskConfig(weight=1.0),
+        },
+        train=TrainConfig(steps=1000, batch_size=64, lr=1e-3, warmup_steps=100, validate_every=250, limit_s=230),
+    )
+    if tiny:
+        config = replace(
+            config,
+            data=replace(config.data, train_pictures=256, eval_pictures=32),
+            train=replace(config.train, steps=6, batch_size=16, warmup_steps=2, validate_every=3, precision="fp32"),
+        )
+    return config

@@ -1,0 +1,40 @@
+"""Relational questions, as published."""
+
+from dataclasses import replace
+
+from chiasm.core.run_config import (
+    DataConfig,
+    ImageTowerConfig,
+    ModelConfig,
+    RunConfig,
+    TaskConfig,
+    TextTowerConfig,
+    TrainConfig,
+)
+
+
+def sort_of_clevr(tiny: bool = False) -> RunConfig:
+    """Sort-of-CLEVR (Santoro et al. 2017): relational and non-relational questions on 75 x 75 pictures.
+
+    Command: chiasm train sort_of_clevr --out runs/sort_of_clevr
+    """
+    config = RunConfig(
+        recipe="sort_of_clevr",
+        test_split="test",
+        data=DataConfig(source="sort_of_clevr"),
+        model=ModelConfig(
+            dim=128,
+            heads=2,
+            image=ImageTowerConfig(size_px=75, channels=(32, 64, 128, 128), layers=2),
+            text=TextTowerConfig(layers=1, max_tokens=24, vocabulary=200, summary_tokens=4),
+        ),
+        tasks={"vqa": TaskConfig()},
+        train=TrainConfig(steps=8000, batch_size=64, lr=1e-3),
+    )
+    if tiny:
+        config = replace(
+            config,
+            data=replace(config.data, train_pictures=64),
+            train=replace(config.train, steps=6, batch_size=16, validate_every=3, precision="fp32"),
+        )
+    return config

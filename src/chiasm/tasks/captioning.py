@@ -1,0 +1,56 @@
+"""Captioning: say in words what a picture shows."""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from chiasm.core.run_config import RunConfig
+from chiasm.core.types import Batch, Example, Prediction, Tokens
+from chiasm.data.dataset import choose_captions
+from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.objectives.language_modelling import next_word
+from chiasm.tasks.base import Codec, Task
+
+
+class Captioning(Task):
+    """Next-word prediction; the start token of a caption says its language, so one model writes several."""
+
+    name: ClassVar[str] = "captioning"
+    primary_metric: ClassVar[str] = "caption_exact"
+
+    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
+        """`caption_ids` [m, l], `caption_is_real` [m, l], `image_index` [m]: captions drawn anew each epoch."""
+        chosen = [
+            (row, caption)
+            for row, example in enumerate(examples)
+            for caption in choose_captions(example, self.config.captions_per_picture, run.seed, epoch)
+        ]
+        tokens = codec.tokenizer.batch([caption.text for _, caption in chosen])
+        ids = tokens.ids
+        if len(chosen):
+            ids[:, 0] = torch.tensor([codec.tokenizer.start_of(caption.language) for _, caption in chosen])
+        return {
+            "caption_ids": ids,
+            "caption_is_real": tokens.is_real,
+            "image_index": torch.tensor([row for row, _ in chosen], dtype=torch.long),
+        }
+
+    def loss(self, model: VisionLanguageModel, image: Tokens, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of each next word."""
+        fields = batch.by_task[self.name]
+        ids, is_real = fields["caption_ids"], fields["caption_is_real"]
+        logits = model.caption_logits(image.rows(fields["image_index"]), ids[:, :-1])
+        return next_word(logits, ids[:, 1:], is_real[:, 1:])
+
+    @torch.no_grad()
+    def predict(self, model: VisionLanguageModel, codec: Codec, image: Tokens, language: str) -> list[Prediction]:
+        """Write one caption a picture in `language`; confidence is the geometric mean probability of its words."""
+        tokenizer = codec.tokenizer
+        ids, log_probability = model.generate_captions(image, tokenizer.start_of(language), tokenizer.end_id)
+        return [
+            Prediction(tokenizer.decode(row), math.exp(score), {"language": language})
+            for row, score in zip(ids.tolist(), log_probability.tolist(), strict=True)
+        ]

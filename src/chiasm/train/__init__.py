@@ -1,0 +1,1 @@
+"""The single training loop with its optimiser, schedule, choice of trainable parameters, and resume."""

@@ -1,0 +1,70 @@
+"""Which examples stand in which step, and getting them ready one step ahead.
+
+The examples of a step are a function of (seed, step, batch size, number of examples); nothing is remembered
+between steps, so resuming in the middle of an epoch needs no more than the step's number.
+"""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+from chiasm.core.distributed import rank, world_size
+from chiasm.core.errors import InputError
+from chiasm.core.run_config import RunConfig
+from chiasm.core.types import Batch
+from chiasm.data.dataset import Dataset, order
+from chiasm.tasks.base import Codec, Task
+from chiasm.tasks.batching import make_batch
+
+
+class Loader:
+    """Batches of a run by step number. An epoch's last, incomplete batch is left out.
+
+    Args:
+        dataset: the training examples.
+        tasks: name -> task, each of which collates its fields.
+        codec: tokenizer and vocabularies.
+        run: the config; `train.batch_size` pictures are shared out over processes and accumulation parts.
+    """
+
+    def __init__(self, dataset: Dataset, tasks: Mapping[str, Task], codec: Codec, run: RunConfig) -> None:
+        self.dataset, self.tasks, self.codec, self.run = dataset, tasks, codec, run
+        self.batch_size = min(run.train.batch_size, len(dataset))
+        self.parts = run.train.accumulate
+        share = self.parts * world_size()
+        if self.batch_size < share or self.batch_size % share:
+            raise InputError(
+                f"a batch of {self.batch_size} pictures for {world_size()} processes with {self.parts} parts each",
+                "a multiple of processes times parts, at most the number of examples",
+                "--set train.batch_size=...",
+            )
+        self.steps_per_epoch = len(dataset) // self.batch_size
+        self._order = lru_cache(maxsize=2)(lambda epoch: order(len(dataset), run.seed, epoch))
+
+    def indices(self, step: int) -> tuple[int, list[int]]:
+        """Return the epoch of a step and the numbers of all its examples, over all processes."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        start = place * self.batch_size
+        return epoch, list(self._order(epoch)[start : start + self.batch_size])
+
+    def batches(self, step: int) -> list[Batch]:
+        """Collate this process's share of a step, one batch an accumulation part."""
+        epoch, numbers = self.indices(step)
+        mine = numbers[rank() :: world_size()]
+        size = len(mine) // self.parts
+        examples = [self.dataset.example(number, epoch) for number in mine]
+        return [
+            make_batch(examples[start : start + size], self.tasks, self.codec, self.run, epoch)
+            for start in range(0, len(examples), size)
+        ]
+
+    def ahead(self, start: int, stop: int) -> Iterator[list[Batch]]:
+        """Yield the batches of steps start..stop-1, each collated in a thread while the step before it trains."""
+        with ThreadPoolExecutor(1, thread_name_prefix="collate") as pool:
+            coming = pool.submit(self.batches, start) if start < stop else None
+            for step in range(start, stop):
+                assert coming is not None
+                ready = coming.result()
+                if step + 1 < stop:
+                    coming = pool.submit(self.batches, step + 1)
+                yield ready

@@ -1,0 +1,207 @@
+"""One run from config to complete folder: data, model, loop, final numbers, report, manifest."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from chiasm.core.config import from_dict, keys, to_dict
+from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
+from chiasm.core.errors import InputError
+from chiasm.core.files import folder_lock, read_json
+from chiasm.core.log import bar, read_metrics
+from chiasm.core.run_config import RunConfig
+from chiasm.core.run_folder import MANIFEST, newest_checkpoint
+from chiasm.core.types import Example, Score
+from chiasm.data.dataset import Dataset, open_dataset
+from chiasm.evaluate.cards import build_report
+from chiasm.evaluate.evaluator import evaluate, scores_as_json
+from chiasm.evaluate.measure import Measured, Stages, measure, open_prepared
+from chiasm.evaluate.report import RunFacts, write_report
+from chiasm.tasks import TASKS
+from chiasm.tasks.base import Codec
+from chiasm.tasks.features import cache_root, prepare
+from chiasm.tasks.pipeline import Pipeline, codec_from
+from chiasm.train.curves import TensorBoard
+from chiasm.train.loader import Loader
+from chiasm.train.trainer import Hooks, Trainer
+
+VOCABULARY_EXAMPLES = 4096
+"""Generated examples that the vocabularies are learned from; every word of a generator occurs in far fewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a finished run hands to its caller."""
+
+    folder: Path
+    measured: Measured
+    facts: RunFacts
+
+
+def run(config: RunConfig, folder: Path, resume: bool, console: Console) -> Finished:
+    """Train what the config says into `folder`.
+
+    Args:
+        config: complete and checked here once more.
+        folder: the run folder; created.
+        resume: go on from the newest complete checkpoint in it; starts anew where there is none.
+        console: where people look.
+
+    Raises:
+        InputError: wrong config or data; a folder that holds another run; a resume with another config.
+        Interrupted: stopped by a signal, state saved.
+        JobError: training broke.
+    """
+    config.check()
+    keep_freed_memory()
+    with folder_lock(folder):
+        checkpoint = _starting_point(config, folder, resume, console)
+        precision = _precision(config, checkpoint, console)
+        training = open_dataset(config.data, "train", config.seed)
+        pipeline = _build(config, training, checkpoint)
+        training, ready, unchecked = _prepare(pipeline, training, console)
+        loader = Loader(training, pipeline.tasks, pipeline.codec, config)
+        files = {"config.json": to_dict(config), "environment.json": environment()}
+        trainer = Trainer(pipeline, loader, folder, _hooks(pipeline, ready, files, training), _primary(config))
+        trainer.start(checkpoint, *precision)
+        _fit(trainer, folder, console)
+        measured = _final(pipeline, config, ready, unchecked, console)
+        return _finish(trainer, training, measured, folder, console)
+
+
+def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Console) -> Path | None:
+    """The checkpoint to start from, if any; refuses to write over another run."""
+    if not resume:
+        if (folder / MANIFEST).exists() or any((folder / "checkpoints").glob("step-*")):
+            raise InputError(
+                f"{folder} already holds a run",
+                "an empty or new folder",
+                "add --resume to go on with it, or give another --out",
+            )
+        return None
+    found, problems = newest_checkpoint(folder / "checkpoints")
+    for problem in problems:
+        console.print(f"[yellow]skipped a checkpoint: {problem}[/yellow]")
+    if found is not None:
+        stored = from_dict(RunConfig, read_json(found / "config.json", "the config"), f"{found}/config.json")
+        before, now = dict(keys(stored)), dict(keys(config))
+        changed = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
+        if changed:
+            key = changed[0]
+            raise InputError(
+                f"{key} is {now.get(key)!r}, but the run in {folder} was started with {before.get(key)!r}",
+                "the same config as before",
+                f"--set {key}={before.get(key)}, or start a new run with another --out",
+            )
+        console.print(f"going on from {found.name}")
+    return found
+
+
+def _precision(config: RunConfig, checkpoint: Path | None, console: Console) -> tuple[str, str]:
+    """Chosen once a run: a resumed run keeps the format it was started with."""
+    if checkpoint is not None:
+        return "", ""
+    if config.train.precision != "auto":
+        return config.train.precision, f"{config.train.precision} (set by train.precision)"
+    chosen, why = measure_precision(pick_device())
+    console.print(f"precision: {why}")
+    return chosen, why
+
+
+def _build(config: RunConfig, training: Dataset, checkpoint: Path | None) -> Pipeline:
+    """An untrained pipeline; a resumed run takes the vocabularies that were saved, never newly learned ones."""
+    count = len(training) if config.data.source == "files" else min(len(training), VOCABULARY_EXAMPLES)
+    examples = (training.example(number) for number in range(count))
+    codec: Codec | None = None if checkpoint is None else codec_from(config, checkpoint)
+    return Pipeline.build(config, examples, pick_device(), codec)
+
+
+def _prepare(pipeline: Pipeline, training: Dataset, console: Console) -> tuple[Dataset, list[Example], Dataset]:
+    """Check or encode both splits; returns training, validation examples and the validation set."""
+    stages = Stages(console)
+    try:
+        training = prepare(pipeline, training, cache_root(), stages)
+        validation = prepare(
+            pipeline, open_dataset(pipeline.config.data, "val", pipeline.config.seed), cache_root(), stages
+        )
+    finally:
+        stages.close()
+    for dataset in (training, validation):
+        if dataset.ledger.rejected:
+            console.print(f"[yellow]{dataset.split}: {dataset.ledger.summary()}[/yellow]", highlight=False)
+    return training, [validation.example(number) for number in range(len(validation))], validation
+
+
+def _primary(config: RunConfig) -> str:
+    return config.primary_metric or TASKS[next(iter(config.tasks))].primary_metric
+
+
+def _hooks(pipeline: Pipeline, examples: list[Example], files: Mapping[str, object], training: Dataset) -> Hooks:
+    def validate() -> Mapping[str, Score]:
+        scores = evaluate(pipeline, examples).scores
+        primary = _primary(pipeline.config)
+        if primary not in scores:
+            raise InputError(
+                f"primary_metric is {primary!r}", "one of " + ", ".join(scores), "--set primary_metric=..."
+            )
+        return scores
+
+    def extra_files() -> dict[str, bytes]:
+        content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
+        return {**content, **pipeline.codec_files()}
+
+    return Hooks(validate, extra_files)
+
+
+def _fit(trainer: Trainer, folder: Path, console: Console) -> None:
+    progress = trainer.state.progress
+    board = TensorBoard(folder, progress.step)
+    try:
+        with bar(console, "training", "steps", progress.total_steps) as shown:
+            shown.update(progress.step)
+            trainer.fit(shown, board)
+    finally:
+        board.close()
+
+
+def _final(
+    pipeline: Pipeline, config: RunConfig, ready: list[Example], validation: Dataset, console: Console
+) -> Measured:
+    """Measure the best weights on the recipe's final split, once."""
+    if config.test_split == "val":
+        return measure(pipeline, ready, validation.ledger, "val", console)
+    examples, ledger = open_prepared(pipeline, config.test_split, console)
+    return measure(pipeline, examples, ledger, config.test_split, console)
+
+
+def _finish(trainer: Trainer, training: Dataset, measured: Measured, folder: Path, console: Console) -> Finished:
+    """Write metrics, report, and last the manifest that makes the folder a finished run."""
+    progress, pipeline = trainer.state.progress, trainer.pipeline
+    pipeline.config = replace(pipeline.config, train=replace(pipeline.config.train, steps=progress.total_steps))
+    facts_environment = environment()
+    facts = RunFacts(
+        recipe=pipeline.config.recipe,
+        command=shlex.join(["chiasm", "train", pipeline.config.recipe, "--out", str(folder)]),
+        hardware=f"{facts_environment['cpu']}, {facts_environment['cores']} cores, {facts_environment['device']}",
+        precision=progress.precision_why,
+        training_time_s=progress.trained_s,
+        steps=progress.step,
+        pictures_per_s=progress.step * trainer.loader.batch_size / max(progress.trained_s, 1e-9),
+    )
+    epoch, numbers = trainer.loader.indices(0)
+    batch = [training.example(number, epoch) for number in numbers[:12]]
+    rows = read_metrics(folder / "metrics.jsonl")
+    write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment))
+    training.ledger.write(folder / "ledger.jsonl")
+    results = {"split": measured.split, **scores_as_json(measured.outcome, measured.blind)}
+    extra = {
+        "environment.json": json.dumps(facts_environment, indent=2).encode(),
+        "results.json": json.dumps(results, indent=2, ensure_ascii=False).encode(),
+    }
+    pipeline.save(folder, measured.examples[0], extra, keep=("metrics.jsonl", "report.html", "ledger.jsonl"))
+    console.print(f"run folder: {folder}   report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    return Finished(folder, measured, facts)

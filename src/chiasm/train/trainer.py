@@ -1,0 +1,283 @@
+"""The loop: batch -> loss per task -> gradient -> step -> log, validate, checkpoint. There is no other one.
+
+Tasks are trained together: a batch's pictures are encoded once, and the sum of the tasks' weighted losses is
+stepped on. What differs between runs is the recipe: tasks, objectives, trainable parameters, data.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from chiasm.core.device import DTYPES
+from chiasm.core.distributed import average_gradients, rank
+from chiasm.core.errors import JobError
+from chiasm.core.files import write_json
+from chiasm.core.log import Bar, MetricsFile
+from chiasm.core.random import seed_torch
+from chiasm.core.types import Batch, Score
+from chiasm.tasks.batching import to_model_range
+from chiasm.tasks.pipeline import Pipeline
+from chiasm.train.curves import TensorBoard
+from chiasm.train.loader import Loader
+from chiasm.train.optimizer import ComputeCopy, build_optimizer, learning_rate, trainable_names
+from chiasm.train.state import TrainState, load_checkpoint, save_checkpoint
+
+FIT_AFTER_STEPS = 20
+"""Steps whose speed decides whether the run fits its time limit."""
+
+
+class Interrupted(JobError):
+    """Stopped from outside (Ctrl-C, SIGTERM); the state was saved."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the loop calls but does not know."""
+
+    validate: Callable[[], Mapping[str, Score]]
+    """Scores of the current weights on the validation split."""
+    extra_files: Callable[[], dict[str, bytes]]
+    """Config and vocabularies, kept in each checkpoint so that a resumed run has the very same ones."""
+
+
+class Trainer:
+    """Trains a pipeline's model.
+
+    Args:
+        pipeline: the model with tasks and codec; holds the fp32 weights.
+        loader: batches by step.
+        folder: the run folder; checkpoints go below it.
+        hooks: validation and identity files.
+        primary: name of the metric that picks the best weights; larger is better.
+    """
+
+    def __init__(self, pipeline: Pipeline, loader: Loader, folder: Path, hooks: Hooks, primary: str) -> None:
+        self.pipeline, self.loader, self.folder, self.hooks, self.primary = pipeline, loader, folder, hooks, primary
+        self.run, self.train = pipeline.config, pipeline.config.train
+        model = self.run.model
+        frozen = [
+            side
+            for side, fixed in (("image_encoder.", model.image.frozen), ("text_encoder.", model.text.frozen))
+            if fixed
+        ]
+        self.names = trainable_names(pipeline.model, self.train.trainable, frozen)
+        self.optimizer = build_optimizer(pipeline.model, self.names, self.train)
+        self.state = TrainState()
+        self._stop: str | None = None
+
+    # --- state ----------------------------------------------------------------------------------------------
+
+    def start(self, checkpoint: Path | None, precision: str, why: str) -> None:
+        """Begin at step 0, or where a checkpoint stands (which also fixes precision and length)."""
+        progress = self.state.progress
+        if checkpoint is not None:
+            self.state = load_checkpoint(checkpoint, self.pipeline.model, self.optimizer)
+            progress = self.state.progress
+        else:
+            progress.precision, progress.precision_why = precision, why
+            progress.total_steps = self.train.steps or max(1, round(self.train.epochs * self.loader.steps_per_epoch))
+            if self.train.ema_decay:
+                self.state.ema = self._weights()
+        self.copy = ComputeCopy(self.pipeline.model, DTYPES[progress.precision], self.names)
+        self.copy.refresh()
+
+    def _weights(self) -> dict[str, Tensor]:
+        named = dict(self.pipeline.model.named_parameters())
+        return {name: named[name].detach().clone() for name in self.names}
+
+    @torch.no_grad()
+    def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        named = dict(self.pipeline.model.named_parameters())
+        for name, value in weights.items():
+            named[name].copy_(value)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block the model has the moving average's weights, where one is kept."""
+        if not self.state.ema:
+            yield
+            return
+        kept = self._weights()
+        self._load_weights(self.state.ema)
+        try:
+            yield
+        finally:
+            self._load_weights(kept)
+
+    def save(self) -> None:
+        """Write a checkpoint of this step; only the first process writes."""
+        if rank() == 0:
+            saved = self.pipeline.saved_names()
+            checkpoints = self.folder / "checkpoints"
+            files, keep = self.hooks.extra_files(), self.train.keep_checkpoints
+            save_checkpoint(checkpoints, self.state, self.pipeline.model, self.optimizer, saved, files, keep)
+
+    # --- the loop -------------------------------------------------------------------------------------------
+
+    def fit(self, progress_bar: Bar, board: TensorBoard) -> None:
+        """Train to the end, to early stopping, or until asked to stop.
+
+        Raises:
+            Interrupted: a signal came; the state after the current step was saved.
+            JobError: a loss or gradient stopped being finite; names the step and the examples.
+        """
+        progress = self.state.progress
+        metrics = MetricsFile(self.folder / "metrics.jsonl", progress.step)
+        before, started = progress.trained_s, time.monotonic()
+        fitted_from = (progress.step, started)
+        if progress.step == 0:
+            self.save()
+        try:
+            with self._signals():
+                for batches in self.loader.ahead(progress.step, progress.total_steps):
+                    if progress.step >= progress.total_steps:
+                        break
+                    row = self.step(batches)
+                    progress.step += 1
+                    progress.trained_s = before + time.monotonic() - started
+                    self._fit_to_limit(fitted_from)
+                    metrics.add(row)
+                    board.add(row)
+                    progress_bar.update(progress.step, _note(row), progress.total_steps)
+                    stop_early = self._maybe_validate(metrics, board)
+                    if self._stop or stop_early or self._checkpoint_due():
+                        metrics.flush()
+                        self.save()
+                    if self._stop:
+                        raise Interrupted(f"{self._stop}: saved at step {progress.step} of {progress.total_steps}")
+                    if stop_early:
+                        break
+        finally:
+            metrics.close()
+        if self.state.best:
+            self._load_weights(self.state.best)
+
+    def step(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """One optimiser step over the accumulation parts; returns the row for `metrics.jsonl`."""
+        progress, model = self.state.progress, self.copy.model
+        rate = learning_rate(progress.step, progress.total_steps, self.train)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        seed_torch("step", self.run.seed, progress.step, rank())
+        model.train()
+        row: dict[str, float] = {}
+        for batch in batches:
+            terms = self._losses(batch.to(self.pipeline.device))
+            (terms["loss"] / len(batches)).backward()
+            for name, value in terms.items():
+                row[name] = row.get(name, 0.0) + value.item() / len(batches)
+        average_gradients(parameter for _, parameter in self.copy.pairs)
+        self.copy.gradients_to_master()
+        trained = [kept for kept, _ in self.copy.pairs]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, self.train.clip_norm))
+        if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
+            self._not_finite(batches, row, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.pipeline.model.clamp_logit_scale()
+        self.copy.refresh()
+        if self.state.ema:
+            self._average()
+        return {"step": progress.step + 1, "lr": rate, "grad_norm": norm, **row}
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss of each task and their weighted sum; pictures are encoded once for all of them."""
+        model = self.copy.model
+        assert batch.image is not None
+        image = model.encode_image(to_model_range(batch.image, self.copy.dtype))
+        terms: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self.pipeline.device)
+        for name, task in self.pipeline.tasks.items():
+            loss = task.loss(model, image, batch)["loss"]
+            terms[f"{name}_loss"] = loss.detach()
+            total = total + task.config.weight * loss
+        return {**terms, "loss": total}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.train.ema_decay, (1 + self.state.progress.step) / (10 + self.state.progress.step))
+        named = dict(self.pipeline.model.named_parameters())
+        averages = list(self.state.ema.values())
+        torch._foreach_lerp_(averages, [named[name].detach() for name in self.state.ema], 1 - decay)
+
+    def _not_finite(self, batches: Sequence[Batch], row: Mapping[str, float], norm: float) -> None:
+        step = self.state.progress.step + 1
+        ids = [example for batch in batches for example in batch.ids]
+        values = {name: str(value) for name, value in {**row, "grad_norm": norm}.items()}
+        write_json(self.folder / "not_finite.json", {"step": step, "values": values, "examples": ids})
+        raise JobError(
+            f"step {step}: the loss or gradient is no longer finite ({values}); no step was taken.\n"
+            f"  its examples: {self.folder / 'not_finite.json'}\n"
+            "  do: lower train.lr, or train.precision=fp32, and go on from the last checkpoint with --resume"
+        )
+
+    def _maybe_validate(self, metrics: MetricsFile, board: TensorBoard) -> bool:
+        """Validate where it is due, keep the best weights; True where patience is at its end."""
+        progress = self.state.progress
+        every = self.train.validate_every or max(1, progress.total_steps // 10)
+        if progress.step % every and progress.step != progress.total_steps:
+            return False
+        with self.averaged():
+            self.pipeline.model.eval()
+            scores = self.hooks.validate()
+            value = scores[self.primary].value
+            if progress.best_value is None or value > progress.best_value:
+                progress.best_value, progress.best_step, progress.worse_in_a_row = value, progress.step, 0
+                self.state.best = self._weights()
+            else:
+                progress.worse_in_a_row += 1
+        row = {"step": progress.step, **{f"val/{name}": score.value for name, score in scores.items()}}
+        metrics.add(row)
+        metrics.flush()
+        board.add(row)
+        return bool(self.train.patience) and progress.worse_in_a_row >= self.train.patience
+
+    def _checkpoint_due(self) -> bool:
+        progress = self.state.progress
+        every = self.train.checkpoint_every or self.train.validate_every or max(1, progress.total_steps // 10)
+        return progress.step % every == 0 or progress.step == progress.total_steps
+
+    def _fit_to_limit(self, since: tuple[int, float]) -> None:
+        """Shorten the schedule where the measured speed will not make it in time; looked at at a few set steps."""
+        progress, limit = self.state.progress, self.train.limit_s
+        looks = {FIT_AFTER_STEPS, *(progress.total_steps * quarter // 4 for quarter in (1, 2, 3))}
+        done = progress.step - since[0]
+        if not limit or progress.step not in looks or done < FIT_AFTER_STEPS // 2:
+            return
+        seconds_a_step = (time.monotonic() - since[1]) / done
+        fits = progress.step + max(0, int((limit - progress.trained_s) / seconds_a_step))
+        if fits < progress.total_steps * 0.98:
+            progress.total_steps = max(fits, progress.step + 1)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn SIGINT and SIGTERM into a stop after the current step; a second one ends at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = "interrupted" if number == signal.SIGINT else "terminated"
+
+        before = {}
+        with suppress(ValueError):  # not in the main thread: whoever runs the thread handles its signals
+            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _note(row: Mapping[str, float]) -> str:
+    losses = [f"{name.removesuffix('_loss')} {value:.3f}" for name, value in row.items() if name.endswith("_loss")]
+    return "loss " + "  ".join(losses)

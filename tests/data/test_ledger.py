@@ -1,0 +1,87 @@
+"""The ledger: offered = used + rejected, and the lines that say why."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from chiasm.core.errors import InputError, JobError
+from chiasm.core.types import Source
+from chiasm.data.ledger import Ledger
+
+
+def filled(used: int, rejected: int) -> Ledger:
+    ledger = Ledger()
+    ledger.offer(used + rejected)
+    ledger.use(used)
+    for row in range(rejected):
+        ledger.reject(Source("data.csv", row + 1), "missing_image", f"there is no picture '{row}.jpg'")
+    return ledger
+
+
+def test_summary_says_what_happened() -> None:
+    """Counts in the sentence must be those of the entries."""
+    ledger = filled(8091, 1)
+    ledger.note(Source("data.csv", 7), "empty_caption", "a caption was dropped")
+    assert ledger.summary() == ("8092 offered = 8091 used + 1 rejected (missing_image 1); 1 notes (empty_caption 1)")
+
+
+def test_sum_that_does_not_come_out_is_our_bug() -> None:
+    """Items that vanish between reading and use must be found, whichever way the ledger is asked."""
+    ledger = filled(3, 1)
+    ledger.offer()
+    for ask in (ledger.summary, lambda: ledger.check(1.0), lambda: ledger.write(Path("never"))):
+        with pytest.raises(JobError, match="5 offered, 3 used, 1 rejected"):
+            ask()
+
+
+def test_check_is_at_the_limit_not_below() -> None:
+    """One per cent of a hundred is allowed, two are not; nothing usable is never allowed."""
+    filled(99, 1).check(0.01)
+    with pytest.raises(InputError, match=r"2 rejected \(missing_image 2\).*data.csv:1: there is no picture"):
+        filled(98, 2).check(0.01)
+    for ledger in (filled(0, 3), Ledger()):
+        with pytest.raises(InputError, match="0 used"):
+            ledger.check(1.0)
+    with pytest.raises(InputError, match="share"):
+        filled(1, 0).check(1.5)
+
+
+def test_written_lines_and_summary_last(tmp_path: Path) -> None:
+    """A file name with stray bytes, or a Chinese caption, made the log unreadable elsewhere."""
+    ledger = filled(2, 1)
+    ledger.note(Source("图.csv"), "empty_caption", "一")
+    ledger.offer()
+    ledger.reject(Source("bad\udcff.jpg"), "missing_image", "bad\udcff.jpg\n")
+    ledger.write(tmp_path / "ledger.jsonl")
+    raw = (tmp_path / "ledger.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in raw.splitlines()]
+    assert lines[0] == {
+        "kind": "rejected",
+        "file": "data.csv",
+        "row": 1,
+        "code": "missing_image",
+        "text": "there is no picture '0.jpg'",
+    }
+    assert lines[1]["file"] == "图.csv"
+    assert "图" in raw
+    assert lines[1]["row"] is None
+    assert lines[2]["file"] == "bad\udcff.jpg"
+    assert lines[-1] == {
+        "kind": "summary",
+        "offered": 4,
+        "used": 2,
+        "rejected": 2,
+        "codes": {"missing_image": 2},
+        "notes": {"empty_caption": 1},
+    }
+    assert len(lines) == 4
+
+
+def test_withdrawing_from_many_threads_keeps_the_sum() -> None:
+    """Decoding threads report at once; an unguarded counter loses some."""
+    ledger = filled(4000, 0)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda row: ledger.withdraw(Source("x", row), "corrupt", "damaged"), range(4000)))
+    assert (ledger.offered, ledger.used, ledger.rejected, len(ledger.entries)) == (4000, 0, 4000, 4000)

