@@ -1,15 +1,16 @@
 """Words to token ids and back, for texts in any script.
 
 The tokenizer learned from the user's own texts is WordPiece over lower-cased words, with each Chinese character a
-word of its own (as in BERT, Devlin et al. 2019), so that English and Chinese share one vocabulary and no text is
-unknown: rare words fall apart into pieces and characters.
+word of its own (as in BERT, Devlin et al. 2019), so that English and Chinese share one vocabulary and hardly a text
+is unknown: words that are too rare for the vocabulary fall apart into characters.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from chiasm.core.types import TextTokens
 
@@ -21,6 +22,30 @@ _CJK_GAP = re.compile(rf"(?<={_CJK})\s+|\s+(?={_CJK})")
 def language_token(language: str) -> str:
     """Return the token that starts a caption in a language: "zh" -> "[zh]"."""
     return f"[{language}]"
+
+
+def _pieces(words: Counter[str], room: int) -> list[str]:
+    """The pieces a vocabulary gets: every character, alone and within a word, then the most frequent words.
+
+    Ties go by the alphabet, so that one text always gives one vocabulary; the trainer of `tokenizers` breaks them
+    differently from process to process, which would change every weight of a run. Characters, the most frequent
+    first, may take half of the room.
+    """
+    starts: Counter[str] = Counter()
+    inner: Counter[str] = Counter()
+    for word, count in words.items():
+        starts[word[0]] += count
+        for character in word[1:]:
+            inner[f"##{character}"] += count
+    starts.update({piece[2:]: 0 for piece in inner})
+
+    def frequent(counts: Counter[str]) -> list[str]:
+        return sorted(counts, key=lambda piece: (-counts[piece], piece))
+
+    characters = frequent(starts + inner)[: room // 2] if len(starts) + len(inner) > room // 2 else [*starts, *inner]
+    chosen = set(characters)
+    whole = [word for word in frequent(words) if word not in chosen][: room - len(chosen)]
+    return sorted(chosen) + whole
 
 
 class TextTokenizer:
@@ -51,18 +76,18 @@ class TextTokenizer:
         cls, texts: Iterable[str], vocabulary: int, max_tokens: int, languages: Sequence[str] = ()
     ) -> "TextTokenizer":
         """Learn a vocabulary of at most `vocabulary` tokens; `languages` get a start token each."""
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer(strip_accents=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
+        normalizer = normalizers.BertNormalizer(strip_accents=False)
+        splitter = pre_tokenizers.BertPreTokenizer()
+        words: Counter[str] = Counter()
+        for text in texts:
+            words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
         special = [PAD, UNKNOWN, START, END, *(language_token(one) for one in dict.fromkeys(languages))]
-        tokenizer.train_from_iterator(
-            texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
-        )
-        # Ids by the alphabet: the trainer numbers equally frequent pieces in no fixed order.
-        learned = sorted(set(tokenizer.get_vocab()) - set(special))
-        ids = {piece: number for number, piece in enumerate([*special, *learned])}
-        tokenizer.model = models.WordPiece(ids, unk_token=UNKNOWN)
+        pieces = _pieces(words, vocabulary - len(special))
+        ids = {piece: number for number, piece in enumerate([*special, *pieces])}
+        tokenizer = Tokenizer(models.WordPiece(ids, unk_token=UNKNOWN))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+        tokenizer.decoder = decoders.WordPiece()
+        tokenizer.add_special_tokens(special)
         return cls(tokenizer, max_tokens)
 
     @classmethod

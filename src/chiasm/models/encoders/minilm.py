@@ -11,6 +11,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -57,19 +58,24 @@ def load_minilm() -> MiniLM:
 
     Raises:
         MissingExtraError: transformers, or the package with the weights, is not installed.
+        InputError: the package's file lacks a tensor or has one too many.
     """
     folder = _packaged_folder()
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError("transformers", "hf")
-    from transformers import BertModel
+    from transformers import BertConfig, BertModel
 
-    bert, report = BertModel.from_pretrained(
-        folder, add_pooling_layer=False, local_files_only=True, output_loading_info=True
-    )
-    if report["missing_keys"] or report["mismatched_keys"]:
-        raise InputError(
-            f"{folder} lacks {sorted(map(str, report['missing_keys']))}", "complete weights", "reinstall the package"
-        )
+    bert = BertModel(BertConfig.from_pretrained(folder, local_files_only=True), add_pooling_layer=False)
+    # The file also holds BERT's next-sentence layer and a constant row of position numbers; neither is part of MiniLM.
+    weights = {
+        name: tensor
+        for name, tensor in load_file(folder / "model.safetensors").items()
+        if not name.startswith("pooler.") and name != "embeddings.position_ids"
+    }
+    try:
+        bert.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"{folder}: {error}", "the tensors of MiniLM", "use version 0.1.0 of the package") from None
     return MiniLM(bert).eval()
 
 
