@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types check clean help
+.PHONY: demo test lint types check docs clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -13,7 +13,7 @@ help:  ## list the targets
 	touch $@
 
 demo: .venv/.stamp  ## train, measure and show a small model in about five minutes
-	$(BIN)/chiasm demo
+	$(BIN)/chiasm demo --resume
 
 lint: .venv/.stamp  ## format, style and import direction
 	$(BIN)/ruff format --check .
@@ -27,6 +27,9 @@ check: lint types
 
 test: .venv/.stamp check  ## everything that must pass before a commit
 	$(BIN)/python -m pytest
+
+docs: .venv/.stamp  ## write docs/help.md from the command line itself
+	$(BIN)/python docs/make_help.py
 
 clean:  ## remove what was built
 	rm -rf .venv build src/*.egg-info

@@ -1,7 +1,6 @@
 """Shared by all tests: sleeping threads, no user cache touched, and the folder of real data where there is one."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,30 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has its own feature cache, so that none passes because of what another left."""
     monkeypatch.setenv("CHIASM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data: `CHIASM_DATA`, or `../shared/data`; tests that need it are skipped where it is absent."""
+    """The folder of real data: `CHIASM_DATA` or `../shared/data`; tests that need it are skipped where it is absent."""
     folder = Path(os.environ.get("CHIASM_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real data: {folder} is absent (set CHIASM_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished `chiasm demo --tiny`, for all tests that only read one; copy it to change it."""
+    import io
+
+    from rich.console import Console
+
+    from chiasm.recipes import find_recipe
+    from chiasm.train.run import run
+
+    folder = tmp_path_factory.mktemp("tiny") / "demo"
+    run(find_recipe("demo", tiny=True), folder, False, Console(file=io.StringIO()))
     return folder

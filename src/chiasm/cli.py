@@ -4,6 +4,7 @@ No machine learning, and nothing heavy imported before a verb needs it, so that 
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chiasm.core.errors import ChiasmError, InputError
+from chiasm.core.errors import ChiasmError, InputError, from_system
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from chiasm.evaluate.measure import Measured
-    from chiasm.evaluate.report import MetricRow
     from chiasm.serve.engine import Model
 
 app = typer.Typer(
@@ -31,7 +31,21 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(help="A run folder, made by `chiasm demo` or `chiasm train`.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.", metavar="FILE")]
+
+
+def _writable(path: Path | None) -> Path | None:
+    """Find out before an hour of work, and not after it, that its result has no place."""
+    if path is not None:
+        folder = next(one for one in path.absolute().parents if one.exists())
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise InputError(f"{path} cannot be written", "a file in a folder that may be written to", "give another")
+    return path
+
+
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write the result to this file.", metavar="FILE", callback=_writable),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -80,9 +94,7 @@ def recipes() -> None:
 
     from chiasm.recipes import RECIPES
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("recipe", "what it does"):
-        table.add_column(heading)
+    table = Table("recipe", "what it does", box=None, pad_edge=False)
     for name, recipe in RECIPES.items():
         table.add_row(name, (recipe.__doc__ or "").strip().splitlines()[0])
     _console().print(table)
@@ -99,13 +111,12 @@ def show(
 
     Example: chiasm show demo --set train.batch_size=32
     """
-    from chiasm.core.config import keys, to_dict
+    from chiasm.core.config import as_typed, keys, to_dict
     from chiasm.train.estimate import estimate
 
     config = _config(recipe, set_, tiny)
     for key, value in keys(config):
-        said = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        _say(f"{key} = {said}")
+        _say(f"{key} = {as_typed(value)}")
     if config.data.source == "files" and not config.data.path:
         _say("\nSet data.path to see the model's size and an estimate of time and memory.")
         _write_json(json_file, {"recipe": recipe, "config": to_dict(config)})
@@ -155,6 +166,9 @@ def evaluate(
     if data is not None:
         files = replace(pipeline.config.data, source="files", path=str(data), format="auto", images="")
         pipeline.config = replace(pipeline.config, data=files)
+    for assignment in set_ or []:
+        if not assignment.strip().startswith(("data.", "seed=")):
+            raise InputError(f"--set {assignment}", "data.KEY=VALUE or seed=VALUE; the model is what it is", "drop it")
     pipeline.config = override(pipeline.config, set_ or [])
     examples, ledger = open_prepared(pipeline, split, _notes())
     measured = measure(pipeline, examples, ledger, split, _notes())
@@ -224,7 +238,9 @@ def match(
 def embed(
     run: Run,
     path: Annotated[Path, typer.Argument(help="A picture file, or a folder of them.")],
-    out: Annotated[Path, typer.Option(help="File to write: safetensors with `vectors`, paths in its metadata.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write: safetensors with `vectors`, paths in its metadata.", callback=_writable)
+    ],
     json_file: Json = None,
 ) -> None:
     """Write the vectors of pictures, unit length, float32.
@@ -287,8 +303,10 @@ def _train(
     try:
         finished = run(config, out, resume, _notes())
     except Interrupted as stop:
-        again = " ".join(["chiasm", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
+        again = shlex.join(["chiasm", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
         raise Interrupted(f"{stop}\n  to go on: {again}") from None
+    if finished is None:  # one of several processes, and not the one that talks
+        return
     _print_measured(finished.measured)
     scores = scores_as_json(finished.measured.outcome, finished.measured.blind)
     header = {"run": str(out), "data": config.data.path or config.data.source, "split": finished.measured.split}
@@ -320,9 +338,8 @@ def _say(text: str) -> None:
 def _print_measured(measured: "Measured") -> None:
     from chiasm.evaluate.report import metric_table
 
-    rows: list[MetricRow] = measured.rows()
     console = _console()
-    console.print(metric_table(rows, f"{len(measured.examples)} pictures of split {measured.split!r}"))
+    console.print(metric_table(measured.rows(), f"{len(measured.examples)} pictures of split {measured.split!r}"))
     if kinds := measured.kind_rows():
         console.print(metric_table(kinds))
     if measured.ledger.rejected:
@@ -360,21 +377,24 @@ def _errors() -> Iterator[None]:
     """Turn errors into one message and an exit status; a traceback only with --debug."""
     try:
         yield
-    except (ChiasmError, KeyboardInterrupt, OSError, MemoryError) as error:
+    except Exception as error:
         if os.environ.get("CHIASM_DEBUG"):
             raise
-        if isinstance(error, KeyboardInterrupt):
-            typer.echo("interrupted", err=True)
-            sys.exit(130)
+        error = from_system(error) if isinstance(error, OSError | MemoryError) else error
+        if not isinstance(error, ChiasmError):
+            said = f"chiasm: a mistake of chiasm's own: {type(error).__name__}: {error}"
+            typer.echo(f"{said}\n  do: `chiasm --debug VERB ...` shows where; please report it", err=True)
+            sys.exit(1)
         word = "wrong input" if isinstance(error, InputError) else "stopped"
         typer.echo(f"chiasm: {word}: {error}", err=True)
-        sys.exit(error.exit_code if isinstance(error, ChiasmError) else 1)
+        sys.exit(error.exit_code)
 
 
 def main() -> None:
     """Entry point of the `chiasm` command."""
-    # Threads that spin while they wait make torch crawl as soon as anything else runs on the machine: with a second
-    # job on two cores, training did 0.1 steps a second spinning and 1.8 sleeping. Must be set before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP threads that spin for long while they wait starve each other as soon as anything else runs: with a second
+    # job on two cores, training did 0.1 steps a second, and 1.8 once they went to sleep (benchmarks/threads.py).
+    # A short spin keeps the speed of an idle machine. Must be set before torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     with _errors():
         app()

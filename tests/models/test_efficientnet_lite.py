@@ -1,12 +1,16 @@
 """EfficientNet-Lite0: the published network, number for number."""
 
 import importlib.util
+import json
+import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.models.encoders import efficientnet_lite
@@ -30,7 +34,8 @@ def test_shapes_at_several_sizes() -> None:
         tokens = network(torch.zeros(2, 3, height, width))
         assert tokens.values.shape == (2, cells, 1280)
         assert tokens.is_real.all() and tokens.is_real.shape == (2, cells)
-        torch.testing.assert_close(tokens.pooled, tokens.values.mean(1))
+        torch.testing.assert_close(tokens.pooled[:, : network.token_dim], tokens.values.mean(1))
+        assert tokens.pooled.shape == (2, network.dim)
     assert network.class_logits(tokens.pooled).shape == (2, 1000)
 
 
@@ -61,7 +66,8 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_mode() -> None:
 def test_gradient_reaches_every_parameter() -> None:
     """Guards against a block left out of the forward pass, and against a tower that cannot be fine-tuned."""
     network = EfficientNetLite0()
-    network.class_logits(network(torch.rand(2, 3, 64, 64)).pooled).square().sum().backward()
+    tokens = network(torch.rand(2, 3, 64, 64))
+    (network.class_logits(tokens.pooled).square().sum() + tokens.pooled.square().sum()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
@@ -85,14 +91,39 @@ def test_agrees_with_the_reference_implementation() -> None:
 
 
 @needs_weights
-def test_packaged_weights_know_colours_and_edges() -> None:
-    """A stated value: the network's answer to a fixed picture; guards against weights in the wrong place."""
+def test_photos_with_dogs_are_named_dogs() -> None:
+    """Guards against weights, channels or pixel range in the wrong place: ImageNet classes 151 to 268 are dogs."""
+    default = Path(__file__).parents[2].parent / "shared" / "data"
+    folder = Path(os.environ.get("CHIASM_DATA", default)) / "flickr8k"
+    if not (folder / "val" / "data.jsonl").is_file():
+        pytest.skip(f"{folder} is absent")
+    rows = [json.loads(line) for line in (folder / "val" / "data.jsonl").read_text().splitlines()]
+    mentions = [sum("dog" in caption.lower() for caption in row["captions"]) for row in rows]
+    with_dog = [row for row, count in zip(rows, mentions, strict=True) if count == 5][:24]
+    without = [row for row, count in zip(rows, mentions, strict=True) if count == 0][:24]
+    pictures = []
+    for row in with_dog + without:
+        with Image.open(folder / row["image"]) as picture:
+            pictures.append(np.asarray(picture.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)))
     network = load_efficientnet_lite0()
     assert not network.training
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     with torch.no_grad():
-        tokens = network(uint8_pictures(2, 224) / 127.5 - 1)
-    assert tokens.values.min() >= 0 and tokens.values.max() <= 6
-    assert (tokens.pooled[0] - tokens.pooled[1]).abs().max() > 0.1
+        chosen = network.class_logits(network(pixels / 127.5 - 1).pooled).argmax(1)
+    is_dog = (chosen >= 151) & (chosen <= 268)
+    assert is_dog[:24].float().mean() > 0.4  # 0.54 measured; of all 194 such photos 0.74
+    assert is_dog[24:].float().mean() < 0.1
+
+
+@needs_weights
+def test_low_precision_keeps_the_direction() -> None:
+    """Guards against a norm that is folded badly in bf16, where a machine is twice as fast."""
+    image = uint8_pictures(2, 224) / 127.5 - 1
+    network = load_efficientnet_lite0()
+    with torch.no_grad():
+        exact = network(image).pooled
+        low = network.bfloat16()(image.bfloat16()).pooled.float()
+    assert F.cosine_similarity(exact, low).min() > 0.97
 
 
 def test_leftover_tensor_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ Nothing here imports, evaluates or instantiates by name: a value can only become
 
 import dataclasses
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config") ->
             "one of " + ", ".join(hints),
             "remove or correct it",
         )
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{field.name!r} is missing in {where}", "an object that has it", "restore the file")
     return cls(**{key: _typed(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
@@ -52,6 +56,13 @@ def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from keys(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def as_typed(value: Any) -> str:
+    """A value as `--set` reads it: lists with commas, booleans and none as in JSON."""
+    if isinstance(value, tuple):
+        return ",".join(as_typed(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _items(config: Any) -> Iterable[tuple[str, Any]]:
@@ -96,7 +107,7 @@ def _parse(hint: Any, text: str) -> Any:
         return text
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, or more digits or brackets than Python reads
         return None if text.lower() == "none" else text
 
 
@@ -120,9 +131,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return tuple(_typed(arguments[0], item, where) for item in value)
     if origin is dict and isinstance(value, Mapping):
         return {str(key): _typed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if abs(value) <= sys.float_info.max:  # False for NaN too
+            return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    name = hint.__name__ if isinstance(hint, type) else str(hint)
+    name = "finite float" if hint is float else hint.__name__ if isinstance(hint, type) else str(hint)
     raise InputError(f"{where} is {value!r}", f"a value of type {name}", "correct the value")

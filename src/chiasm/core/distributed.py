@@ -5,7 +5,10 @@ the whole batch, calls backward, then `average_gradients`. `gather_with_gradient
 row, so contrast across processes obeys it too.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -23,6 +26,47 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process, from 0; 0 without torch.distributed."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Within the block, be one of the processes that torchrun started; does nothing for a process started alone.
+
+    A group that the caller has made is used, and left to the caller.
+    """
+    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # The first process measures the finished model alone, and encoding frozen towers may take hours.
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _numbers(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+
+
+def said_by_first(values: Sequence[float]) -> list[float]:
+    """Return what the first process passed, in every process: for what clocks and measurements decide."""
+    if world_size() == 1:
+        return list(values)
+    message = _numbers(values)
+    dist.broadcast(message, src=0)
+    return message.tolist()
+
+
+def mean_over_processes(values: Sequence[float]) -> list[float]:
+    """Return the means over processes, place by place."""
+    if world_size() == 1:
+        return list(values)
+    message = _numbers(values)
+    dist.all_reduce(message)
+    return (message / world_size()).tolist()
 
 
 class _Gather(torch.autograd.Function):
@@ -57,7 +101,8 @@ def gather_with_gradient(local: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "wn .
     if any(not torch.equal(other, shape) for other in shapes):
         listed = [tuple(other[1 : 1 + int(other[0])].tolist()) for other in shapes]
         raise JobError(f"processes hold parts of unequal shape {listed}: give every process equally many rows")
-    return _Gather.apply(local)  # type: ignore[no-any-return]
+    gathered: Tensor = _Gather.apply(local)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -75,7 +120,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in listed]
     message = torch.cat([has_gradient, *(part.flatten().to(has_gradient) for part in parts)])
     dist.all_reduce(message)
-    anywhere, *means = message.split([len(listed), *(p.numel() for p in listed)])
+    anywhere, *means = torch.split(message, [len(listed), *(p.numel() for p in listed)])
     for parameter, mean, used in zip(listed, means, anywhere.tolist(), strict=True):
         if used:
             parameter.grad = _mean_as(mean, parameter)

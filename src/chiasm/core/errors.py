@@ -8,6 +8,7 @@ ChiasmError          anything chiasm reports on purpose
 An InputError always carries three sentences: what was given, what is allowed, what to do.
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -47,6 +48,16 @@ class MissingExtraError(InputError):
 
 class JobError(ChiasmError):
     """The job could not be finished although its input was acceptable."""
+
+
+def from_system(error: OSError | MemoryError) -> ChiasmError:
+    """Say in the words of this tree what the operating system refused: a path, or room."""
+    if isinstance(error, MemoryError):
+        return JobError("out of memory\n  do: lower train.batch_size or model.image.size_px, or raise train.accumulate")
+    said = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE):
+        return JobError(f"{said}\n  do: make room; a run then goes on with --resume")
+    return InputError(said, "files and folders that may be read and written", "check the path and its permissions")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

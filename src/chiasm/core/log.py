@@ -118,10 +118,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):  # bytes, because a cut may go through a character
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:
             break
         rows.append(row)
     return rows

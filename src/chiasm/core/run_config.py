@@ -125,8 +125,8 @@ class TrainConfig:
     patience: int = 0
     """Validations without a better primary metric before stopping early; 0 never stops."""
     limit_s: float = 0.0
-    """Seconds that training may take; a run that would take longer gets fewer steps, fixed once after a
-    measured start and written to the run's config. 0 means no limit."""
+    """Seconds that training may take; a run that would take longer gets fewer steps, by its measured speed, and its
+    learning rate still comes down to zero. 0 means no limit."""
     trainable: tuple[str, ...] = ("*",)
     """Shell-style patterns of parameter names that are trained."""
 
@@ -157,6 +157,8 @@ class RunConfig:
             "train.clip_norm": train.clip_norm,
             "train.keep_checkpoints": train.keep_checkpoints,
             "model.dim": self.model.dim,
+            "model.heads": self.model.heads,
+            "model.image.size_px": self.model.image.size_px,
             "data.questions_per_picture": data.questions_per_picture,
         }
         for key, value in positive.items():
@@ -178,6 +180,14 @@ class RunConfig:
             )
         if not 0 <= train.ema_decay < 1:
             raise InputError(f"train.ema_decay is {train.ema_decay}", "a number in [0, 1)", "0.999 is common")
+        if self.model.text.max_tokens < 3:
+            raise InputError(
+                f"model.text.max_tokens is {self.model.text.max_tokens}",
+                "3 or more: start, a word, end",
+                "--set model.text.max_tokens=48",
+            )
+        if not data.languages:
+            raise InputError("data.languages is empty", "at least one language", "--set data.languages=en")
         if not self.tasks:
             raise InputError("no task is named", "at least one", "choose a recipe that has tasks")
         if data.source == "files" and not data.path:

@@ -66,8 +66,10 @@ def verify_folder(folder: Path, kind: str) -> None:
 
 def _verify_file(folder: Path, name: str, entry: Mapping[str, object]) -> None:
     path = folder / name
-    if Path(name).name != name:
-        raise InputError(f"{folder / MANIFEST} names {name!r}", "plain file names", "restore the folder")
+    if Path(name).name != name or not isinstance(entry, dict):
+        raise InputError(
+            f"{folder / MANIFEST} names {name!r}", "plain file names with their hashes", "restore the folder"
+        )
     if not path.is_file():
         problem = "is missing"
     elif path.stat().st_size != entry.get("bytes"):

@@ -12,7 +12,7 @@ from chiasm.core.types import Caption, Example, Source
 from chiasm.data import scenes, sort_of_clevr
 from chiasm.data.image import image_ref_from_array
 from chiasm.data.ledger import Ledger
-from chiasm.data.scene_language import SceneTruth, caption, questions
+from chiasm.data.scene_language import LANGUAGES, SceneTruth, caption, questions
 from chiasm.data.sources import read_source
 
 
@@ -102,6 +102,13 @@ class SortOfClevrDataset:
 
 def open_dataset(config: DataConfig, split: str, seed: int) -> Dataset:
     """Open one split of what the config names: a generator, or files whose layout is recognised."""
+    unknown = [language for language in config.languages if language not in LANGUAGES]
+    if config.source != "files" and unknown:
+        raise InputError(
+            f"data.languages has {unknown[0]!r}, which no generator speaks",
+            "languages of " + ", ".join(LANGUAGES),
+            "--set data.languages=en",
+        )
     if config.source == "scenes":
         return SceneDataset(_known(split, scenes.SPLITS), config, seed)
     if config.source == "sort_of_clevr":

@@ -16,12 +16,18 @@ from chiasm.core.types import TextTokens
 
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
 _CJK = r"[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]"
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, or a stray byte of a command line: no text, and left out; `tokenizers` would raise."""
 _CJK_GAP = re.compile(rf"(?<={_CJK})\s+|\s+(?={_CJK})")
 
 
 def language_token(language: str) -> str:
     """Return the token that starts a caption in a language: "zh" -> "[zh]"."""
     return f"[{language}]"
+
+
+def _readable(text: str) -> str:
+    return _HALF_CHARACTER.sub("\ufffd", text)
 
 
 def _pieces(words: Counter[str], room: int) -> list[str]:
@@ -42,7 +48,7 @@ def _pieces(words: Counter[str], room: int) -> list[str]:
     def frequent(counts: Counter[str]) -> list[str]:
         return sorted(counts, key=lambda piece: (-counts[piece], piece))
 
-    characters = frequent(starts + inner)[: room // 2] if len(starts) + len(inner) > room // 2 else [*starts, *inner]
+    characters = frequent(Counter({**starts, **inner}))[: room // 2]
     chosen = set(characters)
     whole = [word for word in frequent(words) if word not in chosen][: room - len(chosen)]
     return sorted(chosen) + whole
@@ -80,7 +86,7 @@ class TextTokenizer:
         splitter = pre_tokenizers.BertPreTokenizer()
         words: Counter[str] = Counter()
         for text in texts:
-            words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+            words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(_readable(text))))
         special = [PAD, UNKNOWN, START, END, *(language_token(one) for one in dict.fromkeys(languages))]
         pieces = _pieces(words, vocabulary - len(special))
         ids = {piece: number for number, piece in enumerate([*special, *pieces])}
@@ -114,7 +120,7 @@ class TextTokenizer:
         known = self._seen.get(text)
         if known is not None:
             return known
-        inner = self.tokenizer.encode(text, add_special_tokens=False).ids
+        inner = self.tokenizer.encode(_readable(text), add_special_tokens=False).ids
         if len(inner) > self.max_tokens - 2:
             self.num_truncated += 1
             inner = inner[: self.max_tokens - 2]

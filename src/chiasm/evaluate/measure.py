@@ -27,10 +27,12 @@ class Measured:
     ledger: Ledger
 
     def rows(self) -> list[MetricRow]:
-        """The table: score, blind score, and what guessing reaches."""
+        """The table: score, blind score, and what guessing reaches; the headline numbers stand first."""
+        scores = self.outcome.scores
+        wide = [name for name in scores if name.endswith(("@5", "@10"))]
         return [
-            MetricRow(name, score, self.blind.scores.get(name), self.outcome.baseline.get(name))
-            for name, score in self.outcome.scores.items()
+            MetricRow(name, scores[name], self.blind.scores.get(name), self.outcome.baseline.get(name))
+            for name in [name for name in scores if name not in wide] + wide
         ]
 
     def kind_rows(self) -> list[MetricRow]:

@@ -249,7 +249,7 @@ def _header(report: Report) -> Markup:
             element("p", breakable(row.name), class_="tile-name"),
             element("p", value, class_="tile-value"),
             element("p", f"{ends} · n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n}", class_="muted"),
-            element("p", f"without the picture {blind}", class_="muted") if row.blind else None,
+            element("p", f"pictures shuffled: {blind}", class_="muted") if row.blind else None,
         ]
         tiles.append(element("li", *lines, class_="tile"))
     facts = report.facts
@@ -277,7 +277,7 @@ def _cards(heading: str, cards: Sequence[Markup], class_: str = "cards") -> Mark
 
 def _metric_table(rows: Sequence[MetricRow]) -> Markup:
     """A table that becomes one block a row on a narrow screen; the roles keep it a table for screen readers."""
-    labels = ("score", "95 % interval", "n", "without picture", "chance")
+    labels = ("score", "95 % interval", "n", "pictures shuffled", "chance")
     bar_heading = element(
         "th", element("span", "bar", class_="hidden"), scope="col", role="columnheader", class_="bar-cell"
     )
@@ -300,7 +300,7 @@ def _metric_table(rows: Sequence[MetricRow]) -> Markup:
 def _bar_key(rows: Sequence[MetricRow]) -> Markup:
     parts = ["Bar: score, with its 95 % interval as a whisker"]
     if any(row.blind for row in rows):
-        parts.append("solid tick: the same model without the picture")
+        parts.append("solid tick: the same model, each question put to another picture")
     if any(row.chance is not None for row in rows):
         parts.append("dotted tick: chance or the most common answer")
     return element("p", "; ".join(parts) + ".", class_="muted key")

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
 from chiasm.models.encoders.text import TextEncoder
-from chiasm.models.transformer import Block, KeyValueCache, causal, init_weights, may_look_at
+from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, may_look_at
 
 
 class CaptionDecoder(nn.Module):
@@ -22,7 +22,7 @@ class CaptionDecoder(nn.Module):
         super().__init__()
         dim = text.dim
         self.max_tokens = text.max_tokens
-        self.position = nn.Parameter(torch.randn(text.max_tokens, dim) * 0.02)
+        self.position = nn.Parameter(torch.randn(text.max_tokens, dim) * POSITION_STD)
         self.blocks = nn.ModuleList(Block(dim, heads, context_dim=dim) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.to_words = nn.Linear(dim, text.embedding.num_embeddings)

@@ -1,5 +1,6 @@
 """Answer classification: cross-entropy over a fixed answer vocabulary."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,12 +13,13 @@ def answer_classification(logits: Float[Tensor, "m a"], answer: Int[Tensor, " m"
     """Mean cross-entropy over the questions whose answer is known.
 
     Args:
-        logits: a score for each answer of the vocabulary, any floating dtype; computed in float32.
+        logits: a score for each answer of the vocabulary; computed in float32 (float64 for float64).
         answer: index of the right answer, or `IGNORED`.
 
     Returns:
         {"loss": scalar}; zero with a zero gradient where every answer is ignored.
     """
     count = (answer != IGNORED).sum().clamp_min(1)
-    total = F.cross_entropy(logits.float(), answer, ignore_index=IGNORED, reduction="sum")
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    total = F.cross_entropy(wide, answer, ignore_index=IGNORED, reduction="sum")
     return {"loss": total / count}

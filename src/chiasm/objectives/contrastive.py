@@ -84,7 +84,7 @@ def _summed_loss(
     """Sum over searching rows, in pieces of `chunk_rows`."""
     if not 0 < chunk_rows < len(query):
         return _piece_loss(query, key, query_group, key_group)
-    pieces = zip(query.split(chunk_rows), query_group.split(chunk_rows), strict=True)
+    pieces = zip(torch.split(query, chunk_rows), torch.split(query_group, chunk_rows), strict=True)
     losses = [
         checkpoint(_piece_loss, rows, key, group, key_group, use_reentrant=False, preserve_rng_state=False)
         for rows, group in pieces

@@ -22,11 +22,12 @@ def flickr8k_retrieval(tiny: bool = False) -> RunConfig:
         primary_metric="text_to_image_R@1",
         model=ModelConfig(
             embedding_dim=512,
+            dropout=0.3,
             image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),
             text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
         ),
         tasks={"retrieval": TaskConfig(captions_per_picture=5)},
-        train=TrainConfig(epochs=10, batch_size=512, lr=1e-3, precision="fp32"),
+        train=TrainConfig(epochs=20, batch_size=512, lr=1e-3, precision="fp32"),
     )
     if tiny:
         config = replace(config, train=replace(config.train, epochs=0, steps=4, batch_size=16, validate_every=2))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from chiasm.core.device import keep_freed_memory, pick_device
-from chiasm.core.errors import InputError
+from chiasm.core.errors import ChiasmError, InputError
 from chiasm.core.types import ImageRef, Prediction
 from chiasm.data.image import image_ref, image_ref_from_array, image_ref_from_bytes
 from chiasm.tasks.captioning import Captioning
@@ -33,7 +33,16 @@ def load(run: str | PathLike[str]) -> "Model":
         InputError: missing, unfinished, damaged, or of another format version.
     """
     keep_freed_memory()
-    return Model(Pipeline.load(Path(run), pick_device()))
+    try:
+        return Model(Pipeline.load(Path(run), pick_device()))
+    except (ChiasmError, OSError, MemoryError):
+        raise
+    except Exception as error:  # the readers of tokenizer and tensors raise types of their own
+        raise InputError(
+            f"{run} holds files that do not fit together ({type(error).__name__}: {error})",
+            "a run folder as chiasm wrote it",
+            "restore it from a copy, or train again",
+        ) from error
 
 
 def picture_ref(picture: Picture) -> ImageRef:

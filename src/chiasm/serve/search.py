@@ -94,8 +94,11 @@ def encode_pictures(model: Model, folder: Path, progress: Callable[[int, int], N
             ledger.use()
             kept.append((path, store.vectors[key]))
     if not kept:
+        first = "; ".join(f"{entry.file}: {entry.code}" for entry in ledger.entries[:3])
         raise InputError(
-            f"no picture in {folder} can be read; {ledger.summary()}", "readable pictures", "see the reasons"
+            f"no picture in {folder} can be read; {ledger.summary()}; the first: {first}",
+            "readable pictures",
+            "look at the files",
         )
     return PhotoFolder([path for path, _ in kept], np.stack([vector for _, vector in kept]), ledger)
 

@@ -17,7 +17,7 @@ import safetensors
 import torch
 from safetensors.torch import save
 
-from chiasm.core.files import sha256_bytes, write_bytes
+from chiasm.core.files import sha256_bytes, sha256_file, write_bytes
 from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, ListDataset
 from chiasm.data.image import ImageError
@@ -48,13 +48,12 @@ class FeatureCache:
         self.folder = folder / fingerprint
         self.vectors: dict[str, np.ndarray] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
-            try:
-                with safetensors.safe_open(path, framework="np") as file:
-                    keys = (file.metadata() or {}).get("keys", "").split()
-                    values = file.get_tensor("values")
-            except (OSError, safetensors.SafetensorError):
+            if sha256_file(path)[:16] != path.stem:
                 path.unlink(missing_ok=True)  # a damaged chunk is only a lost shortcut: its items are encoded again
                 continue
+            with safetensors.safe_open(path, framework="np") as file:
+                keys = file.metadata()["keys"].split()
+                values = file.get_tensor("values")
             self.vectors.update(zip(keys, values, strict=True))
 
     def add(self, keys: Sequence[str], values: np.ndarray) -> None:

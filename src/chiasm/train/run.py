@@ -2,14 +2,16 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from chiasm.core.config import from_dict, keys, to_dict
+from chiasm.core.config import as_typed, from_dict, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
+from chiasm.core.distributed import mean_over_processes, process_group, rank, said_by_first
 from chiasm.core.errors import InputError
 from chiasm.core.files import folder_lock, read_json
 from chiasm.core.log import bar, read_metrics
@@ -32,6 +34,9 @@ from chiasm.train.trainer import Hooks, Trainer
 VOCABULARY_EXAMPLES = 4096
 """Generated examples that the vocabularies are learned from; every word of a generator occurs in far fewer."""
 
+MEASURED_FIRST = 8
+"""Examples with questions, and with captions, that are measured before training to see that it can be done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -42,8 +47,10 @@ class Finished:
     facts: RunFacts
 
 
-def run(config: RunConfig, folder: Path, resume: bool, console: Console) -> Finished:
-    """Train what the config says into `folder`.
+def run(config: RunConfig, folder: Path, resume: bool, console: Console) -> Finished | None:
+    """Train what the config says into `folder`, with the other processes where torchrun started several.
+
+    Only the first process writes, measures and talks; the others return None.
 
     Args:
         config: complete and checked here once more.
@@ -58,19 +65,35 @@ def run(config: RunConfig, folder: Path, resume: bool, console: Console) -> Fini
     """
     config.check()
     keep_freed_memory()
-    with folder_lock(folder):
+    with process_group(), _held(folder):
+        console = console if rank() == 0 else Console(quiet=True)
         checkpoint = _starting_point(config, folder, resume, console)
+        mean_over_processes([0.0])  # nobody writes before everybody has looked
         precision = _precision(config, checkpoint, console)
         training = open_dataset(config.data, "train", config.seed)
+        training.ledger.check(config.data.max_rejected)
         pipeline = _build(config, training, checkpoint)
         training, ready, unchecked = _prepare(pipeline, training, console)
+        _check_measurable(pipeline, ready)
         loader = Loader(training, pipeline.tasks, pipeline.codec, config)
         files = {"config.json": to_dict(config), "environment.json": environment()}
         trainer = Trainer(pipeline, loader, folder, _hooks(pipeline, ready, files, training), _primary(config))
         trainer.start(checkpoint, *precision)
         _fit(trainer, folder, console)
+        if rank() != 0:
+            return None
         measured = _final(pipeline, config, ready, unchecked, console)
         return _finish(trainer, training, measured, folder, console)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The first process holds the folder for all of them."""
+    if rank() != 0:
+        yield
+        return
+    with folder_lock(folder):
+        yield
 
 
 def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Console) -> Path | None:
@@ -92,10 +115,11 @@ def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Cons
         changed = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
         if changed:
             key = changed[0]
+            said = before.get(key)
             raise InputError(
-                f"{key} is {now.get(key)!r}, but the run in {folder} was started with {before.get(key)!r}",
+                f"{key} is {now.get(key)!r}, but the run in {folder} was started with {said!r}",
                 "the same config as before",
-                f"--set {key}={before.get(key)}, or start a new run with another --out",
+                f"--set {key}={as_typed(said)}, or start a new run with another --out",
             )
         console.print(f"going on from {found.name}")
     return found
@@ -108,6 +132,8 @@ def _precision(config: RunConfig, checkpoint: Path | None, console: Console) -> 
     if config.train.precision != "auto":
         return config.train.precision, f"{config.train.precision} (set by train.precision)"
     chosen, why = measure_precision(pick_device())
+    if said_by_first([float(chosen == "bf16")])[0] != float(chosen == "bf16"):
+        chosen = "fp32" if chosen == "bf16" else "bf16"
     console.print(f"precision: {why}")
     return chosen, why
 
@@ -136,19 +162,32 @@ def _prepare(pipeline: Pipeline, training: Dataset, console: Console) -> tuple[D
     return training, [validation.example(number) for number in range(len(validation))], validation
 
 
+def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:
+    """Find out before training, and not after it, that what comes out cannot be measured."""
+    config = pipeline.config
+    sizes = {"val": len(ready)}
+    if config.test_split != "val":
+        sizes[config.test_split] = len(open_dataset(config.data, config.test_split, config.seed))
+    for split, size in sizes.items():
+        if size < 2:
+            raise InputError(f"split {split!r} has {size} examples", "at least 2", "give more data")
+    asked = [example for example in ready if example.questions][:MEASURED_FIRST]
+    described = [example for example in ready if example.captions][:MEASURED_FIRST]
+    primary = _primary(config)
+    for examples in ([*asked, *described], ready):
+        scores = evaluate(pipeline, examples).scores if len(examples) > 1 else {}
+        if primary in scores:
+            return
+    raise InputError(f"primary_metric is {primary!r}", "one of " + ", ".join(scores), "--set primary_metric=...")
+
+
 def _primary(config: RunConfig) -> str:
     return config.primary_metric or TASKS[next(iter(config.tasks))].primary_metric
 
 
 def _hooks(pipeline: Pipeline, examples: list[Example], files: Mapping[str, object], training: Dataset) -> Hooks:
     def validate() -> Mapping[str, Score]:
-        scores = evaluate(pipeline, examples).scores
-        primary = _primary(pipeline.config)
-        if primary not in scores:
-            raise InputError(
-                f"primary_metric is {primary!r}", "one of " + ", ".join(scores), "--set primary_metric=..."
-            )
-        return scores
+        return evaluate(pipeline, examples).scores
 
     def extra_files() -> dict[str, bytes]:
         content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
@@ -159,13 +198,14 @@ def _hooks(pipeline: Pipeline, examples: list[Example], files: Mapping[str, obje
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:
     progress = trainer.state.progress
-    board = TensorBoard(folder, progress.step)
+    board = TensorBoard(folder, progress.step) if rank() == 0 else None
     try:
         with bar(console, "training", "steps", progress.total_steps) as shown:
             shown.update(progress.step)
             trainer.fit(shown, board)
     finally:
-        board.close()
+        if board is not None:
+            board.close()
 
 
 def _final(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from chiasm.core.device import DTYPES
-from chiasm.core.distributed import average_gradients, rank
+from chiasm.core.distributed import average_gradients, mean_over_processes, rank, said_by_first
 from chiasm.core.errors import JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
@@ -31,7 +31,7 @@ from chiasm.train.optimizer import ComputeCopy, build_optimizer, learning_rate, 
 from chiasm.train.state import TrainState, load_checkpoint, save_checkpoint
 
 FIT_AFTER_STEPS = 20
-"""Steps whose speed decides whether the run fits its time limit."""
+"""Steps before the first look at whether the run fits its time limit."""
 
 
 class Interrupted(JobError):
@@ -74,6 +74,7 @@ class Trainer:
         self.optimizer = build_optimizer(pipeline.model, self.names, self.train)
         self.state = TrainState()
         self._stop: str | None = None
+        self._looked_at = (0, 0.0)
 
     # --- state ----------------------------------------------------------------------------------------------
 
@@ -85,7 +86,7 @@ class Trainer:
             progress = self.state.progress
         else:
             progress.precision, progress.precision_why = precision, why
-            progress.total_steps = self.train.steps or max(1, round(self.train.epochs * self.loader.steps_per_epoch))
+            progress.total_steps = self._planned_steps()
             if self.train.ema_decay:
                 self.state.ema = self._weights()
         self.copy = ComputeCopy(self.pipeline.model, DTYPES[progress.precision], self.names)
@@ -124,41 +125,44 @@ class Trainer:
 
     # --- the loop -------------------------------------------------------------------------------------------
 
-    def fit(self, progress_bar: Bar, board: TensorBoard) -> None:
-        """Train to the end, to early stopping, or until asked to stop.
+    def fit(self, progress_bar: Bar, board: TensorBoard | None) -> None:
+        """Train to the end, to early stopping, or until asked to stop; `board` None draws no curves.
 
         Raises:
             Interrupted: a signal came; the state after the current step was saved.
             JobError: a loss or gradient stopped being finite; names the step and the examples.
         """
         progress = self.state.progress
-        metrics = MetricsFile(self.folder / "metrics.jsonl", progress.step)
+        metrics = MetricsFile(self.folder / "metrics.jsonl", progress.step) if rank() == 0 else None
         before, started = progress.trained_s, time.monotonic()
-        fitted_from = (progress.step, started)
-        if progress.step == 0:
-            self.save()
+        self._looked_at = (progress.step, before)
+        last = progress.step if self._out_of_patience() else self._planned_steps()
         try:
+            if progress.step == 0:
+                self.save()
             with self._signals():
-                for batches in self.loader.ahead(progress.step, progress.total_steps):
+                for batches in self.loader.ahead(progress.step, last):
                     if progress.step >= progress.total_steps:
                         break
                     row = self.step(batches)
                     progress.step += 1
                     progress.trained_s = before + time.monotonic() - started
-                    self._fit_to_limit(fitted_from)
-                    metrics.add(row)
-                    board.add(row)
+                    self._fit_to_limit()
+                    self._agree()
+                    self._log(row, metrics, board)
                     progress_bar.update(progress.step, _note(row), progress.total_steps)
                     stop_early = self._maybe_validate(metrics, board)
                     if self._stop or stop_early or self._checkpoint_due():
-                        metrics.flush()
+                        if metrics is not None:
+                            metrics.flush()
                         self.save()
                     if self._stop:
                         raise Interrupted(f"{self._stop}: saved at step {progress.step} of {progress.total_steps}")
                     if stop_early:
                         break
         finally:
-            metrics.close()
+            if metrics is not None:
+                metrics.close()
         if self.state.best:
             self._load_weights(self.state.best)
 
@@ -180,6 +184,7 @@ class Trainer:
         self.copy.gradients_to_master()
         trained = [kept for kept, _ in self.copy.pairs]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, self.train.clip_norm))
+        row = dict(zip(row, mean_over_processes(list(row.values())), strict=True))
         if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
             self._not_finite(batches, row, norm)
         self.optimizer.step()
@@ -214,14 +219,31 @@ class Trainer:
         step = self.state.progress.step + 1
         ids = [example for batch in batches for example in batch.ids]
         values = {name: str(value) for name, value in {**row, "grad_norm": norm}.items()}
-        write_json(self.folder / "not_finite.json", {"step": step, "values": values, "examples": ids})
+        if rank() == 0:
+            write_json(self.folder / "not_finite.json", {"step": step, "values": values, "examples": ids})
         raise JobError(
             f"step {step}: the loss or gradient is no longer finite ({values}); no step was taken.\n"
             f"  its examples: {self.folder / 'not_finite.json'}\n"
             "  do: lower train.lr, or train.precision=fp32, and go on from the last checkpoint with --resume"
         )
 
-    def _maybe_validate(self, metrics: MetricsFile, board: TensorBoard) -> bool:
+    def _agree(self) -> None:
+        """Let every process stop where one was asked to, and keep the length that the first one measured."""
+        stopping = sum(mean_over_processes([float(bool(self._stop))])) > 0
+        if stopping and not self._stop:
+            self._stop = "stopped with another process"
+        self.state.progress.total_steps = int(said_by_first([self.state.progress.total_steps])[0])
+
+    def _log(self, row: Mapping[str, float], metrics: MetricsFile | None, board: TensorBoard | None) -> None:
+        if metrics is not None:
+            metrics.add(row)
+        if board is not None:
+            board.add(row)
+
+    def _out_of_patience(self) -> bool:
+        return 0 < self.train.patience <= self.state.progress.worse_in_a_row
+
+    def _maybe_validate(self, metrics: MetricsFile | None, board: TensorBoard | None) -> bool:
         """Validate where it is due, keep the best weights; True where patience is at its end."""
         progress = self.state.progress
         every = self.train.validate_every or max(1, progress.total_steps // 10)
@@ -229,35 +251,44 @@ class Trainer:
             return False
         with self.averaged():
             self.pipeline.model.eval()
-            scores = self.hooks.validate()
-            value = scores[self.primary].value
+            scores = self.hooks.validate() if rank() == 0 else {}
+            value = said_by_first([scores[self.primary].value if scores else 0.0])[0]
             if progress.best_value is None or value > progress.best_value:
                 progress.best_value, progress.best_step, progress.worse_in_a_row = value, progress.step, 0
                 self.state.best = self._weights()
             else:
                 progress.worse_in_a_row += 1
         row = {"step": progress.step, **{f"val/{name}": score.value for name, score in scores.items()}}
-        metrics.add(row)
-        metrics.flush()
-        board.add(row)
-        return bool(self.train.patience) and progress.worse_in_a_row >= self.train.patience
+        self._log(row, metrics, board)
+        if metrics is not None:
+            metrics.flush()
+        return self._out_of_patience()
 
     def _checkpoint_due(self) -> bool:
         progress = self.state.progress
         every = self.train.checkpoint_every or self.train.validate_every or max(1, progress.total_steps // 10)
         return progress.step % every == 0 or progress.step == progress.total_steps
 
-    def _fit_to_limit(self, since: tuple[int, float]) -> None:
-        """Shorten the schedule where the measured speed will not make it in time; looked at at a few set steps."""
+    def _fit_to_limit(self) -> None:
+        """Let the schedule end when the time does: as many steps as the speed since the last look allows.
+
+        Twenty looks a run, so that a machine that was busy for a while does not cost the whole run its length. A run
+        that fits its limit anyway is not touched, and stays reproducible to the bit.
+        """
         progress, limit = self.state.progress, self.train.limit_s
-        looks = {FIT_AFTER_STEPS, *(progress.total_steps * quarter // 4 for quarter in (1, 2, 3))}
-        done = progress.step - since[0]
-        if not limit or progress.step not in looks or done < FIT_AFTER_STEPS // 2:
+        every = max(FIT_AFTER_STEPS, self._planned_steps() // 20)
+        if not limit or (progress.step % every and progress.step != FIT_AFTER_STEPS):
             return
-        seconds_a_step = (time.monotonic() - since[1]) / done
-        fits = progress.step + max(0, int((limit - progress.trained_s) / seconds_a_step))
-        if fits < progress.total_steps * 0.98:
-            progress.total_steps = max(fits, progress.step + 1)
+        step, seconds = self._looked_at
+        self._looked_at = (progress.step, progress.trained_s)
+        if progress.step == step or progress.step > 0.95 * progress.total_steps:
+            return
+        seconds_a_step = (progress.trained_s - seconds) / (progress.step - step)
+        fits = progress.step + int((limit - progress.trained_s) / seconds_a_step)
+        progress.total_steps = min(self._planned_steps(), max(fits, progress.step + 1))
+
+    def _planned_steps(self) -> int:
+        return self.train.steps or max(1, round(self.train.epochs * self.loader.steps_per_epoch))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

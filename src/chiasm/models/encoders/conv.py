@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.transformer import Block, init_weights
+from chiasm.models.transformer import POSITION_STD, Block, init_weights
 
 
 class ConvEncoder(nn.Module):
@@ -36,14 +36,17 @@ class ConvEncoder(nn.Module):
         self.dim, self.length, self.image_size_px = dim, side * side, image_size_px
         self.stem = nn.Sequential(*stem)
         self.project = nn.Linear(widths[-1], dim)
-        self.position = nn.Parameter(torch.randn(self.length, dim) * 0.02)
+        self.position = nn.Parameter(torch.randn(self.length, dim) * POSITION_STD)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.apply(init_weights)
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
         """Encode pictures with values in [-1, 1], already [n, 3, image_size_px, image_size_px]."""
-        grid = self.stem(image.contiguous(memory_format=torch.channels_last))
+        # The median colour is the background of a drawn picture. At zero it no longer outweighs the few pixels that
+        # differ when the stem normalises: Sort-of-CLEVR leaves its first plateau in 300 steps instead of 700.
+        background = image.flatten(2).median(dim=-1).values[:, :, None, None]
+        grid = self.stem((image - background).contiguous(memory_format=torch.channels_last))
         x = self.project(grid.flatten(2).transpose(1, 2)) + self.position
         for block in self.blocks:
             x = block(x)

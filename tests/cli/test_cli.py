@@ -1,0 +1,231 @@
+"""Every verb does what its help says, on a small run and on a user's own files, and the door opens at once."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import typer
+from command import Shell
+
+from chiasm.cli import app
+from chiasm.core.run_folder import verify_folder
+from chiasm.recipes import RECIPES
+
+QUESTION = "how many circles are there?"
+METRICS = {f"{way}_R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
+METRICS |= {"vqa_accuracy", "caption_truth"}
+VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+BEST_S = 0.5
+
+
+def written(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def assert_measured(found: dict[str, Any], metrics: set[str]) -> None:
+    """The published shape of measured numbers, each within its interval."""
+    assert {"run", "data", "split", "metrics", "blind", "baseline", "by_kind", "environment"} <= set(found)
+    assert set(found["metrics"]) == set(found["blind"]) == metrics
+    for score in [*found["metrics"].values(), *found["blind"].values()]:
+        assert set(score) == {"value", "low", "high", "n"}
+        # Rounding may leave the end of an interval a hair short of a score of 0 or 1.
+        assert -1e-9 <= score["low"] <= score["value"] + 1e-9 and score["n"] > 0
+        assert score["value"] - 1e-9 <= score["high"] <= 1 + 1e-9
+    assert found["environment"]["torch"] and found["environment"]["cores"] >= 1
+
+
+def test_demo(chiasm: Shell, tmp_path: Path) -> None:
+    """Guards against a demo that ends without numbers, report or a next step."""
+    out, numbers = tmp_path / "run", tmp_path / "new" / "numbers.json"
+    said = chiasm("demo", "--tiny", "--out", out, "--json", numbers)
+    assert said.code == 0, said.err
+    assert "vqa_accuracy" in said.out and "blind" in said.out and f"chiasm ask {out}" in said.out
+    assert "training: 6/6" in said.err and "report.html" in said.err
+    verify_folder(out, "run")
+    assert_measured(written(numbers), METRICS)
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
+    again = chiasm("demo", "--tiny", "--out", out)
+    assert again.code == 2 and "already holds a run" in again.err
+    assert chiasm("demo", "--tiny", "--out", out, "--resume").code == 0
+
+
+def test_recipes(chiasm: Shell) -> None:
+    """Guards against a recipe that cannot be found."""
+    said = chiasm("recipes")
+    assert said.code == 0
+    lines = said.out.splitlines()
+    for name in RECIPES:
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert len(line.split()) > 4
+
+
+def test_show(chiasm: Shell, tmp_path: Path) -> None:
+    """Guards against keys that cannot be typed back, and an estimate made of nothing."""
+    changes = ["--set", "train.batch_size=8", "--set", "train.steps=7", "--set", "model.image.channels=8,16"]
+    said = chiasm("show", "demo", "--tiny", *changes, "--json", tmp_path / "a.json")
+    assert said.code == 0, said.err
+    assert {"train.batch_size = 8", "train.steps = 7", "model.image.channels = 8,16"} <= set(said.out.splitlines())
+    assert "parameters:" in said.out and "minutes of training here" in said.out
+    found = written(tmp_path / "a.json")
+    assert found["config"]["model"]["image"]["channels"] == [8, 16]
+    assert found["estimate"]["steps"] == 7 and found["estimate"]["step_s"] > 0
+    assert 0 < found["estimate"]["trained_parameters"] <= found["estimate"]["parameters"]
+    keys = [line.partition(" = ")[::2] for line in said.out.splitlines() if " = " in line]
+    typed = [part for key, value in keys if key != "recipe" for part in ("--set", f"{key}={value}")]
+    same = chiasm("show", "demo", "--tiny", *typed, "--json", tmp_path / "b.json")
+    assert same.code == 0, same.err
+    assert written(tmp_path / "b.json")["config"] == found["config"]
+    unset = chiasm("show", "flickr8k_retrieval")
+    assert unset.code == 0 and "Set data.path" in unset.out
+
+
+def test_train_on_own_files(chiasm: Shell, own_files: Path, tmp_path: Path) -> None:
+    """Guards against a run that ends at one broken picture, or goes on without telling which it left out."""
+    out = tmp_path / "run"
+    words = ["--set", "data.source=files", "--set", f"data.path={own_files}", "--set", "data.max_rejected=0.05"]
+    words += ["--set", "test_split=val", "--set", "train.steps=4", "--set", "data.languages=en"]
+    said = chiasm("train", "demo", "--tiny", *words, "--out", out, "--json", tmp_path / "a.json")
+    assert said.code == 0, said.err
+    assert "32 offered = 31 used + 1 rejected (truncated 1)" in said.err
+    lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    assert lines[-1] == {
+        "kind": "summary", "offered": 32, "used": 31, "rejected": 1, "codes": {"truncated": 1},
+        "notes": {"empty_caption": 1},
+    }  # fmt: skip
+    (rejected,) = [line for line in lines if line["kind"] == "rejected"]
+    assert rejected["file"] == str(own_files / "table.csv") and rejected["row"] == 5
+    assert rejected["code"] == "truncated" and "scene03.png" in rejected["text"]
+    numbers = written(tmp_path / "a.json")
+    assert_measured(numbers, (METRICS - {"caption_truth"}) | {"caption_exact"})
+    assert numbers["split"] == "val" and numbers["metrics"]["vqa_accuracy"]["n"] == 8
+    measured = chiasm("evaluate", out, "--data", own_files, "--split", "val", "--json", tmp_path / "b.json")
+    assert measured.code == 0, measured.err
+    again = written(tmp_path / "b.json")
+    assert again["metrics"] == numbers["metrics"] and again["blind"] == numbers["blind"]
+
+
+def test_evaluate(chiasm: Shell, tiny_run: Path, tmp_path: Path) -> None:
+    """Guards against numbers of another split, another count, or another shape than is published."""
+    said = chiasm("evaluate", tiny_run, "--split", "test", "--json", tmp_path / "a.json")
+    assert said.code == 0, said.err
+    found = written(tmp_path / "a.json")
+    assert_measured(found, METRICS)
+    stored = written(tiny_run / "results.json")
+    assert found["metrics"] == stored["metrics"] and found["blind"] == stored["blind"]
+    assert found["run"] == str(tiny_run) and found["split"] == "test"
+    other = chiasm("evaluate", tiny_run, "--set", "data.eval_pictures=10", "--json", tmp_path / "b.json")
+    assert other.code == 0, other.err
+    assert written(tmp_path / "b.json")["metrics"]["image_to_text_R@1"]["n"] == 10
+    assert written(tmp_path / "b.json")["split"] == "val"
+
+
+def test_ask(chiasm: Shell, tiny_run: Path, tmp_path: Path) -> None:
+    """Guards against a printed answer that is not the model's first one."""
+    said = chiasm("ask", tiny_run, tiny_run / "example.png", QUESTION, "--json", tmp_path / "a.json")
+    assert said.code == 0, said.err
+    found = written(tmp_path / "a.json")
+    assert set(found) == {"answer", "confidence", "answers"} and len(found["answers"]) == 3
+    assert found["answers"][0] == {"answer": found["answer"], "probability": found["confidence"]}
+    first = said.out.splitlines()[0].split()
+    assert first == [f"{found['confidence']:.1%}", *found["answer"].split()]
+
+
+def test_caption(chiasm: Shell, tiny_run: Path, tmp_path: Path) -> None:
+    """Guards against a language option that changes nothing."""
+    picture = tiny_run / "example.png"
+    said = {}
+    for language in ("en", "zh"):
+        one = chiasm("caption", tiny_run, picture, "--language", language, "--json", tmp_path / "a.json")
+        assert one.code == 0, one.err
+        (row,) = written(tmp_path / "a.json")
+        assert row["image"] == str(picture) and 0 <= row["confidence"] <= 1 and row["caption"] in one.out
+        said[language] = row["confidence"]
+    assert said["en"] != said["zh"]
+    two = chiasm("caption", tiny_run, picture, picture)
+    assert two.code == 0 and two.out.count(str(picture)) == 2
+
+
+def test_match(chiasm: Shell, tiny_run: Path, tmp_path: Path) -> None:
+    """Guards against the worst match first."""
+    texts = ["a red circle", "two blue squares", "一个红色的圆"]
+    said = chiasm("match", tiny_run, tiny_run / "example.png", *texts, "--json", tmp_path / "a.json")
+    assert said.code == 0, said.err
+    found = written(tmp_path / "a.json")
+    values = [row["similarity"] for row in found]
+    assert values == sorted(values, reverse=True) and all(-1 <= value <= 1 for value in values)
+    assert {row["text"] for row in found} == set(texts)
+    assert [line.split(maxsplit=1)[1] for line in said.out.splitlines()] == [row["text"] for row in found]
+
+
+def test_embed(chiasm: Shell, tiny_run: Path, own_files: Path, tmp_path: Path) -> None:
+    """Guards against vectors whose pictures nobody can tell, and silence about what was left out."""
+    out = tmp_path / "v.safetensors"
+    said = chiasm("embed", tiny_run, own_files, "--out", out, "--json", tmp_path / "a.json")
+    assert said.code == 0, said.err
+    assert "1 rejected" in said.err and "scene03.png" in said.err
+    with safetensors.safe_open(out, framework="np") as file:
+        vectors, paths = file.get_tensor("vectors"), json.loads(file.metadata()["paths"])
+    assert vectors.dtype == np.float32 and vectors.shape == (39, 256) and len(paths) == 39
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert written(tmp_path / "a.json") == {"count": 39, "dim": 256, "file": str(out)}
+
+
+def test_search(chiasm: Shell, tiny_run: Path, own_files: Path, tmp_path: Path) -> None:
+    """Guards against another order than by similarity, and a count that is not kept."""
+    picture = own_files / "scene07.png"
+    by_picture = chiasm("search", tiny_run, own_files, picture, "-n", "3", "--json", tmp_path / "a.json")
+    assert by_picture.code == 0, by_picture.err
+    found = written(tmp_path / "a.json")
+    assert found["searched"] == 39 and len(found["results"]) == 3 and found["query"] == str(picture)
+    assert found["results"][0]["path"] == str(picture)
+    assert [line.split()[1] for line in by_picture.out.splitlines()] == [row["path"] for row in found["results"]]
+    by_words = chiasm("search", tiny_run, own_files, "a red circle", "--json", tmp_path / "b.json")
+    assert by_words.code == 0 and len(written(tmp_path / "b.json")["results"]) == 10
+    assert len(by_words.out.splitlines()) == 10
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_help_has_an_example(verb: str, chiasm: Shell) -> None:
+    """Guards against help that leaves the reader to guess, and examples of another verb."""
+    said = chiasm(verb, "--help")
+    assert said.code == 0 and f"Example: chiasm {verb}" in said.out
+    for parameter in VERBS[verb].params:
+        assert parameter.name == "help" or parameter.help, f"{verb} {parameter.name}"
+
+
+def test_no_words_show_the_help(chiasm: Shell) -> None:
+    """Guards against a person who types `chiasm` and is left alone."""
+    said = chiasm("--help")
+    assert said.code == 0 and all(f" {verb} " in said.out for verb in VERBS)
+    bare = chiasm()
+    assert all(f" {verb} " in bare.out + bare.err for verb in VERBS)
+
+
+def best_seconds(words: list[str]) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+    return min(times)
+
+
+def test_help_comes_at_once() -> None:
+    """Guards against torch being imported to print a text."""
+    assert best_seconds(["-m", "chiasm", "--help"]) < BEST_S
+
+
+def test_import_is_light() -> None:
+    """Guards against heavy libraries that come with `import chiasm` before anything needs them."""
+    heavy = "{'torch', 'numpy', 'PIL', 'transformers', 'matplotlib', 'typer', 'rich'}"
+    code = f"import sys, chiasm; found = {heavy} & set(sys.modules); sys.exit(str(found) if found else 0)"
+    assert best_seconds(["-c", code]) < BEST_S
+    door = "import sys, chiasm.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", door], check=False).returncode == 0

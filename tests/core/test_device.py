@@ -1,0 +1,55 @@
+"""What is decided about the machine is decided by measurement, and said."""
+
+import ctypes
+import json
+
+import pytest
+import torch
+
+from chiasm.core import device
+from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
+
+
+@pytest.mark.parametrize(
+    ("bf16_s", "chosen", "said"), [(0.5, "bf16", "2.0"), (0.7, "fp32", "1.4"), (2.0, "fp32", "0.5")]
+)
+def test_bf16_must_be_clearly_faster(monkeypatch: pytest.MonkeyPatch, bf16_s: float, chosen: str, said: str) -> None:
+    """Guards against a swapped quotient, which would choose the slower format."""
+    seconds = {torch.float32: 1.0, torch.bfloat16: bf16_s}
+    monkeypatch.setattr(device, "_seconds", lambda dtype, where: seconds[dtype])
+    precision, sentence = measure_precision(torch.device("cpu"))
+    assert precision == chosen
+    assert sentence.startswith(chosen) and f"{said} times" in sentence
+
+
+def test_the_probe_measures_and_ends() -> None:
+    """Guards against a probe that fails on this build of torch, or that returns no time."""
+    assert 0 < device._seconds(torch.float32, torch.device("cpu")) < 10
+
+
+def test_the_device_follows_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a GPU that stands idle, and a CPU machine that asks for one."""
+    for present, expected in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda present=present: present)
+        assert pick_device().type == expected
+
+
+def test_another_c_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a program that does not start where there is no glibc."""
+
+    def absent(name: str) -> ctypes.CDLL:
+        raise OSError(name)
+
+    monkeypatch.setattr(device.ctypes, "CDLL", absent)
+    keep_freed_memory()
+
+
+def test_the_environment_is_complete_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a written number whose origin cannot be told, and against a crash without git or /proc."""
+    found = environment()
+    assert json.loads(json.dumps(found)) == found
+    assert found["torch"] == torch.__version__ and found["threads"] == torch.get_num_threads()
+    assert all(found[name] for name in ("chiasm", "python", "numpy", "pillow", "system", "cpu", "cores", "device"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(device.Path, "read_text", lambda self: "nothing known\n")
+    assert device._commit() == "" and device._cpu_name()

@@ -1,0 +1,55 @@
+"""What no single field can check: one call after all overrides."""
+
+import pytest
+
+from chiasm.core.config import override
+from chiasm.core.errors import InputError
+from chiasm.recipes import RECIPES, find_recipe
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("tiny", [False, True])
+def test_recipes_pass(name: str, tiny: bool) -> None:
+    """Guards against a recipe that its own program refuses; real data gets its path from the user."""
+    config = find_recipe(name, tiny)
+    if config.data.source == "files":
+        with pytest.raises(InputError, match=r"data\.path is not set"):
+            config.check()
+        config = override(config, ["data.path=somewhere"])
+    config.check()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["train.batch_size=0"], "train.batch_size is 0"),
+        (["train.accumulate=0"], "train.accumulate is 0"),
+        (["train.lr=-1"], "train.lr is -1"),
+        (["train.clip_norm=0"], "train.clip_norm is 0"),
+        (["train.keep_checkpoints=0"], "train.keep_checkpoints is 0"),
+        (["model.dim=0"], "model.dim is 0"),
+        (["model.heads=0"], "model.heads is 0"),
+        (["model.image.size_px=-1"], "model.image.size_px is -1"),
+        (["data.questions_per_picture=0"], "data.questions_per_picture is 0"),
+        (["train.steps=0", "train.epochs=0"], "both 0"),
+        (["train.batch_size=10", "train.accumulate=3"], "no multiple of train.accumulate 3"),
+        (["model.dim=100", "model.heads=3"], "no multiple of model.heads 3"),
+        (["train.ema_decay=1"], "train.ema_decay is 1"),
+        (["train.ema_decay=-0.1"], "train.ema_decay is -0.1"),
+        (["data.languages="], "data.languages is empty"),
+        (["model.text.max_tokens=2"], "model.text.max_tokens is 2"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_by_name(words: list[str], part: str) -> None:
+    """Guards against a crash in the middle of a run, or a division by zero in the check itself."""
+    with pytest.raises(InputError) as caught:
+        override(find_recipe("demo"), words).check()
+    assert part in str(caught.value)
+
+
+def test_a_run_without_tasks_is_refused() -> None:
+    """Guards against training that has nothing to learn and saves an untouched model."""
+    config = find_recipe("demo")
+    config.tasks.clear()
+    with pytest.raises(InputError, match="no task is named"):
+        config.check()

@@ -1,0 +1,72 @@
+"""The smallest run that has everything a run can have, and the ways the tests of runs start and look at it."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from chiasm.core.run_config import (
+    DataConfig,
+    ImageTowerConfig,
+    ModelConfig,
+    RunConfig,
+    TaskConfig,
+    TextTowerConfig,
+    TrainConfig,
+)
+from chiasm.train.run import Finished, run
+
+
+def small_config(**train: Any) -> RunConfig:
+    """Three tasks on 48 scenes in batches of 16: an epoch is 3 steps, so that most checkpoints stand inside one."""
+    return RunConfig(
+        recipe="small",
+        primary_metric="vqa_accuracy",
+        data=DataConfig(
+            source="scenes", languages=("en", "zh"), train_pictures=48, eval_pictures=8, questions_per_picture=3
+        ),
+        model=ModelConfig(
+            dim=16,
+            heads=2,
+            fusion_layers=1,
+            decoder_layers=1,
+            embedding_dim=16,
+            projection_hidden=24,
+            dropout=0.3,
+            image=ImageTowerConfig(size_px=24, channels=(8, 16, 16), layers=1),
+            text=TextTowerConfig(layers=1, max_tokens=48, vocabulary=300, summary_tokens=2),
+        ),
+        tasks={"retrieval": TaskConfig(weight=0.5), "vqa": TaskConfig(), "captioning": TaskConfig()},
+        train=TrainConfig(
+            **{
+                "steps": 11,
+                "batch_size": 16,
+                "accumulate": 2,
+                "lr": 3e-3,
+                "ema_decay": 0.9,
+                "validate_every": 4,
+                "checkpoint_every": 3,
+                "keep_checkpoints": 3,
+                "precision": "fp32",
+                **train,
+            }
+        ),
+    )
+
+
+def without_noise(config: RunConfig) -> RunConfig:
+    """The same without dropout, for runs that must agree although they draw differently."""
+    return replace(config, model=replace(config.model, dropout=0.0))
+
+
+def start(config: RunConfig, folder: Path, resume: bool = False) -> tuple[Finished | None, str]:
+    """Run, and return what was said to people beside the result."""
+    said = io.StringIO()
+    return run(config, folder, resume, Console(file=said, width=400)), said.getvalue()
+
+
+def traces(folder: Path) -> dict[str, bytes]:
+    """The files of a finished run that must not depend on how often it was stopped."""
+    return {name: (folder / name).read_bytes() for name in ("model.safetensors", "metrics.jsonl", "results.json")}

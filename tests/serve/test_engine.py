@@ -1,0 +1,221 @@
+"""What is served is what was evaluated, whichever way a picture comes in and whoever stands beside it in a batch."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import chiasm
+from chiasm.core.errors import InputError
+from chiasm.core.types import Example, ImageRef
+from chiasm.data.dataset import open_dataset
+from chiasm.data.image import ImageError
+from chiasm.evaluate.evaluator import Outcome, evaluate
+from chiasm.serve.engine import Model, Picture
+from chiasm.serve.search import encode_pictures, photo_paths, query_vector
+from chiasm.tasks.pipeline import Pipeline
+
+CLOSE = 1e-5
+"""Sums over a batch of another size are rounded otherwise."""
+
+
+def quiet(done: int, total: int) -> None:
+    """Nobody looks."""
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run: Path) -> Model:
+    return chiasm.load(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def examples(model: Model) -> list[Example]:
+    config = model.pipeline.config
+    dataset = open_dataset(config.data, "test", config.seed)
+    return [dataset.example(number) for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def outcome(model: Model, examples: list[Example]) -> Outcome:
+    return evaluate(model.pipeline, examples)
+
+
+def pixels(example: Example) -> np.ndarray:
+    reference: ImageRef = example.inputs["image"]
+    return reference.load()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, examples: list[Example]) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number, example in enumerate(examples):
+        Image.fromarray(pixels(example)).save(folder / f"{number:02}.png")
+    return folder
+
+
+def test_served_answers_are_the_evaluated_ones(model: Model, examples: list[Example], outcome: Outcome) -> None:
+    """Guards against a second preprocessing, or one that depends on the rest of the batch: numbers nobody measured."""
+    assert len(outcome.answered) > 100
+    for one in outcome.answered[::9]:
+        served = model.ask(pixels(examples[one.of]), one.question.text)
+        assert served.answer == one.prediction.answer
+        assert served.confidence == pytest.approx(one.prediction.confidence, abs=CLOSE)
+        assert served.evidence["answers"][0]["answer"] == served.answer
+
+
+def test_served_captions_are_the_evaluated_ones(model: Model, examples: list[Example], outcome: Outcome) -> None:
+    """Guards against captions that change with their neighbours in a batch, in either language."""
+    for language in ("en", "zh"):
+        expected = {
+            one.of: one.prediction for one in outcome.captioned if one.prediction.evidence["language"] == language
+        }
+        together = model.caption([pixels(example) for example in examples], language)
+        for number, served in enumerate(together):
+            alone = model.caption([pixels(examples[number])], language)[0]
+            assert served.answer == alone.answer == expected[number].answer
+            assert served.confidence == pytest.approx(expected[number].confidence, abs=CLOSE)
+            assert alone.confidence == pytest.approx(expected[number].confidence, abs=CLOSE)
+
+
+def test_served_vectors_are_the_evaluated_ones(model: Model, examples: list[Example], outcome: Outcome) -> None:
+    """Guards against a search that ranks by other vectors than those whose recall was reported."""
+    together = model.encode_image([pixels(example) for example in examples])
+    alone = np.concatenate([model.encode_image([pixels(example)]) for example in examples])
+    np.testing.assert_allclose(together, outcome.image_embeddings, atol=CLOSE)
+    np.testing.assert_allclose(alone, outcome.image_embeddings, atol=CLOSE)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    texts = model.encode_text([text for _, text in outcome.texts])
+    np.testing.assert_allclose(texts, outcome.text_embeddings, atol=CLOSE)
+    assert together.dtype == texts.dtype == np.float32
+    similarity = model.match(pixels(examples[0]), [text for _, text in outcome.texts])
+    np.testing.assert_allclose(similarity, outcome.text_embeddings @ outcome.image_embeddings[0], atol=CLOSE)
+
+
+def test_picture_comes_in_four_ways(model: Model, examples: list[Example], tmp_path: Path) -> None:
+    """Guards against a way in that swaps colours or resizes differently."""
+    array = pixels(examples[3])
+    path, buffer = tmp_path / "one.png", io.BytesIO()
+    Image.fromarray(array).save(path)
+    Image.fromarray(array).save(buffer, "PNG")
+    ways: list[Picture] = [path, str(path), buffer.getvalue(), Image.fromarray(array), array]
+    vectors = [model.encode_image([way])[0] for way in ways]
+    assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
+    assert not np.allclose(model.encode_image([array[..., ::-1].copy()])[0], vectors[0], atol=1e-3)
+    answers = [model.ask(way, "how many circles are there?") for way in ways]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_nothing_in_nothing_out(model: Model) -> None:
+    """Guards against a crash on an empty list, which is a valid list."""
+    width = model.pipeline.config.model.embedding_dim
+    assert model.encode_image([]).shape == model.encode_text([]).shape == (0, width)
+    assert model.caption([]) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        (lambda model, picture: model.ask(picture, " "), "question is ' '"),
+        (lambda model, picture: model.match(picture, ["a", ""]), "text is ''"),
+        (lambda model, picture: model.encode_text("a red circle"), "single text"),
+        (lambda model, picture: model.caption([picture], "de"), "language 'de'"),
+        (lambda model, picture: model.ask(picture.astype(np.float32), "how many?"), "float32"),
+        (lambda model, picture: model.ask(b"", "how many?"), "the file has no bytes"),
+        (lambda model, picture: model.ask(b"GIF89a", "how many?"), "upload"),
+        (lambda model, picture: model.ask("no such file.png", "how many?"), "no such file.png"),
+    ],
+)
+def test_wrong_input_is_said(
+    call: Callable[[Model, np.ndarray], object], given: str, model: Model, examples: list[Example]
+) -> None:
+    """Guards against an answer about nothing, and errors that only a reader of the source understands."""
+    with pytest.raises(InputError) as caught:
+        call(model, pixels(examples[0]))
+    assert given in caught.value.given and caught.value.allowed and caught.value.do
+
+
+def test_untrained_task_is_named(model: Model, monkeypatch: pytest.MonkeyPatch, examples: list[Example]) -> None:
+    """Guards against an answer of a head that was never trained."""
+    monkeypatch.delitem(model.pipeline.tasks, "vqa")
+    with pytest.raises(InputError, match="not trained for vqa") as caught:
+        model.ask(pixels(examples[0]), "how many circles are there?")
+    assert "retrieval, captioning" in caught.value.allowed
+
+
+def test_search_finds_the_same_picture_first(model: Model, photos: Path, tmp_path: Path) -> None:
+    """Guards against vectors that are filed under the wrong picture."""
+    folder = encode_pictures(model, photos, quiet)
+    assert folder.paths == [str(path) for path in photo_paths(photos)] and len(folder.paths) == 12
+    for number in (0, 5, 11):
+        shutil.copy(photos / f"{number:02}.png", tmp_path / "query.png")
+        found = folder.search(query_vector(model, str(tmp_path / "query.png")), 3)
+        assert len(found) == 3 and found[0].path == str(photos / f"{number:02}.png")
+        assert found[0].similarity == pytest.approx(1, abs=1e-5)
+        assert found[0].similarity >= found[1].similarity >= found[2].similarity
+
+
+def test_search_goes_on_past_a_broken_picture(model: Model, photos: Path, tmp_path: Path) -> None:
+    """Guards against a folder of ten thousand photos that cannot be searched because of one."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    whole = (folder / "03.png").read_bytes()
+    (folder / "03.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "04.jpg").write_bytes(b"")
+    (folder / "05.webp").mkdir()
+    os.mkfifo(folder / "06.gif")
+    (folder / "notes.txt").write_text("no picture")
+    encoded = encode_pictures(model, folder, quiet)
+    assert len(encoded.paths) == len(encoded.vectors) == 11
+    rejected = {Path(entry.file).name: entry for entry in encoded.ledger.entries}
+    assert set(rejected) == {"03.png", "04.jpg", "06.gif"}
+    assert rejected["04.jpg"].code == "empty_file" and rejected["06.gif"].code == "not_regular"
+    assert encoded.ledger.offered == 14 and encoded.ledger.used == 11
+    assert all("/" in entry.file and entry.text for entry in rejected.values())
+
+
+def test_folder_without_pictures_is_refused(model: Model, tmp_path: Path) -> None:
+    """Guards against an empty answer that looks like a result."""
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(InputError, match="holds no picture"):
+        encode_pictures(model, tmp_path, quiet)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"no picture in .* can be read"):
+        encode_pictures(model, tmp_path, quiet)
+    with pytest.raises(InputError, match="does not exist"):
+        encode_pictures(model, tmp_path / "nowhere", quiet)
+
+
+def test_second_search_encodes_nothing(model: Model, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a cache that is written and never read, and one that is read for another model."""
+    first = encode_pictures(model, photos, quiet)
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "encode_image", lambda *_: pytest.fail("a picture was encoded again"))
+        second = encode_pictures(model, photos, quiet)
+    assert second.paths == first.paths and np.array_equal(second.vectors, first.vectors)
+    monkeypatch.setattr(Pipeline, "embedding_fingerprint", lambda _: "of another model")
+    encoded = []
+    inner = Model.encode_image
+    monkeypatch.setattr(Model, "encode_image", lambda self, some: encoded.extend(some) or inner(self, some))
+    encode_pictures(model, photos, quiet)
+    assert len(encoded) == 12
+
+
+def test_changed_picture_is_encoded_again(model: Model, photos: Path, tmp_path: Path) -> None:
+    """Guards against a cache by name, which serves the vector of the picture that was there before."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    before = encode_pictures(model, folder, quiet)
+    shutil.copy(folder / "01.png", folder / "00.png")
+    after = encode_pictures(model, folder, quiet)
+    assert np.array_equal(after.vectors[0], before.vectors[1])
+    assert not np.array_equal(after.vectors[0], before.vectors[0])
+
+
+def test_error_of_a_picture_is_wrong_input() -> None:
+    """Guards against a broken picture that ends as a failed job (exit status 1) instead of wrong input (2)."""
+    assert issubclass(ImageError, InputError)

@@ -1,0 +1,144 @@
+"""What decays, what is trained, how fast, and in which number format."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from chiasm.core.errors import InputError
+from chiasm.core.run_config import RunConfig, TrainConfig
+from chiasm.models.vision_language import Parts, VisionLanguageModel
+from chiasm.recipes import find_recipe
+from chiasm.train.optimizer import ComputeCopy, build_optimizer, has_decay, learning_rate, trainable_names
+
+TRAIN = TrainConfig(steps=10, lr=0.01, weight_decay=0.1, beta2=0.98)
+
+
+def config() -> RunConfig:
+    demo = find_recipe("demo")
+    image = replace(demo.model.image, channels=(4, 4), size_px=16)
+    return replace(demo, model=replace(demo.model, dim=8, embedding_dim=8, image=image))
+
+
+@pytest.fixture
+def model() -> VisionLanguageModel:
+    torch.manual_seed(0)
+    return VisionLanguageModel(config().model, Parts(vocabulary=30, answers=5, contrast=True, captions=True))
+
+
+def test_matrices_decay_and_nothing_else_does(model: VisionLanguageModel) -> None:
+    """Guards against decay of norms, biases, the temperature and positions, told by the module and not by the name."""
+    decaying = {name for name, parameter in model.named_parameters() if has_decay(name, parameter)}
+    expected = set()
+    for place, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
+            expected.add(f"{place}.weight")
+    assert decaying == expected and len(expected) > 20
+    exempt = {name for name, _ in model.named_parameters()} - decaying
+    assert {"logit_scale", "image_encoder.position", "text_encoder.summary", "caption_decoder.position"} <= exempt
+    groups = build_optimizer(model, [name for name, _ in model.named_parameters()], TRAIN).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert all(parameter.ndim >= 2 for parameter in groups[0]["params"])
+
+
+def test_steps_equal_a_slow_loop() -> None:
+    """Guards against other betas, coupled decay (Adam with L2), and decay of a bias: AdamW of the paper, in numbers."""
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    state = {name: parameter.detach().double().numpy().copy() for name, parameter in layer.named_parameters()}
+    moments = {name: (0 * value, 0 * value) for name, value in state.items()}
+    optimizer = build_optimizer(layer, ["weight", "bias"], TRAIN)
+    for step in range(1, 6):
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        layer(x).square().sum().backward()
+        for name, parameter in layer.named_parameters():
+            gradient = parameter.grad.double().numpy()
+            m, v = moments[name]
+            moments[name] = m, v = 0.9 * m + 0.1 * gradient, 0.98 * v + 0.02 * gradient**2
+            decay = 0.1 if name == "weight" else 0.0
+            update = (m / (1 - 0.9**step)) / ((v / (1 - 0.98**step)) ** 0.5 + 1e-8)
+            state[name] = state[name] - 0.01 * decay * state[name] - 0.01 * update
+        optimizer.step()
+        for name, parameter in layer.named_parameters():
+            assert parameter.detach().numpy() == pytest.approx(state[name], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("total", "asked", "warmup"),
+    [
+        (1000, 100, 100),
+        (1000, -1, 50),
+        (20_000, -1, 500),
+        (30, -1, 2),
+        (10, 100, 5),
+        (100, 0, 0),
+        (1, -1, 0),
+        (2, 1, 1),
+    ],
+)
+def test_the_schedule_equals_a_slow_loop(total: int, asked: int, warmup: int) -> None:
+    """Guards against a first step of rate zero, a jump after the warm-up, and a warm-up longer than the run."""
+    train = TrainConfig(steps=total, lr=0.5, warmup_steps=asked)
+    rates = [learning_rate(step, total, train) for step in range(total)]
+    for step, rate in enumerate(rates):
+        if step < warmup:
+            expected = 0.5 * (step + 1) / warmup
+        else:
+            expected = 0.25 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+        assert rate == pytest.approx(expected, abs=1e-12)
+    assert max(rates) == pytest.approx(0.5) and min(rates) > 0
+    falling = rates[max(warmup - 1, 0) :]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_patterns_choose_what_is_trained(model: VisionLanguageModel) -> None:
+    """Guards against a frozen tower that is trained, and a misspelt pattern that trains nothing of what was meant."""
+    names = [name for name, _ in model.named_parameters()]
+    assert trainable_names(model, ["*"], []) == names
+    assert set(trainable_names(model, ["fusion.*", "logit_scale"], [])) == {
+        name for name in names if name.startswith("fusion.") or name == "logit_scale"
+    }
+    thawed = trainable_names(model, ["*"], ["image_encoder."])
+    assert thawed == [name for name in names if not name.startswith("image_encoder.")]
+    with pytest.raises(InputError, match=r"'fussion.*' which matches no parameter|'fussion\.\*'"):
+        trainable_names(model, ["fusion.*", "fussion.*"], [])
+    with pytest.raises(InputError, match="nothing is trainable"):
+        trainable_names(model, ["image_encoder.*"], ["image_encoder."])
+
+
+def test_small_updates_survive_low_precision(model: VisionLanguageModel) -> None:
+    """Guards against updates that bfloat16 rounds away: 100 steps of 1e-4 move a weight of 1 by 1e-2 in the master."""
+    names = trainable_names(model, ["*"], ["text_encoder."])
+    copy = ComputeCopy(model, torch.bfloat16, names)
+    computed = dict(copy.model.named_parameters())
+    assert computed["logit_scale"].dtype == torch.float32, "a temperature in bfloat16 has steps of 1 %"
+    assert all(p.dtype == torch.bfloat16 for name, p in computed.items() if name != "logit_scale")
+    assert {name for name, p in computed.items() if p.requires_grad} == set(names)
+    bias = model.answer_head[2].bias
+    with torch.no_grad():
+        bias.fill_(1)
+    for _ in range(100):
+        computed["answer_head.2.bias"].grad = torch.ones_like(computed["answer_head.2.bias"])
+        copy.gradients_to_master()
+        assert bias.grad.dtype == torch.float32 and computed["answer_head.2.bias"].grad is None
+        with torch.no_grad():
+            bias -= 1e-4 * bias.grad
+        copy.refresh()
+    assert bias.tolist() == pytest.approx([0.99] * 5, abs=1e-5)
+    assert computed["answer_head.2.bias"].float().tolist() == pytest.approx([0.99] * 5, abs=0.004)
+    assert model.text_encoder.embedding.weight.grad is None
+
+
+def test_in_full_precision_the_model_is_its_own_copy(model: VisionLanguageModel) -> None:
+    """Guards against twice the memory, and gradients that are moved away, where nothing needs a copy."""
+    copy = ComputeCopy(model, torch.float32, ["logit_scale"])
+    assert copy.model is model
+    model.logit_scale.grad = torch.tensor(1.0)
+    copy.gradients_to_master()
+    copy.refresh()
+    assert float(model.logit_scale.grad) == 1
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["logit_scale"]
