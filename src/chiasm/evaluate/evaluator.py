@@ -143,7 +143,7 @@ def _retrieve(pipeline: Pipeline, examples: Sequence[Example], images: np.ndarra
     )
     for k in RECALLS:
         outcome.scores[f"image_to_text_R@{k}"] = recall_at(image_ranks, k, seed=pipeline.config.seed)
-        outcome.baseline[f"image_to_text_R@{k}"] = min(1.0, k * len(words) / len(with_text) / len(words))
+        outcome.baseline[f"image_to_text_R@{k}"] = min(1.0, k / len(with_text))
     for k in RECALLS:
         outcome.scores[f"text_to_image_R@{k}"] = recall_at(text_ranks, k, text_of, pipeline.config.seed)
         outcome.baseline[f"text_to_image_R@{k}"] = min(1.0, k / len(with_text))

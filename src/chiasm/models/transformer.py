@@ -119,6 +119,15 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.dropout = nn.Dropout(dropout)
 
+    def start_as_identity(self) -> None:
+        """Zero the last map of self-attention and MLP: the block starts by passing its tokens on (Zhang et al. 2019).
+
+        Image tokens then keep what is at their place until attention has learned where to look.
+        """
+        for layer in (self.self_attention.out, self.mlp[-1]):
+            assert isinstance(layer, nn.Linear)
+            nn.init.zeros_(layer.weight)
+
     def forward(
         self,
         x: Float[Tensor, "n q d"],

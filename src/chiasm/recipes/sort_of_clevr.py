@@ -24,13 +24,14 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
         data=DataConfig(source="sort_of_clevr"),
         model=ModelConfig(
             dim=128,
-            heads=4,
+            heads=8,
+            fusion_layers=1,
             fusion_mlp_ratio=2.0,
-            image=ImageTowerConfig(size_px=75, channels=(32, 64, 128, 128), layers=2),
+            image=ImageTowerConfig(size_px=75, channels=(32, 64, 128, 128), layers=3),
             text=TextTowerConfig(layers=1, max_tokens=24, vocabulary=200, summary_tokens=4),
         ),
         tasks={"vqa": TaskConfig()},
-        train=TrainConfig(steps=9000, batch_size=64, lr=1e-3, warmup_steps=100, ema_decay=0.999, limit_s=1600),
+        train=TrainConfig(steps=12000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999, limit_s=1600),
     )
     if tiny:
         config = replace(

@@ -1,7 +1,9 @@
 """A small convolutional stem that turns a picture into a grid of tokens, then lets the tokens look at each other.
 
 For pictures of a few dozen pixels, where a patch projection alone learns slowly (Xiao et al. 2021, "Early
-Convolutions Help Transformers See Better").
+Convolutions Help Transformers See Better"). The stem has no normalisation, only He et al. 2015's initialisation:
+statistics over a picture that is mostly background hide what is drawn on it, and batch statistics tie a picture's
+tokens to its neighbours. docs/log.md has the comparison.
 """
 
 from itertools import pairwise
@@ -31,7 +33,7 @@ class ConvEncoder(nn.Module):
         stem: list[nn.Module] = []
         side = image_size_px
         for before, after in pairwise(widths):
-            stem += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(1, after), nn.GELU()]
+            stem += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
             side = (side + 1) // 2
         self.dim, self.length, self.image_size_px = dim, side * side, image_size_px
         self.stem = nn.Sequential(*stem)
@@ -40,13 +42,15 @@ class ConvEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.apply(init_weights)
+        for convolution in self.stem[::2]:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+        for block in self.blocks:
+            block.start_as_identity()
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
         """Encode pictures with values in [-1, 1], already [n, 3, image_size_px, image_size_px]."""
-        # The median colour is the background of a drawn picture. At zero it no longer outweighs the few pixels that
-        # differ when the stem normalises: Sort-of-CLEVR leaves its first plateau in 300 steps instead of 700.
-        background = image.flatten(2).median(dim=-1).values[:, :, None, None]
-        grid = self.stem((image - background).contiguous(memory_format=torch.channels_last))
+        grid = self.stem(image.contiguous(memory_format=torch.channels_last))
         x = self.project(grid.flatten(2).transpose(1, 2)) + self.position
         for block in self.blocks:
             x = block(x)
