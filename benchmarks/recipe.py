@@ -1,12 +1,12 @@
-"""Run a recipe as a user would and keep what it printed: `python benchmarks/recipe.py demo [KEY=VALUE ...]`.
+"""Run a recipe as a user would and keep what it measured: `python benchmarks/recipe.py demo [KEY=VALUE ...]`.
 
-Writes benchmarks/results/DATE-RECIPE.json with the metrics, intervals, blind scores, wall time of the whole command,
-hardware, versions and commit. This is the script behind every score in the README.
+Writes benchmarks/results/DATE-RECIPE.json with the metrics, intervals, blind scores, training time, hardware, versions
+and commit. This is the script behind every score in the README. `--collect RUN` keeps the numbers of a run that is
+already there.
 """
 
 import datetime
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,28 +16,43 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
-def main() -> None:
-    """Train, read the run folder's own numbers, and store them with the time of the whole command."""
-    recipe, assignments = sys.argv[1], sys.argv[2:]
-    folder = Path(tempfile.mkdtemp()) / recipe
-    settings = [word for assignment in assignments for word in ("--set", assignment)]
-    command = ["chiasm", "train", recipe, "--out", str(folder), *settings]
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-m", *command], check=True)
-    wall_s = time.monotonic() - start
-    shown = [word if not word.startswith("data.path=") else "data.path=FOLDER" for word in command[:3] + settings]
+def collect(folder: Path, command: str, wall_s: float | None) -> Path:
+    """Gather what a finished run folder holds into one result file, and return its path."""
+    config = json.loads((folder / "config.json").read_text())
+    newest = max((folder / "checkpoints").glob("step-*"))
+    progress = json.loads((newest / "progress.json").read_text())
     result = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": " ".join(shown),
-        "wall_s": round(wall_s, 1),
+        "command": command,
+        "seed": config["seed"],
+        "wall_s": wall_s,
+        "training": {name: progress[name] for name in ("step", "trained_s", "best_step", "precision_why")},
         **json.loads((folder / "results.json").read_text()),
         "environment": json.loads((folder / "environment.json").read_text()),
     }
-    target = HERE / "results" / f"{result['date']}-{recipe}.json"
+    target = HERE / "results" / f"{result['date']}-{config['recipe']}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print(f"{wall_s:.0f} s in all; {target.relative_to(HERE.parent)}")
-    shutil.rmtree(folder.parent)
+    return target
+
+
+def main() -> None:
+    """Train (or take a run that is there), then store its numbers."""
+    if sys.argv[1] == "--collect":
+        folder = Path(sys.argv[2])
+        recipe = json.loads((folder / "config.json").read_text())["recipe"]
+        print(collect(folder, f"chiasm train {recipe}", None))
+        return
+    recipe, assignments = sys.argv[1], sys.argv[2:]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / recipe
+        settings = [word for assignment in assignments for word in ("--set", assignment)]
+        command = ["chiasm", "train", recipe, *settings]
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-m", *command, "--out", str(folder)], check=True)
+        wall_s = round(time.monotonic() - start, 1)
+        shown = ["data.path=FOLDER" if word.startswith("data.path=") else word for word in command]
+        print(f"{wall_s:.0f} s in all;", collect(folder, " ".join(shown), wall_s))
 
 
 if __name__ == "__main__":

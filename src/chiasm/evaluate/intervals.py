@@ -46,7 +46,8 @@ def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[fl
     middle = share + z * z / (2 * n)
     half = z * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
     scale = 1 + z * z / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    # The share itself lies inside, also where rounding puts an end of 1 just below it.
+    return max(0.0, min(share, (middle - half) / scale)), min(1.0, max(share, (middle + half) / scale))
 
 
 def bootstrap_mean(

@@ -9,7 +9,7 @@ from typing import Any
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
 from chiasm.data.sources.parsing import BadRowError, read_head, read_json_file
-from chiasm.data.sources.records import Reading, Record, captions_of, image_folders, text_of
+from chiasm.data.sources.records import Reading, Record, captions_of, read_entries, text_of
 
 _WHAT = "a Karpathy file: an object with a list `images`, each with filename, split and sentences"
 
@@ -28,15 +28,7 @@ def read(path: Path, split: str) -> Reading:
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise InputError(f"{file} has no list `images`", _WHAT, "check the file, or name another format")
-    reading = Reading(image_folders(file.parent))
-    for number, entry in enumerate(images, 1):
-        source = Source(str(file), number)
-        try:
-            reading.records.append(_record(entry, source))
-        except BadRowError as error:
-            reading.reject(source, error.code, error.text)
-    reading.set_splits_of_records()
-    return reading
+    return read_entries(file, images, _record)
 
 
 def _file(path: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """What a layout hands over: records about pictures, the splits it knows; and how a row's keys are understood."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,19 @@ class Reading:
     def set_splits_of_records(self) -> None:
         """Let the records tell which splits exist; without a record that names one, there are none."""
         self.splits = tuple(dict.fromkeys(record.split for record in self.records if record.split))
+
+
+def read_entries(file: Path, entries: Iterable[Any], record: Callable[[Any, Source], Record]) -> Reading:
+    """Read a JSON list, one record an entry; an entry that lacks its parts is rejected by its number in the list."""
+    reading = Reading(image_folders(file.parent))
+    for number, entry in enumerate(entries, 1):
+        source = Source(str(file), number)
+        try:
+            reading.records.append(record(entry, source))
+        except BadRowError as error:
+            reading.reject(source, error.code, error.text)
+    reading.set_splits_of_records()
+    return reading
 
 
 def canonical_split(name: str) -> str:

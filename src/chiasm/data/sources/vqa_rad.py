@@ -10,7 +10,7 @@ from typing import Any
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
 from chiasm.data.sources.parsing import BadRowError, read_head, read_json_file
-from chiasm.data.sources.records import Reading, Record, image_folders, make_question, text_of
+from chiasm.data.sources.records import Reading, Record, make_question, read_entries, text_of
 
 _WHAT = "VQA-RAD's public JSON: a list of objects with qid, image_name, question, answer and phrase_type"
 
@@ -28,15 +28,7 @@ def read(path: Path, split: str) -> Reading:
     content = read_json_file(file, _WHAT)
     if not isinstance(content, list):
         raise InputError(f"{file} holds no list", _WHAT, "check the file, or name another format")
-    reading = Reading(image_folders(file.parent))
-    for number, entry in enumerate(content, 1):
-        source = Source(str(file), number)
-        try:
-            reading.records.append(_record(entry, source))
-        except BadRowError as error:
-            reading.reject(source, error.code, error.text)
-    reading.set_splits_of_records()
-    return reading
+    return read_entries(file, content, _record)
 
 
 def _file(path: Path) -> Path | None:

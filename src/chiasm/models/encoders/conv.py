@@ -39,13 +39,15 @@ class ConvEncoder(nn.Module):
         self.stem = nn.Sequential(*stem)
         self.project = nn.Linear(widths[-1], dim)
         self.position = nn.Parameter(torch.randn(self.length, dim) * POSITION_STD)
-        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
+        blocks = [Block(dim, heads) for _ in range(layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim)
         self.apply(init_weights)
-        for convolution in self.stem[::2]:
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)
-        for block in self.blocks:
+        for layer in self.stem:
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+        for block in blocks:
             block.start_as_identity()
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
