@@ -68,5 +68,10 @@ def start(config: RunConfig, folder: Path, resume: bool = False) -> tuple[Finish
 
 
 def traces(folder: Path) -> dict[str, bytes]:
-    """The files of a finished run that must not depend on how often it was stopped."""
-    return {name: (folder / name).read_bytes() for name in ("model.safetensors", "metrics.jsonl", "results.json")}
+    """The files of a finished run that must not depend on how often it was stopped.
+
+    The run's own weights may be the best ones of an early validation, so those of its last step stand beside them.
+    """
+    files = {name: (folder / name).read_bytes() for name in ("model.safetensors", "metrics.jsonl", "results.json")}
+    last = max((folder / "checkpoints").glob("step-*"))
+    return {**files, **{f"last {part}": (last / f"{part}.safetensors").read_bytes() for part in ("model", "ema")}}

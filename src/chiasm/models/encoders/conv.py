@@ -48,7 +48,7 @@ class ConvEncoder(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
         for block in blocks:
-            block.start_as_identity()
+            block.start_near_identity()
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
         """Encode pictures with values in [-1, 1], already [n, 3, image_size_px, image_size_px]."""
