@@ -16,7 +16,7 @@ from chiasm.core.types import Example, ImageRef
 from chiasm.data.dataset import open_dataset
 from chiasm.data.image import ImageError
 from chiasm.evaluate.evaluator import Outcome, evaluate
-from chiasm.serve.engine import Model, Picture
+from chiasm.serve.engine import Model, Picture, picture_ref
 from chiasm.serve.search import encode_pictures, photo_paths, query_vector
 from chiasm.tasks.pipeline import Pipeline
 
@@ -194,13 +194,13 @@ def test_second_search_encodes_nothing(model: Model, photos: Path, monkeypatch: 
     """Guards against a cache that is written and never read, and one that is read for another model."""
     first = encode_pictures(model, photos, quiet)
     with monkeypatch.context() as patch:
-        patch.setattr(Model, "encode_image", lambda *_: pytest.fail("a picture was encoded again"))
+        patch.setattr(Model, "embed_refs", lambda *_: pytest.fail("a picture was encoded again"))
         second = encode_pictures(model, photos, quiet)
     assert second.paths == first.paths and np.array_equal(second.vectors, first.vectors)
     monkeypatch.setattr(Pipeline, "embedding_fingerprint", lambda _: "of another model")
     encoded = []
-    inner = Model.encode_image
-    monkeypatch.setattr(Model, "encode_image", lambda self, some: encoded.extend(some) or inner(self, some))
+    inner = Model.embed_refs
+    monkeypatch.setattr(Model, "embed_refs", lambda self, some: encoded.extend(some) or inner(self, some))
     encode_pictures(model, photos, quiet)
     assert len(encoded) == 12
 
@@ -219,3 +219,9 @@ def test_changed_picture_is_encoded_again(model: Model, photos: Path, tmp_path: 
 def test_error_of_a_picture_is_wrong_input() -> None:
     """Guards against a broken picture that ends as a failed job (exit status 1) instead of wrong input (2)."""
     assert issubclass(ImageError, InputError)
+
+
+def test_projected_tower_vectors_are_the_embeddings(model: Model, photos: Path) -> None:
+    """Guards against a search over a frozen tower's cache that ranks by other vectors than evaluation does."""
+    refs = [picture_ref(path) for path in sorted(photos.glob("*.png"))[:3]]
+    np.testing.assert_allclose(model.project(model.tower_vectors(refs)), model.embed_refs(refs), atol=1e-6)

@@ -43,7 +43,7 @@ def demo(tiny: bool = False) -> RunConfig:
             "vqa": TaskConfig(weight=1.0),
             "captioning": TaskConfig(weight=1.0),
         },
-        train=TrainConfig(steps=1000, batch_size=64, lr=1e-3, warmup_steps=100, validate_every=250, limit_s=230),
+        train=TrainConfig(steps=1000, batch_size=48, lr=1e-3, warmup_steps=100, validate_every=250, limit_s=245),
     )
     if tiny:
         config = replace(

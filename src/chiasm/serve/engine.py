@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from chiasm.core.device import keep_freed_memory, pick_device
@@ -79,6 +80,16 @@ class Model:
             for start in range(0, len(images), ENCODE_AT_ONCE)
         ]
         return np.concatenate(parts) if parts else self._no_vectors()
+
+    def tower_vectors(self, images: Sequence[ImageRef]) -> npt.NDArray[np.float32]:
+        """What the image tower says of pictures before the projection: float32 [n, d], for the feature cache."""
+        return self.pipeline.encode_images(images).pooled.float().cpu().numpy()
+
+    def project(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Vectors of `tower_vectors` [n, d] -> unit vectors [n, e], equal to `encode_image` of their pictures."""
+        task: Retrieval = self.pipeline.task(Retrieval)
+        tokens = self.pipeline.encode_pixels(torch.from_numpy(vectors))
+        return task.embed_images(self.pipeline.model, tokens)
 
     def encode_text(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Sentences -> unit vectors float32 [m, e]; the dot product with a picture's vector is their cosine."""

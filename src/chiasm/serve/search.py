@@ -68,8 +68,15 @@ def photo_paths(folder: Path) -> list[Path]:
 
 
 def encode_pictures(model: Model, folder: Path, progress: Callable[[int, int], None]) -> PhotoFolder:
-    """Encode every photo below a folder; unreadable ones are entered in the ledger and left out."""
-    store = FeatureCache(cache_root(), f"search-{model.pipeline.embedding_fingerprint()}")
+    """Encode every photo below a folder; unreadable ones are entered in the ledger and left out.
+
+    What a frozen tower says of a photo is shared with training and evaluation: a folder that a model was trained on
+    is searched at once, and so is one that another model on the same tower has seen.
+    """
+    pipeline = model.pipeline
+    is_frozen = pipeline.config.model.image.frozen
+    fingerprint = pipeline.image_fingerprint() if is_frozen else f"search-{pipeline.embedding_fingerprint()}"
+    store = FeatureCache(cache_root(), fingerprint)
     ledger = Ledger()
     keyed: list[tuple[str, ImageRef, str]] = []
     for photo in photo_paths(folder):
@@ -84,7 +91,8 @@ def encode_pictures(model: Model, folder: Path, progress: Callable[[int, int], N
     for start in range(0, len(missing), CHUNK):
         keys, images = _decoded(missing[start : start + CHUNK], broken)
         if keys:
-            store.add(keys, model.encode_image(images))
+            refs = [picture_ref(image) for image in images]
+            store.add(keys, model.tower_vectors(refs) if is_frozen else model.embed_refs(refs))
         progress(min(start + CHUNK, len(missing)), len(missing))
     kept = []
     for path, _, key in keyed:
@@ -100,7 +108,8 @@ def encode_pictures(model: Model, folder: Path, progress: Callable[[int, int], N
             "readable pictures",
             "look at the files",
         )
-    return PhotoFolder([path for path, _ in kept], np.stack([vector for _, vector in kept]), ledger)
+    vectors = np.stack([vector for _, vector in kept])
+    return PhotoFolder([path for path, _ in kept], model.project(vectors) if is_frozen else vectors, ledger)
 
 
 def _decoded(

@@ -33,6 +33,8 @@ class Estimate:
     step_s: float
     """Median of a few steps, measured now."""
     precision: str
+    limit_s: float
+    """Time limit of the recipe; 0 where it has none."""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -40,12 +42,16 @@ class Estimate:
 
     def text(self) -> str:
         """For people."""
+        whole_s = self.steps * self.step_s
+        is_cut = 0 < self.limit_s < whole_s
+        cut = f"\ntrain.limit_s ends it after {self.limit_s / 60:.1f} minutes, with fewer steps" if is_cut else ""
         return (
             f"parameters: {self.parameters:,}, of which {self.trained_parameters:,} are trained\n"
             f"memory for weights and optimiser: {self.weights_bytes / 2**20:.0f} MiB (activations come on top)\n"
             f"training pictures: {self.training_pictures:,}\n"
-            f"time: about {self.steps * self.step_s / 60:.1f} minutes of training here "
+            f"time: about {whole_s / 60:.1f} minutes of training here "
             f"({self.steps:,} steps of {self.step_s * 1000:.0f} ms, measured on {TIMED_STEPS} steps; {self.precision})"
+            f"{cut}"
         )
 
 
@@ -85,4 +91,5 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
         steps=steps,
         step_s=sorted(times)[len(times) // 2],
         precision=why,
+        limit_s=config.train.limit_s,
     )
