@@ -393,7 +393,7 @@ def _errors() -> Iterator[None]:
 def main() -> None:
     """Entry point of the `chiasm` command."""
     # OpenMP threads that spin for long while they wait starve each other as soon as anything else runs: with a second
-    # job on two cores, training did 0.1 steps a second, and 1.8 once they went to sleep (benchmarks/threads.py).
+    # job on two cores, the tiny demo did 0.1 steps a second, and 1.8 once they went to sleep (docs/log.md).
     # A short spin keeps the speed of an idle machine. Must be set before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     with _errors():
