@@ -1,5 +1,6 @@
 """Sort-of-CLEVR as published, checked from the pixels of its pictures."""
 
+import random
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import pytest
 
 from chiasm.core.run_config import DataConfig
 from chiasm.data.dataset import open_dataset
-from chiasm.data.sort_of_clevr import COLORS, picture_at, questions, render
+from chiasm.data.sort_of_clevr import COLORS, IMAGE_SIZE_PX, RADIUS_PX, picture_at, questions, render, transformed
 
 NUM_PICTURES = 50
 FIRST = [
@@ -121,3 +122,29 @@ def test_pictures_never_change_and_splits_differ() -> None:
     train = {picture_at("train", index, 0) for index in range(300)}
     test = {picture_at("test", index, 0) for index in range(200)}
     assert len(train) == 300 and len(test) == 200 and not train & test
+
+
+def test_symmetries_keep_what_relations_depend_on() -> None:
+    """Guards against a mirrored or recoloured picture whose objects overlap, leave the picture, or change distance."""
+    rng = random.Random(5)
+    for index in range(40):
+        before = picture_at("train", index, 0)
+        after = transformed(before, rng)
+        assert [thing.color for thing in after] == list(COLORS)
+        distances = [
+            sorted((a.distance2(b), a.shape, b.shape) for a in picture for b in picture) for picture in (before, after)
+        ]
+        assert distances[0] == distances[1]
+        edge = RADIUS_PX
+        last = IMAGE_SIZE_PX - 1 - edge
+        assert all(edge <= thing.x_px <= last and edge <= thing.y_px <= last for thing in after)
+
+
+def test_symmetries_vary_training_alone() -> None:
+    """Guards against pictures of validation or test that change, and against a training picture that never does."""
+    config = DataConfig(source="sort_of_clevr", symmetries=True)
+    training, test = (open_dataset(config, split, 0) for split in ("train", "test"))
+    shown = [training.example(3, epoch).inputs["image"].content_key() for epoch in range(4)]
+    assert len(set(shown)) == 4
+    assert training.example(3, 2).inputs["image"].content_key() == shown[2]
+    assert test.example(3, 2).inputs["image"].content_key() == test.example(3).inputs["image"].content_key()

@@ -26,6 +26,9 @@ class DataConfig:
     """Pictures that a generator makes for each other split."""
     questions_per_picture: int = 12
     """Questions asked about a picture in each training step; more are drawn anew each epoch."""
+    symmetries: bool = False
+    """Show training pictures of Sort-of-CLEVR mirrored, turned and recoloured in each epoch after the first, with the
+    answers that are then true (source "sort_of_clevr"). The published set has no such augmentation."""
     max_rejected: float = 0.01
     """Share of unusable examples, in [0, 1], above which the run stops."""
     workers: int = 0

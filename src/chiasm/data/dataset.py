@@ -74,11 +74,12 @@ class SceneDataset:
 
 
 class SortOfClevrDataset:
-    """Sort-of-CLEVR's pictures with their twenty questions each."""
+    """Sort-of-CLEVR's pictures with their twenty questions each; `data.symmetries` varies the training pictures."""
 
     def __init__(self, split: str, config: DataConfig, seed: int) -> None:
         self.split, self.seed, self.ledger = split, seed, Ledger()
         self.language = config.languages[0]
+        self.varies = config.symmetries and split == "train"
         self.length = (config.train_pictures if split == "train" else 0) or sort_of_clevr.PICTURES[split]
         self.ledger.offer(self.length)
         self.ledger.use(self.length)
@@ -88,16 +89,24 @@ class SortOfClevrDataset:
         return self.length
 
     def example(self, index: int, epoch: int = 0) -> Example:
-        """Return picture `index`; it is kept, because each epoch shows the same pictures and questions."""
+        """Return picture `index`: the same in every epoch, and then kept, unless `data.symmetries` varies it."""
+        if self.varies and epoch > 0:
+            rng = random.Random(counter_seed("sort_of_clevr symmetry", self.seed, index, epoch))
+            return self._make(sort_of_clevr.transformed(self._picture(index), rng), index)
         if index not in self._made:
-            picture = sort_of_clevr.picture_at(self.split, index, self.seed)
-            self._made[index] = Example(
-                id=f"sort-of-clevr-{self.split}-{index}",
-                inputs={"image": image_ref_from_array(sort_of_clevr.render(picture))},
-                questions=tuple(sort_of_clevr.questions(picture, self.split, index, self.seed, self.language)),
-                source=Source("sort_of_clevr", index),
-            )
+            self._made[index] = self._make(self._picture(index), index)
         return self._made[index]
+
+    def _picture(self, index: int) -> sort_of_clevr.Picture:
+        return sort_of_clevr.picture_at(self.split, index, self.seed)
+
+    def _make(self, picture: sort_of_clevr.Picture, index: int) -> Example:
+        return Example(
+            id=f"sort-of-clevr-{self.split}-{index}",
+            inputs={"image": image_ref_from_array(sort_of_clevr.render(picture))},
+            questions=tuple(sort_of_clevr.questions(picture, self.split, index, self.seed, self.language)),
+            source=Source("sort_of_clevr", index),
+        )
 
 
 def open_dataset(config: DataConfig, split: str, seed: int) -> Dataset:

@@ -86,6 +86,22 @@ def picture_at(split: str, index: int, seed: int) -> Picture:
             return tuple(objects)
 
 
+def transformed(picture: Picture, rng: random.Random) -> Picture:
+    """Mirror, turn and recolour a picture: one of 8 symmetries of the square times 720 orders of the colours.
+
+    Distances and shapes stay, so every question is as hard as before, and its answer is computed anew.
+    """
+    far = IMAGE_SIZE_PX - 1
+    mirror_x, mirror_y, swap = rng.random() < 0.5, rng.random() < 0.5, rng.random() < 0.5
+    colors = rng.sample(tuple(COLORS), len(COLORS))
+    changed = []
+    for color, thing in zip(colors, picture, strict=True):
+        x_px = far - thing.x_px if mirror_x else thing.x_px
+        y_px = far - thing.y_px if mirror_y else thing.y_px
+        changed.append(ClevrObject(color, thing.shape, *((y_px, x_px) if swap else (x_px, y_px))))
+    return tuple(sorted(changed, key=lambda thing: tuple(COLORS).index(thing.color)))
+
+
 def render(picture: Picture) -> np.ndarray:
     """Draw a picture: uint8 [75, 75, 3] on white."""
     canvas = np.full((IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), 255, dtype=np.uint8)
