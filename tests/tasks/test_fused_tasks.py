@@ -12,6 +12,7 @@ from torch import Tensor
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example, Question, Tokens
 from chiasm.tasks.batching import make_batch, to_model_range
+from chiasm.tasks.matching import without_ends
 from chiasm.tasks.pipeline import Pipeline
 
 HIDDEN = {
@@ -24,6 +25,13 @@ def build(config: RunConfig, examples: Sequence[Example], *, kind: str, fusion: 
     text = replace(config.model.text, kind=kind, summary_tokens=0)
     model = replace(config.model, text=text, fusion=fusion)
     return Pipeline.build(replace(config, model=model, tasks=tasks), examples, torch.device("cpu"))
+
+
+def test_words_are_aligned_without_start_and_end() -> None:
+    """Guards against carrying [START] and [END] to patches, and against rows without any mass."""
+    is_real = torch.arange(6) < torch.tensor([6, 4, 3, 2, 1])[:, None]
+    words = [row.nonzero().flatten().tolist() for row in without_ends(is_real)]
+    assert words == [[1, 2, 3, 4], [1, 2], [1], [0, 1], [0]]
 
 
 @pytest.mark.parametrize("contrast", [False, True], ids=["random", "hard"])

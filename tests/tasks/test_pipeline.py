@@ -16,6 +16,7 @@ from chiasm.core.random import seed_torch
 from chiasm.core.run_config import RunConfig
 from chiasm.core.run_folder import FORMAT, MANIFEST
 from chiasm.core.types import Example
+from chiasm.models import encoders
 from chiasm.tasks import pipeline as pipeline_module
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.pipeline import Pipeline, make_codec
@@ -171,23 +172,53 @@ def test_a_model_without_a_stored_example_loads(tmp_path: Path, pipeline: Pipeli
     Pipeline.load(tmp_path / "run", CPU)
 
 
-@pytest.mark.parametrize("side", ["image", "text"])
-def test_a_frozen_tower_must_be_the_one_trained_on(
-    side: str, tmp_path: Path, config: RunConfig, examples: list[Example]
+def frozen_side(config: RunConfig, side: str, kind: str) -> RunConfig:
+    """The demo's retrieval with one tower of this kind, frozen."""
+    text = replace(config.model.text, summary_tokens=0)
+    model = replace(config.model, text=text)
+    model = replace(model, **{side: replace(getattr(model, side), kind=kind, frozen=True)})
+    return replace(config, model=model, tasks={"retrieval": config.tasks["retrieval"]})
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "loader"),
+    [("image", "efficientnet_lite0", "load_efficientnet_lite0"), ("text", "minilm", "load_minilm")],
+)
+def test_a_packaged_frozen_tower_must_be_the_one_trained_on(
+    side: str, kind: str, loader: str, tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against heads on another tower: its weights are not in the folder, but its fingerprint is."""
-    towers = {side: replace(getattr(config.model, side), frozen=True)}
-    tasks = {"retrieval": config.tasks["retrieval"]}
-    frozen = replace(config, model=replace(config.model, **towers), tasks=tasks)
-    made = Pipeline.build(frozen, examples, CPU)
+    made = Pipeline.build(frozen_side(config, side, kind), [], CPU)
     assert not any(name.startswith(f"{side}_encoder.") for name in made.saved_names())
     assert any(name.startswith(f"{side}_projection.") for name in made.saved_names())
-    made.save(tmp_path / "run", examples[0], {})
-    seed_torch("weights", config.seed)  # as if the same pre-trained weights were installed
+    made.save(tmp_path / "run", None, {})
     Pipeline.load(tmp_path / "run", CPU)
-    seed_torch("weights", config.seed + 1)
+
+    installed = getattr(encoders, loader)
+
+    def another(**settings: bool) -> torch.nn.Module:
+        tower = installed(**settings)
+        with torch.no_grad():
+            next(tower.parameters()).flatten()[0] += 1e-3
+        return tower
+
+    monkeypatch.setattr(encoders, loader, another)
     with pytest.raises(InputError, match=f"was trained on the {side} tower"):
         Pipeline.load(tmp_path / "run", CPU)
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_a_frozen_tower_that_no_package_brings_is_saved(
+    side: str, tmp_path: Path, config: RunConfig, examples: list[Example]
+) -> None:
+    """Guards against a run folder that cannot be loaded elsewhere: only packaged weights may be left out."""
+    kind = getattr(config.model, side).kind
+    made = Pipeline.build(frozen_side(config, side, kind), examples, CPU)
+    assert any(name.startswith(f"{side}_encoder.") for name in made.saved_names())
+    made.save(tmp_path / "run", examples[0], {})
+    seed_torch("weights", config.seed + 1)
+    back = Pipeline.load(tmp_path / "run", CPU)
+    assert back.image_fingerprint() == made.image_fingerprint() and back.text_fingerprint() == made.text_fingerprint()
 
 
 def test_pieces_and_mixed_sizes_change_nothing(

@@ -76,9 +76,15 @@ class DataConfig:
 class ImageTowerConfig:
     """The image encoder."""
 
-    kind: Literal["conv", "efficientnet_lite0"] = "conv"
+    kind: Literal["conv", "efficientnet_lite0", "hugging_face"] = "conv"
+    name: str = ""
+    """Folder of the network, local, with its preprocessing and safetensors (kind "hugging_face")."""
+    projection: Literal["norm", "linear", "none"] = "norm"
+    """How the tower's vector gets into the space shared with texts: layer norm, then linear or MLP ("norm"); linear
+    alone, as CLIP does; or not at all, as SigLIP does, whose vector is as wide as the space."""
     size_px: int = 48
-    """Side of the square that pictures are resized to; the height where `width_px` is given."""
+    """Side of the square that pictures are resized to; the height where `width_px` is given. A folder of kind
+    "hugging_face" brings its own size."""
     width_px: int = 0
     """Width of the pictures; 0 means a square."""
     channels: tuple[int, ...] = (32, 64, 128, 128)
@@ -98,9 +104,13 @@ class ImageTowerConfig:
 class TextTowerConfig:
     """The text encoder."""
 
-    kind: Literal["transformer", "causal", "two_stream", "minilm"] = "transformer"
+    kind: Literal["transformer", "causal", "two_stream", "minilm", "hugging_face"] = "transformer"
     """From scratch: words that see all words ("transformer"), that see the words before them ("causal", CoCa), that
-    can also be predicted in any order ("two_stream", XLNet). Packaged: "minilm"."""
+    can also be predicted in any order ("two_stream", XLNet). Packaged: "minilm". A folder's own: "hugging_face"."""
+    name: str = ""
+    """Folder of the network, local, with its tokenizer and safetensors (kind "hugging_face")."""
+    projection: Literal["norm", "linear", "none"] = "norm"
+    """As `ImageTowerConfig.projection`."""
     layers: int = 1
     max_tokens: int = 48
     """Longest text in tokens, special tokens included; longer texts are cut and counted."""
@@ -219,6 +229,17 @@ class TrainConfig:
     learning rate still comes down to zero. 0 means no limit."""
     trainable: tuple[str, ...] = ("*",)
     """Shell-style patterns of parameter names that are trained."""
+    adapt: Literal["", "full", "projection", "locked_image", "locked_text", "lora"] = ""
+    """How pre-trained towers are adapted: "full" trains them; "projection" freezes both; "locked_image" freezes the
+    image tower (LiT, Zhai et al. 2022), "locked_text" the other; "lora" trains low-rank changes of their linear layers
+    (Hu et al. 2022), merged when saved. "" leaves model.image.frozen and model.text.frozen as they are."""
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    """The low-rank change is scaled by lora_alpha / lora_rank."""
+    layer_decay: float = 1.0
+    """Factor, in (0, 1], on the learning rate of a tower's layer for each layer above it (0.65 to 0.9 are common)."""
+    unfreeze_every: int = 0
+    """Steps after which one more layer of the towers, from the top, starts to train (ULMFiT); 0 trains all at once."""
     weighting: Literal["fixed", "uncertainty", "pcgrad"] = "fixed"
     """How the tasks' losses are put together: by their weights; by learned variances (Kendall et al. 2018); by taking
     from each task's gradient what goes against another's (PCGrad, Yu et al. 2020)."""
@@ -267,6 +288,8 @@ class RunConfig:
             "train.lr": train.lr,
             "train.clip_norm": train.clip_norm,
             "train.keep_checkpoints": train.keep_checkpoints,
+            "train.lora_rank": train.lora_rank,
+            "train.lora_alpha": train.lora_alpha,
             "model.dim": self.model.dim,
             "model.heads": self.model.heads,
             "model.image.size_px": self.model.image.size_px,
@@ -289,6 +312,8 @@ class RunConfig:
                 "equal heads",
                 "change one",
             )
+        if not 0 < train.layer_decay <= 1:
+            raise InputError(f"train.layer_decay is {train.layer_decay}", "a number in (0, 1]", "1 turns it off")
         if not 0 <= train.ema_decay < 1:
             raise InputError(f"train.ema_decay is {train.ema_decay}", "a number in [0, 1)", "0.999 is common")
         _check_distillation("", self.tasks, train)

@@ -9,7 +9,8 @@ from chiasm.core.errors import InputError, nearest
 from chiasm.core.random import counter_rng, counter_seed
 from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Caption, Example, ImageRef, Question, Source
-from chiasm.data import boxes, scenes, sort_of_clevr
+from chiasm.data import boxes, boxes_questions, scenes, sort_of_clevr
+from chiasm.data.boxes_questions import NumberQuestion, number_questions
 from chiasm.data.boxes_statements import Statement, statements
 from chiasm.data.files import open_files, open_other_files
 from chiasm.data.image import image_ref_from_array
@@ -116,16 +117,18 @@ class SortOfClevrDataset:
 
 
 class BoxesTruth(NamedTuple):
-    """The objects of a picture of boxes, and the statements with their meanings, in the order of the questions."""
+    """The objects of a picture of boxes, and what is asked with its meaning, in the order of the questions."""
 
     picture: boxes.BoxesPicture
     statements: tuple[Statement, ...]
+    numbers: tuple[NumberQuestion, ...]
 
 
 class BoxesDataset:
-    """Boxes in the manner of NLVR with statements to judge; the answers are "true" and "false".
+    """Boxes in the manner of NLVR with statements to judge, the answers being "true" and "false", and numbers to tell.
 
-    Examples 2 k and 2 k + 1 are a pair: in every epoch both have the same statements, each true of exactly one.
+    Examples 2 k and 2 k + 1 are a pair: in every epoch both have the same statements, each true of exactly one. Half of
+    a picture's questions, rounded down, ask for a number instead. The caption names all items.
     """
 
     def __init__(self, split: str, config: DataConfig, seed: int) -> None:
@@ -143,15 +146,18 @@ class BoxesDataset:
         number, side = divmod(index, 2)
         pair = boxes.pair_at(self.split, number, self.seed)
         rng = random.Random(counter_seed("box statements", self.seed, self.split, number, epoch))
-        asked = [(one, one.truth[side]) for one in statements(pair, self.count, rng)]
+        judged = statements(pair, self.count - self.count // 2, rng)
+        counted = number_questions(pair, self.count // 2, rng)
         return Example(
             id=f"boxes-{self.split}-{index}",
             inputs={"image": ImageRef(partial(boxes.render, pair[side]), partial(_drawn_key, pair[side]))},
-            questions=tuple(
-                Question(one.text, ("true" if is_true else "false",), one.kind, "en") for one, is_true in asked
+            captions=(Caption(boxes.inventory(pair[side]), "en"),),
+            questions=(
+                *(Question(one.text, ("true" if one.truth[side] else "false",), one.kind, "en") for one in judged),
+                *(Question(one.text, (str(one.counts[side]),), boxes_questions.KIND, "en") for one in counted),
             ),
             source=Source("boxes", index),
-            truth=BoxesTruth(pair[side], tuple(one for one, _ in asked)),
+            truth=BoxesTruth(pair[side], tuple(judged), tuple(counted)),
         )
 
 

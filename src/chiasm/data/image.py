@@ -182,6 +182,39 @@ def resize_to(image: np.ndarray, height_px: int, width_px: int, crop: bool) -> n
     return np.array(resized.crop((left, top, left + width_px, top + height_px)))
 
 
+def resize_and_crop(
+    image: np.ndarray, resize_px: tuple[int, ...], crop_px: tuple[int, ...], resample: int
+) -> np.ndarray:
+    """Resize, then cut out the middle, to the very pixel as the preprocessing of transformers does with Pillow.
+
+    `resize_to` rounds the longer side and scales until the target is covered; pre-trained weights were made with this
+    one, which rounds it down.
+
+    Args:
+        image: RGB pixels, uint8 [h, w, 3].
+        resize_px: length of the shorter side, or height and width; empty leaves the picture as it is.
+        crop_px: height and width of the crop; empty cuts nothing. A picture that is smaller gets a black border.
+        resample: Pillow's number of the filter.
+    """
+    height, width = _checked_pixels(image).shape[:2]
+    if len(resize_px) == 1:
+        short, long = resize_px[0], int(resize_px[0] * max(height, width) / min(height, width))
+        size = (short, long) if height <= width else (long, short)
+    else:
+        size = (resize_px[0], resize_px[1]) if resize_px else (height, width)
+    if resize_px:
+        resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling(resample))
+        image = np.array(resized)
+    if not crop_px:
+        return image
+    border = [
+        (max(0, -(-(crop - side) // 2)), max(0, (crop - side) // 2)) for crop, side in zip(crop_px, size, strict=True)
+    ]
+    image = np.pad(image, [*border, (0, 0)])
+    top, left = ((side - crop) // 2 for side, crop in zip(image.shape, crop_px, strict=False))
+    return image[top : top + crop_px[0], left : left + crop_px[1]]
+
+
 def _checked_pixels(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"pixels of {image.dtype} {list(image.shape)}", "uint8 [h, w, 3] RGB", "convert the array")

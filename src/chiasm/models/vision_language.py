@@ -21,7 +21,7 @@ from chiasm.models.fusion import build_fusion
 from chiasm.models.fusion.align_then_fuse import AlignThenFuse
 from chiasm.models.fusion.base import Fusion
 from chiasm.models.pooling import AttentionalPooler
-from chiasm.models.projection import Projection
+from chiasm.models.projection import build_projection
 from chiasm.models.transformer import init_weights
 
 START_LOGIT_SCALE = {"softmax": math.log(1 / 0.07), "additive": math.log(1 / 0.07), "sigmoid": math.log(10)}
@@ -86,8 +86,9 @@ class VisionLanguageModel(nn.Module):
         hidden, space, dropout = config.projection_hidden, config.embedding_dim, config.dropout
         is_aligned = isinstance(self.fusion, AlignThenFuse)
         has_own = bool(contrast) and not is_aligned
-        self.image_projection = Projection(image_dim, space, hidden, dropout) if has_own else None
-        self.text_projection = Projection(text_dim, space, hidden, dropout) if has_own else None
+        image, text = config.image.projection, config.text.projection
+        self.image_projection = build_projection(image, image_dim, space, hidden, dropout) if has_own else None
+        self.text_projection = build_projection(text, text_dim, space, hidden, dropout) if has_own else None
         start = torch.tensor(START_LOGIT_SCALE[contrast]) if contrast else None
         self.logit_scale = None if start is None else nn.Parameter(start)
         self.logit_bias = nn.Parameter(torch.tensor(START_LOGIT_BIAS)) if contrast == "sigmoid" else None

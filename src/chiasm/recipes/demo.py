@@ -36,7 +36,8 @@ def demo(tiny: bool = False) -> RunConfig:
             dim=128,
             heads=2,
             fusion_layers=2,
-            decoder_layers=2,
+            fusion_mlp_ratio=2.0,
+            decoder_layers=1,
             embedding_dim=256,
             image=ImageTowerConfig(size_px=48, channels=(32, 64, 128, 128), layers=1),
             text=TextTowerConfig(layers=1, max_tokens=64, vocabulary=500, summary_tokens=4),
@@ -46,7 +47,7 @@ def demo(tiny: bool = False) -> RunConfig:
             "vqa": TaskConfig(weight=1.0),
             "captioning": TaskConfig(weight=1.0),
         },
-        train=TrainConfig(steps=1000, batch_size=48, lr=1e-3, warmup_steps=100, validate_every=250, limit_s=245),
+        train=TrainConfig(steps=1500, batch_size=32, lr=2e-3, warmup_steps=100, validate_every=300, limit_s=245),
     )
     if tiny:
         config = replace(

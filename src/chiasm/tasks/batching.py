@@ -12,6 +12,7 @@ from chiasm.core.run_config import ImageTowerConfig, RunConfig
 from chiasm.core.types import Batch, Example, Tokens
 from chiasm.data.image import resize_to
 from chiasm.tasks.base import Codec, Task
+from chiasm.tasks.pretrained import KIND, picture_as_trained
 
 FEATURES = "image_features"
 """Key in `Example.inputs` of the `Features` that stand for the picture."""
@@ -31,7 +32,12 @@ class Features:
 
 
 def stack_pictures(pictures: Sequence[np.ndarray], tower: ImageTowerConfig) -> Tensor:
-    """uint8 [h, w, 3] pictures of any size -> uint8 [n, 3, size_px, width_px]. The one preprocessing of the project."""
+    """uint8 [h, w, 3] pictures of any size -> uint8 [n, 3, size_px, width_px]. The one preprocessing of the project.
+
+    A tower out of a folder brings its own sizes and filter; its normalisation is the tower's first step.
+    """
+    if tower.kind == KIND:
+        return torch.from_numpy(np.stack([picture_as_trained(one, tower) for one in pictures])).permute(0, 3, 1, 2)
     crop, width_px = tower.kind != "conv", tower.width_px or tower.size_px
     resized = np.stack([resize_to(picture, tower.size_px, width_px, crop) for picture in pictures])
     return torch.from_numpy(resized).permute(0, 3, 1, 2)

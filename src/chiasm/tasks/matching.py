@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from chiasm.core.errors import InputError
@@ -58,8 +59,10 @@ class Matching(CaptionTask):
         terms = {"matching": found, "loss": found}
         if self.config.word_patch_weight:
             words = text.values.shape[1]
+            is_word = fused.is_real[:, :words]
+            is_word = is_word if model.config.text.summary_tokens else without_ends(is_word)
             patch = word_patch_alignment(
-                fused.values[:, :words], fused.values[:, words:], *_split(fused.is_real, words), is_match
+                fused.values[:, :words], fused.values[:, words:], is_word, fused.is_real[:, words:], is_match
             )["loss"]
             terms |= {"word_patch": patch, "loss": found + self.config.word_patch_weight * patch}
         return terms
@@ -98,5 +101,8 @@ class Matching(CaptionTask):
         return [Prediction("yes" if p > 0.5 else "no", max(p, 1 - p), {"match": p}) for p in matches]
 
 
-def _split(is_real: Tensor, words: int) -> tuple[Tensor, Tensor]:
-    return is_real[:, :words], is_real[:, words:]
+def without_ends(is_real: Bool[Tensor, "n l"]) -> Bool[Tensor, "n l"]:
+    """Leave out the start and the end token of each row, which no patch shows; a row of these alone keeps them."""
+    place = torch.arange(is_real.shape[1], device=is_real.device)
+    is_word = is_real & (place > 0) & (place < is_real.sum(1, keepdim=True) - 1)
+    return torch.where(is_word.any(1, keepdim=True), is_word, is_real)

@@ -24,6 +24,7 @@ from chiasm.core.run_folder import verify_folder, write_folder
 from chiasm.core.types import Example, ImageRef, Tokens
 from chiasm.data.dataset import texts_of
 from chiasm.data.image import load_image
+from chiasm.data.pretrained_text import PretrainedTokenizer
 from chiasm.data.text import END, START, TextTokenizer
 from chiasm.models.encoders.minilm import load_minilm_tokenizer
 from chiasm.models.vision_language import Parts, VisionLanguageModel
@@ -33,6 +34,7 @@ from chiasm.tasks.batching import stack_pictures, to_model_range
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
+from chiasm.tasks.pretrained import KIND, at_home, check_pretrained, folder_tokenizer, preprocessing_hash, tower_files
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import VisualQuestionAnswering, answer_vocabulary
 
@@ -40,6 +42,8 @@ ENCODE_BATCH = 16
 """Pictures encoded at once: EfficientNet-Lite0 did 70 pictures a second at 16 and 33 at 64, which no longer fit
 the cache of a two-core machine."""
 MINILM_WRAP = ("[CLS]", "[SEP]")
+PACKAGED_TOWERS = ("efficientnet_lite0", "minilm")
+"""Kinds of towers whose weights come with an installed package; frozen, they are left out of a run folder."""
 ANSWER_ROWS = "answer_head.2."
 """Beginning of the names of the tensors that have a row for each answer."""
 STORED_TOLERANCE = 5e-3
@@ -53,6 +57,7 @@ class Pipeline:
         self.config, self.codec, self.device = config, codec, device
         self.model = model.to(device).eval()
         self.tasks: dict[str, Task] = build_tasks(config.tasks)
+        check_pretrained(config)
         for task in self.tasks.values():
             task.check(config.model)
 
@@ -93,6 +98,8 @@ class Pipeline:
         """Name of the image tower with its weights and preprocessing, for caches."""
         tower = self.config.model.image
         shape = f"{tower.size_px}" + (f"x{tower.width_px}" if tower.width_px else "") + ("-grid" if tower.grid else "")
+        if tower.kind == KIND:
+            shape = preprocessing_hash(tower) + ("-grid" if tower.grid else "")
         return f"{tower.kind}-{shape}-{_weights_hash(self.model.image_encoder)}"
 
     def text_fingerprint(self) -> str:
@@ -124,12 +131,11 @@ class Pipeline:
     # --- run folder -----------------------------------------------------------------------------------------
 
     def saved_names(self) -> list[str]:
-        """Names of the tensors that a run folder keeps: all but those of frozen pre-trained towers."""
+        """Names of the tensors that a run folder keeps: all but those of frozen towers that a package brings."""
         model = self.config.model
-        frozen = [
-            name for name, tower in (("image_encoder.", model.image), ("text_encoder.", model.text)) if tower.frozen
-        ]
-        return [name for name in self.model.state_dict() if not name.startswith(tuple(frozen))]
+        sides = (("image_encoder.", model.image), ("text_encoder.", model.text))
+        packaged = tuple(name for name, tower in sides if tower.frozen and tower.kind in PACKAGED_TOWERS)
+        return [name for name in self.model.state_dict() if not name.startswith(packaged)]
 
     def files(self, example: Example | None) -> dict[str, bytes]:
         """Content of every file that loading needs; `example` becomes the stored example with its answers."""
@@ -147,6 +153,7 @@ class Pipeline:
             "config.json": _json(to_dict(self.config)),
             "model.safetensors": safetensors.torch.save(tensors),
             "preprocessing.json": _json(preprocessing),
+            **tower_files(self.model),
             **self.codec_files(),
         }
         if example is not None:
@@ -166,11 +173,13 @@ class Pipeline:
 
     def image_fingerprint_if_frozen(self) -> str:
         """Fingerprint of a tower that the folder does not contain; "" where the folder has its weights."""
-        return self.image_fingerprint() if self.config.model.image.frozen else ""
+        tower = self.config.model.image
+        return self.image_fingerprint() if tower.frozen and tower.kind in PACKAGED_TOWERS else ""
 
     def text_fingerprint_if_frozen(self) -> str:
         """As `image_fingerprint_if_frozen`, for the text tower."""
-        return self.text_fingerprint() if self.config.model.text.frozen else ""
+        tower = self.config.model.text
+        return self.text_fingerprint() if tower.frozen and tower.kind in PACKAGED_TOWERS else ""
 
     def answers_of(self, image: ImageRef, words: Mapping[str, str]) -> dict[str, Any]:
         """Every kind of answer this model gives about one picture; stored, and compared when it is loaded again."""
@@ -208,6 +217,7 @@ class Pipeline:
         """
         verify_folder(folder, "run")
         config = from_dict(RunConfig, read_json(folder / "config.json", "the run's config"), "config.json")
+        config = at_home(config, folder)
         codec = codec_from(config, folder)
         pipeline = cls(config, VisionLanguageModel(config.model, parts_of(config, codec)), codec, device)
         pipeline.load_tensors(safetensors.torch.load_file(folder / "model.safetensors"), str(folder))
@@ -306,10 +316,12 @@ def make_codec(config: RunConfig, examples: Sequence[Example], tokenizer: TextTo
 
 
 def make_tokenizer(config: RunConfig, examples: Iterable[Example]) -> TextTokenizer:
-    """The packaged text tower's tokenizer, or one learned from the captions, questions and answers of the examples."""
+    """The pre-trained text tower's tokenizer, or one learned from the texts of the examples."""
     text = config.model.text
     if text.kind == "minilm":
         return TextTokenizer(load_minilm_tokenizer(), text.max_tokens, MINILM_WRAP)
+    if text.kind == KIND:
+        return folder_tokenizer(text)
     return TextTokenizer.train(texts_of(examples), text.vocabulary, text.max_tokens, config.data.languages)
 
 
@@ -324,6 +336,8 @@ def codec_from(config: RunConfig, folder: Path) -> Codec:
 def tokenizer_from(config: RunConfig, folder: Path) -> TextTokenizer:
     """Read the tokenizer of a run folder."""
     content = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    if config.model.text.kind == KIND:
+        return PretrainedTokenizer.from_json(content, config.model.text.max_tokens)
     wrap = MINILM_WRAP if config.model.text.kind == "minilm" else (START, END)
     return TextTokenizer.from_json(content, config.model.text.max_tokens, wrap)
 

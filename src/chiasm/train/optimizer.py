@@ -13,6 +13,7 @@ from chiasm.core.run_config import TrainConfig
 from chiasm.core.types import Tokens
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.base import Teacher
+from chiasm.train.adaptation import by_depth
 
 MAX_WARMUP = 500
 WARMUP_SHARE = 0.05
@@ -47,12 +48,16 @@ def has_decay(name: str, parameter: nn.Parameter) -> bool:
 
 
 def build_optimizer(model: nn.Module, names: Sequence[str], train: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over the named parameters, decaying and non-decaying in two groups."""
+    """AdamW (Loshchilov & Hutter 2019) over the named parameters, decaying and non-decaying in two groups.
+
+    Where layers have rates of their own, each depth has two groups; a group's "depth" says which.
+    """
     named = dict(model.named_parameters())
-    groups = [
-        {"params": [named[n] for n in names if has_decay(n, named[n])], "weight_decay": train.weight_decay},
-        {"params": [named[n] for n in names if not has_decay(n, named[n])], "weight_decay": 0.0},
-    ]
+    groups = []
+    for depth, own in by_depth(names, train).items():
+        for decays in (True, False):
+            chosen = [named[name] for name in own if has_decay(name, named[name]) == decays]
+            groups.append({"params": chosen, "weight_decay": train.weight_decay if decays else 0.0, "depth": depth})
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, betas=(0.9, train.beta2), fused=True)
 
 

@@ -26,9 +26,11 @@ from chiasm.evaluate.evaluator import evaluate, scores_as_json
 from chiasm.evaluate.measure import Measured, Stages, fit_calibration, measure, open_prepared
 from chiasm.evaluate.report import RunFacts, write_report
 from chiasm.models.decoding import check_decoding
+from chiasm.models.lora import merge_lora
 from chiasm.tasks import TASKS
 from chiasm.tasks.features import cache_root, prepare
 from chiasm.tasks.pipeline import Pipeline, codec_from, make_codec, tokenizer_from
+from chiasm.train.adaptation import adapted, prepare_model
 from chiasm.train.curves import TensorBoard
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
@@ -68,6 +70,7 @@ def run(
         Interrupted: stopped by a signal, state saved.
         JobError: training broke.
     """
+    config = adapted(config)
     config.check()
     check_decoding(config.decoding, config.model.text.max_tokens)
     keep_freed_memory()
@@ -79,6 +82,7 @@ def run(
         training = open_dataset(config.data, "train", config.seed)
         training.ledger.check(config.data.max_rejected)
         pipeline = _build(config, training, checkpoint, tokenizer, console)
+        prepare_model(pipeline.model, config)
         training, ready, unchecked = _prepare(pipeline, training, console)
         _check_measurable(pipeline, ready)
         loader = Loader(training, pipeline.tasks, pipeline.codec, config)
@@ -88,6 +92,7 @@ def run(
         _fit(trainer, folder, console)
         if rank() != 0:
             return None
+        merge_lora(pipeline.model)
         pipeline.codec.calibration.update(fit_calibration(pipeline, ready))
         measured = _final(pipeline, config, ready, unchecked, console)
         return _finish(trainer, training, measured, folder, console)

@@ -25,6 +25,7 @@ from chiasm.core.random import seed_torch
 from chiasm.core.types import Batch, Score
 from chiasm.tasks.batching import to_model_range
 from chiasm.tasks.pipeline import Pipeline
+from chiasm.train.adaptation import adaptable, frozen_towers, rate_factor
 from chiasm.train.curves import TensorBoard
 from chiasm.train.loader import Loader
 from chiasm.train.optimizer import AveragedModel, ComputeCopy, build_optimizer, learning_rate, trainable_names
@@ -65,13 +66,8 @@ class Trainer:
     def __init__(self, pipeline: Pipeline, loader: Loader, folder: Path, hooks: Hooks, primary: str) -> None:
         self.pipeline, self.loader, self.folder, self.hooks, self.primary = pipeline, loader, folder, hooks, primary
         self.run, self.train = pipeline.config, pipeline.config.train
-        model = self.run.model
-        frozen = [
-            side
-            for side, fixed in (("image_encoder.", model.image.frozen), ("text_encoder.", model.text.frozen))
-            if fixed
-        ]
-        self.names = trainable_names(pipeline.model, self.train.trainable, frozen)
+        chosen = trainable_names(pipeline.model, self.train.trainable, frozen_towers(self.run.model))
+        self.names = adaptable(chosen, self.train)
         self.optimizer = build_optimizer(pipeline.model, self.names, self.train)
         self.state = TrainState()
         self.teacher: AveragedModel | None = None
@@ -177,7 +173,7 @@ class Trainer:
         progress, model = self.state.progress, self.copy.model
         rate = learning_rate(progress.step, progress.total_steps, self.train)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * rate_factor(group["depth"], progress.step, self.train)
         seed_torch("step", self.run.seed, progress.step, rank())
         model.train()
         row: dict[str, float] = {}

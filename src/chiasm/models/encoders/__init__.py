@@ -6,6 +6,7 @@ from chiasm.core.run_config import ModelConfig
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.conv import ConvEncoder
 from chiasm.models.encoders.efficientnet_lite import load_efficientnet_lite0
+from chiasm.models.encoders.hugging_face import load_image_tower, load_text_tower
 from chiasm.models.encoders.minilm import load_minilm
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
@@ -17,6 +18,8 @@ def build_image_tower(config: ModelConfig) -> nn.Module:
     if image.kind == "conv":
         size_px = (image.size_px, image.width_px or image.size_px)
         return ConvEncoder(size_px, image.channels, config.dim, image.layers, config.heads)
+    if image.kind == "hugging_face":
+        return load_image_tower(image.name)
     return load_efficientnet_lite0(grid=image.grid)
 
 
@@ -25,6 +28,8 @@ def build_text_tower(config: ModelConfig, vocabulary: int) -> nn.Module:
     text = config.text
     if text.kind == "minilm":
         return load_minilm()
+    if text.kind == "hugging_face":
+        return load_text_tower(text.name)
     if text.kind == "causal":
         return CausalTextEncoder(vocabulary, text.max_tokens, config.dim, text.layers, config.heads, config.dropout)
     tower = TextEncoder if text.kind == "transformer" else TwoStreamTextEncoder

@@ -1,0 +1,118 @@
+"""Does a choice help? Two arms of a recipe, three seeds each: `python benchmarks/ablations.py NAME`.
+
+Both arms have the same data, steps and seeds and differ in the named keys alone. Prints each arm's mean and the mean
+difference over seeds with its 95 % interval (Student's t, two degrees of freedom), and keeps every seed's score in
+benchmarks/results/ablation-NAME.json; a seed that is there is not run again. The folder with Flickr8k is found
+through the environment variable CHIASM_DATA (default: ../shared/data).
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from chiasm.core.config import override
+from chiasm.core.device import environment
+from chiasm.core.files import read_json, write_json
+from chiasm.recipes import find_recipe
+from chiasm.train.stages import run_stages
+
+HERE = Path(__file__).resolve().parent
+DATA = Path(os.environ.get("CHIASM_DATA", "../shared/data"))
+SEEDS = (0, 1, 2)
+T_95 = 4.303
+"""Student's t at 97.5 % with two degrees of freedom: three seeds."""
+
+
+class Ablation(NamedTuple):
+    """A recipe with settings that both arms share, and each arm's own."""
+
+    recipe: str
+    shared: tuple[str, ...]
+    arms: dict[str, tuple[str, ...]]
+    metrics: tuple[str, ...]
+    on_flickr8k: bool = False
+
+
+SHORT = (
+    "train.precision=fp32",
+    "train.steps=300",
+    "train.batch_size=32",
+    "stages.pre_training.train.precision=fp32",
+    "stages.pre_training.train.steps=300",
+    "stages.pre_training.train.batch_size=32",
+)
+ABLATIONS = {
+    "matching": Ablation(
+        "visualbert",
+        SHORT,
+        {"MLM": ("stages.pre_training.tasks.matching.weight=0",), "ITM + MLM": ()},
+        ("vqa_accuracy",),
+    ),
+    "negatives": Ablation(
+        "albef",
+        SHORT,
+        {"random": ("stages.pre_training.tasks.matching.negatives=random",), "hard": ()},
+        ("vqa_accuracy",),
+    ),
+    # Both arms show each caption 20 times in all; what differs is how many of a photo stand in one batch.
+    "positives": Ablation(
+        "flickr8k_retrieval",
+        (),
+        {
+            "one": ("tasks.retrieval.captions_per_picture=1", "train.epochs=100"),
+            "five": ("tasks.retrieval.captions_per_picture=5", "train.epochs=20"),
+        },
+        ("image_to_text_R@1", "text_to_image_R@1"),
+        True,
+    ),
+}
+
+
+def score(ablation: Ablation, arm: str, seed: int) -> dict[str, dict[str, Any]]:
+    """Train one arm with one seed and return its metrics with intervals over pictures."""
+    place = (f"data.path={DATA / 'flickr8k'}",) if ablation.on_flickr8k else ()
+    assignments = (*ablation.shared, *place, *ablation.arms[arm], f"seed={seed}")
+    config = override(find_recipe(ablation.recipe, files=ablation.on_flickr8k), assignments)
+    with tempfile.TemporaryDirectory() as folder:
+        finished = run_stages(config, Path(folder) / "run", False, Console(stderr=True))
+    assert finished is not None
+    scores = finished.measured.outcome.scores
+    return {metric: scores[metric].as_dict() for metric in ablation.metrics}
+
+
+def line(metric: str, values: dict[str, list[float]]) -> str:
+    """Both means, and the mean difference of seeds with its interval."""
+    (first, one), (second, other) = values.items()
+    gains = [b - a for a, b in zip(one, other, strict=True)]
+    half = T_95 * statistics.stdev(gains) / len(gains) ** 0.5
+    gain = statistics.mean(gains)
+    return (
+        f"{metric}: {first} {statistics.mean(one):.3f}, {second} {statistics.mean(other):.3f}, "
+        f"difference {gain:+.3f} ({gain - half:+.3f} to {gain + half:+.3f}), seeds {SEEDS}"
+    )
+
+
+def main() -> None:
+    """Run what is missing of the named ablation, keep it, and say what came out."""
+    name = sys.argv[1]
+    ablation = ABLATIONS[name]
+    kept = HERE / "results" / f"ablation-{name}.json"
+    found: dict[str, dict[str, Any]] = read_json(kept, "results")["scores"] if kept.exists() else {}
+    for seed in SEEDS:
+        for arm in ablation.arms:
+            by_seed = found.setdefault(arm, {})
+            if str(seed) not in by_seed:
+                by_seed[str(seed)] = score(ablation, arm, seed)
+                settings = {"recipe": ablation.recipe, "shared": ablation.shared, "arms": ablation.arms}
+                write_json(kept, {**settings, "scores": found, "environment": environment()})
+    for metric in ablation.metrics:
+        print(line(metric, {arm: [found[arm][str(seed)][metric]["value"] for seed in SEEDS] for arm in ablation.arms}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Any vision or text network of transformers as a tower.
+
+ViT, DINOv2, ConvNeXt, BERT, RoBERTa, XLNet, the towers of CLIP, SigLIP, Chinese-CLIP, and so on.
+
+Against `efficientnet_lite0` and `minilm`, which are packaged: here the user brings a folder. Preprocessing and
+tokenizer are the folder's own, and everything travels in the run folder, weights too, frozen or not.
+
+Axis legend: n pictures, m texts, l tokens, d numbers a token, h/w height and width in pixels.
+"""
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from chiasm.core.errors import InputError
+from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.encoders.hugging_face_folder import (
+    SPEC_FILES,
+    Pooled,
+    Preprocessing,
+    TowerSpec,
+    check_picture_size,
+    checked_folder,
+    read_architecture,
+    read_network,
+    read_preprocessing,
+    read_spec,
+    reading,
+)
+from chiasm.models.transformer import masked_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+WITHOUT_MASK = frozenset({"siglip_text_model", "siglip2_text_model"})
+"""Text networks that were trained on texts padded to their full length, with padding that is attended to."""
+OWN_POOLER = frozenset({"clip_vision_model", "clip_text_model", "siglip_vision_model", "siglip_text_model"})
+OWN_POOLER |= {"siglip2_text_model", "chinese_clip_vision_model", "blip_vision_model"}
+"""Networks whose pooled vector is what they were trained on."""
+FIRST_TOKEN = frozenset({"chinese_clip_text_model"})
+OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text"})
+"""Networks whose positions start behind the padding id, so that two of them cannot be used."""
+
+
+class HuggingFaceImageEncoder(nn.Module):
+    """Pictures -> tokens of a vision network, class token (if any) first, then the grid row by row.
+
+    Args:
+        model: a vision network of transformers.
+        spec: how its pictures are normalised and its tokens pooled.
+    """
+
+    def __init__(self, model: "PreTrainedModel", spec: TowerSpec) -> None:
+        super().__init__()
+        assert spec.preprocessing is not None, "an image tower states its preprocessing"
+        self.model, self.spec, self.preprocessing = model, spec, spec.preprocessing
+        self.dim = _width(model.config)
+
+    def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
+        """Encode pictures with values in [-1, 1] (uint8 / 127.5 - 1), resized as `preprocessing` says."""
+        mean, std = (image.new_tensor(row, dtype=torch.float32)[:, None, None] for row in self._normalisation())
+        normalised = ((image.float() * 0.5 + 0.5 - mean) / std).to(image.dtype)
+        out = self.model(pixel_values=normalised)
+        values = out.last_hidden_state
+        if values.ndim == 4:  # a convolutional network
+            values = values.flatten(2).transpose(1, 2)
+        is_real = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        return Tokens(values, is_real, _pooled(self.spec.pooled, out, values, is_real))
+
+    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self.preprocessing.mean, self.preprocessing.std
+
+
+class HuggingFaceTextEncoder(nn.Module):
+    """Token ids of the network's own tokenizer -> contextual tokens.
+
+    Args:
+        model: a text network of transformers.
+        spec: how its tokens are pooled.
+    """
+
+    def __init__(self, model: "PreTrainedModel", spec: TowerSpec) -> None:
+        super().__init__()
+        self.model, self.spec = model, spec
+        self.dim = _width(model.config)
+        self.max_tokens = longest_text(model.config)
+        self.sees_padding = model.config.model_type in WITHOUT_MASK
+
+    def forward(self, text: TextTokens) -> Tokens:
+        """Encode; padding takes no part, except in networks that were trained to see it (SigLIP)."""
+        mask = {} if self.sees_padding else {"attention_mask": text.is_real.long()}
+        out = self.model(input_ids=text.ids, **mask)
+        values = out.last_hidden_state
+        return Tokens(values, text.is_real, _pooled(self.spec.pooled, out, values, text.is_real))
+
+
+def _pooled(how: Pooled, out: Any, values: Tensor, is_real: Tensor) -> Tensor:
+    if how == "pooler":
+        pooled: Tensor = out.pooler_output
+        return pooled.flatten(1)
+    return values[:, 0] if how == "first" else masked_mean(values, is_real)
+
+
+def _width(config: "PreTrainedConfig") -> int:
+    width = getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
+    return int(width)
+
+
+def longest_text(config: "PreTrainedConfig") -> int:
+    """Tokens that fit the network's position embeddings, special tokens included; a large number where any do."""
+    longest = int(getattr(config, "max_position_embeddings", 0) or 0)
+    if longest <= 0:
+        return 1_000_000  # relative positions, such as XLNet's
+    return longest - (config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0)
+
+
+def load_image_tower(name: str) -> HuggingFaceImageEncoder:
+    """Return the image tower of a folder: a vision network's, a dual encoder's, or a chiasm run's.
+
+    Args:
+        name: folder in Hugging Face layout, or a run folder that has such a tower.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        InputError: see `checked_folder`, `read_network` and `read_preprocessing`.
+    """
+    run = _from_run(name, "image")
+    if run is not None:
+        return HuggingFaceImageEncoder(*run)
+    folder = checked_folder(name, "model.image.name")
+    network, config, pooled = _tower_of(folder, "vision")
+    preprocessing = read_preprocessing(folder)
+    check_picture_size(config, preprocessing, folder)
+    return HuggingFaceImageEncoder(network, TowerSpec(config.to_dict(), pooled, preprocessing))
+
+
+def load_text_tower(name: str) -> HuggingFaceTextEncoder:
+    """As `load_image_tower`, for the text tower."""
+    run = _from_run(name, "text")
+    if run is not None:
+        return HuggingFaceTextEncoder(*run)
+    network, config, pooled = _tower_of(checked_folder(name, "model.text.name"), "text")
+    return HuggingFaceTextEncoder(network, TowerSpec(config.to_dict(), pooled))
+
+
+def preprocessing_of(name: str) -> Preprocessing:
+    """The preprocessing of an image tower, without its weights."""
+    if (Path(name) / SPEC_FILES["image"]).is_file():
+        found = read_spec(Path(name) / SPEC_FILES["image"]).preprocessing
+        assert found is not None, "an image tower states its preprocessing"
+        return found
+    return read_preprocessing(checked_folder(name, "model.image.name"))
+
+
+def build_network(spec: TowerSpec, folder: Path) -> "PreTrainedModel":
+    """The architecture with random weights, to be filled by the caller."""
+    from transformers import AutoConfig
+
+    def build() -> "PreTrainedModel":
+        settings = {key: value for key, value in spec.architecture.items() if key != "model_type"}
+        config = AutoConfig.for_model(spec.architecture["model_type"], **settings)
+        network = _class_of(config)
+        return network._from_config(config, **_without_pooler(network, spec.pooled))
+
+    return reading(folder, "the tower's description", build).eval()
+
+
+def _from_run(name: str, side: str) -> "tuple[PreTrainedModel, TowerSpec] | None":
+    """Network and description out of a run folder; None where the folder is none with such a tower."""
+    path = Path(name) / SPEC_FILES[side]
+    if not path.is_file():
+        return None
+    spec = read_spec(path)
+    network = build_network(spec, path.parent)
+    prefix = f"{side}_encoder.model."
+    with safetensors.safe_open(path.parent / "model.safetensors", framework="pt") as file:
+        weights = {one.removeprefix(prefix): file.get_tensor(one) for one in file.keys() if one.startswith(prefix)}  # noqa: SIM118
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"{name}: {error}", "the weights of its own tower", "restore the folder") from None
+    return network, spec
+
+
+def _tower_of(folder: Path, side: str) -> "tuple[PreTrainedModel, PreTrainedConfig, Pooled]":
+    """The network of one side of a folder, its config, and how its tokens are pooled."""
+    from transformers import AutoModel
+
+    config = read_architecture(folder)
+    of_side = getattr(config, f"{side}_config", None)
+    if of_side is None:
+        pooled = _usual_pooling(config, side)
+        _check_side(config, side, folder)
+        if config.model_type not in OWN_POOLER and pooled != "pooler":
+            network = _class_of(config)
+            return read_network(folder, network, **_without_pooler(network, pooled)), config, pooled
+        return read_network(folder, AutoModel), config, pooled
+    both = read_network(folder, AutoModel)
+    tower = getattr(both, f"{side}_model", None)
+    if tower is None:
+        raise InputError(
+            f"{folder} holds a {config.model_type}, which has no {side} tower of its own",
+            "a network of one modality, or a dual encoder such as CLIP",
+            "give another folder",
+        )
+    pooled = "first" if of_side.model_type in FIRST_TOKEN else "pooler"
+    return tower, of_side, pooled
+
+
+def _usual_pooling(config: "PreTrainedConfig", side: str) -> Pooled:
+    """How tokens become one vector where nobody trained it otherwise.
+
+    Poolers of ViT and BERT are often absent in a published folder or trained for another question, so pictures take
+    the class token, or the mean where convolutions pool themselves, and texts take the mean of their words.
+    """
+    if config.model_type in OWN_POOLER or (side == "vision" and _is_convolutional(config)):
+        return "pooler"
+    if side == "text":
+        return "first" if config.model_type in FIRST_TOKEN else "mean"
+    return "mean" if config.model_type in ("swin", "swinv2", "siglip2_vision_model") else "first"
+
+
+def _is_convolutional(config: "PreTrainedConfig") -> bool:
+    return config.model_type in ("convnext", "convnextv2", "resnet", "regnet", "bit", "dinov3_convnext")
+
+
+def _check_side(config: "PreTrainedConfig", side: str, folder: Path) -> None:
+    """Refuse a text network as an image tower, and the reverse."""
+    takes = getattr(_class_of(config), "main_input_name", "")
+    wanted = "pixel_values" if side == "vision" else "input_ids"
+    if takes != wanted or getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"{folder} holds a {config.model_type}, which takes {takes}",
+            "a network of pictures" if side == "vision" else "an encoder of texts",
+            f"give another folder for the {'image' if side == 'vision' else 'text'} tower",
+        )
+
+
+def _class_of(config: "PreTrainedConfig") -> Any:
+    from transformers import ChineseCLIPTextModel
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    if config.model_type == "chinese_clip_text_model":
+        return ChineseCLIPTextModel
+    try:
+        return MODEL_MAPPING[type(config)]
+    except KeyError:
+        raise InputError(
+            f"the architecture {config.model_type!r}", "one that transformers has as a plain encoder", "use another"
+        ) from None
+
+
+def _without_pooler(network: Any, pooled: Pooled) -> dict[str, bool]:
+    """Arguments that leave a pooler unbuilt which nothing would train."""
+    takes_it = "add_pooling_layer" in inspect.signature(network.__init__).parameters
+    return {"add_pooling_layer": False} if takes_it and pooled != "pooler" else {}
+
+
+def text_sizes(name: str) -> tuple[int, int, bool]:
+    """Longest text in tokens, word embeddings, and whether every text is padded to that length, without the weights."""
+    folder = checked_folder(name, "model.text.name")
+    whole = read_architecture(folder)
+    config = getattr(whole, "text_config", None) or whole
+    return longest_text(config), int(config.vocab_size), config.model_type in WITHOUT_MASK

@@ -1,0 +1,74 @@
+"""Low-rank adaptation: a linear layer whose own matrix stays, beside a small product that is trained.
+
+LoRA (Hu et al. 2022, section 4.1): h = W x + (alpha / r) B A x with A [r, in] drawn at random and B [out, r] zero, so
+that training starts at the pre-trained model. Merged, W + (alpha / r) B A is an ordinary layer again: a saved model
+neither knows nor costs anything more.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LORA_NAMES = (".lora_a", ".lora_b")
+"""Ends of the names of the parameters that are trained."""
+
+
+class LoraLinear(nn.Linear):
+    """A linear layer with a low-rank change; `weight` and `bias` keep their names.
+
+    Args:
+        layer: the layer to start from; its tensors are shared, not copied.
+        rank: r, rows of A and columns of B; at least 1.
+        alpha: the change is scaled by alpha / r, so that the learning rate need not follow the rank.
+    """
+
+    def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+        self.scale = alpha / rank
+        self.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
+        self.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return super().forward(x) + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The ordinary layer that gives the same output."""
+        layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        layer.weight = nn.Parameter(self.weight + self.scale * self.lora_b @ self.lora_a)
+        layer.bias = self.bias
+        return layer
+
+
+def add_lora(model: nn.Module, prefixes: tuple[str, ...], rank: int, alpha: float) -> int:
+    """Give every linear layer below the modules named by `prefixes` a low-rank change, and return how many got one.
+
+    Draws A from torch's own random state: seed it before.
+    """
+    places = [place for place in _linears(model) if place[2].startswith(prefixes)]
+    for parent, name, _, layer in places:
+        setattr(parent, name, LoraLinear(layer, rank, alpha))
+    return len(places)
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Turn every `LoraLinear` of a model back into an ordinary layer with the same output."""
+    for parent, name, _, layer in list(_linears(model)):
+        if isinstance(layer, LoraLinear):
+            setattr(parent, name, layer.merged())
+
+
+def _linears(model: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Linear]]:
+    """Parent, name in it, full name and layer of all linear layers, listed before anything is replaced."""
+    modules = list(model.named_modules())
+    for path, parent in modules:
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear):
+                yield parent, name, f"{path}.{name}" if path else name, layer

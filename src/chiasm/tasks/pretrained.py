@@ -1,0 +1,108 @@
+"""What a pipeline asks of towers that come from a folder: their pixels, their words, their files in a run folder."""
+
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from chiasm.core.errors import InputError
+from chiasm.core.files import sha256_bytes
+from chiasm.core.run_config import ImageTowerConfig, ModelConfig, RunConfig, TextTowerConfig
+from chiasm.data.image import resize_and_crop
+from chiasm.data.pretrained_text import PretrainedTokenizer, read_pretrained_tokenizer
+from chiasm.models.encoders.hugging_face import (
+    HuggingFaceImageEncoder,
+    HuggingFaceTextEncoder,
+    preprocessing_of,
+    text_sizes,
+)
+from chiasm.models.encoders.hugging_face_folder import SPEC_FILES, Preprocessing
+from chiasm.models.vision_language import VisionLanguageModel
+
+KIND = "hugging_face"
+
+
+@lru_cache(maxsize=16)
+def _preprocessing(name: str) -> Preprocessing:
+    return preprocessing_of(name)
+
+
+def picture_as_trained(picture: np.ndarray, tower: ImageTowerConfig) -> np.ndarray:
+    """uint8 [h, w, 3] -> uint8 of the one size that the folder's preprocessing makes."""
+    how = _preprocessing(tower.name)
+    return resize_and_crop(picture, how.resize_px, how.crop_px, how.resample)
+
+
+def preprocessing_hash(tower: ImageTowerConfig) -> str:
+    """Names the preprocessing, for caches."""
+    return sha256_bytes(str(sorted(asdict(_preprocessing(tower.name)).items())).encode())[:8]
+
+
+def check_pretrained(config: RunConfig) -> None:
+    """Refuse what a text tower out of a folder cannot do.
+
+    Raises:
+        InputError: it lends its words to no decoder, and makes no summary.
+    """
+    text = config.model.text
+    if text.kind != KIND:
+        return
+    writes = [name for name, task in config.tasks.items() if name == "captioning" or task.objective == "generate"]
+    if writes:
+        raise InputError(
+            f"the task {writes[0]} writes words, with model.text.kind {KIND!r}",
+            "a text tower whose words a decoder shares",
+            "--set model.text.kind=transformer",
+        )
+    if text.summary_tokens:
+        raise InputError(
+            f"model.text.summary_tokens {text.summary_tokens} with model.text.kind {KIND!r}",
+            "0: the network makes no summary",
+            "--set model.text.summary_tokens=0",
+        )
+
+
+def folder_tokenizer(text: TextTowerConfig) -> PretrainedTokenizer:
+    """The tokenizer of the folder that `text.name` says, cut at `text.max_tokens`.
+
+    Raises:
+        InputError: the network cannot read texts of that length, or has fewer words than its tokenizer.
+    """
+    longest, words, pads_to_max = text_sizes(text.name)
+    is_wrong = text.max_tokens != longest if pads_to_max else text.max_tokens > longest
+    if is_wrong:
+        allowed = f"{longest}, on which the network was trained" if pads_to_max else f"at most {longest}"
+        raise InputError(
+            f"model.text.max_tokens is {text.max_tokens} for {text.name}",
+            allowed,
+            f"--set model.text.max_tokens={longest}",
+        )
+    found = read_pretrained_tokenizer(Path(text.name), text.max_tokens, pads_to_max)
+    if found.vocabulary > words:
+        raise InputError(
+            f"{text.name}: the tokenizer has {found.vocabulary} tokens, the network {words}",
+            "a tokenizer and weights of one model",
+            "take both from the same place",
+        )
+    return found
+
+
+def tower_files(model: VisionLanguageModel) -> dict[str, bytes]:
+    """What describes the towers that came from folders, by the name of its file in a run folder."""
+    sides = zip(SPEC_FILES.values(), (model.image_encoder, model.text_encoder), strict=True)
+    return {
+        name: tower.spec.to_json()
+        for name, tower in sides
+        if isinstance(tower, HuggingFaceImageEncoder | HuggingFaceTextEncoder)
+    }
+
+
+def at_home(config: RunConfig, folder: Path) -> RunConfig:
+    """The config of a run with its towers read from the run folder, which holds all of them."""
+    model: ModelConfig = config.model
+    if model.image.kind == KIND:
+        model = replace(model, image=replace(model.image, name=str(folder)))
+    if model.text.kind == KIND:
+        model = replace(model, text=replace(model.text, name=str(folder)))
+    return replace(config, model=model)

@@ -1,0 +1,111 @@
+"""How a pre-trained model is adapted: which towers are frozen, low-rank changes, and each layer's share of the rate.
+
+`train.adapt` is the one word; the tables and functions here say what it means.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from chiasm.core.errors import InputError
+from chiasm.core.random import seed_torch
+from chiasm.core.run_config import ModelConfig, RunConfig, TrainConfig
+from chiasm.models.lora import LORA_NAMES, add_lora
+
+TOWERS = ("image_encoder.", "text_encoder.")
+FROZEN = {
+    "full": (False, False),
+    "projection": (True, True),
+    "locked_image": (True, False),
+    "locked_text": (False, True),
+    "lora": (False, False),
+}
+"""Word -> whether the image and the text tower are frozen. Locked-image tuning is LiT (Zhai et al. 2022)."""
+_LAYER = re.compile(r"\.(\d+)\.")
+
+
+def adapted(config: RunConfig) -> RunConfig:
+    """Return the config with its towers frozen as `train.adapt` says; "" leaves them as the recipe has them.
+
+    With "lora" a tower without linear layers (EfficientNet) stays frozen, so that its pictures are encoded once.
+    """
+    word, model = config.train.adapt, config.model
+    if not word:
+        return config
+    image, text = FROZEN[word]
+    if word == "lora" and model.image.kind == "efficientnet_lite0":
+        image = True
+    frozen = replace(model, image=replace(model.image, frozen=image), text=replace(model.text, frozen=text))
+    return replace(config, model=frozen)
+
+
+def prepare_model(model: nn.Module, config: RunConfig) -> None:
+    """Add the low-rank changes of "lora" to the towers that are not frozen; other words change no module.
+
+    Raises:
+        InputError: no tower has a linear layer to change.
+    """
+    if config.train.adapt != "lora":
+        return
+    seed_torch("lora", config.seed)
+    open_towers = tuple(tower for tower in TOWERS if tower not in frozen_towers(config.model))
+    if not open_towers or not add_lora(model, open_towers, config.train.lora_rank, config.train.lora_alpha):
+        raise InputError(
+            "train.adapt is 'lora', and no tower has a linear layer to change",
+            "a tower of attention blocks, such as minilm",
+            "--set train.adapt=full, or another tower",
+        )
+
+
+def frozen_towers(model: ModelConfig) -> tuple[str, ...]:
+    """Beginnings of the parameter names of frozen towers."""
+    sides = zip(TOWERS, (model.image.frozen, model.text.frozen), strict=True)
+    return tuple(name for name, is_frozen in sides if is_frozen)
+
+
+def adaptable(names: Sequence[str], train: TrainConfig) -> list[str]:
+    """Of all parameter names, those that the word lets train: with "lora" a tower's own weights stay."""
+    if train.adapt != "lora":
+        return list(names)
+    return [name for name in names if name.endswith(LORA_NAMES) or not name.startswith(TOWERS)]
+
+
+def depths(names: Sequence[str]) -> dict[str, int]:
+    """How far below its tower's top each parameter lies, in layers; 0 for everything outside the towers.
+
+    The first number in a name counts its layer ("text_encoder.encoder.layer.3.…"); what comes before the numbered
+    layers (embeddings, the stem) lies below the lowest of them, what comes after them (the last norm) at the top.
+    """
+    found: dict[str, int] = {}
+    for tower in TOWERS:
+        own = [name for name in names if name.startswith(tower)]
+        numbers = [int(match.group(1)) if (match := _LAYER.search(name)) else None for name in own]
+        top = max((number for number in numbers if number is not None), default=-1) + 1
+        first = next((place for place, number in enumerate(numbers) if number is not None), len(own))
+        for place, (name, number) in enumerate(zip(own, numbers, strict=True)):
+            level = number if number is not None else (-1 if place < first else top)
+            found[name] = top - level
+    return {name: found.get(name, 0) for name in names}
+
+
+def rate_factor(depth: int, step: int, train: TrainConfig) -> float:
+    """Share of the learning rate for parameters at a depth, at a step.
+
+    `layer_decay ** depth` (BEiT, Bao et al. 2022, appendix); 0 while gradual unfreezing has not come down to this
+    depth: one more layer, from the top, each `unfreeze_every` steps (ULMFiT, Howard and Ruder 2018, section 3.3).
+    """
+    if train.unfreeze_every and step < depth * train.unfreeze_every:
+        return 0.0
+    return train.layer_decay**depth
+
+
+def by_depth(names: Sequence[str], train: TrainConfig) -> Mapping[int, list[str]]:
+    """Names grouped by depth where depths have rates of their own, else all at depth 0."""
+    if train.layer_decay == 1 and not train.unfreeze_every:
+        return {0: list(names)}
+    groups: dict[int, list[str]] = {}
+    for name, depth in depths(names).items():
+        groups.setdefault(depth, []).append(name)
+    return groups

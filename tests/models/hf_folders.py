@@ -1,0 +1,119 @@
+"""Tiny folders in Hugging Face layout, written by transformers itself, weights random and far from zero."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+LINES = [
+    "a red circle left of a blue square",
+    "two green dogs run over the snow",
+    "what is there",
+    "紅 狗 在 雪 里 跑 一 只",
+]
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION = {**SMALL, "image_size": 32, "patch_size": 8}
+
+
+def scrambled(model: Any) -> Any:
+    """The model in evaluation mode with every weight moved, so that each of them counts."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model.eval()
+
+
+def save_words(folder: Path, style: str) -> None:
+    """Train a tokenizer on a few lines and save it: "bert", "roberta", "clip", "xlnet" or "siglip"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if style == "bert":
+        characters = sorted({one for line in LINES for one in line if one != " "})
+        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *("##" + one for one in characters)]
+        (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+        transformers.BertTokenizer.from_pretrained(folder).save_pretrained(folder)
+        return
+    wrap = {
+        "roberta": (["<s>", "<pad>", "</s>", "<unk>", "<mask>"], "<s> $A </s>"),
+        "clip": (["<|startoftext|>", "<|endoftext|>"], "<|startoftext|> $A <|endoftext|>"),
+        "xlnet": (["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"], "$A <sep> <cls>"),
+        "siglip": (["<pad>", "</s>", "<unk>"], "$A </s>"),
+    }
+    special, template = wrap[style]
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    pieces.train_from_iterator(
+        LINES,
+        trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    named = [(one, pieces.token_to_id(one)) for one in special]
+    pieces.post_processor = processors.TemplateProcessing(single=template, special_tokens=named)
+    names = {"pad_token": "<|endoftext|>" if style == "clip" else "<pad>"}
+    names |= {"mask_token": "<mask>"} if "<mask>" in special else {}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, **names).save_pretrained(folder)
+
+
+def vocabulary(folder: Path) -> int:
+    return len(transformers.PreTrainedTokenizerFast.from_pretrained(folder))
+
+
+def save_pixels(folder: Path, style: str) -> None:
+    """Save a preprocessing of 32 px."""
+    square = {"height": 32, "width": 32}
+    made = {
+        "clip": lambda: transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=square),
+        "bit": lambda: transformers.BitImageProcessorPil(size={"shortest_edge": 37}, crop_size=square),
+        "vit": lambda: transformers.ViTImageProcessorPil(size=square),
+        "siglip": lambda: transformers.SiglipImageProcessorPil(size=square),
+        "convnext": lambda: transformers.ConvNextImageProcessorPil(size={"shortest_edge": 32}),
+    }
+    made[style]().save_pretrained(folder)
+
+
+def vision_folder(folder: Path, kind: str) -> Any:
+    """Write a vision folder and return its model."""
+    if kind == "vit":
+        model, pixels = transformers.ViTModel(transformers.ViTConfig(**VISION), add_pooling_layer=False), "vit"
+    elif kind == "dinov2":
+        model, pixels = transformers.Dinov2Model(transformers.Dinov2Config(**{**VISION, "mlp_ratio": 2})), "bit"
+    elif kind == "convnext":
+        sizes = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "image_size": 32}
+        model, pixels = transformers.ConvNextModel(transformers.ConvNextConfig(**sizes)), "convnext"
+    elif kind == "siglip_vision":
+        model, pixels = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**VISION)), "siglip"
+    else:
+        model, pixels = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)), "clip"
+    scrambled(model).save_pretrained(folder)
+    save_pixels(folder, pixels)
+    return model
+
+
+def text_folder(folder: Path, kind: str) -> Any:
+    """Write a text folder and return its model."""
+    style = {"clip_text": "clip", "siglip_text": "siglip", "chinese_clip_text": "bert"}.get(kind, kind)
+    save_words(folder, style)
+    words = vocabulary(folder)
+    if kind == "roberta":
+        config = transformers.RobertaConfig(vocab_size=words, **SMALL, max_position_embeddings=34, pad_token_id=1)
+        model = transformers.RobertaModel(config, add_pooling_layer=False)
+    elif kind == "xlnet":
+        model = transformers.XLNetModel(
+            transformers.XLNetConfig(vocab_size=words, d_model=16, n_layer=2, n_head=2, d_inner=32)
+        )
+    elif kind == "clip_text":
+        ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+        model = transformers.CLIPTextModel(
+            transformers.CLIPTextConfig(vocab_size=words, **SMALL, max_position_embeddings=32, **ends)
+        )
+    elif kind == "siglip_text":
+        config = transformers.SiglipTextConfig(
+            vocab_size=words, **SMALL, max_position_embeddings=32, projection_size=16
+        )
+        model = transformers.SiglipTextModel(config)
+    else:
+        model = transformers.BertModel(transformers.BertConfig(vocab_size=words, **SMALL), add_pooling_layer=False)
+    scrambled(model).save_pretrained(folder)
+    return model
