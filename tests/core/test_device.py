@@ -11,20 +11,25 @@ from chiasm.core.device import environment, keep_freed_memory, measure_precision
 
 
 @pytest.mark.parametrize(
-    ("bf16_s", "chosen", "said"), [(0.5, "bf16", "2.0"), (0.7, "fp32", "1.4"), (2.0, "fp32", "0.5")]
+    ("bf16_s", "chosen", "said"),
+    [(0.5, "bf16", "2.0"), (0.7, "fp32", "1.4"), (2.0, "fp32", "0.50"), (40.0, "fp32", "0.025")],
 )
 def test_bf16_must_be_clearly_faster(monkeypatch: pytest.MonkeyPatch, bf16_s: float, chosen: str, said: str) -> None:
     """Guards against a swapped quotient, which would choose the slower format."""
     seconds = {torch.float32: 1.0, torch.bfloat16: bf16_s}
-    monkeypatch.setattr(device, "_seconds", lambda dtype, where: seconds[dtype])
+    monkeypatch.setattr(device, "_seconds", lambda dtype, where, enough_s: seconds[dtype])
     precision, sentence = measure_precision(torch.device("cpu"))
     assert precision == chosen
     assert sentence.startswith(chosen) and f"{said} times" in sentence
 
 
-def test_the_probe_measures_and_ends() -> None:
-    """Guards against a probe that fails on this build of torch, or that returns no time."""
-    assert 0 < device._seconds(torch.float32, torch.device("cpu")) < 10
+def test_the_probe_measures_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a probe that fails on this build of torch, or that returns no time, or never has enough."""
+    assert 0 < device._seconds(torch.float32, torch.device("cpu"), 10.0) < 10
+    calls = iter(range(0, 1000, 5))
+    monkeypatch.setattr(device.time, "perf_counter", lambda: next(calls))
+    assert device._seconds(torch.float32, torch.device("cpu"), 1.0) == 5
+    assert next(calls) == 10, "one round was enough"
 
 
 def test_the_device_follows_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from chiasm.core.run_config import DecodingConfig
 from chiasm.core.types import Tokens
 from chiasm.models.decoding import Written, decode
 from chiasm.models.encoders.causal import CausalTextEncoder
-from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, may_look_at
+from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, may_look_at, unless_even
 
 
 @runtime_checkable
@@ -86,6 +86,7 @@ class Decoder(nn.Module, ABC):
         x = self.states(tower, ids, start, caches)
         # One new word may look at all before it, which needs no mask.
         allowed = causal(length, ids.device, start) if length > 1 else None
+        context_index = unless_even(context_index, len(context.values))
         is_real = context.is_real if context_index is None else context.is_real[context_index]
         own = caches[-len(self.blocks) :] if caches else [None] * len(self.blocks)
         for block, cache in zip(self.blocks, own, strict=True):

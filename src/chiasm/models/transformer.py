@@ -218,6 +218,18 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
+def unless_even(index: Int[Tensor, " n"] | None, rows: int) -> Int[Tensor, " n"] | None:
+    """None where equally many consecutive entries name each of the `rows` in order; else the index itself.
+
+    `Attention.look` then shares keys and values without copying them: twenty questions to each of 32 pictures are
+    looked up 3 times as fast in fp32 on a CPU. On a GPU asking would wait for the device, and the copy is cheap.
+    """
+    if index is None or index.device.type != "cpu" or len(index) % rows:
+        return index
+    is_even = torch.equal(index.view(rows, -1), torch.arange(rows)[:, None].expand(-1, len(index) // rows))
+    return None if is_even else index
+
+
 def may_look_at(is_real: Bool[Tensor, "n k"]) -> Bool[Tensor, "n 1 1 k"]:
     """Key mask for `attend`: every query may look at every real token."""
     return is_real[:, None, None, :]

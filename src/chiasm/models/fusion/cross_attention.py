@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import WordFusion, among_words
 from chiasm.models.fusion.base import FusionShape, take
-from chiasm.models.transformer import Block, init_weights, may_look_at
+from chiasm.models.transformer import Block, init_weights, may_look_at, unless_even
 
 
 class CrossAttentionFusion(WordFusion):
@@ -42,6 +42,7 @@ class CrossAttentionFusion(WordFusion):
         """Let the words look at each other and at the picture; see the class."""
         x = text.values
         picture, picture_is_real = self.join(others)
+        index = unless_even(index, len(picture))
         for block in self.blocks:
             x = block(
                 x,
