@@ -126,7 +126,9 @@ def read_pretrained_tokenizer(folder: Path, max_tokens: int, pads_to_max: bool) 
             said = " ".join(str(error).split())[:200]
             continue
         pieces = getattr(found, "backend_tokenizer", None)
-        if pieces is not None:
+        # Without its vocabulary, transformers makes a tokenizer of special tokens alone and says nothing.
+        has_words = any((folder / name).is_file() for name in found.vocab_files_names.values())
+        if pieces is not None and has_words:
             return _wrapped(found, pieces, folder, max_tokens, pads_to_max)
     raise InputError(
         f"{folder} has no tokenizer that can be read here" + (f" ({said})" if said else ""),

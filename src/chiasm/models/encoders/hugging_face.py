@@ -199,7 +199,7 @@ def _tower_of(folder: Path, side: str) -> "tuple[PreTrainedModel, PreTrainedConf
         if config.model_type not in OWN_POOLER and pooled != "pooler":
             network = _class_of(config)
             return read_network(folder, network, **_without_pooler(network, pooled)), config, pooled
-        return read_network(folder, AutoModel), config, pooled
+        return read_network(folder, _class_of(config)), config, pooled
     both = read_network(folder, AutoModel)
     tower = getattr(both, f"{side}_model", None)
     if tower is None:
@@ -242,17 +242,22 @@ def _check_side(config: "PreTrainedConfig", side: str, folder: Path) -> None:
 
 
 def _class_of(config: "PreTrainedConfig") -> Any:
-    from transformers import ChineseCLIPTextModel
+    from transformers import BlipVisionModel, ChineseCLIPTextModel, Siglip2TextModel, SiglipTextModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    if config.model_type == "chinese_clip_text_model":
-        return ChineseCLIPTextModel
-    try:
-        return MODEL_MAPPING[type(config)]
-    except KeyError:
+    # Towers of dual encoders that transformers' own table leaves out.
+    apart = {
+        "siglip_text_model": SiglipTextModel,
+        "siglip2_text_model": Siglip2TextModel,
+        "chinese_clip_text_model": ChineseCLIPTextModel,
+        "blip_vision_model": BlipVisionModel,
+    }
+    found = apart.get(config.model_type) or MODEL_MAPPING.get(type(config), None)
+    if found is None:
         raise InputError(
             f"the architecture {config.model_type!r}", "one that transformers has as a plain encoder", "use another"
-        ) from None
+        )
+    return found
 
 
 def _without_pooler(network: Any, pooled: Pooled) -> dict[str, bool]:
