@@ -63,6 +63,8 @@ class DataConfig:
     """Pictures that a generator makes for each other split."""
     questions_per_picture: int = 12
     """Questions asked about a picture in each training step; more are drawn anew each epoch."""
+    question_kinds: tuple[str, ...] = ()
+    """Kinds of question to use, in every split; () uses all. The report lists the kinds."""
     symmetries: bool = False
     """Show training pictures of Sort-of-CLEVR mirrored, turned and recoloured in each epoch after the first, with the
     answers that are then true (source "sort_of_clevr"). The published set has no such augmentation."""

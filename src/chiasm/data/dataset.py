@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,9 @@ from chiasm.data.image import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.scene_language import LANGUAGES, SceneTruth, caption, questions
+
+KINDS_LOOKED_FOR = 200
+"""Examples of a generator among which every kind of question is expected to occur."""
 
 
 class Dataset(Protocol):
@@ -50,6 +54,29 @@ class ListDataset:
     def example(self, index: int, epoch: int = 0) -> Example:
         """Return example `index`, the same in every epoch."""
         return self.examples[index]
+
+
+class ChosenKinds:
+    """A generator of which only some kinds of question are asked, as for a first stage of training."""
+
+    def __init__(self, dataset: Dataset, kinds: tuple[str, ...]) -> None:
+        self.dataset, self.kinds, self.split = dataset, kinds, dataset.split
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of the whole set: an example without a question left is still used."""
+        return self.dataset.ledger
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return example `index` with the questions of these kinds alone."""
+        return _asked(self.dataset.example(index, epoch), self.kinds)
+
+
+def _asked(example: Example, kinds: tuple[str, ...]) -> Example:
+    return replace(example, questions=tuple(one for one in example.questions if one.kind in kinds))
 
 
 class SceneDataset:
@@ -171,7 +198,7 @@ def open_dataset(config: DataConfig, split: str, seed: int) -> Dataset:
     "train" is `config.train_split` of files, mixed with the sets of `config.others`; every other split is of the main
     set alone.
     """
-    main = _open_main(config, split, seed)
+    main = _of_kinds(_open_main(config, split, seed), config.question_kinds)
     if split != "train" or not config.others:
         return main
     parts: dict[str, Dataset] = {"data": main}
@@ -200,6 +227,26 @@ def _open_main(config: DataConfig, split: str, seed: int) -> Dataset:
     if config.source == "sort_of_clevr":
         return SortOfClevrDataset(_known(split, tuple(sort_of_clevr.PICTURES)), config, seed)
     return ListDataset(split, *open_files(config, split))
+
+
+def _of_kinds(dataset: Dataset, kinds: tuple[str, ...]) -> Dataset:
+    """Leave out questions of other kinds; refuse kinds that none of the first examples has."""
+    if not kinds:
+        return dataset
+    is_list = isinstance(dataset, ListDataset)
+    count = len(dataset) if is_list else min(len(dataset), KINDS_LOOKED_FOR)
+    looked_at = [dataset.example(number) for number in range(count)]
+    found = {question.kind for example in looked_at for question in example.questions}
+    missing = [kind for kind in kinds if kind not in found]
+    if missing:
+        raise InputError(
+            f"data.question_kinds has {missing[0]!r}{nearest(missing[0], found)}",
+            "kinds of this data's questions: " + ", ".join(sorted(found)),
+            "choose among them; () takes all",
+        )
+    if is_list:
+        return ListDataset(dataset.split, [_asked(one, kinds) for one in looked_at], dataset.ledger)
+    return ChosenKinds(dataset, kinds)
 
 
 def _known(split: str, splits: Sequence[str]) -> str:
