@@ -8,7 +8,7 @@ import pytest
 from chiasm.core.errors import InputError
 from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Caption, Example
-from chiasm.data.dataset import ListDataset, choose_captions, open_dataset, texts_of
+from chiasm.data.dataset import Dataset, ListDataset, choose_captions, open_dataset, texts_of
 from chiasm.data.ledger import Ledger
 
 SCENES = DataConfig(
@@ -98,3 +98,29 @@ def test_a_list_is_a_dataset() -> None:
     dataset = ListDataset("test", examples, Ledger())
     assert len(dataset) == 2 and dataset.example(1, 7) is examples[1]
     assert list(texts_of(examples)) == ["one"]
+
+
+def kinds(dataset: Dataset, count: int) -> set[str]:
+    return {question.kind for index in range(count) for question in dataset.example(index, 1).questions}
+
+
+def test_only_the_chosen_kinds_are_asked() -> None:
+    """Guards against other kinds in a first stage of training, and against other questions than the whole set has."""
+    for config, chosen in (
+        (SCENES, ("count", "spatial")),
+        (DataConfig(source="sort_of_clevr", train_pictures=8, symmetries=True), ("non-relational",)),
+    ):
+        whole = open_dataset(config, "train", 0)
+        part = open_dataset(replace(config, question_kinds=chosen), "train", 0)
+        assert kinds(whole, 8) > set(chosen) == kinds(part, 8)
+        assert len(part) == len(whole) and part.split == "train" and part.ledger.summary() == whole.ledger.summary()
+        for index in range(4):
+            wanted = [one for one in whole.example(index, 1).questions if one.kind in chosen]
+            assert list(part.example(index, 1).questions) == wanted
+            assert part.example(index, 1).id == whole.example(index, 1).id
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    """Guards against a run that trains on no question because a word was misspelt."""
+    with pytest.raises(InputError, match="did you mean 'count'"):
+        open_dataset(replace(SCENES, question_kinds=("cuont",)), "train", 0)

@@ -217,3 +217,14 @@ def test_real_nlvr_joins_train_and_hidden() -> None:
     training = open_dataset(data, "train", 0)
     assert len(training) == 6910 and training.ledger.used == 6910
     assert len(open_dataset(data, "val", 0)) == 5934
+
+
+def test_kinds_are_chosen_among_all_of_a_file(tmp_path: Path) -> None:
+    """Guards against a kind that first occurs late in a file, and against files read again for it."""
+    rows = [{"id": f"{n}", "image": "a.png", "question": "how many?", "answer": "1"} for n in range(300)]
+    rows[-1]["question_type"] = "late"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    late = open_dataset(DataConfig(path=str(tmp_path / "train.jsonl"), question_kinds=("late",)), "train", 0)
+    assert isinstance(late, ListDataset)
+    assert sum(len(example.questions) for example in late.examples) == 1

@@ -16,6 +16,7 @@ from chiasm.models.transformer import (
     masked_mean,
     matrix_attention,
     may_look_at,
+    unless_even,
 )
 
 ROWS, QUERIES, KEYS, DIM, HEADS = 3, 5, 7, 12, 3
@@ -282,3 +283,22 @@ def test_first_weights_are_as_stated() -> None:
     bound = (6 / 400) ** 0.5
     assert 0.98 * bound < model[0].weight.abs().max().item() <= bound and not model[0].bias.any()
     assert abs(model[1].weight.std().item() - 1) < 0.05
+
+
+def test_rows_that_share_evenly_are_found() -> None:
+    """Guards against questions that look at another's picture: only equal shares in order may drop the index."""
+    even = torch.arange(3).repeat_interleave(2)
+    assert unless_even(even, 3) is None and unless_even(torch.arange(3), 3) is None
+    for index, rows in ((even.flip(0), 3), (torch.tensor([0, 0, 0, 1, 1, 2]), 3), (even, 4), (torch.arange(2), 4)):
+        assert unless_even(index, rows) is index
+    assert unless_even(None, 3) is None
+
+
+def test_sharing_a_context_equals_copying_it() -> None:
+    """Guards against queries of one row that reach another row's context when nothing is copied."""
+    attention = randomize(Attention(DIM, HEADS))
+    x, context = numbers(2 * ROWS, QUERIES, DIM), numbers(ROWS, KEYS, DIM, seed=1)
+    index, is_real = torch.arange(ROWS).repeat_interleave(2), lengths_mask([7, 2, 4], KEYS)
+    copied = attention(x, context, may_look_at(is_real[index]), context_index=index)
+    shared = attention(x, context, may_look_at(is_real), context_index=unless_even(index, ROWS))
+    torch.testing.assert_close(shared, copied, rtol=1e-5, atol=1e-6)

@@ -86,7 +86,7 @@ class Decoder(nn.Module, ABC):
         x = self.states(tower, ids, start, caches)
         # One new word may look at all before it, which needs no mask.
         allowed = causal(length, ids.device, start) if length > 1 else None
-        context_index = unless_even(context_index, len(context.values))
+        context_index = unless_even(context_index, len(context.values)) if self.training else context_index
         is_real = context.is_real if context_index is None else context.is_real[context_index]
         own = caches[-len(self.blocks) :] if caches else [None] * len(self.blocks)
         for block, cache in zip(self.blocks, own, strict=True):

@@ -1,0 +1,40 @@
+"""What small towers say before they have learned anything: not the background, and not that a text is a text."""
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chiasm.core.types import TextTokens
+from chiasm.data import sort_of_clevr
+from chiasm.models.encoders import build_image_tower, build_text_tower
+from chiasm.recipes import find_recipe
+
+
+def power(values: Tensor) -> float:
+    return float(values.square().sum(-1).mean())
+
+
+@torch.no_grad()
+def test_tokens_differ_between_mostly_empty_pictures() -> None:
+    """Guards against tokens that are background and place alone, on which binding is learned a thousand steps later."""
+    torch.manual_seed(0)
+    tower = build_image_tower(find_recipe("sort_of_clevr").model)
+    drawn = [sort_of_clevr.render(sort_of_clevr.picture_at("train", number, 0)) for number in range(64)]
+    pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 127.5 - 1
+    tokens = tower(pictures).values
+    assert power(tokens - tokens.mean(0)) > 0.25 * power(tokens)
+
+
+@torch.no_grad()
+def test_a_summary_tells_the_colour_asked_about() -> None:
+    """Guards against summary tokens that drown the words they gather."""
+    torch.manual_seed(0)
+    tower = build_text_tower(find_recipe("sort_of_clevr").model, 60)
+    frames = torch.randint(12, 60, (6, 12))
+    ids = torch.stack(
+        [frame.index_fill(0, torch.tensor([5]), colour) for frame, colour in itertools.product(frames, range(6))]
+    )
+    summary = tower(TextTokens(ids, torch.ones_like(ids, dtype=torch.bool))).values[:, :4].view(6, 6, 4, -1)
+    assert power(summary - summary.mean(1, keepdim=True)) > 0.02 * power(summary)
