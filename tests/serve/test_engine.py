@@ -92,7 +92,7 @@ def test_served_vectors_are_the_evaluated_ones(model: Model, examples: list[Exam
     texts = model.encode_text([text for _, text in outcome.texts])
     np.testing.assert_allclose(texts, outcome.text_embeddings, atol=CLOSE)
     assert together.dtype == texts.dtype == np.float32
-    similarity = model.match(pixels(examples[0]), [text for _, text in outcome.texts])
+    similarity = [one.similarity for one in model.match(pixels(examples[0]), [text for _, text in outcome.texts])]
     np.testing.assert_allclose(similarity, outcome.text_embeddings @ outcome.image_embeddings[0], atol=CLOSE)
 
 

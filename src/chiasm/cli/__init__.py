@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from chiasm.cli.asking import ask, caption, embed, match, search
+from chiasm.cli.asking import ask, caption, classify, embed, match, search
 from chiasm.cli.measuring import evaluate
 from chiasm.cli.training import demo, recipes, show, train
 from chiasm.core.errors import ChiasmError, InputError, from_system
@@ -36,7 +36,7 @@ def options(
         os.environ["CHIASM_DEBUG"] = "1"
 
 
-for _verb in (demo, recipes, show, train, evaluate, ask, caption, match, embed, search):
+for _verb in (demo, recipes, show, train, evaluate, ask, caption, match, classify, embed, search):
     app.command()(_verb)
 
 

@@ -1,4 +1,4 @@
-"""Verbs that use a run on pictures: ask, caption, match, embed, search."""
+"""Verbs that use a run on pictures: ask, caption, match, classify, embed, search."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -60,14 +60,43 @@ def match(
     texts: Annotated[list[str], typer.Argument(help="Sentences to compare with it.")],
     json_file: Json = None,
 ) -> None:
-    """Say how well sentences fit a picture: cosine similarity, best first.
+    """Say how well sentences fit a picture, best first: cosine, and probability where the run was trained to match.
 
     Example: chiasm match runs/photos dog.jpg 'a dog in the snow' 'a red car'
     """
-    found = sorted(zip(texts, load(run).match(image, texts), strict=True), key=lambda pair: -pair[1])
-    for text, similarity in found:
-        say(f"{similarity:+.3f}  {text}")
-    write_result(json_file, [{"text": text, "similarity": similarity} for text, similarity in found])
+    pairs = list(zip(texts, load(run).match(image, texts), strict=True))
+    pairs.sort(key=lambda pair: pair[1].probability or pair[1].similarity or 0.0, reverse=True)
+    for text, one in pairs:
+        cosine = "" if one.similarity is None else f"{one.similarity:+.3f}  "
+        say(("" if one.probability is None else f"{one.probability:6.1%}  ") + cosine + text)
+    rows = [{"text": text, "similarity": one.similarity, "probability": one.probability} for text, one in pairs]
+    write_result(json_file, rows)
+
+
+def classify(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    labels: Annotated[str, typer.Option(help="Names to choose from, separated by commas.")],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="Sentence with {label} where a name belongs; may be repeated. The run's own if not given."),
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Say which of your labels fits each picture best; nobody needs to have trained on them.
+
+    Example: chiasm classify runs/photos dog.jpg cat.jpg --labels 'dog,cat,red car'
+    """
+    names = [name.strip() for name in labels.replace("，", ",").split(",") if name.strip()]
+    found = load(run).classify(list(images), names, prompt or ())
+    for path, one in zip(images, found, strict=True):
+        for label in one.evidence["labels"] if len(images) == 1 else one.evidence["labels"][:1]:
+            say(f"{label['probability']:6.1%}  {label['label']}" + (f"  ({path})" if len(images) > 1 else ""))
+    rows = [
+        {"image": str(path), "label": one.answer, "confidence": one.confidence, "labels": one.evidence["labels"]}
+        for path, one in zip(images, found, strict=True)
+    ]
+    write_result(json_file, rows)
 
 
 def embed(

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from chiasm.core.run_config import RunConfig
-from chiasm.core.types import Batch, Example, Prediction, Tokens
+from chiasm.core.types import Batch, Example, Prediction, TextTokens, Tokens
+from chiasm.models.looking import looked_at_by_caption
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Codec, Task, Teacher
+from chiasm.tasks.heat_map import HeatMap, heat_maps_of
 from chiasm.tasks.texts import chosen_captions, nothing
 
 
@@ -56,3 +58,15 @@ class Captioning(Task):
             Prediction(tokenizer.decode(row), math.exp(score), {"language": language})
             for row, score in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True)
         ]
+
+    def heat_maps(
+        self, model: VisionLanguageModel, codec: Codec, image: Tokens, captions: Sequence[Prediction]
+    ) -> list[HeatMap | None]:
+        """Where the decoder looked while it wrote each caption of `predict`, which it reads once more for it."""
+        if not captions:
+            return []
+        ids, is_real = codec.tokenizer.batch([one.answer for one in captions])
+        ids[:, 0] = torch.tensor([codec.tokenizer.start_of(one.evidence["language"]) for one in captions])
+        device = image.values.device
+        shares = looked_at_by_caption(model, image, TextTokens(ids.to(device), is_real.to(device)))
+        return heat_maps_of(model, shares, len(captions))
