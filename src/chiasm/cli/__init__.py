@@ -14,6 +14,7 @@ import typer
 
 from chiasm.cli.asking import ask, caption, classify, embed, match, search
 from chiasm.cli.measuring import evaluate
+from chiasm.cli.serving import serve
 from chiasm.cli.training import demo, recipes, show, train
 from chiasm.core.errors import ChiasmError, InputError, from_system
 
@@ -36,7 +37,7 @@ def options(
         os.environ["CHIASM_DEBUG"] = "1"
 
 
-for _verb in (demo, recipes, show, train, evaluate, ask, caption, match, classify, embed, search):
+for _verb in (demo, recipes, show, train, evaluate, ask, caption, match, classify, embed, search, serve):
     app.command()(_verb)
 
 

@@ -11,7 +11,9 @@ from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+from torch import Tensor
 
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
@@ -19,15 +21,15 @@ from chiasm.core.types import ImageRef, Prediction, Tokens
 from chiasm.data.image import image_ref, image_ref_from_array, image_ref_from_bytes
 from chiasm.data.sources.records import language_of
 from chiasm.serve.starter import STARTER, starter_pipeline
-from chiasm.tasks.batching import Features, stack_features
+from chiasm.tasks.batching import Features, stack_features, stack_pictures
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import VisualQuestionAnswering
 
-Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
-"""A path, the bytes of a file, a Pillow image, or an RGB array uint8 [h, w, 3]."""
+Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | ImageRef | Tensor
+"""A path, the bytes of a file, a Pillow image, an RGB array uint8 [h, w, 3], or what `Model.prepare` made of one."""
 ENCODE_AT_ONCE = 64
 
 CLASS_SETS = 32
@@ -71,6 +73,10 @@ def load(run: str | PathLike[str]) -> "Model":
 
 def picture_ref(picture: Picture) -> ImageRef:
     """Take a picture in any of the accepted forms; nothing is decoded yet, except a Pillow image."""
+    if isinstance(picture, ImageRef):
+        return picture
+    if isinstance(picture, Tensor):
+        raise InputError("a prepared picture", "a path, bytes, a Pillow image or an array", "give the picture itself")
     if isinstance(picture, bytes):
         return image_ref_from_bytes(picture)
     if isinstance(picture, np.ndarray):
@@ -99,16 +105,21 @@ class Model:
 
     def encode_image(self, images: Sequence[Picture]) -> npt.NDArray[np.float32]:
         """Pictures -> unit vectors float32 [n, e] in the space shared with `encode_text`."""
-        return self.embed_refs([picture_ref(image) for image in _listed(images)])
+        task: Retrieval = self.pipeline.task(Retrieval)
+        parts = [task.embed_images(self.pipeline.model, tokens) for tokens in self._encoded(_listed(images))]
+        return np.concatenate(parts) if parts else self._no_vectors()
 
     def embed_refs(self, images: Sequence[ImageRef]) -> npt.NDArray[np.float32]:
-        """As `encode_image`, for pictures that are already `ImageRef`s."""
-        task: Retrieval = self.pipeline.task(Retrieval)
-        parts = [
-            task.embed_images(self.pipeline.model, self.pipeline.encode_images(images[start : start + ENCODE_AT_ONCE]))
-            for start in range(0, len(images), ENCODE_AT_ONCE)
-        ]
-        return np.concatenate(parts) if parts else self._no_vectors()
+        """`encode_image`, by the name under which the search of a folder calls it."""
+        return self.encode_image(images)
+
+    def prepare(self, picture: Picture) -> Tensor:
+        """Decode and resize: uint8 [3, h, w] as the image tower takes it, for any method; may run in other threads.
+
+        Raises:
+            ImageError: the picture cannot be used.
+        """
+        return stack_pictures([picture_ref(picture).load()], self.pipeline.config.model.image)[0]
 
     def tower_vectors(self, images: Sequence[ImageRef]) -> npt.NDArray[np.float32]:
         """What the image tower says of pictures before the projection: float32 [n, d], for the feature cache."""
@@ -257,7 +268,11 @@ class Model:
     def _encoded(self, pictures: Sequence[Picture]) -> Iterator[Tokens]:
         """Encode pictures, a part at a time, so that a thousand of them need no more memory than one part."""
         for start in range(0, len(pictures), ENCODE_AT_ONCE):
-            yield self.pipeline.encode_images([picture_ref(one) for one in pictures[start : start + ENCODE_AT_ONCE]])
+            yield self._tokens(pictures[start : start + ENCODE_AT_ONCE])
+
+    def _tokens(self, pictures: Sequence[Picture]) -> Tokens:
+        ready = [one if isinstance(one, Tensor) else self.prepare(one) for one in pictures]
+        return self.pipeline.encode_pixels(torch.stack(ready))
 
     def _in_parts(
         self, pictures: Sequence[Picture], texts: Sequence[str]
@@ -268,8 +283,11 @@ class Model:
             distinct: dict[int, int] = {}
             of = [distinct.setdefault(id(one), len(distinct)) for one in some]
             by_place = {place: one for one, place in zip(some, of, strict=True)}
-            encoded = self.pipeline.encode_images([picture_ref(by_place[place]) for place in range(len(by_place))])
-            yield encoded, list(texts[start : start + ENCODE_AT_ONCE]), of
+            yield (
+                self._tokens([by_place[place] for place in range(len(by_place))]),
+                list(texts[start : start + ENCODE_AT_ONCE]),
+                of,
+            )
 
     def _no_vectors(self) -> npt.NDArray[np.float32]:
         return np.zeros((0, self.pipeline.config.model.embedding_dim), dtype=np.float32)
