@@ -48,9 +48,9 @@ def attend(
 def matrix_attention(
     query: Float[Tensor, "n h q c"],
     key: Float[Tensor, "n h k c"],
-    value: Float[Tensor, "n h k c"],
+    value: Float[Tensor, "n h k v"],
     allowed: Bool[Tensor, "..."] | None,
-) -> Float[Tensor, "n h q c"]:
+) -> Float[Tensor, "n h q v"]:
     """`attend` as two matrix products and a softmax, with the whole score matrix in memory; for a CPU."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if allowed is None:

@@ -147,7 +147,7 @@ def searching(service: Service) -> APIRouter:
             ]
         }
 
-    @router.get("/pictures/{id}", response_class=Response)
+    @router.get("/pictures/{id:path}", response_class=Response)
     async def picture(id: str) -> Response:  # noqa: A002  the word of the address
         """A small JPEG of an indexed picture, decoded and written anew: the file itself is never sent."""
         service.need("search")

@@ -27,6 +27,12 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self.service = service
         self._draining: asyncio.Task[None] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Remember the loop, which a signal handler must reach."""
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain, or end at once."""
@@ -34,8 +40,10 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = self.should_exit = True
             return
         self.service.health.is_draining = True
-        # A signal handler runs between two bytecodes of the loop's own thread.
-        asyncio.get_running_loop().call_soon_threadsafe(self._begin)
+        if self.loop is None:  # nothing was served yet
+            self.should_exit = True
+        else:
+            self.loop.call_soon_threadsafe(self._begin)
 
     def _begin(self) -> None:
         self._draining = asyncio.get_running_loop().create_task(self._drain())
@@ -60,6 +68,20 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=256)
 
 
+def server_config(service: Service) -> uvicorn.Config:
+    """How uvicorn serves us."""
+    return uvicorn.Config(
+        build_app(service),  # type: ignore[arg-type]
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, int(service.settings.drain_s)),
+    )
+
+
 def serve(service: Service, tell: Callable[[str], None]) -> None:
     """Serve until a signal says to stop.
 
@@ -69,19 +91,9 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
     """
     settings = service.settings
     door = listen(settings.host, settings.port)
-    config = uvicorn.Config(
-        build_app(service),  # type: ignore[arg-type]
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ws="none",
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, int(settings.drain_s)),
-    )
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     tell(f"http://{shown}:{door.getsockname()[1]}")
-    server = DrainingServer(config, service)
+    server = DrainingServer(server_config(service), service)
     try:
         server.run(sockets=[door])
     finally:

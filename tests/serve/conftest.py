@@ -1,0 +1,147 @@
+"""A server of the tiny run on a free port, in a thread of this process, and small things to send it."""
+
+import base64
+import io
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import chiasm
+from chiasm.data.dataset import open_dataset
+from chiasm.serve.engine import Model, Picture
+from chiasm.serve.http.server import DrainingServer, listen, server_config
+from chiasm.serve.http.service import Service
+from chiasm.serve.http.settings import ServerSettings
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer over HTTP."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+    @property
+    def code(self) -> str:
+        return str(self.json["error"]["code"])
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a server listens."""
+
+    address: str
+    service: Service
+    server: DrainingServer
+
+    def stop(self, signal: int) -> None:
+        """What a signal does, which only a process's first thread could be sent."""
+        self.server.loop.call_soon_threadsafe(self.server.handle_exit, signal, None)
+
+    def __call__(self, path: str, body: Any = None, method: str = "", headers: Mapping[str, str] | None = None) -> Said:
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        request = urllib.request.Request(self.address + path, content, sent, method=method or None)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+                return Said(answer.status, dict(answer.headers), answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Said(error.code, dict(error.headers), error.read())
+
+
+@dataclass
+class Hit:
+    id: str
+    similarity: float
+    score: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class FakeIndex:
+    """Finds every picture that it was given, by the model's own cosine."""
+
+    def __init__(self, model: Model, files: list[bytes]) -> None:
+        self.model, self.files = model, {f"p {n}/ä": content for n, content in enumerate(files)}
+        self.vectors = model.encode_image(files)
+
+    def search(
+        self, query: Any = None, *, text: str = "", image: Picture | None = None, count: int = 10, **_: Any
+    ) -> list[Hit]:
+        parts = ([self.model.encode_text([text])[0]] if text else []) + (
+            [self.model.encode_image([image])[0]] if image is not None else []
+        )
+        cosines = self.vectors @ np.sum(parts, axis=0)
+        order = np.argsort(-cosines)[:count]
+        ids = list(self.files)
+        return [Hit(ids[n], float(cosines[n]), None, {"row": int(n)}) for n in order]
+
+    def picture(self, id: str) -> bytes:  # noqa: A002
+        return self.files[id]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+@contextmanager
+def running(service: Service) -> Iterator[Door]:
+    """Serve until the block ends."""
+    door = listen("127.0.0.1", 0)
+    server = DrainingServer(server_config(service), service)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield Door(f"http://127.0.0.1:{door.getsockname()[1]}", service, server)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        door.close()
+        assert not thread.is_alive()
+
+
+def data_uri(content: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@pytest.fixture(scope="session")
+def served_model(tiny_run: Path) -> Model:
+    return chiasm.load(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def files(served_model: Model) -> list[bytes]:
+    """PNG files of scenes."""
+    config = served_model.pipeline.config
+    dataset = open_dataset(config.data, "test", config.seed)
+    written = []
+    for number in range(6):
+        buffer = io.BytesIO()
+        Image.fromarray(dataset.example(number).inputs["image"].load()).save(buffer, "PNG")
+        written.append(buffer.getvalue())
+    return written
+
+
+@pytest.fixture(scope="session")
+def door(served_model: Model, files: list[bytes]) -> Iterator[Door]:
+    """A server with an index, for all tests that only ask it."""
+    index = FakeIndex(served_model, files)
+    with running(Service(served_model, "demo", ServerSettings(max_body_bytes=2**20), index)) as open_door:
+        yield open_door
