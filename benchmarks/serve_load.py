@@ -5,7 +5,8 @@
 Prints the engine's own rate and the rate through HTTP at 32 clients, interleaved, and their ratio; the latency of a
 single client and of 32; and a burst of five times the capacity: the share of the capacity that was still answered, the
 99th percentile of what was accepted, how fast the rest was refused, and memory before and after. The clients run on
-the same machine and take their part of it. With --photos the run embeds photos, otherwise it is asked questions.
+the same machine and take their part of it. A run that answers questions is asked, another one embeds; --photos gives it photos
+in the place of its own example.
 """
 
 import argparse
@@ -13,21 +14,13 @@ import asyncio
 import itertools
 import statistics
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-from serving import Answer, Client, Process, data_uri, percentile, pictures_of, request_bytes, served
+from serving import Answer, Client, Process, data_uri, metric, percentile, pictures_of, request_bytes, served
 
 CLIENTS, OVERLOAD, ROWS = 32, 5, 32
 QUESTIONS = ("how many circles are there?", "is there a red circle?", "what color is the circle?", "有几个圆形？")
-
-
-def metric(process: Process, name: str) -> float:
-    """A number of /metrics."""
-    with urllib.request.urlopen(f"{process.address}/metrics", timeout=30) as page:
-        lines = page.read().decode().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith(f"chiasm_{name} ")))
 
 
 async def closed_loop(process: Process, requests: list[bytes], clients: int, seconds: float) -> list[Answer]:
@@ -87,7 +80,8 @@ def measure(run: Path, photos: Path | None, seconds: float, rounds: int, burst_s
     """All of it; see the module."""
     import chiasm
 
-    model, pictures, is_asked = chiasm.load(run), pictures_of(run, photos, 64), photos is None
+    model, pictures = chiasm.load(run), pictures_of(run, photos, 64)
+    is_asked = "vqa" in model.tasks
     with served(run) as process:
         if is_asked:
             pairs = [(one, QUESTIONS[n % len(QUESTIONS)]) for n, one in enumerate(pictures * len(QUESTIONS))]
@@ -109,7 +103,9 @@ def measure(run: Path, photos: Path | None, seconds: float, rounds: int, burst_s
             many += [one.seconds for one in answers]
             single += [one.seconds for one in asyncio.run(closed_loop(process, requests, 1, min(seconds, 2)))]
         capacity, before = statistics.median(online), metric(process, "resident_bytes")
+        begin = time.perf_counter()
         answers = asyncio.run(open_loop(process, requests, OVERLOAD * capacity, burst_s)) if burst_s else []
+        lasted_s = time.perf_counter() - begin
         time.sleep(1)
         after, again = metric(process, "resident_bytes"), asyncio.run(closed_loop(process, requests, 1, 0.5))
     good = [one.seconds for one in answers if one.status == 200]
@@ -121,8 +117,8 @@ def measure(run: Path, photos: Path | None, seconds: float, rounds: int, burst_s
         "single_median_ms": 1e3 * statistics.median(single),
         "clients_32_median_ms": 1e3 * statistics.median(many),
         "clients_32_over_single": statistics.median(many) / statistics.median(single),
-        "burst_offered_per_s": len(answers) / burst_s if burst_s else 0.0,
-        "burst_goodput_over_capacity": len(good) / burst_s / capacity if burst_s else 0.0,
+        "burst_offered_per_s": len(answers) / lasted_s,
+        "burst_goodput_over_capacity": len(good) / lasted_s / capacity,
         "burst_accepted_p99_ms": 1e3 * percentile(good, 0.99),
         "burst_refused_p99_ms": 1e3 * percentile([one.seconds for one in refused], 0.99),
         "burst_refused_with_retry_after": sum(bool(one.retry_after) for one in refused) / max(len(refused), 1),

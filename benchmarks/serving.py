@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Process:
 
     @property
     def address(self) -> str:
+        """Where it listens."""
         return f"http://{self.host}:{self.port}"
 
     def stop(self, sig: int = signal.SIGTERM) -> None:
@@ -110,6 +112,13 @@ class Client:
         self.reader = self.writer = None
 
 
+def metric(process: Process, name: str) -> float:
+    """A number of /metrics."""
+    with urllib.request.urlopen(f"{process.address}/metrics", timeout=30) as page:
+        lines = page.read().decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"chiasm_{name} ")))
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which a share of them lies."""
     ordered = sorted(values)
@@ -117,17 +126,18 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def pictures_of(run: Path, photos: Path | None, count: int) -> list[bytes]:
-    """Picture files: of a folder, or the run's own stored example mirrored and turned."""
+    """Picture files: of a folder, or the run's own stored example mirrored and turned; noise for the starter."""
     import io
 
     from PIL import Image
 
     if photos is not None:
         return [path.read_bytes() for path in sorted(photos.glob("*.jp*g"))[:count]]
-    base = Image.open(run / "example.png").convert("RGB")
+    is_run = (run / "example.png").exists()
+    base = Image.open(run / "example.png") if is_run else Image.effect_noise((480, 360), 60)
     found = []
     for turn in (None, *Image.Transpose):
         buffer = io.BytesIO()
-        (base if turn is None else base.transpose(turn)).save(buffer, "PNG")
+        (base if turn is None else base.transpose(turn)).convert("RGB").save(buffer, "PNG" if is_run else "JPEG")
         found.append(buffer.getvalue())
     return found[:count]

@@ -15,6 +15,9 @@ from typing import Any
 Work = Callable[[list[Any]], Sequence[Any]]
 """Rows of one kind, from one request or from many -> an answer a row, in their order."""
 
+COMPANY_S = 0.004
+"""Longest wait for company; a lone client never waits. Rows of the demo cost 6.6 ms of CPU alone, 0.8 ms in 32."""
+
 
 class QueueFullError(Exception):
     """There is no room now; ask again after `retry_after_s`."""
@@ -75,6 +78,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._loop_task: asyncio.Task[None] | None = None
         self._row_s = 0.01
+        self._last_rows = 0
 
     def start(self) -> None:
         """Begin to compute; call it in the event loop."""
@@ -128,6 +132,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
+            await self._company()
             batch = self._take()
             if not batch:
                 self._wake.clear()
@@ -135,7 +140,7 @@ class Batcher:
             rows = sum(len(job.rows) for job in batch)
             start = time.monotonic()
             outcomes = await loop.run_in_executor(self._thread, _compute, batch)
-            spent = time.monotonic() - start
+            spent, self._last_rows = time.monotonic() - start, rows
             self._row_s = 0.8 * self._row_s + 0.2 * spent / max(rows, 1)
             stats = self.stats
             stats.batches, stats.rows, stats.seconds = stats.batches + 1, stats.rows + rows, stats.seconds + spent
@@ -147,6 +152,12 @@ class Batcher:
                     job.answers.set_exception(error)
                 else:
                     job.answers.set_result(answers)
+
+    async def _company(self) -> None:
+        """After a large batch its clients come back one by one: wait a moment for half of them."""
+        end = time.monotonic() + COMPANY_S
+        while sum(len(job.rows) for job in self._waiting) < self._last_rows // 2 and time.monotonic() < end:
+            await asyncio.sleep(COMPANY_S / 8)
 
     def _take(self) -> list[Job]:
         """The oldest jobs that fit one batch; late and left ones are dropped on the way."""

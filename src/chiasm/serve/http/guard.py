@@ -27,6 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/healthz", "/readyz"})
 """Addresses that need no token: whoever keeps the process alive asks them."""
+MAX_HEADER_BYTES = 32 * 1024
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -91,6 +92,8 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> ServedError | None:
         """Why the request is not even read, by its headers alone."""
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            return ServedError("headers_too_large")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         code = self._wrong_place(headers) or self._wrong_token(scope["path"], headers)
         if code:

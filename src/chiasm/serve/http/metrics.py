@@ -32,7 +32,7 @@ class Metrics:
         self.seconds[route, bisect_left(BUCKETS_S, seconds)] += 1
         self.total_s[route] += seconds  # type: ignore[assignment]  # a Counter of seconds
 
-    def text(self, batcher: Batcher) -> str:
+    def text(self, batcher: Batcher, open_requests: int) -> str:
         """The page."""
         stats = batcher.stats
         counts = [f'{{route="{route}",status="{status}"}} {n}' for (route, status), n in sorted(self.requests.items())]
@@ -47,6 +47,7 @@ class Metrics:
             ("refused_total", "counter", "Requests refused because the queue was full.", stats.refused),
             ("late_total", "counter", "Requests whose deadline passed in the queue.", stats.late),
             ("left_total", "counter", "Requests that nobody waited for any more.", stats.left),
+            ("open_requests", "gauge", "Requests that are not answered yet, this one included.", open_requests),
             ("queue_rows", "gauge", "Rows admitted and not yet answered.", batcher.admitted),
             ("queue_capacity_rows", "gauge", "Rows that may be admitted at once.", batcher.capacity),
             ("resident_bytes", "gauge", "Memory of the process.", resident_bytes()),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from chiasm.core.types import Prediction
 from chiasm.data.sources.records import language_of
@@ -44,7 +44,7 @@ def speaking_openai(service: Service) -> APIRouter:
             for number, (kind, at) in enumerate(order)
         ]
         usage = _usage(service, texts)
-        return {"object": "list", "data": data, "model": service.name, "usage": usage}
+        return JSONResponse({"object": "list", "data": data, "model": service.name, "usage": usage})
 
     @router.post("/chat/completions")
     async def chat(request: Request, body: schemas.ChatRequest) -> Any:
@@ -60,7 +60,8 @@ def speaking_openai(service: Service) -> APIRouter:
         message = {"role": "assistant", "content": said.answer, "refusal": None}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
         evidence = {"confidence": said.confidence, **said.evidence}
-        return {**head, "object": "chat.completion", "choices": [choice], "usage": usage, "chiasm": evidence}
+        whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage, "chiasm": evidence}
+        return JSONResponse(whole)
 
     return router
 

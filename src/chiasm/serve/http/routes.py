@@ -54,12 +54,14 @@ def answering(service: Service) -> APIRouter:
                 rows,
                 lambda some: model.ask([one for one, _ in some], [text for _, text in some], body.heat_map),
             )
-        return {"answers": [{"answer": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
+        return JSONResponse(
+            {"answers": [{"answer": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
+        )
 
     @router.post("/caption", response_model=schemas.CaptionAnswer)
     async def caption(request: Request, body: schemas.CaptionRequest) -> Any:
         """Describe pictures in a sentence each."""
-        return {"captions": [_caption(one) for one in await captions_of(service, request, body)]}
+        return JSONResponse({"captions": [_caption(one) for one in await captions_of(service, request, body)]})
 
     @router.post("/classify", response_model=schemas.ClassifyAnswer)
     async def classify(request: Request, body: schemas.ClassifyRequest) -> Any:
@@ -76,7 +78,9 @@ def answering(service: Service) -> APIRouter:
             found = await service.compute(
                 request, ("classify", labels, prompts), list(rows), lambda some: model.classify(some, labels, prompts)
             )
-        return {"classes": [{"label": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
+        return JSONResponse(
+            {"classes": [{"label": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
+        )
 
     @router.post("/match", response_model=schemas.MatchAnswer)
     async def match(request: Request, body: schemas.MatchRequest) -> Any:
@@ -88,7 +92,9 @@ def answering(service: Service) -> APIRouter:
             found = await service.compute(
                 request, "match", rows, lambda some: model.match([one for one, _ in some], [text for _, text in some])
             )
-        return {"matches": [{"similarity": one.similarity, "probability": one.probability} for one in found]}
+        return JSONResponse(
+            {"matches": [{"similarity": one.similarity, "probability": one.probability} for one in found]}
+        )
 
     return router
 
@@ -200,6 +206,9 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
     @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics_page() -> Response:
         """Counts and times in Prometheus' format."""
-        return Response(metrics.text(service.batcher), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            metrics.text(service.batcher, service.health.open_requests),
+            media_type="text/plain; version=0.0.4; charset=utf-8",
+        )
 
     return router

@@ -13,7 +13,6 @@ from chiasm.serve.http.service import Service
 
 QUIET_S = 0.3
 """How long no request may be open before a stopping server closes its door: what was on its way gets an answer."""
-MAX_HEADER_BYTES = 32 * 1024
 
 
 class DrainingServer(uvicorn.Server):
@@ -65,7 +64,10 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: the address is in use, or not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=256)
+    door = socket.create_server((host, port), family=family, backlog=256)
+    # Inherited by every connection. asyncio does it only for sockets that say they are TCP; without, an answer waits 40 ms.
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return door
 
 
 def server_config(service: Service) -> uvicorn.Config:
@@ -76,7 +78,6 @@ def server_config(service: Service) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         ws="none",
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, int(service.settings.drain_s)),
     )
