@@ -2,8 +2,8 @@
 
     python benchmarks/serve_drain.py RUN [--times 20] [--clients 40]
 
-Each time a server is started, every client sends one request, and when all are accepted the server gets SIGTERM. A request is
-lost when its connection breaks without an answer. The null control is the same application under the default
+Each time a server is started, every client sends one request, and when all are accepted the server gets SIGTERM. A
+request is lost when its connection breaks without an answer. The null control is the same application under the default
 meaning of the signal; it must lose some, or the test shows nothing.
 """
 

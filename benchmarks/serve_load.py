@@ -5,8 +5,8 @@
 Prints the engine's own rate and the rate through HTTP at 32 clients, interleaved, and their ratio; the latency of a
 single client and of 32; and a burst of five times the capacity: the share of the capacity that was still answered, the
 99th percentile of what was accepted, how fast the rest was refused, and memory before and after. The clients run on
-the same machine and take their part of it. A run that answers questions is asked, another one embeds; --photos gives it photos
-in the place of its own example.
+the same machine and take their part of it. A run that answers questions is asked, another one embeds; --photos gives
+it photos in the place of its own example.
 """
 
 import argparse

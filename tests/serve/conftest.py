@@ -9,20 +9,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import chiasm
 from chiasm.data.dataset import open_dataset
-from chiasm.serve.engine import Model, Picture
+from chiasm.serve.engine import Model
 from chiasm.serve.http.server import DrainingServer, listen, server_config
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
+from chiasm.serve.index import Index, make_index
 
 
 @dataclass(frozen=True)
@@ -66,39 +66,6 @@ class Door:
                 return Said(error.code, dict(error.headers), error.read())
 
 
-@dataclass
-class Hit:
-    id: str
-    similarity: float
-    score: float | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-class FakeIndex:
-    """Finds every picture that it was given, by the model's own cosine."""
-
-    def __init__(self, model: Model, files: list[bytes]) -> None:
-        self.model, self.files = model, {f"p {n}/ä": content for n, content in enumerate(files)}
-        self.vectors = model.encode_image(files)
-
-    def search(
-        self, query: Any = None, *, text: str = "", image: Picture | None = None, count: int = 10, **_: Any
-    ) -> list[Hit]:
-        parts = ([self.model.encode_text([text])[0]] if text else []) + (
-            [self.model.encode_image([image])[0]] if image is not None else []
-        )
-        cosines = self.vectors @ np.sum(parts, axis=0)
-        order = np.argsort(-cosines)[:count]
-        ids = list(self.files)
-        return [Hit(ids[n], float(cosines[n]), None, {"row": int(n)}) for n in order]
-
-    def picture(self, id: str) -> bytes:  # noqa: A002
-        return self.files[id]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-
 @contextmanager
 def running(service: Service) -> Iterator[Door]:
     """Serve until the block ends."""
@@ -140,8 +107,18 @@ def files(served_model: Model) -> list[bytes]:
 
 
 @pytest.fixture(scope="session")
-def door(served_model: Model, files: list[bytes]) -> Iterator[Door]:
+def index(served_model: Model, files: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    """An index of these files, in their order."""
+    folder = tmp_path_factory.mktemp("indexed")
+    for number, content in enumerate(files):
+        (folder / f"{number}.png").write_bytes(content)
+    made, _ = make_index(folder / "index", [folder], served_model)
+    with made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def door(served_model: Model, index: Index) -> Iterator[Door]:
     """A server with an index, for all tests that only ask it."""
-    index = FakeIndex(served_model, files)
     with running(Service(served_model, "demo", ServerSettings(max_body_bytes=2**20), index)) as open_door:
         yield open_door

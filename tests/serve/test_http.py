@@ -15,6 +15,7 @@ from chiasm.serve.engine import Model
 from chiasm.serve.http.errors import CODES
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
+from chiasm.serve.index import Index
 from conftest import Door, data_uri, running
 
 QUESTION = "how many circles are there?"
@@ -58,14 +59,18 @@ def test_vectors_are_the_engines(door: Door, served_model: Model, files: list[by
     assert [one["index"] for one in said["data"]] == [0, 1, 2, 3] and said["usage"]["prompt_tokens"] > 0
 
 
-def test_search_and_its_pictures(door: Door, files: list[bytes]) -> None:
+def test_search_and_its_pictures(door: Door, index: Index, files: list[bytes]) -> None:
     """Guards against hits of another picture, and against sending an indexed file as it is."""
     hits = door("/v1/search", {"image": data_uri(files[2]), "count": 3}).json["hits"]
-    assert len(hits) == 3 and hits[0]["metadata"] == {"row": 2} and hits[0]["similarity"] == pytest.approx(1, abs=1e-5)
+    expected = index.search(image=files[2], count=3)
+    assert [(one["id"], one["similarity"]) for one in hits] == [(one.id, one.similarity) for one in expected]
+    assert hits[0]["similarity"] == pytest.approx(1, abs=1e-5) and "path" not in hits[0]
     thumbnail = door(hits[0]["picture"])
     assert thumbnail.status == 200 and thumbnail.content[:2] == b"\xff\xd8"
     assert thumbnail.headers["x-content-type-options"] == "nosniff"
-    assert door("/v1/search", {"text": "a red circle"}).json["hits"]
+    both = door("/v1/search", {"text": "a red circle", "image": data_uri(files[2])}).json["hits"]
+    assert [one["id"] for one in both] == [one.id for one in index.search(text="a red circle", image=files[2])]
+    assert door("/v1/search", {"text": "a", "where": {"no such": 1}}).status in (200, 422)
     assert door("/v1/search", {"text": " "}).code == "no_query"
     for name in ("none", "..%2f..%2fetc%2fpasswd", "%00"):
         assert door(f"/v1/pictures/{name}").status == 404

@@ -121,12 +121,8 @@ class Model:
         """
         return stack_pictures([picture_ref(picture).load()], self.pipeline.config.model.image)[0]
 
-    def tower_vectors(self, images: Sequence[ImageRef]) -> npt.NDArray[np.float32]:
-        """What the image tower says of pictures before the projection: float32 [n, d], for the feature cache."""
-        return self.pipeline.encode_images(images).pooled.float().cpu().numpy()
-
     def project(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Vectors of `tower_vectors` [n, d] -> unit vectors [n, e], equal to `encode_image` of their pictures."""
+        """What a frozen tower said of pictures, [n, d] -> unit vectors [n, e], equal to their `encode_image`."""
         task: Retrieval = self.pipeline.task(Retrieval)
         tokens = self.pipeline.encode_pixels(stack_features([Features(vector) for vector in vectors]))
         return task.embed_images(self.pipeline.model, tokens)

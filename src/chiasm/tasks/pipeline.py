@@ -133,6 +133,14 @@ class Pipeline:
         hashes = [_weights_hash(module) for module in deciding if module is not None]
         return "-".join([self.image_fingerprint(), str(self.config.model.embedding_dim), *hashes])
 
+    def query_fingerprint(self) -> str:
+        """Name of everything that decides a sentence's vector in the shared space."""
+        model = self.model
+        deciding = (model.text_adapter, model.fusion, model.text_projection)
+        hashes = [_weights_hash(module) for module in deciding if module is not None]
+        words = hashlib.sha256(self.codec.tokenizer.to_json().encode()).hexdigest()[:16]
+        return "-".join([self.text_fingerprint(), words, *hashes])
+
     # --- tasks ----------------------------------------------------------------------------------------------
 
     def task(self, kind: type[Task]) -> Any:

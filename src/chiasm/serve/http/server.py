@@ -65,7 +65,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     door = socket.create_server((host, port), family=family, backlog=256)
-    # Inherited by every connection. asyncio does it only for sockets that say they are TCP; without, an answer waits 40 ms.
+    # Inherited by every connection. asyncio asks it only of sockets that say they are TCP, and answers wait 40 ms.
     door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return door
 

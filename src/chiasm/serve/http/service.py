@@ -2,20 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from fastapi import Request
 
 from chiasm.core.errors import InputError
 from chiasm.data.image import ImageError
 from chiasm.serve.batcher import Batcher, DeadlinePassedError, QueueFullError, Work
-from chiasm.serve.engine import Model, Picture
+from chiasm.serve.engine import Model
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.guard import Health
 from chiasm.serve.http.pictures import Pictures
 from chiasm.serve.http.settings import ServerSettings
+from chiasm.serve.index import Index
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import Retrieval
@@ -30,38 +31,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """What a client can do -> tasks of which the model must have one."""
 
-T = TypeVar("T")
-
-
-class Found(Protocol):
-    """A picture of an index, as `serve.index` finds it."""
-
-    id: str
-    similarity: float
-    score: float | None
-    metadata: dict[str, Any]
-
-
-class SearchIndex(Protocol):
-    """What the server asks of an index (`serve.index`)."""
-
-    def search(
-        self,
-        query: str | Picture | None = None,
-        *,
-        text: str = "",
-        image: Picture | None = None,
-        count: int = 10,
-        where: Mapping[str, str | int | float | bool] | None = None,
-        rerank: bool = False,
-    ) -> Sequence[Found]:
-        """The best pictures for a query."""
-
-    def picture(self, id: str) -> bytes:  # noqa: A002  the contract's own word
-        """The bytes of an indexed picture's file."""
-
-    def __len__(self) -> int: ...
-
 
 class Service:
     """One model, perhaps one index, one queue.
@@ -73,7 +42,7 @@ class Service:
         index: what /v1/search looks through.
     """
 
-    def __init__(self, model: Model, name: str, settings: ServerSettings, index: SearchIndex | None = None) -> None:
+    def __init__(self, model: Model, name: str, settings: ServerSettings, index: Index | None = None) -> None:
         self.model, self.name, self.settings, self.index = model, name, settings, index
         self.batcher = Batcher(settings.max_rows, settings.queue_rows)
         self.pictures = Pictures(model, settings)
