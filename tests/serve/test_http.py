@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from doors import Door, data_uri, running
 
 from chiasm.serve.engine import Model
 from chiasm.serve.http.errors import CODES
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
 from chiasm.serve.index import Index
-from conftest import Door, data_uri, running
 
 QUESTION = "how many circles are there?"
 LEAK = re.compile(rb"0x[0-9a-f]{6,}|Traceback|/work/|/tmp/|/usr/|\.py\b")

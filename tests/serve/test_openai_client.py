@@ -3,9 +3,9 @@
 import numpy as np
 import openai
 import pytest
+from doors import Door, data_uri
 
 from chiasm.serve.engine import Model
-from conftest import Door, data_uri
 
 QUESTION = "what color is the circle?"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doors import Door, running
 
 from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
 from chiasm.serve.index import Index
-from conftest import Door, running
 
 CHROMIUM = os.environ.get("CHIASM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")

@@ -10,12 +10,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from doors import Said, data_uri, running
 
 from chiasm.core.errors import InputError
 from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings, read_token
-from conftest import Said, data_uri, running
 
 LABELS = ["a", "b"]
 

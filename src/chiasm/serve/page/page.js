@@ -54,7 +54,7 @@ async function call(path, body) {
 function abilities() {
   const chosen = document.querySelector('[role="tab"][aria-selected="true"]')?.dataset.tab;
   const possible = TABS.filter(tab => model.can[tab]);
-  at("model").textContent = `${model.id} · ${model.tasks.join(", ")}`;
+  at("model").replaceChildren(model.id, make("span", ` · ${model.tasks.join(", ")}`));
   at("tabs").replaceChildren(...possible.map(tab => {
     const button = make("button", word("tab" + capital(tab)));
     Object.assign(button, {type: "button", id: `tab-${tab}`});
