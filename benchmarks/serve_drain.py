@@ -27,7 +27,11 @@ async def _stop_in_flight(process: Process, requests: list[bytes]) -> list[Answe
             int(await asyncio.to_thread(metric, process, "open_requests")) - 1 + sum(one.done() for one in waiting)
         )
     process.stop()
-    return list(await asyncio.gather(*waiting))
+    answers = list(await asyncio.gather(*waiting))
+    for client in clients:
+        client.close()
+    await asyncio.sleep(0.05)  # until the connections are closed on this side too
+    return answers
 
 
 def drain_once(run: Path, clients: int, is_naive: bool) -> tuple[int, int, int]:
