@@ -19,7 +19,7 @@ def _words(parameter: Any, hints: dict[str, Any]) -> str:
     plain = [part for part in (hint, *get_args(hint)) if part in _KINDS]
     kind = parameter.metavar or (_KINDS[plain[0]] if plain else "TEXT")
     if parameter.param_type_name == "argument":
-        name = parameter.name.upper()
+        name = parameter.metavar or parameter.name.upper()
         return name if parameter.nargs == 1 else f"{name}..."
     options = ", ".join([*parameter.opts, *parameter.secondary_opts])
     return options if parameter.is_flag else f"{options} {kind}"
@@ -46,13 +46,22 @@ def _verb(name: str, command: Any) -> list[str]:
     return lines
 
 
+def verbs(group: Any, before: str = "") -> dict[str, Any]:
+    """Every verb by the words that are typed for it; `index` has verbs of its own."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        words = f"{before}{name}"
+        found |= verbs(command, f"{words} ") if hasattr(command, "commands") else {words: command}
+    return found
+
+
 def text() -> str:
     """The page: every verb with its example, arguments and options."""
     group: Any = typer.main.get_command(app)
     lines = ["# chiasm: every verb", "", "Made by `make docs` from the command line itself; do not edit.", ""]
     lines += ["`chiasm --debug VERB ...` shows a traceback when something fails.", ""]
     lines += ["Exit status: 0 done, 1 the job failed, 2 wrong input, 130 stopped by Ctrl-C.", ""]
-    for name, command in group.commands.items():
+    for name, command in verbs(group).items():
         lines += _verb(name, command)
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """chiasm: models that fuse vision with language, from files to a trained, measured, askable model.
 
-`chiasm.load(RUN)` opens a run folder. Heavy libraries are imported when something needs them, not here.
+`chiasm.load(RUN)` opens a run folder, `chiasm.Index` searches photos. Heavy libraries are imported when something
+needs them, not here.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chiasm.core.errors import ChiasmError, InputError
     from chiasm.serve.engine import Model, load
+    from chiasm.serve.index import Index
 
-__all__ = ["ChiasmError", "InputError", "Model", "load"]
+__all__ = ["ChiasmError", "Index", "InputError", "Model", "load"]
 
 _HOMES = {
     "ChiasmError": "chiasm.core.errors",
+    "Index": "chiasm.serve.index",
     "InputError": "chiasm.core.errors",
     "Model": "chiasm.serve.engine",
     "load": "chiasm.serve.engine",

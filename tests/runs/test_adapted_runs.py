@@ -50,7 +50,8 @@ def test_a_stopped_lora_run_goes_on_to_the_same_bits(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against low-rank parameters that a checkpoint forgets, and against a merge before the end."""
-    from chiasm.train.trainer import Interrupted, Trainer
+    from chiasm.core.errors import Interrupted
+    from chiasm.train.trainer import Trainer
 
     config = adapting(base, adapt="lora", lora_rank=2)
     start(config, tmp_path / "whole")

@@ -1,8 +1,6 @@
 """What is served is what was evaluated, whichever way a picture comes in and whoever stands beside it in a batch."""
 
 import io
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,15 +15,9 @@ from chiasm.data.dataset import open_dataset
 from chiasm.data.image import ImageError
 from chiasm.evaluate.evaluator import Outcome, evaluate
 from chiasm.serve.engine import Model, Picture, picture_ref
-from chiasm.serve.search import encode_pictures, photo_paths, query_vector
-from chiasm.tasks.pipeline import Pipeline
 
 CLOSE = 1e-5
 """Sums over a batch of another size are rounded otherwise."""
-
-
-def quiet(done: int, total: int) -> None:
-    """Nobody looks."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +84,7 @@ def test_served_vectors_are_the_evaluated_ones(model: Model, examples: list[Exam
     texts = model.encode_text([text for _, text in outcome.texts])
     np.testing.assert_allclose(texts, outcome.text_embeddings, atol=CLOSE)
     assert together.dtype == texts.dtype == np.float32
-    similarity = model.match(pixels(examples[0]), [text for _, text in outcome.texts])
+    similarity = [one.similarity for one in model.match(pixels(examples[0]), [text for _, text in outcome.texts])]
     np.testing.assert_allclose(similarity, outcome.text_embeddings @ outcome.image_embeddings[0], atol=CLOSE)
 
 
@@ -147,75 +139,6 @@ def test_untrained_task_is_named(model: Model, monkeypatch: pytest.MonkeyPatch, 
     assert "retrieval, captioning" in caught.value.allowed
 
 
-def test_search_finds_the_same_picture_first(model: Model, photos: Path, tmp_path: Path) -> None:
-    """Guards against vectors that are filed under the wrong picture."""
-    folder = encode_pictures(model, photos, quiet)
-    assert folder.paths == [str(path) for path in photo_paths(photos)] and len(folder.paths) == 12
-    for number in (0, 5, 11):
-        shutil.copy(photos / f"{number:02}.png", tmp_path / "query.png")
-        found = folder.search(query_vector(model, str(tmp_path / "query.png")), 3)
-        assert len(found) == 3 and found[0].path == str(photos / f"{number:02}.png")
-        assert found[0].similarity == pytest.approx(1, abs=1e-5)
-        assert found[0].similarity >= found[1].similarity >= found[2].similarity
-
-
-def test_search_goes_on_past_a_broken_picture(model: Model, photos: Path, tmp_path: Path) -> None:
-    """Guards against a folder of ten thousand photos that cannot be searched because of one."""
-    folder = tmp_path / "photos"
-    shutil.copytree(photos, folder)
-    whole = (folder / "03.png").read_bytes()
-    (folder / "03.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "04.jpg").write_bytes(b"")
-    (folder / "05.webp").mkdir()
-    os.mkfifo(folder / "06.gif")
-    (folder / "notes.txt").write_text("no picture")
-    encoded = encode_pictures(model, folder, quiet)
-    assert len(encoded.paths) == len(encoded.vectors) == 11
-    rejected = {Path(entry.file).name: entry for entry in encoded.ledger.entries}
-    assert set(rejected) == {"03.png", "04.jpg", "06.gif"}
-    assert rejected["04.jpg"].code == "empty_file" and rejected["06.gif"].code == "not_regular"
-    assert encoded.ledger.offered == 14 and encoded.ledger.used == 11
-    assert all("/" in entry.file and entry.text for entry in rejected.values())
-
-
-def test_folder_without_pictures_is_refused(model: Model, tmp_path: Path) -> None:
-    """Guards against an empty answer that looks like a result."""
-    (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(InputError, match="holds no picture"):
-        encode_pictures(model, tmp_path, quiet)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"no picture in .* can be read"):
-        encode_pictures(model, tmp_path, quiet)
-    with pytest.raises(InputError, match="does not exist"):
-        encode_pictures(model, tmp_path / "nowhere", quiet)
-
-
-def test_second_search_encodes_nothing(model: Model, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a cache that is written and never read, and one that is read for another model."""
-    first = encode_pictures(model, photos, quiet)
-    with monkeypatch.context() as patch:
-        patch.setattr(Model, "embed_refs", lambda *_: pytest.fail("a picture was encoded again"))
-        second = encode_pictures(model, photos, quiet)
-    assert second.paths == first.paths and np.array_equal(second.vectors, first.vectors)
-    monkeypatch.setattr(Pipeline, "embedding_fingerprint", lambda _: "of another model")
-    encoded = []
-    inner = Model.embed_refs
-    monkeypatch.setattr(Model, "embed_refs", lambda self, some: encoded.extend(some) or inner(self, some))
-    encode_pictures(model, photos, quiet)
-    assert len(encoded) == 12
-
-
-def test_changed_picture_is_encoded_again(model: Model, photos: Path, tmp_path: Path) -> None:
-    """Guards against a cache by name, which serves the vector of the picture that was there before."""
-    folder = tmp_path / "photos"
-    shutil.copytree(photos, folder)
-    before = encode_pictures(model, folder, quiet)
-    shutil.copy(folder / "01.png", folder / "00.png")
-    after = encode_pictures(model, folder, quiet)
-    assert np.array_equal(after.vectors[0], before.vectors[1])
-    assert not np.array_equal(after.vectors[0], before.vectors[0])
-
-
 def test_error_of_a_picture_is_wrong_input() -> None:
     """Guards against a broken picture that ends as a failed job (exit status 1) instead of wrong input (2)."""
     assert issubclass(ImageError, InputError)
@@ -224,4 +147,5 @@ def test_error_of_a_picture_is_wrong_input() -> None:
 def test_projected_tower_vectors_are_the_embeddings(model: Model, photos: Path) -> None:
     """Guards against a search over a frozen tower's cache that ranks by other vectors than evaluation does."""
     refs = [picture_ref(path) for path in sorted(photos.glob("*.png"))[:3]]
-    np.testing.assert_allclose(model.project(model.tower_vectors(refs)), model.embed_refs(refs), atol=1e-6)
+    said = model.pipeline.encode_images(refs).pooled.numpy()
+    np.testing.assert_allclose(model.project(said), model.embed_refs(refs), atol=1e-6)

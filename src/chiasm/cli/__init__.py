@@ -12,8 +12,10 @@ from typing import Annotated
 
 import typer
 
-from chiasm.cli.asking import ask, caption, embed, match, search
+from chiasm.cli.asking import ask, caption, classify, embed, match
 from chiasm.cli.measuring import evaluate
+from chiasm.cli.searching import index, search
+from chiasm.cli.serving import serve
 from chiasm.cli.training import demo, recipes, show, train
 from chiasm.core.errors import ChiasmError, InputError, from_system
 
@@ -36,8 +38,9 @@ def options(
         os.environ["CHIASM_DEBUG"] = "1"
 
 
-for _verb in (demo, recipes, show, train, evaluate, ask, caption, match, embed, search):
+for _verb in (demo, recipes, show, train, evaluate, ask, caption, match, classify, embed, search, serve):
     app.command()(_verb)
+app.add_typer(index, name="index")
 
 
 @contextmanager

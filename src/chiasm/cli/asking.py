@@ -1,17 +1,11 @@
-"""Verbs that use a run on pictures: ask, caption, match, embed, search."""
+"""Verbs that use a run on pictures: ask, caption, match, classify, embed."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from chiasm.cli.shared import Json, Run, SetDecoding, load, notes, say, writable, write_result
-
-if TYPE_CHECKING:
-    from chiasm.data.ledger import Ledger
-
-T = TypeVar("T")
+from chiasm.cli.shared import Json, Run, SetDecoding, load, print_rejected, say, with_bar, writable, write_result
 
 
 def ask(
@@ -60,14 +54,43 @@ def match(
     texts: Annotated[list[str], typer.Argument(help="Sentences to compare with it.")],
     json_file: Json = None,
 ) -> None:
-    """Say how well sentences fit a picture: cosine similarity, best first.
+    """Say how well sentences fit a picture, best first: cosine, and probability where the run was trained to match.
 
     Example: chiasm match runs/photos dog.jpg 'a dog in the snow' 'a red car'
     """
-    found = sorted(zip(texts, load(run).match(image, texts), strict=True), key=lambda pair: -pair[1])
-    for text, similarity in found:
-        say(f"{similarity:+.3f}  {text}")
-    write_result(json_file, [{"text": text, "similarity": similarity} for text, similarity in found])
+    pairs = list(zip(texts, load(run).match(image, texts), strict=True))
+    pairs.sort(key=lambda pair: pair[1].probability or pair[1].similarity or 0.0, reverse=True)
+    for text, one in pairs:
+        cosine = "" if one.similarity is None else f"{one.similarity:+.3f}  "
+        say(("" if one.probability is None else f"{one.probability:6.1%}  ") + cosine + text)
+    rows = [{"text": text, "similarity": one.similarity, "probability": one.probability} for text, one in pairs]
+    write_result(json_file, rows)
+
+
+def classify(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    labels: Annotated[str, typer.Option(help="Names to choose from, separated by commas.")],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="Sentence with {label} where a name belongs; may be repeated. The run's own if not given."),
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Say which of your labels fits each picture best; nobody needs to have trained on them.
+
+    Example: chiasm classify runs/photos dog.jpg cat.jpg --labels 'dog,cat,red car'
+    """
+    names = [name.strip() for name in labels.replace("，", ",").split(",") if name.strip()]
+    found = load(run).classify(list(images), names, prompt or ())
+    for path, one in zip(images, found, strict=True):
+        for label in one.evidence["labels"] if len(images) == 1 else one.evidence["labels"][:1]:
+            say(f"{label['probability']:6.1%}  {label['label']}" + (f"  ({path})" if len(images) > 1 else ""))
+    rows = [
+        {"image": str(path), "label": one.answer, "confidence": one.confidence, "labels": one.evidence["labels"]}
+        for path, one in zip(images, found, strict=True)
+    ]
+    write_result(json_file, rows)
 
 
 def embed(
@@ -82,53 +105,10 @@ def embed(
 
     Example: chiasm embed runs/photos PHOTOS --out photos.safetensors
     """
-    from chiasm.serve.search import encode_pictures, write_vectors
+    from chiasm.serve.index import folder_index, write_vectors
 
-    photos = _with_bar(lambda report: encode_pictures(load(run), path, report))
-    write_vectors(out, photos)
-    _print_rejected(photos.ledger)
-    say(f"{len(photos.paths)} vectors of {photos.vectors.shape[1]} numbers in {out}")
-    write_result(json_file, {"count": len(photos.paths), "dim": photos.vectors.shape[1], "file": str(out)})
-
-
-def search(
-    run: Run,
-    photos: Annotated[Path, typer.Argument(help="A folder of pictures.")],
-    query: Annotated[str, typer.Argument(help="A sentence, or the path of a picture.")],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many to show.")] = 10,
-    json_file: Json = None,
-) -> None:
-    """Find the photos of a folder that fit a sentence or look like a picture.
-
-    Example: chiasm search runs/photos PHOTOS 'a dog in the snow'
-    """
-    from chiasm.serve.search import encode_pictures, query_vector
-
-    model = load(run)
-    vector = query_vector(model, query)
-    folder = _with_bar(lambda report: encode_pictures(model, photos, report))
-    found = folder.search(vector, count)
-    _print_rejected(folder.ledger)
-    for one in found:
-        say(f"{one.similarity:+.3f}  {one.path}")
-    results = [{"path": one.path, "similarity": one.similarity} for one in found]
-    write_result(json_file, {"query": query, "searched": len(folder.paths), "results": results})
-
-
-def _print_rejected(ledger: "Ledger") -> None:
-    if ledger.rejected:
-        shown = notes()
-        shown.print(f"[yellow]{ledger.summary()}[/yellow]", highlight=False)
-        for entry in ledger.entries[:10]:
-            shown.print(f"  {entry.file}: {entry.text}", highlight=False, soft_wrap=True)
-
-
-def _with_bar(work: Callable[[Callable[[int, int], None]], T]) -> T:
-    """Run `work(report)` with a progress bar that appears when there is something to count."""
-    from chiasm.evaluate.measure import Stages
-
-    stages = Stages(notes())
-    try:
-        return work(lambda done, total: stages(done, total, "encoding pictures"))
-    finally:
-        stages.close()
+    index, report = with_bar(lambda progress: folder_index(load(run), path, progress))
+    count, dim = write_vectors(out, index)
+    print_rejected(report.ledger)
+    say(f"{count} vectors of {dim} numbers in {out}")
+    write_result(json_file, {"count": count, "dim": dim, "file": str(out)})

@@ -1,9 +1,9 @@
 """What the verbs share: options, opening a run, and where results are printed and written."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from chiasm.core.run_config import DataConfig
+    from chiasm.data.ledger import Ledger
     from chiasm.evaluate.measure import Measured
     from chiasm.serve.engine import Model
     from chiasm.tasks.pipeline import Pipeline
+
+T = TypeVar("T")
 
 
 def writable(path: Path | None) -> Path | None:
@@ -110,6 +113,34 @@ def print_measured(measured: "Measured") -> None:
         shown.print("\n" + geometry_line(measured.outcome.geometry), highlight=False)
     if measured.ledger.rejected:
         say(measured.ledger.summary())
+
+
+def print_rejected(ledger: "Ledger") -> None:
+    """Say which files were left out, the first ten with the reason."""
+    if ledger.rejected:
+        shown = notes()
+        shown.print(f"[yellow]{ledger.summary()}[/yellow]", highlight=False)
+        for entry in [one for one in ledger.entries if one.kind == "rejected"][:10]:
+            shown.print(f"  {entry.file}: {entry.text}", highlight=False, soft_wrap=True)
+
+
+def with_bar(work: Callable[[Callable[[int, int], None]], T]) -> T:
+    """Run `work(progress)` with a bar of pictures that appears when there is something to encode."""
+    from chiasm.core.log import Bar
+
+    open_bars: list[Bar] = []
+
+    def progress(done: int, total: int) -> None:
+        if not open_bars and total:
+            open_bars.append(Bar(notes(), "encoding pictures", "pictures", total))
+        for one in open_bars:
+            one.update(done)
+
+    try:
+        return work(progress)
+    finally:
+        for one in open_bars:
+            one.close()
 
 
 def write_result(path: Path | None, value: Any) -> None:

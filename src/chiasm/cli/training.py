@@ -102,9 +102,9 @@ def _train(
     recipe: str, out: Path, resume: bool, assignments: list[str] | None, tiny: bool, json_file: Path | None
 ) -> None:
     from chiasm.core.device import environment
+    from chiasm.core.errors import Interrupted
     from chiasm.evaluate.evaluator import scores_as_json
     from chiasm.train.stages import run_stages
-    from chiasm.train.trainer import Interrupted
 
     config = _config(recipe, assignments, tiny)
     try:

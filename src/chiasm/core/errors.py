@@ -4,6 +4,7 @@ ChiasmError          anything chiasm reports on purpose
 ├── InputError       the caller gave something wrong: fix the input (exit code 2)
 │   └── MissingExtraError   an optional package is not installed
 └── JobError         the input was fine but the job failed or stopped (exit code 1)
+    └── Interrupted         stopped from outside, what was done is kept (exit code 130)
 
 An InputError always carries three sentences: what was given, what is allowed, what to do.
 """
@@ -48,6 +49,12 @@ class MissingExtraError(InputError):
 
 class JobError(ChiasmError):
     """The job could not be finished although its input was acceptable."""
+
+
+class Interrupted(JobError):
+    """Stopped from outside (Ctrl-C, SIGTERM); what was done until then is kept."""
+
+    exit_code = 130
 
 
 def from_system(error: OSError | MemoryError) -> ChiasmError:

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: the one atomic write, content hashes, JSON, the run folder's lock."""
+"""Files that are either whole or absent: the one atomic write, content hashes, JSON, a folder's lock."""
 
 import fcntl
 import hashlib
@@ -90,7 +90,7 @@ def sweep_partial(folder: Path) -> None:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the run folder for this process; a second run into the same folder is refused, not interleaved."""
+    """Hold a folder for this process; a second writer to the same folder is refused, not interleaved."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     with open(path, "a+") as file:
@@ -100,8 +100,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
             file.seek(0)
             raise InputError(
                 f"{folder} is in use by process {file.read().strip() or 'unknown'}",
-                "one run a folder at a time",
-                "wait for it, or give another --out",
+                "one writer a folder at a time",
+                "wait for it, or give another folder",
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -135,6 +135,31 @@ def load_image(content: bytes, source: str, max_side_px: int | None = None, max_
         raise ImageError(_code_of(error, content), source) from error
 
 
+def read_picture(path: str) -> bytes:
+    """Read the bytes of a picture file, at most `MAX_BYTES`, without decoding them.
+
+    Raises:
+        ImageError: missing, no regular file (a pipe is not waited for), unreadable, or too large.
+    """
+    try:
+        # O_NONBLOCK keeps the opening of a pipe from waiting for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError("missing", path) from None
+    except (OSError, ValueError):
+        raise ImageError("unreadable", path) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not_regular", path)
+        if status.st_size > MAX_BYTES:
+            raise ImageError("too_many_bytes", path)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
+
+
 def image_ref(path: Path | str, max_side_px: int | None = None) -> ImageRef:
     """Refer to a picture file; it is opened only by `load()` or `content_key()`, which raise `ImageError`.
 
@@ -221,32 +246,12 @@ def _checked_pixels(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _read_file(path: str) -> bytes:
-    """Read a regular file. O_NONBLOCK keeps the opening of a pipe from waiting for a writer."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ImageError("missing", path) from None
-    except (OSError, ValueError):
-        raise ImageError("unreadable", path) from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not_regular", path)
-        if status.st_size > MAX_BYTES:
-            raise ImageError("too_many_bytes", path)
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_BYTES + 1)
-    finally:
-        os.close(descriptor)
-
-
 def _load_file(path: str, max_side_px: int | None) -> np.ndarray:
-    return load_image(_read_file(path), str(path), max_side_px)
+    return load_image(read_picture(path), str(path), max_side_px)
 
 
 def _file_key(path: str) -> str:
-    return sha256_bytes(_read_file(path))
+    return sha256_bytes(read_picture(path))
 
 
 def _array_key(image: np.ndarray) -> str:

@@ -36,7 +36,7 @@ from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.pipeline import Pipeline
-from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.retrieval import Retrieval, class_similarity
 from chiasm.tasks.vqa import AGREEING, VisualQuestionAnswering
 
 RECALLS = (1, 5, 10)
@@ -248,9 +248,10 @@ def _retrieve(state: _Pass) -> None:
     names = sorted({str(state.examples[row].label) for row in labelled})
     prompts = pipeline.config.data.label_prompts
     if len(names) > 1 and prompts:
-        texts = [state.text(prompt.format(label=name.replace("_", " "))) for name in names for prompt in prompts]
-        classes = _embed(state, texts).reshape(len(names), len(prompts), -1).mean(1)
-        similarity = images[labelled] @ classes.T
+        task: Retrieval = pipeline.task(Retrieval)
+        said = [state.text(prompt) for prompt in prompts]
+        classes = task.embed_classes(pipeline.model, pipeline.codec, names, said)
+        similarity = class_similarity(images[labelled], classes)
         true = np.array([names.index(str(state.examples[row].label)) for row in labelled])
         seed = pipeline.config.seed
         outcome.scores["acc1"] = top_k_accuracy(similarity, true, 1, seed=seed)

@@ -5,6 +5,9 @@ Pre-norm after Xiong et al. 2020 ("On Layer Normalization in the Transformer Arc
 Vaswani et al. 2017, equation 1.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +22,10 @@ SHORT_TOKENS = 128
 of 3,072 rows of 9 tokens in bf16 are 3.5 (4 heads) to 12 times (2 heads) as fast as in the fused kernel. In fp32 the
 fused kernel is 1.4 times as fast (`benchmarks/attention.py`, one thread)."""
 
+STEADY_QUERIES = 4
+"""On a CPU, when answering, fewer queries than this (words that are written one by one) run as matrix products too: the
+fused kernel on two threads rounds them otherwise from call to call (see `models.steady`)."""
+
 
 def attend(
     query: Float[Tensor, "n h q c"],
@@ -32,7 +39,8 @@ def attend(
     format and length: torch's fused one or `matrix_attention`.
     """
     is_short = query.dtype.itemsize < 4 and key.shape[2] <= SHORT_TOKENS
-    if query.device.type == "cpu" and is_short:
+    is_steady = query.shape[2] < STEADY_QUERIES and not torch.is_grad_enabled()
+    if query.device.type == "cpu" and (is_short or is_steady):
         return matrix_attention(query, key, value, allowed)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
 
@@ -40,9 +48,9 @@ def attend(
 def matrix_attention(
     query: Float[Tensor, "n h q c"],
     key: Float[Tensor, "n h k c"],
-    value: Float[Tensor, "n h k c"],
+    value: Float[Tensor, "n h k v"],
     allowed: Bool[Tensor, "..."] | None,
-) -> Float[Tensor, "n h q c"]:
+) -> Float[Tensor, "n h q v"]:
     """`attend` as two matrix products and a softmax, with the whole score matrix in memory; for a CPU."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if allowed is None:
@@ -52,6 +60,31 @@ def matrix_attention(
     is_blind = ~allowed.any(dim=-1, keepdim=True)
     # Asking first costs nothing on a CPU, and filling would cost a tenth of the whole.
     return mixed.masked_fill(is_blind, 0) if bool(is_blind.any()) else mixed
+
+
+def attention_weights(
+    query: Float[Tensor, "n h q c"], key: Float[Tensor, "n h k c"], allowed: Bool[Tensor, "..."] | None
+) -> Float[Tensor, "n h q k"]:
+    """The weights with which `attend` mixes values: each row sums to 1, or is zero where nothing may be looked at."""
+    values = torch.eye(key.shape[2], dtype=key.dtype, device=key.device).expand(*key.shape[:2], -1, -1)
+    return matrix_attention(query, key, values, allowed)
+
+
+_watched: ContextVar[dict[nn.Module, Tensor | None] | None] = ContextVar("watched", default=None)
+
+
+@contextmanager
+def watching(attentions: Iterable["Attention"]) -> Iterator[dict[nn.Module, Tensor | None]]:
+    """Within the block, note what each of these attentions looked at last: its weights [n, h, q, k].
+
+    Without it nothing is computed that an answer does not need.
+    """
+    notes: dict[nn.Module, Tensor | None] = dict.fromkeys(attentions)
+    token = _watched.set(notes)
+    try:
+        yield notes
+    finally:
+        _watched.reset(token)
 
 
 @dataclass(slots=True)
@@ -131,7 +164,10 @@ class Attention(nn.Module):
         """
         assert x.shape[0] % max(key.shape[0], 1) == 0, f"{x.shape[0]} rows cannot share {key.shape[0]} evenly"
         together = x.reshape(key.shape[0], -1, x.shape[-1]) if x.shape[0] != key.shape[0] else x
-        mixed = attend(self.split(self.query(together)), key, value, allowed)
+        query = self.split(self.query(together))
+        if (watched := _watched.get()) is not None and self in watched:
+            watched[self] = attention_weights(query, key, allowed)
+        mixed = attend(query, key, value, allowed)
         return self.out(mixed.transpose(1, 2).flatten(2)).view_as(x)
 
     def forward(

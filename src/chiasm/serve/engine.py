@@ -3,29 +3,49 @@
 Every answer comes from the task's own `predict`, which evaluation also calls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+from torch import Tensor
 
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
-from chiasm.core.types import ImageRef, Prediction
+from chiasm.core.types import ImageRef, Prediction, Tokens
 from chiasm.data.image import image_ref, image_ref_from_array, image_ref_from_bytes
+from chiasm.data.sources.records import language_of
 from chiasm.serve.starter import STARTER, starter_pipeline
-from chiasm.tasks.batching import Features, stack_features
+from chiasm.tasks.batching import Features, stack_features, stack_pictures
 from chiasm.tasks.captioning import Captioning
+from chiasm.tasks.matching import Matching
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import VisualQuestionAnswering
 
-Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
-"""A path, the bytes of a file, a Pillow image, or an RGB array uint8 [h, w, 3]."""
+Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | ImageRef | Tensor
+"""A path, the bytes of a file, a Pillow image, an RGB array uint8 [h, w, 3], or what `Model.prepare` made of one."""
 ENCODE_AT_ONCE = 64
+
+CLASS_SETS = 32
+"""Sets of labels whose vectors are remembered."""
+LABEL_PROMPTS = {"en": ("a photo of a {label}.",), "zh": ("一张{label}的照片。",)}
+"""Sentences for labels in a language in which the run has none of its own (Radford et al. 2021, section 3.1.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How well a picture and a text fit; None where the model was not trained to say."""
+
+    similarity: float | None
+    """Cosine in [-1, 1]: larger fits better. No probability, and not to be compared between models."""
+    probability: float | None
+    """In [0, 1], from the task "matching"."""
 
 
 def load(run: str | PathLike[str]) -> "Model":
@@ -53,6 +73,10 @@ def load(run: str | PathLike[str]) -> "Model":
 
 def picture_ref(picture: Picture) -> ImageRef:
     """Take a picture in any of the accepted forms; nothing is decoded yet, except a Pillow image."""
+    if isinstance(picture, ImageRef):
+        return picture
+    if isinstance(picture, Tensor):
+        raise InputError("a prepared picture", "a path, bytes, a Pillow image or an array", "give the picture itself")
     if isinstance(picture, bytes):
         return image_ref_from_bytes(picture)
     if isinstance(picture, np.ndarray):
@@ -67,31 +91,38 @@ class Model:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
+        self._classes: dict[tuple[tuple[str, ...], tuple[str, ...]], npt.NDArray[np.float32]] = {}
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """What this model was trained for."""
         return tuple(self.pipeline.tasks)
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages of the data that it was trained on, ISO 639-1, the first one usual."""
+        return tuple(dict.fromkeys(self.pipeline.config.data.languages))
+
     def encode_image(self, images: Sequence[Picture]) -> npt.NDArray[np.float32]:
         """Pictures -> unit vectors float32 [n, e] in the space shared with `encode_text`."""
-        return self.embed_refs([picture_ref(image) for image in images])
-
-    def embed_refs(self, images: Sequence[ImageRef]) -> npt.NDArray[np.float32]:
-        """As `encode_image`, for pictures that are already `ImageRef`s."""
         task: Retrieval = self.pipeline.task(Retrieval)
-        parts = [
-            task.embed_images(self.pipeline.model, self.pipeline.encode_images(images[start : start + ENCODE_AT_ONCE]))
-            for start in range(0, len(images), ENCODE_AT_ONCE)
-        ]
+        parts = [task.embed_images(self.pipeline.model, tokens) for tokens in self._encoded(_listed(images))]
         return np.concatenate(parts) if parts else self._no_vectors()
 
-    def tower_vectors(self, images: Sequence[ImageRef]) -> npt.NDArray[np.float32]:
-        """What the image tower says of pictures before the projection: float32 [n, d], for the feature cache."""
-        return self.pipeline.encode_images(images).pooled.float().cpu().numpy()
+    def embed_refs(self, images: Sequence[ImageRef]) -> npt.NDArray[np.float32]:
+        """`encode_image`, by the name under which the search of a folder calls it."""
+        return self.encode_image(images)
+
+    def prepare(self, picture: Picture) -> Tensor:
+        """Decode and resize: uint8 [3, h, w] as the image tower takes it, for any method; may run in other threads.
+
+        Raises:
+            ImageError: the picture cannot be used.
+        """
+        return stack_pictures([picture_ref(picture).load()], self.pipeline.config.model.image)[0]
 
     def project(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Vectors of `tower_vectors` [n, d] -> unit vectors [n, e], equal to `encode_image` of their pictures."""
+        """What a frozen tower said of pictures, [n, d] -> unit vectors [n, e], equal to their `encode_image`."""
         task: Retrieval = self.pipeline.task(Retrieval)
         tokens = self.pipeline.encode_pixels(stack_features([Features(vector) for vector in vectors]))
         return task.embed_images(self.pipeline.model, tokens)
@@ -108,29 +139,207 @@ class Model:
         ]
         return np.concatenate(parts) if parts else self._no_vectors()
 
-    def ask(self, image: Picture, question: str) -> Prediction:
-        """Answer a question about a picture; `evidence["answers"]` holds the three likeliest answers."""
-        task: VisualQuestionAnswering = self.pipeline.task(VisualQuestionAnswering)
-        tokens = self.pipeline.encode_images([picture_ref(image)])
-        return task.predict(self.pipeline.model, self.pipeline.codec, tokens, [_words(question, "question")], [0])[0]
+    @overload
+    def ask(  # type: ignore[overload-overlap]  # a text is also a list of texts to the type checker
+        self, image: Picture, question: str, heat_map: bool = False
+    ) -> Prediction: ...
+    @overload
+    def ask(
+        self, image: Picture | Sequence[Picture], question: str | Sequence[str], heat_map: bool = False
+    ) -> list[Prediction]: ...
+    def ask(
+        self, image: Picture | Sequence[Picture], question: str | Sequence[str], heat_map: bool = False
+    ) -> Prediction | list[Prediction]:
+        """Answer questions about pictures.
 
-    def caption(self, images: Sequence[Picture], language: str = "") -> list[Prediction]:
-        """Describe pictures, each in one sentence; `language` is one that the model was trained on, "" the first."""
+        Args:
+            image: a picture, or a list of them.
+            question: a question, or a list of them. Two lists go in pairs; a single one goes with each of the other.
+            heat_map: also say where the model looked, for about twice the time.
+
+        Returns:
+            An answer for a picture and a question, a list of answers where one of them is a list.
+            `evidence["answers"]` holds the likeliest answers, `evidence["heat_map"]` what was asked for (see
+            `tasks.heat_map`), None where the model has no attention over the picture.
+        """
+        task: VisualQuestionAnswering = self.pipeline.task(VisualQuestionAnswering)
+        pictures, questions, is_single = _paired(image, question, "question")
+        answers = []
+        for part, texts, of in self._in_parts(pictures, questions):
+            found = task.predict(self.pipeline.model, self.pipeline.codec, part, texts, of)
+            if heat_map:
+                maps = task.heat_maps(self.pipeline.model, self.pipeline.codec, part, texts, of)
+                found = [_with(one, heat_map=place) for one, place in zip(found, maps, strict=True)]
+            answers += found
+        return answers[0] if is_single else answers
+
+    def caption(self, images: Sequence[Picture], language: str = "", heat_map: bool = False) -> list[Prediction]:
+        """Describe pictures, each in one sentence.
+
+        Args:
+            images: pictures.
+            language: one that the model was trained on; "" is the first.
+            heat_map: as in `ask`.
+
+        Returns:
+            A sentence a picture. The confidence is the geometric mean probability of its words: larger is likelier,
+            but it is not the chance that the sentence is true.
+        """
         task: Captioning = self.pipeline.task(Captioning)
-        known = tuple(dict.fromkeys(self.pipeline.config.data.languages))
+        known = self.languages
         if language and language not in known:
             raise InputError(f"language {language!r}", "one of " + ", ".join(known), "choose one of them")
-        if not images:
-            return []
-        tokens = self.pipeline.encode_images([picture_ref(image) for image in images])
-        return task.predict(self.pipeline.model, self.pipeline.codec, tokens, language or known[0])
+        said = []
+        for part in self._encoded(_listed(images)):
+            found = task.predict(self.pipeline.model, self.pipeline.codec, part, language or known[0])
+            if heat_map:
+                maps = task.heat_maps(self.pipeline.model, self.pipeline.codec, part, found)
+                found = [_with(one, heat_map=place) for one, place in zip(found, maps, strict=True)]
+            said += found
+        return said
 
-    def match(self, image: Picture, texts: Sequence[str]) -> list[float]:
-        """Cosine in [-1, 1] between a picture and each text: larger is a better match. No probability."""
-        return [float(value) for value in (self.encode_image([image]) @ self.encode_text(texts).T)[0]]
+    def classify(
+        self, images: Sequence[Picture], labels: Sequence[str], prompts: Sequence[str] = ()
+    ) -> list[Prediction]:
+        """Say which of your labels fits each picture best, without training on them.
+
+        Args:
+            images: pictures.
+            labels: two or more different names, in a language the model reads.
+            prompts: sentences with `{label}` where the name belongs; none takes those that the run was evaluated with,
+                or a Chinese sentence where a label is Chinese.
+
+        Returns:
+            See `Retrieval.classify`.
+        """
+        task: Retrieval = self.pipeline.task(Retrieval)
+        names = check_labels(labels)
+        classes = self._class_vectors(task, names, prompts or self.prompts_for(names))
+        vectors = self.encode_image(images)
+        return task.classify(self.pipeline.model, self.pipeline.codec, vectors, classes, names)
+
+    def prompts_for(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The sentences that labels are put into: the run's own in their language, or one that is made for it."""
+        language = "zh" if any(language_of(label) == "zh" for label in labels) else "en"
+        own = tuple(one for one in self.pipeline.config.data.label_prompts if language_of(one) == language)
+        return own or LABEL_PROMPTS[language]
+
+    def match(self, image: Picture | Sequence[Picture], texts: Sequence[str]) -> list[Match]:
+        """Say how well pictures and texts fit: one picture with each text, or as many pictures as texts in pairs."""
+        pictures, words, _ = _paired(image, texts, "text")
+        known = self.pipeline.tasks
+        if Matching.name not in known:
+            self.pipeline.task(Retrieval)
+        matches = []
+        for part, some, of in self._in_parts(pictures, words):
+            cosines: list[float | None] = [None] * len(some)
+            chances: list[float | None] = [None] * len(some)
+            if Retrieval.name in known:
+                cosines = [*self._cosines(part, some, of)]
+            if Matching.name in known:
+                task: Matching = self.pipeline.task(Matching)
+                found = task.predict(self.pipeline.model, self.pipeline.codec, part, some, of)
+                chances = [one.evidence["match"] for one in found]
+            matches += [Match(cosine, chance) for cosine, chance in zip(cosines, chances, strict=True)]
+        return matches
+
+    # --- within ---------------------------------------------------------------------------------------------
+
+    def _cosines(self, image: Tokens, texts: Sequence[str], of: Sequence[int]) -> list[float]:
+        task: Retrieval = self.pipeline.task(Retrieval)
+        pictures, words = task.embed_images(self.pipeline.model, image), self.encode_text(texts)
+        return [float(np.dot(pictures[row], word)) for row, word in zip(of, words, strict=True)]
+
+    def _class_vectors(
+        self, task: Retrieval, names: tuple[str, ...], prompts: Sequence[str]
+    ) -> npt.NDArray[np.float32]:
+        """Vectors of the classes; the newest sets are remembered, since one is asked about many pictures."""
+        key = (names, check_prompts(prompts))
+        if key not in self._classes:
+            while len(self._classes) >= CLASS_SETS:
+                self._classes.pop(next(iter(self._classes)))
+            self._classes[key] = task.embed_classes(self.pipeline.model, self.pipeline.codec, *key)
+        return self._classes[key]
+
+    def _encoded(self, pictures: Sequence[Picture]) -> Iterator[Tokens]:
+        """Encode pictures, a part at a time, so that a thousand of them need no more memory than one part."""
+        for start in range(0, len(pictures), ENCODE_AT_ONCE):
+            yield self._tokens(pictures[start : start + ENCODE_AT_ONCE])
+
+    def _tokens(self, pictures: Sequence[Picture]) -> Tokens:
+        ready = [one if isinstance(one, Tensor) else self.prepare(one) for one in pictures]
+        return self.pipeline.encode_pixels(torch.stack(ready))
+
+    def _in_parts(
+        self, pictures: Sequence[Picture], texts: Sequence[str]
+    ) -> Iterator[tuple[Tokens, list[str], list[int]]]:
+        """Pairs in parts: the pictures encoded, each once where neighbours share it, the texts, and whose they are."""
+        for start in range(0, len(texts), ENCODE_AT_ONCE):
+            some = pictures[start : start + ENCODE_AT_ONCE]
+            distinct: dict[int, int] = {}
+            of = [distinct.setdefault(id(one), len(distinct)) for one in some]
+            by_place = {place: one for one, place in zip(some, of, strict=True)}
+            yield (
+                self._tokens([by_place[place] for place in range(len(by_place))]),
+                list(texts[start : start + ENCODE_AT_ONCE]),
+                of,
+            )
 
     def _no_vectors(self) -> npt.NDArray[np.float32]:
         return np.zeros((0, self.pipeline.config.model.embedding_dim), dtype=np.float32)
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels as `classify` takes them.
+
+    Raises:
+        InputError: fewer than two, equal ones, or one without words.
+    """
+    names = tuple(_words(label, "label") for label in ([labels] if isinstance(labels, str) else labels))
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise InputError(f"the labels {', '.join(names) or '(none)'}", "two or more different labels", "give others")
+    return names
+
+
+def check_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
+    """Prompts as `classify` takes them.
+
+    Raises:
+        InputError: one that does not say where the label belongs.
+    """
+    for prompt in (one for one in prompts if "{label}" not in one):
+        raise InputError(f"the prompt {prompt!r}", "a sentence with {label} in it", "put {label} where the name goes")
+    return tuple(prompts)
+
+
+def _paired(
+    image: Picture | Sequence[Picture], text: str | Sequence[str], what: str
+) -> tuple[list[Picture], list[str], bool]:
+    """Lists of one length, and whether a single picture met a single text."""
+    is_many = isinstance(image, list | tuple)
+    pictures: list[Picture] = list(cast(Sequence[Picture], image)) if is_many else [cast(Picture, image)]
+    texts = [_words(one, what) for one in ([text] if isinstance(text, str) else text)]
+    if not isinstance(text, str) and not is_many:
+        pictures = pictures * len(texts)
+    elif isinstance(text, str) and is_many:
+        texts = texts * len(pictures)
+    if len(pictures) != len(texts):
+        raise InputError(
+            f"{len(pictures)} pictures and {len(texts)} {what}s",
+            "as many of both, or one of either",
+            f"pair {what}s up",
+        )
+    return pictures, texts, not is_many and isinstance(text, str)
+
+
+def _listed(images: Sequence[Picture]) -> list[Picture]:
+    if isinstance(images, str | bytes | PathLike | Image.Image | np.ndarray):
+        raise InputError("a single picture", "a list of pictures", "pass [picture]")
+    return list(images)
+
+
+def _with(prediction: Prediction, **evidence: Any) -> Prediction:
+    return replace(prediction, evidence={**prediction.evidence, **evidence})
 
 
 def _words(text: Any, what: str) -> str:

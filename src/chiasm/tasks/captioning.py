@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from chiasm.core.run_config import RunConfig
-from chiasm.core.types import Batch, Example, Prediction, Tokens
+from chiasm.core.types import Batch, Example, Prediction, TextTokens, Tokens
+from chiasm.data.sources.records import language_of
+from chiasm.models.looking import looked_at_by_caption
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Codec, Task, Teacher
+from chiasm.tasks.heat_map import HeatMap, heat_maps_of
 from chiasm.tasks.texts import chosen_captions, nothing
 
 
@@ -56,3 +59,35 @@ class Captioning(Task):
             Prediction(tokenizer.decode(row), math.exp(score), {"language": language})
             for row, score in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True)
         ]
+
+    def heat_maps(
+        self, model: VisionLanguageModel, codec: Codec, image: Tokens, captions: Sequence[Prediction]
+    ) -> list[HeatMap | None]:
+        """Where the decoder looked while it wrote each caption of `predict`, which it reads once more for it."""
+        if not captions:
+            return []
+        ids, is_real = codec.tokenizer.batch([one.answer for one in captions])
+        ids[:, 0] = torch.tensor([codec.tokenizer.start_of(one.evidence["language"]) for one in captions])
+        device = image.values.device
+        shares = looked_at_by_caption(model, image, TextTokens(ids.to(device), is_real.to(device)))
+        return heat_maps_of(model, shares, len(captions))
+
+    @torch.no_grad()
+    def likelihood(
+        self, model: VisionLanguageModel, codec: Codec, image: Tokens, texts: Sequence[str], of: Sequence[int]
+    ) -> list[float]:
+        """How well each text describes picture row `of[i]`: geometric mean probability of its words, the end included.
+
+        The number that `predict` gives as confidence for a text that it wrote itself.
+        """
+        if not texts:
+            return []
+        tokens, device = codec.tokenizer.batch(texts), image.pooled.device
+        ids, follows = tokens.ids.to(device), tokens.is_real[:, 1:].to(device)
+        ids[:, 0] = torch.tensor([codec.tokenizer.start_of(language_of(text)) for text in texts], device=device)
+        index = torch.tensor(of, dtype=torch.long, device=device)
+        logits = model.caption_logits(image, ids[:, :-1], index, follows)
+        chosen = logits.log_softmax(-1).gather(1, ids[:, 1:][follows][:, None])[:, 0]
+        row = follows.nonzero()[:, 0]
+        total = torch.zeros(len(texts), device=device).index_add(0, row, chosen)
+        return [float(value) for value in (total / follows.sum(1)).exp()]

@@ -14,7 +14,15 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.masked_language_modelling import distilled_words, mask_words, masked_words
 from chiasm.objectives.permutation import draw_order, permuted_words, predicted, visible
 from chiasm.tasks.base import Codec, Task, Teacher
-from chiasm.tasks.texts import CaptionTask, caption_fields, check_words, chosen_captions, nothing, text_tokens
+from chiasm.tasks.texts import (
+    CaptionTask,
+    caption_fields,
+    check_words,
+    chosen_captions,
+    nothing,
+    steady_tokens,
+    text_tokens,
+)
 
 
 class MaskedLanguageModelling(Task):
@@ -63,7 +71,7 @@ class MaskedLanguageModelling(Task):
         self, model: VisionLanguageModel, codec: Codec, image: Tokens, texts: Sequence[str], of: Sequence[int]
     ) -> list[Prediction]:
         """Hide one word of each text (which, its words decide) and name it; `evidence["word"]` is the right one."""
-        text, place = _one_hidden(texts, codec)
+        text, place = _one_hidden(texts, codec, model.config)
         right = text.ids[torch.arange(len(texts)), place]
         text.ids[torch.arange(len(texts)), place] = codec.tokenizer.mask_id
         is_masked = torch.arange(text.ids.shape[1]) == place[:, None]
@@ -110,7 +118,7 @@ class PermutationLanguageModelling(CaptionTask):
         self, model: VisionLanguageModel, codec: Codec, image: Tokens, texts: Sequence[str], of: Sequence[int]
     ) -> list[Prediction]:
         """As masked language modelling: one word comes last in the order, and is named from all the others."""
-        text, place = _one_hidden(texts, codec)
+        text, place = _one_hidden(texts, codec, model.config)
         rows, length = torch.arange(len(texts)), text.ids.shape[1]
         order = torch.arange(length).expand(len(texts), -1).clone()
         order[rows, place] = length
@@ -139,9 +147,9 @@ def _in_order(
     return model.words(fused.values[:, : chosen.shape[1]][chosen])
 
 
-def _one_hidden(texts: Sequence[str], codec: Codec) -> tuple[TextTokens, Tensor]:
+def _one_hidden(texts: Sequence[str], codec: Codec, model: ModelConfig) -> tuple[TextTokens, Tensor]:
     """The texts' tokens, and a place in each that holds a word: the text alone decides which."""
-    text = codec.tokenizer.batch(texts)
+    text = steady_tokens(texts, codec, model)
     words = text.is_real.sum(1) - 2
     drawn = torch.tensor([counter_seed("hidden word", one) % (2**31) for one in texts], dtype=torch.long)
     return TextTokens(text.ids.clone(), text.is_real), 1 + drawn % words.clamp_min(1)

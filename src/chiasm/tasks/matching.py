@@ -93,7 +93,9 @@ class Matching(CaptionTask):
             return []
         device = image.values.device
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        fields = {name: value.to(device) for name, value in text_fields(list(distinct), codec).items()}
+        fields = {
+            name: value.to(device) for name, value in text_fields(list(distinct), codec, steady=model.config).items()
+        }
         text = model.read(model.encode_text(text_tokens(fields)))
         rows = torch.tensor([distinct[one] for one in texts], device=device)
         fused = model.fuse(text.rows(rows), model.seen(image), torch.tensor(of, dtype=torch.long, device=device))

@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chiasm.core.types import Batch, Tokens
+from chiasm.core.types import Batch, Prediction, Tokens
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.contrastive import distilled_contrast, softmax_contrast
 from chiasm.objectives.sigmoid import sigmoid_contrast
-from chiasm.tasks.base import Codec, Teacher
+from chiasm.tasks.base import Calibration, Codec, Teacher
 from chiasm.tasks.texts import CaptionTask, nothing, text_fields, text_tokens
+
+TEXTS_AT_ONCE = 256
 
 
 class Retrieval(CaptionTask):
@@ -58,8 +60,64 @@ class Retrieval(CaptionTask):
     @torch.no_grad()
     def embed_texts(self, model: VisionLanguageModel, codec: Codec, texts: Sequence[str]) -> np.ndarray:
         """Sentences -> float32 [m, e], unit length."""
-        fields = {name: value.to(next(model.parameters()).device) for name, value in text_fields(texts, codec).items()}
+        device = next(model.parameters()).device
+        fields = {name: value.to(device) for name, value in text_fields(texts, codec, steady=model.config).items()}
         return model.embed_text(_pooled(model, fields)).float().cpu().numpy()
+
+    def embed_classes(
+        self, model: VisionLanguageModel, codec: Codec, names: Sequence[str], prompts: Sequence[str]
+    ) -> np.ndarray:
+        """Class names -> float32 [c, e]: the mean vector of each name's sentences (Radford et al. 2021, section 3.1.4).
+
+        Args:
+            model: with a contrast.
+            codec: its words.
+            names: class names; "_" is read as a space.
+            prompts: sentences with `{label}` where the name belongs.
+        """
+        texts = [prompt.replace("{label}", name.replace("_", " ")) for name in names for prompt in prompts]
+        starts = range(0, len(texts), TEXTS_AT_ONCE)
+        parts = [self.embed_texts(model, codec, texts[start : start + TEXTS_AT_ONCE]) for start in starts]
+        found: np.ndarray = np.concatenate(parts).reshape(len(names), len(prompts), -1).mean(1)
+        return found
+
+    def classify(
+        self, model: VisionLanguageModel, codec: Codec, pictures: np.ndarray, classes: np.ndarray, names: Sequence[str]
+    ) -> list[Prediction]:
+        """Zero-shot: the class whose vector is nearest to each picture's.
+
+        Args:
+            model: with a contrast.
+            codec: holds the temperature, where one was fitted.
+            pictures: float32 [n, e] of `embed_images`.
+            classes: float32 [c, e] of `embed_classes`.
+            names: c class names.
+
+        Returns:
+            For each picture the nearest class with its share of a softmax over all of them; `evidence["labels"]` holds
+            all, likeliest first, with "label", "probability" and "similarity".
+        """
+        assert model.logit_scale is not None, "a model with a contrast has a scale"
+        similarity = class_similarity(pictures, classes)
+        scale = model.logit_scale.exp().item() / codec.calibration.get(self.name, Calibration()).temperature
+        logits = scale * similarity.astype(np.float64)
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        shares /= shares.sum(1, keepdims=True)
+        predictions = []
+        for share, cosine in zip(shares, similarity, strict=True):
+            order = np.argsort(-cosine, kind="stable")
+            ranked = [
+                {"label": names[i], "probability": float(share[i]), "similarity": float(cosine[i])} for i in order
+            ]
+            predictions.append(Prediction(names[order[0]], float(share[order[0]]), {"labels": ranked}))
+        return predictions
+
+
+def class_similarity(pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Products float32 [n, c], picture by picture: each is the same whatever pictures stand beside it."""
+    if not len(pictures):
+        return np.zeros((0, len(classes)), dtype=np.float32)
+    return np.stack([classes @ picture for picture in pictures])
 
 
 def _pooled(model: VisionLanguageModel, fields: dict[str, Tensor]) -> Tensor:

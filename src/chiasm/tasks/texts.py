@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from chiasm.core.errors import InputError
@@ -12,7 +13,9 @@ from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Caption, Example, TextTokens
 from chiasm.data.dataset import choose_captions
 from chiasm.models.fusion import FUSIONS
+from chiasm.models.steady import STEADY_TOKENS
 from chiasm.tasks.base import Codec, Task
+from chiasm.tasks.pretrained import KIND
 
 
 def check_words(task: str, model: ModelConfig) -> None:
@@ -67,12 +70,22 @@ class CaptionTask(Task):
         return caption_fields(chosen_captions(examples, count, run.seed, epoch), codec)
 
 
-def text_fields(texts: Sequence[str], codec: Codec) -> dict[str, Tensor]:
-    """Token ids, or a frozen tower's vectors where every text has one."""
+def text_fields(texts: Sequence[str], codec: Codec, steady: ModelConfig | None = None) -> dict[str, Tensor]:
+    """Token ids, or a frozen tower's vectors where every text has one; `steady` pads (`steady_tokens`)."""
     if texts and all(text in codec.text_vectors for text in texts):
         return {"text_vectors": torch.from_numpy(np.stack([codec.text_vectors[text] for text in texts]))}
-    tokens = codec.tokenizer.batch(texts)
+    tokens = codec.tokenizer.batch(texts) if steady is None else steady_tokens(texts, codec, steady)
     return {"text_ids": tokens.ids, "text_is_real": tokens.is_real}
+
+
+def steady_tokens(texts: Sequence[str], codec: Codec, model: ModelConfig) -> TextTokens:
+    """Texts padded so far that longer neighbours do not change what is computed for a text (`models.steady`)."""
+    ids, is_real = codec.tokenizer.batch(texts)
+    length, before = ids.shape[1], model.text.summary_tokens
+    more = -(length + before) % STEADY_TOKENS
+    if model.text.kind == KIND:  # its positions end there
+        more = min(more, max(codec.tokenizer.max_tokens - length, 0))
+    return TextTokens(F.pad(ids, (0, more), value=codec.tokenizer.pad_id), F.pad(is_real, (0, more)))
 
 
 def text_tokens(fields: dict[str, Tensor]) -> TextTokens:

@@ -8,13 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from chiasm.core.run_config import RunConfig
+from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Example, Prediction, Question, TextTokens, Tokens
+from chiasm.models.looking import looked_at_by_question
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Calibration, Codec, Task, Teacher
-from chiasm.tasks.texts import nothing
+from chiasm.tasks.heat_map import HeatMap, heat_maps_of
+from chiasm.tasks.texts import nothing, steady_tokens
 
 MAX_ANSWERS = 3000
 """Largest answer vocabulary; VQAv2 models commonly keep the 3,000 to 3,129 most frequent answers."""
@@ -109,6 +111,17 @@ class VisualQuestionAnswering(Task):
             predictions.append(Prediction(codec.answers[indices[0]], values[0], evidence))
         return predictions
 
+    def heat_maps(
+        self, model: VisionLanguageModel, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
+    ) -> list[HeatMap | None]:
+        """Where fusion looked for each question; arguments as of `predict`. A pass of its own, for those who ask."""
+        if not questions:
+            return []
+        fields = _on_device(model.config, codec, image, questions, of)
+        asked = TextTokens(fields["question_ids"], fields["question_is_real"])
+        shares = looked_at_by_question(model, image, asked, fields["question_index"], fields["image_index"])
+        return heat_maps_of(model, shares, len(questions))
+
 
 class Statements(VisualQuestionAnswering):
     """Is a sentence true of the picture? Questions whose answers are "true" and "false" (NLVR, Suhr et al. 2017)."""
@@ -125,10 +138,11 @@ def _scores(question: Question, codec: Codec) -> dict[int, float]:
     return {number: value for number, value in found.items() if number is not None}
 
 
-def _question_fields(questions: Sequence[str], codec: Codec) -> dict[str, Tensor]:
+def _question_fields(questions: Sequence[str], codec: Codec, steady: ModelConfig | None = None) -> dict[str, Tensor]:
     """Tokenise each distinct question once."""
     distinct = {text: number for number, text in enumerate(dict.fromkeys(questions))}
-    tokens = codec.tokenizer.batch(list(distinct))
+    texts = list(distinct)
+    tokens = codec.tokenizer.batch(texts) if steady is None else steady_tokens(texts, codec, steady)
     index = torch.tensor([distinct[text] for text in questions], dtype=torch.long)
     return {"question_ids": tokens.ids, "question_is_real": tokens.is_real, "question_index": index}
 
@@ -141,10 +155,15 @@ def _fused(model: VisionLanguageModel, image: Tokens, fields: dict[str, Tensor])
 def _asked(
     model: VisionLanguageModel, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
 ) -> Tokens:
+    return _fused(model, image, _on_device(model.config, codec, image, questions, of))
+
+
+def _on_device(
+    model: ModelConfig, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
+) -> dict[str, Tensor]:
     device = image.values.device
-    fields = {name: value.to(device) for name, value in _question_fields(questions, codec).items()}
-    fields["image_index"] = torch.tensor(of, dtype=torch.long, device=device)
-    return _fused(model, image, fields)
+    fields = {name: value.to(device) for name, value in _question_fields(questions, codec, steady=model).items()}
+    return {**fields, "image_index": torch.tensor(of, dtype=torch.long, device=device)}
 
 
 def _written_predictions(model: VisionLanguageModel, codec: Codec, fused: Tokens, how: Calibration) -> list[Prediction]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from chiasm.core.device import DTYPES
 from chiasm.core.distributed import average_gradients, mean_over_processes, rank, said_by_first
-from chiasm.core.errors import JobError
+from chiasm.core.errors import Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
 from chiasm.core.random import seed_torch
@@ -34,12 +34,6 @@ from chiasm.train.weighting import LossCombiner
 
 FIT_AFTER_STEPS = 20
 """Steps before the first look at whether the run fits its time limit."""
-
-
-class Interrupted(JobError):
-    """Stopped from outside (Ctrl-C, SIGTERM); the state was saved."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,11 @@ def text_of(value: Any, code: str) -> str:
     raise BadRowError(code, f"a {type(value).__name__} stands where a text belongs")
 
 
+def column_word(name: str) -> str:
+    """A column's name as `ROLES` writes it: in lower case, with _ for space and hyphen."""
+    return re.sub(r"[ -]+", "_", name.strip().lower())
+
+
 class Columns:
     """Which keys of a row play which role; made once for each distinct set of keys.
 
@@ -205,7 +210,7 @@ class Columns:
 
     def __init__(self, names: Iterable[str], where: str) -> None:
         self.names = list(names)
-        plain = [re.sub(r"[ -]+", "_", name.strip().lower()) for name in self.names]
+        plain = [column_word(name) for name in self.names]
         self.by_role: dict[str, str] = {}
         for role, known in ROLES.items():
             found = sorted(

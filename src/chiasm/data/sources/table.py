@@ -44,6 +44,26 @@ def read(path: Path, split: str) -> Reading:
     return reading
 
 
+def read_header(file: Path) -> tuple[list[str], str]:
+    """Return the columns' names and the delimiter: the one of comma, tab, semicolon and bar commonest in line 1.
+
+    Raises:
+        InputError: no readable first line, or a name twice.
+    """
+    first = next(read_lines(file), None)
+    if first is None or isinstance(first[1], Rejected):
+        raise InputError(f"{file} has no readable first line", "a line with the columns' names", "check the file")
+    delimiter = max(",\t;|", key=first[1].count)
+    names = next(iter(read_table(file, delimiter)))[1]
+    if isinstance(names, Rejected):
+        raise InputError(f"{file}:1: {names.text}", "a line with the columns' names", "repair the first line")
+    names = [name.strip() for name in names]
+    filled = [name for name in names if name]
+    if len(set(filled)) < len(filled):
+        raise InputError(f"{file} has a column twice: {', '.join(names)}", "distinct names", "rename one")
+    return names, delimiter
+
+
 def _files(folder: Path) -> list[Path]:
     """Tables of a folder that have a picture column; other text files may lie beside them."""
     return [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES and _is_table(file)]
@@ -64,18 +84,7 @@ def _is_table(file: Path) -> bool:
 
 
 def _header(file: Path) -> tuple[Columns, str]:
-    """Return the columns and the delimiter: the one of comma, tab, semicolon and bar that is commonest in line 1."""
-    first = next(read_lines(file), None)
-    if first is None or isinstance(first[1], Rejected):
-        raise InputError(f"{file} has no readable first line", "a line with the columns' names", "check the file")
-    delimiter = max(",\t;|", key=first[1].count)
-    names = next(iter(read_table(file, delimiter)))[1]
-    if isinstance(names, Rejected):
-        raise InputError(f"{file}:1: {names.text}", "a line with the columns' names", "repair the first line")
-    names = [name.strip() for name in names]
-    filled = [name for name in names if name]
-    if len(set(filled)) < len(filled):
-        raise InputError(f"{file} has a column twice: {', '.join(names)}", "distinct names", "rename one")
+    names, delimiter = read_header(file)
     return Columns(names, str(file)), delimiter
 
 

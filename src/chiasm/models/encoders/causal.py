@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.steady import positions
 from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, may_look_at
 
 
@@ -44,7 +45,7 @@ class CausalTextEncoder(nn.Module):
     def forward(self, text: TextTokens) -> Tokens:
         """Encode; `values` are the words' states, `pooled` is that of the summary token."""
         rows, length = text.ids.shape
-        words = self.embedding(text.ids) + self.position[:length]
+        words = self.embedding(text.ids) + positions(self.position, length)
         x = torch.cat([words, self.summary.expand(rows, 1, -1)], dim=1)
         is_real = torch.cat([text.is_real, text.is_real.new_ones(rows, 1)], dim=1)
         allowed = causal(length + 1, x.device) & may_look_at(is_real)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.steady import positions
 from chiasm.models.transformer import POSITION_STD, Block, init_weights, masked_mean, may_look_at
 
 SUMMARY_STD = 0.1
@@ -38,7 +39,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, text: TextTokens) -> Tokens:
         """Encode; the summary tokens come first in `values`, `pooled` is the mean over real word tokens."""
-        x = self.embedding(text.ids) + self.position[: text.ids.shape[1]]
+        x = self.embedding(text.ids) + positions(self.position, text.ids.shape[1])
         rows = x.shape[0]
         x = torch.cat([self.summary.expand(rows, -1, -1), x], dim=1)
         is_real = torch.cat([text.is_real.new_ones(rows, self.summary_tokens), text.is_real], dim=1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.encoders.text import TextEncoder
+from chiasm.models.steady import positions
 from chiasm.models.transformer import masked_mean
 
 
@@ -53,7 +54,7 @@ class TwoStreamTextEncoder(TextEncoder):
             has none before it; its g looks at the token itself, and is not for prediction. `pooled` is the mean over
             real tokens: it holds nearly every word, so no word may be predicted from it.
         """
-        position = self.position[: order.shape[1]]
+        position = positions(self.position, order.shape[1])
         content = self.embedding(text.ids) + position
         query = (self.query_token + position).expand_as(content)
         content_allowed = (order[:, None, :] <= order[:, :, None]) & text.is_real[:, None, :]

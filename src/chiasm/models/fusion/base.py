@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
-from chiasm.models.transformer import POSITION_STD
+from chiasm.models.transformer import POSITION_STD, Attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,14 @@ class Fusion(nn.Module, ABC):
         self.absent = nn.ParameterDict(
             {name: nn.Parameter(torch.randn(length, shape.dim) * POSITION_STD) for name, length in lengths.items()}
         )
+
+    def looks(self) -> list[Attention]:
+        """The attentions, in order, whose queries look at the other modalities' tokens; [] where none does.
+
+        Their keys are those tokens, after the text's own where there are more; their queries begin with the words,
+        unless they are learned ones.
+        """
+        return []
 
     @abstractmethod
     def fuse(

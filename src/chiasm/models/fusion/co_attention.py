@@ -4,6 +4,7 @@ Axis legend: m rows of the text, r rows of the picture, q words, k picture token
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -79,6 +80,10 @@ class CoAttentionFusion(WordFusion):
         last = shape.layers - 1
         self.layers = nn.ModuleList(CoAttentionLayer(shape, layer == last) for layer in range(shape.layers))
         self.apply(init_weights)
+
+    def looks(self) -> list[Attention]:
+        """See `Fusion.looks`."""
+        return cast(list[Attention], [layer.text_cross for layer in self.layers])
 
     def fuse(
         self,

@@ -1,6 +1,7 @@
 """Cross-attention fusion: text tokens look at image tokens (ALBEF, Li et al. 2021, section 3.1)."""
 
 from collections.abc import Mapping
+from typing import cast
 
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import WordFusion, among_words
 from chiasm.models.fusion.base import FusionShape, take
-from chiasm.models.transformer import Block, init_weights, may_look_at, unless_even
+from chiasm.models.transformer import Attention, Block, init_weights, may_look_at, unless_even
 
 
 class CrossAttentionFusion(WordFusion):
@@ -31,6 +32,10 @@ class CrossAttentionFusion(WordFusion):
             for _ in range(shape.layers)
         )
         self.apply(init_weights)
+
+    def looks(self) -> list[Attention]:
+        """See `Fusion.looks`."""
+        return cast(list[Attention], [block.cross_attention for block in self.blocks])
 
     def fuse(
         self,

@@ -4,6 +4,7 @@ Axis legend: m rows of the text, l tokens of all modalities, d width.
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import WordFusion, with_words_apart
 from chiasm.models.fusion.base import FusionShape, Join
-from chiasm.models.transformer import Block, init_weights
+from chiasm.models.transformer import Attention, Block, init_weights
 
 
 class MergedAttentionFusion(WordFusion):
@@ -35,6 +36,10 @@ class MergedAttentionFusion(WordFusion):
             Block(shape.dim, shape.heads, shape.mlp_ratio, dropout=shape.dropout) for _ in range(shape.layers)
         )
         self.apply(init_weights)
+
+    def looks(self) -> list[Attention]:
+        """See `Fusion.looks`."""
+        return cast(list[Attention], [block.self_attention for block in self.blocks])
 
     def fuse(
         self,

@@ -4,6 +4,7 @@ Axis legend: m rows of the text, r rows of the picture, l words then queries, k 
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import with_words_apart
 from chiasm.models.fusion.base import Fusion, FusionShape, Join, take
-from chiasm.models.transformer import Block, init_weights, may_look_at
+from chiasm.models.transformer import Attention, Block, init_weights, may_look_at
 
 QUERIES = 8
 """Learned queries. BLIP-2 has 32 for a picture of 257 tokens and Flamingo 64 for a video; ours have 9 to 49 tokens."""
@@ -72,6 +73,10 @@ class ResamplerFusion(Fusion):
         self.blocks = nn.ModuleList(ResamplerBlock(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.dim)
         self.apply(init_weights)
+
+    def looks(self) -> list[Attention]:
+        """See `Fusion.looks`."""
+        return [cast(Attention, cast(ResamplerBlock, one).block.cross_attention) for one in self.blocks]
 
     def fuse(
         self,

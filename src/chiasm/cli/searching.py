@@ -1,0 +1,264 @@
+"""Verbs that find pictures: search, and index with its own verbs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chiasm.cli.shared import Json, load, notes, print_rejected, say, with_bar, write_result
+from chiasm.core.errors import InputError, JobError
+
+if TYPE_CHECKING:
+    from chiasm.serve.engine import Model
+    from chiasm.serve.index import Hit, Index
+    from chiasm.serve.index.build import Report
+
+index = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Keep an index of photos: build, add, delete, check, duplicates. `chiasm search INDEX WORDS` asks it.",
+)
+
+IndexPlace = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index, or its postgresql:// address.")]
+ModelOf = Annotated[
+    Path | None,
+    typer.Option("--model", help="Run folder, where it is not the one that the index names.", metavar="RUN"),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", help="Only pictures of which this holds; may be repeated.", metavar="KEY=VALUE"),
+]
+Metadata = Annotated[
+    Path | None,
+    typer.Option(
+        "--metadata", help="Table with a picture column (CSV, TSV, JSONL), or a captions' data set.", metavar="FILE"
+    ),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Encode in so many processes of a Ray cluster; 0 encodes here.")
+]
+RayAddress = Annotated[
+    str,
+    typer.Option("--ray", help="Address of a running Ray cluster; without it, one is started here.", metavar="ADDRESS"),
+]
+
+
+def search(
+    source: Annotated[
+        str, typer.Argument(metavar="INDEX", help="An index; or a run folder, and then a folder of pictures.")
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="QUERY", help="A sentence, or the path of a picture; after a run folder: FOLDER QUERY."),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", help="Look for what is like this picture, and fits the words if there are any."),
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many to show.")] = 10,
+    where: Where = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Look at the nearest again with the fusion model.")] = False,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Quicker on a large index; may miss a few pictures.")
+    ] = False,
+    model: ModelOf = None,
+    json_file: Json = None,
+) -> None:
+    """Find the photos that fit a sentence, look like a picture, or both.
+
+    `chiasm search INDEX QUERY` asks an index, which knows its model. `chiasm search RUN FOLDER QUERY` needs no index:
+    it encodes the folder, once, and finds the same.
+
+    Example: chiasm search photos.index 'a dog in the snow' --where year=2021
+    """
+    typed = list(words or [])
+    opened, rest = _opened(source, typed, model, approximate)
+    if len(rest) > 1:
+        raise InputError(f"{len(rest)} words after {source}: {' '.join(rest)}", "one QUERY", "put quotes around it")
+    with opened:
+        text, picture = _query(rest[0] if rest else "", image)
+        found = opened.search(text=text, image=picture, count=count, where=filters(where), rerank=rerank)
+        searched = len(opened)
+    for hit in found:
+        score = "" if hit.score is None else f"{hit.score:6.1%}  "
+        say(f"{score}{hit.similarity:+.3f}  {hit.path}")
+    results = [_as_dict(hit) for hit in found]
+    asked = {"query": rest[0] if rest else "", "image": str(image or "")}
+    write_result(json_file, {**asked, "searched": searched, "results": results})
+
+
+def _opened(source: str, words: list[str], model: Path | None, approximate: bool) -> tuple["Index", list[str]]:
+    """The index that is searched, and the words that are left."""
+    from chiasm.serve.index import folder_index, is_index, open_index
+
+    if is_index(source):
+        return open_index(source, _model(model), approximate), words
+    if not words or not Path(words[0]).exists():
+        given = f"{source} is no index" + (f", and {words[0]} no folder of pictures" if words else "")
+        raise InputError(
+            given,
+            "chiasm search INDEX QUERY, or chiasm search RUN FOLDER QUERY",
+            f"make an index: chiasm index build PHOTOS {source} --model RUN; or check the paths",
+        )
+    run = load(Path(source))
+    found, report = with_bar(lambda progress: folder_index(run, Path(words[0]), progress))
+    print_rejected(report.ledger)
+    return found, words[1:]
+
+
+def _query(words: str, image: Path | None) -> tuple[str, Path | None]:
+    from chiasm.serve.photos import is_picture_file
+
+    if image is None and is_picture_file(words):
+        return "", Path(words)
+    if not words.strip() and image is None:
+        raise InputError("nothing to look for", "a sentence, the path of a picture, or --image PATH", "give one")
+    return words, image
+
+
+def filters(typed: list[str] | None) -> dict[str, str]:
+    """What `--where KEY=VALUE` says, as a mapping."""
+    found: dict[str, str] = {}
+    for one in typed or []:
+        key, is_there, value = one.partition("=")
+        if not is_there or not key.strip():
+            raise InputError(f"--where {one}", "KEY=VALUE", "such as --where year=2021")
+        if key.strip() in found:
+            raise InputError(f"--where {key.strip()} twice", "each key once", "drop one")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _model(run: Path | None) -> "Model | None":
+    return load(run) if run is not None else None
+
+
+def _as_dict(hit: "Hit") -> dict[str, Any]:
+    score = {} if hit.score is None else {"score": hit.score}
+    return {"id": hit.id, "path": hit.path, "similarity": hit.similarity, **score, "metadata": hit.metadata}
+
+
+@index.command()
+def build(
+    photos: Annotated[Path, typer.Argument(help="Folder of pictures.")],
+    place: IndexPlace,
+    model: Annotated[Path, typer.Option("--model", help="Run folder, or the word starter.", metavar="RUN")],
+    metadata: Metadata = None,
+    workers: Workers = 0,
+    ray: RayAddress = "",
+    json_file: Json = None,
+) -> None:
+    """Make an index of a folder, or bring it in line with the folder: new, changed and vanished pictures.
+
+    Only what is new is encoded. A stopped or killed build goes on where it was when the same command is given again.
+
+    Example: chiasm index build PHOTOS photos.index --model runs/photos --metadata photos.csv
+    """
+    from chiasm.serve.index import make_index
+    from chiasm.serve.index.spread import spread_over
+
+    spread = spread_over(model, workers, ray) if workers else None
+    made, report = with_bar(lambda progress: make_index(place, [photos], model, metadata, progress, spread))
+    _tell(made, report, json_file)
+
+
+@index.command()
+def add(
+    place: IndexPlace,
+    photos: Annotated[list[Path], typer.Argument(help="Folders of pictures, and picture files.")],
+    model: ModelOf = None,
+    metadata: Metadata = None,
+    json_file: Json = None,
+) -> None:
+    """Add pictures to an index; those that are there and have not changed are left as they are.
+
+    Example: chiasm index add photos.index MORE_PHOTOS one.jpg
+    """
+    from chiasm.serve.index import open_index
+
+    opened = open_index(place, _model(model))
+    report = with_bar(lambda progress: opened.add(photos, metadata, progress))
+    _tell(opened, report, json_file)
+
+
+def _tell(made: "Index", report: "Report", json_file: Path | None) -> None:
+    with made:
+        print_rejected(report.ledger)
+        say(f"{report.text()}\n{len(made)} pictures in {made.store.where}")
+        write_result(json_file, {"index": made.store.where, "pictures": len(made), **report.as_dict()})
+
+
+@index.command()
+def delete(
+    place: IndexPlace,
+    photos: Annotated[list[Path] | None, typer.Argument(help="Pictures, or folders with all below them.")] = None,
+    where: Where = None,
+    json_file: Json = None,
+) -> None:
+    """Take pictures out of an index; their files stay, and the next build of their folder brings them back.
+
+    Example: chiasm index delete photos.index PHOTOS/private
+    """
+    from chiasm.serve.index import open_store
+    from chiasm.serve.index.build import delete as take_out
+
+    store = open_store(place)
+    try:
+        gone, left = take_out(store, [str(one) for one in photos or []], filters(where)), store.count()
+    finally:
+        store.close()
+    say(f"{gone} pictures taken out, {left} left in {store.where}")
+    write_result(json_file, {"removed": gone, "pictures": left})
+
+
+@index.command()
+def check(place: IndexPlace, json_file: Json = None) -> None:
+    """Look at everything that can be wrong with an index, and say what to do about it.
+
+    Exit status 1 where answers may be wrong until something is done.
+
+    Example: chiasm index check photos.index
+    """
+    from dataclasses import asdict
+
+    from chiasm.serve.index import open_store
+    from chiasm.serve.index.check import check as look
+
+    store = open_store(place)
+    try:
+        found, count = look(store), store.count()
+    finally:
+        store.close()
+    for one in found:
+        say(f"{'wrong' if one.harms else 'note'}: {one.text}\n  do: {one.do}")
+    harms = sum(one.harms for one in found)
+    say(f"{count} pictures in {store.where}, {harms} things wrong, {len(found) - harms} notes")
+    write_result(json_file, {"pictures": count, "findings": [asdict(one) for one in found]})
+    if harms:
+        raise JobError(f"{store.where} needs care")
+
+
+@index.command()
+def duplicates(
+    place: IndexPlace,
+    above: Annotated[float, typer.Option(help="Cosine from which on two pictures are compared by their pixels.")] = 0.9,
+    json_file: Json = None,
+) -> None:
+    """Find pictures that are the same, or nearly: copies, other sizes, other compressions.
+
+    Example: chiasm index duplicates photos.index
+    """
+    from chiasm.serve.index import open_store
+    from chiasm.serve.index.duplicates import find_duplicates
+
+    store = open_store(place)
+    try:
+        found = find_duplicates(store, above)
+    finally:
+        store.close()
+    for group in found.groups:
+        say("\n".join(group) + "\n")
+    notes().print(f"{found.compared} pairs were near enough to compare their pixels", highlight=False)
+    say(f"{len(found.groups)} groups of pictures that show the same, {sum(map(len, found.groups))} pictures in them")
+    pairs = [one._asdict() for one in found.pairs]
+    write_result(json_file, {"groups": found.groups, "pairs": pairs, "compared": found.compared})

@@ -1,0 +1,62 @@
+"""The verb that serves a run over HTTP, with its page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chiasm.cli.shared import Run, SetDecoding, load, notes, say
+
+
+def serve(
+    run: Run,
+    index: Annotated[Path | None, typer.Option(help="An index made by `chiasm index build`.", metavar="INDEX")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; any but this machine's own needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File, mode 0600, with the token that clients must send. Or set CHIASM_TOKEN.")
+    ] = None,
+    allow_domain: Annotated[
+        list[str] | None, typer.Option(help="Host that pictures may be fetched from by https; may be repeated.")
+    ] = None,
+    queue: Annotated[int, typer.Option(help="Rows that may wait; more are refused with 503.", min=1)] = 64,
+    batch: Annotated[int, typer.Option(help="Most rows computed at once.", min=1)] = 32,
+    timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.", min=0.1)] = 30.0,
+    set_: SetDecoding = None,
+) -> None:
+    """Serve a run: HTTP API, OpenAI-shaped routes, and a web page.
+
+    Example: chiasm serve runs/demo --port 8000
+    """
+    from chiasm.core.errors import MissingExtraError
+
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("fastapi", "serve") from None
+    from chiasm.serve.http.server import serve as run_server
+    from chiasm.serve.http.service import Service, name_of
+    from chiasm.serve.http.settings import ServerSettings, read_token
+
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        token=read_token(token_file),
+        allow_domains=tuple(allow_domain or ()),
+        queue_rows=queue,
+        max_rows=batch,
+        max_items=min(batch, queue),
+        timeout_s=timeout,
+    )
+    settings.check()
+    model = load(run, set_)
+    opened = None
+    if index is not None:
+        from chiasm.serve.index import open_index
+
+        opened = open_index(index, model)
+    notes().print(f"{name_of(str(run))}: {', '.join(model.tasks)}", highlight=False)
+    run_server(Service(model, name_of(str(run)), settings, opened), lambda address: say(f"serving at {address}"))

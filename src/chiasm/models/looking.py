@@ -1,0 +1,101 @@
+"""Where a model looked: its attention over the picture, laid on the picture.
+
+A weight says what was read, not why an answer was given: attention is a hint, no proof (Jain & Wallace 2019).
+
+Axis legend: m texts, n pictures, h heads, q queries, k keys, s tokens that fusion and captions see, l tokens of the
+image tower.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from chiasm.core.run_config import ImageTowerConfig
+from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.transformer import watching
+from chiasm.models.vision_language import VisionLanguageModel
+
+MOST_EXTRA = 8
+"""Most tokens of a tower that stand for no place: class and register tokens."""
+
+
+@torch.no_grad()
+def looked_at_by_question(
+    model: VisionLanguageModel,
+    image: Tokens,
+    question: TextTokens,
+    question_index: Int[Tensor, " m"],
+    image_index: Int[Tensor, " m"],
+) -> Float[Tensor, "m l"] | None:
+    """How much fusion looked at each token of the tower, mean over layers, heads and words; arguments as of `ask`.
+
+    None where the fusion has no attention, or sees the picture as one vector.
+    """
+    looks = [] if model.fusion is None else model.fusion.looks()
+    if not looks or model.sees_pooled_alone:
+        return None
+    with watching(looks) as notes:
+        model.ask(image, question, question_index, image_index)
+    seen = model.seen(image)
+    length, words = seen.values.shape[1], question.is_real[question_index]
+    layers = []
+    for weights in notes.values():
+        assert weights is not None, "an attention that fusion names was not used"
+        shares = weights.mean(1)[..., -length:]
+        is_words = not model.config.text.summary_tokens and shares.shape[1] >= words.shape[1]
+        who = words.to(shares.dtype) if is_words else shares.new_ones(len(shares), shares.shape[1])
+        layers.append((shares[:, : who.shape[1]] * who[..., None]).sum(1) / who.sum(1, keepdim=True))
+    return _on_tower(model, image, torch.stack(layers).mean(0), image_index)
+
+
+@torch.no_grad()
+def looked_at_by_caption(model: VisionLanguageModel, image: Tokens, text: TextTokens) -> Float[Tensor, "n l"] | None:
+    """How much the decoder looked at each token of the tower while it wrote: one caption a picture, start first.
+
+    Mean over blocks, heads and written words. None where it sees the picture as one vector.
+    """
+    if model.caption_decoder is None or model.sees_pooled_alone:
+        return None
+    rows = torch.arange(len(text.ids), device=text.ids.device)
+    with watching([block.cross_attention for block in model.caption_decoder.blocks]) as notes:  # type: ignore[misc]
+        model.caption_logits(image, text.ids[:, :-1], rows, text.is_real[:, 1:])
+    who = text.is_real[:, 1:, None].float()
+    found = [(one.mean(1) * who).sum(1) / who.sum(1) for one in notes.values() if one is not None]
+    return _on_tower(model, image, torch.stack(found).mean(0), rows)
+
+
+def _on_tower(
+    model: VisionLanguageModel, image: Tokens, shares: Float[Tensor, "m s"], image_index: Int[Tensor, " m"]
+) -> Float[Tensor, "m l"]:
+    """Shares of the tokens that were seen -> shares of the tower's tokens, through the pooler where there is one."""
+    pooler = model.image_pooler
+    if pooler is None:
+        return shares
+    with watching([pooler.attention]) as notes:
+        pooler(image)
+    (weights,) = notes.values()
+    assert weights is not None, "the pooler has one attention"
+    gathered = weights.mean(1)[:, : pooler.queries][image_index]
+    return (shares[:, None] @ gathered)[:, 0]
+
+
+def as_grid(shares: Float[Tensor, "m l"], tower: ImageTowerConfig) -> Float[Tensor, "m r c"] | None:
+    """Shares of tokens -> rows and columns of the picture as the tower sees it, each grid summing to 1.
+
+    Tokens that stand for no place come first and are left out. None where the tokens are no grid.
+    """
+    height, width = tower.size_px, tower.width_px or tower.size_px
+    if tower.kind == "conv":
+        for _ in tower.channels:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        rows, columns = height, width
+    else:
+        rows = math.isqrt(max(shares.shape[1] * height // width, 1))
+        columns = rows * width // height
+    extra = shares.shape[1] - rows * columns
+    if not 0 <= extra <= MOST_EXTRA or not rows * columns:
+        return None
+    places = shares[:, extra:]
+    return (places / places.sum(1, keepdim=True).clamp_min(1e-12)).view(-1, rows, columns)

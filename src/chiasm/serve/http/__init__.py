@@ -1,0 +1,1 @@
+"""The HTTP door: routes, limits, and the process that serves them."""

@@ -1,0 +1,214 @@
+"""Our own routes: ask, caption, classify, match, search, and what the process says of itself."""
+
+import asyncio
+import io
+from typing import Any, cast
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from PIL import Image as PillowImage
+
+from chiasm.core.errors import InputError
+from chiasm.core.types import Prediction
+from chiasm.data.image import ImageError, load_image
+from chiasm.serve.engine import check_labels, check_prompts
+from chiasm.serve.http import schemas
+from chiasm.serve.http.errors import ServedError
+from chiasm.serve.http.metrics import Metrics
+from chiasm.serve.http.service import NEEDS, Service
+
+THUMBNAIL_PX = 480
+WRONG: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorAnswer, "description": told}
+    for status, told in (
+        (400, "No JSON."),
+        (401, "No token."),
+        (403, "Another site's page, or another name."),
+        (404, "Nothing there."),
+        (405, "Another method."),
+        (408, "Too slow."),
+        (413, "Too large."),
+        (415, "Another type than JSON."),
+        (422, "A request that does not fit, a picture that cannot be used, or a task that was not trained."),
+        (500, "A mistake of the server's own."),
+        (503, "Full, late or stopping; see Retry-After."),
+    )
+}
+
+
+def answering(service: Service) -> APIRouter:
+    """Routes to the model."""
+    router, model = APIRouter(prefix="/v1", responses=WRONG, tags=["answers"]), service.model
+
+    @router.post("/ask", response_model=schemas.AskAnswer)
+    async def ask(request: Request, body: schemas.AskRequest) -> Any:
+        """Answer questions about pictures."""
+        service.need("ask")
+        images, questions = service.paired(body.image, body.question, "question")
+        with service.room(len(images)):
+            rows = list(zip(await service.pictures.prepared(images), questions, strict=True))
+            found = await service.compute(
+                request,
+                ("ask", body.heat_map),
+                rows,
+                lambda some: model.ask([one for one, _ in some], [text for _, text in some], body.heat_map),
+            )
+        return JSONResponse(
+            {"answers": [{"answer": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
+        )
+
+    @router.post("/caption", response_model=schemas.CaptionAnswer)
+    async def caption(request: Request, body: schemas.CaptionRequest) -> Any:
+        """Describe pictures in a sentence each."""
+        return JSONResponse({"captions": [_caption(one) for one in await captions_of(service, request, body)]})
+
+    @router.post("/classify", response_model=schemas.ClassifyAnswer)
+    async def classify(request: Request, body: schemas.ClassifyRequest) -> Any:
+        """Say which of your labels fits each picture best."""
+        service.need("classify")
+        try:
+            labels, prompts = check_labels(body.labels), check_prompts(body.prompts)
+        except InputError:
+            raise ServedError("labels", ["labels", "prompts"]) from None
+        images = [body.image] if isinstance(body.image, str) else body.image
+        service.check_count(len(images))
+        with service.room(len(images)):
+            rows = await service.pictures.prepared(images)
+            found = await service.compute(
+                request, ("classify", labels, prompts), list(rows), lambda some: model.classify(some, labels, prompts)
+            )
+        return JSONResponse(
+            {"classes": [{"label": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
+        )
+
+    @router.post("/match", response_model=schemas.MatchAnswer)
+    async def match(request: Request, body: schemas.MatchRequest) -> Any:
+        """Say how well texts fit pictures."""
+        service.need("match")
+        images, texts = service.paired(body.image, body.text, "text")
+        with service.room(len(images)):
+            rows = list(zip(await service.pictures.prepared(images), texts, strict=True))
+            found = await service.compute(
+                request, "match", rows, lambda some: model.match([one for one, _ in some], [text for _, text in some])
+            )
+        return JSONResponse(
+            {"matches": [{"similarity": one.similarity, "probability": one.probability} for one in found]}
+        )
+
+    return router
+
+
+async def captions_of(service: Service, request: Request, body: schemas.CaptionRequest) -> list[Prediction]:
+    """Captions for a request of ours, or for one that a chat amounts to."""
+    service.need("caption")
+    if body.language and body.language not in service.model.languages:
+        raise ServedError("language_unknown", ["language"])
+    images = [body.image] if isinstance(body.image, str) else body.image
+    service.check_count(len(images))
+    with service.room(len(images)):
+        rows = await service.pictures.prepared(images)
+        found = await service.compute(
+            request,
+            ("caption", body.language, body.heat_map),
+            list(rows),
+            lambda some: service.model.caption(some, body.language, body.heat_map),
+        )
+    return list(found)
+
+
+def _caption(one: Prediction) -> dict[str, Any]:
+    return {"caption": one.answer, "confidence": one.confidence, **one.evidence}
+
+
+def searching(service: Service) -> APIRouter:
+    """Routes to the index."""
+    router = APIRouter(prefix="/v1", responses=WRONG, tags=["search"])
+
+    @router.post("/search", response_model=schemas.SearchAnswer)
+    async def search(request: Request, body: schemas.SearchRequest) -> Any:
+        """Find pictures of the index by words, by a picture, or by both."""
+        service.need("search")
+        index = service.index
+        assert index is not None, "asked before"
+        if not body.text.strip() and body.image is None:
+            raise ServedError("no_query", ["text", "image"])
+        with service.room(1):
+            image = None if body.image is None else await service.pictures.content(body.image)
+            query: dict[str, Any] = {"text": body.text, "image": image, "count": body.count}
+            query |= {"where": dict(body.where) or None, "rerank": body.rerank}
+            (hits,) = await service.compute(
+                request, "search", [query], lambda some: [index.search(None, **one) for one in some]
+            )
+        return {
+            "hits": [
+                {
+                    "id": hit.id,
+                    "similarity": hit.similarity,
+                    "score": hit.score,
+                    "metadata": dict(hit.metadata),
+                    "picture": f"/v1/pictures/{quote(hit.id, safe='')}",
+                }
+                for hit in hits
+            ]
+        }
+
+    @router.get("/pictures/{id:path}", response_class=Response)
+    async def picture(id: str) -> Response:  # noqa: A002  the word of the address
+        """A small JPEG of an indexed picture, decoded and written anew: the file itself is never sent."""
+        service.need("search")
+        content = await asyncio.get_running_loop().run_in_executor(None, _thumbnail, service, id)
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    return router
+
+
+def _thumbnail(service: Service, id: str) -> bytes:  # noqa: A002
+    assert service.index is not None, "asked before"
+    try:
+        picture = PillowImage.fromarray(load_image(service.index.picture(id), "index", THUMBNAIL_PX))
+    except (InputError, ImageError, KeyError, LookupError, OSError, ValueError):
+        raise ServedError("picture_not_found") from None
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    written = io.BytesIO()
+    picture.save(written, "JPEG", quality=85)
+    return written.getvalue()
+
+
+def telling(service: Service, metrics: Metrics) -> APIRouter:
+    """What the process says of itself."""
+    router = APIRouter(responses=WRONG, tags=["server"])
+
+    @router.get("/v1/models")
+    async def models() -> Any:
+        """The model, in OpenAI's shape, with what it can do."""
+        can = {what: service.can(what) for what in (*NEEDS, "search")}
+        one = {"id": service.name, "object": "model", "created": service.created, "owned_by": "chiasm"}
+        told = {"tasks": list(service.model.tasks), "languages": list(service.model.languages), "can": can}
+        size = None if service.index is None else len(service.index)
+        limits = {"max_items": service.settings.max_items, "max_body_bytes": service.settings.max_body_bytes}
+        return {"object": "list", "data": [{**one, **told, "index_size": size, "limits": limits}]}
+
+    @router.get("/healthz")
+    async def healthz() -> Any:
+        """The process is alive."""
+        return {"status": "alive"}
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        """It takes requests: the model is loaded, the queue has room, and nobody is stopping it."""
+        if service.health.is_draining:
+            return cast(Response, ServedError("draining").response())
+        if service.batcher.is_full:
+            return ServedError("busy", retry_after_s=service.batcher.retry_after_s).response()
+        return JSONResponse({"status": "ready"})
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def metrics_page() -> Response:
+        """Counts and times in Prometheus' format."""
+        return Response(
+            metrics.text(service.batcher, service.health.open_requests),
+            media_type="text/plain; version=0.0.4; charset=utf-8",
+        )
+
+    return router

@@ -1,0 +1,250 @@
+"""What requests and answers look like; FastAPI makes the API's description at /openapi.json out of it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MOST = 256
+"""Most items of any list; the server's own limit is usually lower."""
+LONGEST_TEXT = 8000
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT, pattern=r"\S")]
+Image = Annotated[
+    str,
+    Field(
+        min_length=1, description="A data URI (data:image/png;base64,...), bare base64, or an allowed https address."
+    ),
+]
+Images = Image | Annotated[list[Image], Field(min_length=1, max_length=MOST)]
+Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=MOST)]
+Value = str | bool | int | Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Ours: an unknown field is an error, so that a misspelt one is not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Lenient(BaseModel):
+    """OpenAI's: their clients send fields that mean nothing here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class AskRequest(Strict):
+    """Questions about pictures: lists of one length are pairs, a single one goes with each of the other."""
+
+    image: Images
+    question: Texts
+    heat_map: bool = False
+
+
+class CaptionRequest(Strict):
+    """Pictures to describe."""
+
+    image: Images
+    language: Annotated[str, Field(max_length=16, description="Such as en or zh; empty is the model's first.")] = ""
+    heat_map: bool = False
+
+
+class ClassifyRequest(Strict):
+    """Pictures to name by labels of your own."""
+
+    image: Images
+    labels: Annotated[list[Text], Field(min_length=2, max_length=1000)]
+    prompts: Annotated[
+        list[Text],
+        Field(max_length=MOST, description="Sentences with {label} where a name belongs; none takes the model's own."),
+    ] = []
+
+
+class MatchRequest(Strict):
+    """A picture and texts, or pairs of both."""
+
+    image: Images
+    text: Texts
+
+
+class SearchRequest(Strict):
+    """A query of the index: words, a picture, or both."""
+
+    text: Annotated[str, StringConstraints(max_length=LONGEST_TEXT)] = ""
+    image: Image | None = None
+    count: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 12
+    where: Annotated[
+        dict[Annotated[str, Field(max_length=200)], Value],
+        Field(max_length=32, description="Metadata that a picture must have."),
+    ] = {}
+    rerank: Annotated[bool, Field(description="Let the fusion model judge the best of what was found.")] = False
+
+
+class ImageUrl(Lenient):
+    """OpenAI's wrapping of an address."""
+
+    url: Image
+
+
+class TextPart(Lenient):
+    """Words of a message."""
+
+    type: Literal["text"]
+    text: Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
+
+
+class ImagePart(Lenient):
+    """A picture of a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+PlainText = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
+
+
+class Message(Lenient):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: PlainText | Annotated[list[Part], Field(max_length=MOST)] | None = None
+
+
+class StreamOptions(Lenient):
+    """What a stream ends with."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(Lenient):
+    """A conversation; the last words of the user are asked about the last picture."""
+
+    model: Annotated[str, Field(max_length=500)] = ""
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST)]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=1, description="One answer; the model has no second opinion.")] = 1
+
+
+class EmbeddingsRequest(Lenient):
+    """Texts and pictures; a text that is a data URI of a picture is one."""
+
+    model: Annotated[str, Field(max_length=500)] = ""
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)] | Part], Field(min_length=1, max_length=MOST)]
+    )
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+
+
+class HeatMap(BaseModel):
+    """Where the model looked: shares that sum to 1, over the whole picture or its middle square."""
+
+    grid: list[list[float]]
+    covers: Literal["whole", "middle"]
+
+
+class Guess(BaseModel):
+    """One answer that the model thought of."""
+
+    answer: str
+    probability: float
+
+
+class Answer(BaseModel):
+    """What a question got."""
+
+    answer: str
+    confidence: float
+    answers: list[Guess]
+    abstains: bool = Field(description="The confidence is below the one from which on this model answers.")
+    heat_map: HeatMap | None = None
+
+
+class AskAnswer(BaseModel):
+    """Answers in the order of the questions."""
+
+    answers: list[Answer]
+
+
+class Caption(BaseModel):
+    """A sentence, and the geometric mean probability of its words."""
+
+    caption: str
+    confidence: float
+    language: str
+    heat_map: HeatMap | None = None
+
+
+class CaptionAnswer(BaseModel):
+    """Captions in the order of the pictures."""
+
+    captions: list[Caption]
+
+
+class Label(BaseModel):
+    """A label with its share of a softmax over all of them, and its cosine."""
+
+    label: str
+    probability: float
+    similarity: float
+
+
+class Class(BaseModel):
+    """The likeliest label of a picture, and all of them."""
+
+    label: str
+    confidence: float
+    labels: list[Label]
+
+
+class ClassifyAnswer(BaseModel):
+    """Classes in the order of the pictures."""
+
+    classes: list[Class]
+
+
+class Matched(BaseModel):
+    """Cosine, and probability where the model was trained to match."""
+
+    similarity: float | None
+    probability: float | None
+
+
+class MatchAnswer(BaseModel):
+    """Matches in the order of the pairs."""
+
+    matches: list[Matched]
+
+
+class Hit(BaseModel):
+    """A picture of the index."""
+
+    id: str
+    similarity: float
+    score: float | None
+    metadata: dict[str, Any]
+    picture: str = Field(description="Address of a small JPEG of it on this server.")
+
+
+class SearchAnswer(BaseModel):
+    """Pictures, best first."""
+
+    hits: list[Hit]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, in fixed words."""
+
+    code: str
+    message: str
+    type: str
+    id: str
+    fields: list[str] = []
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer that is no 200."""
+
+    error: ErrorDetail

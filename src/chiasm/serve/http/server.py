@@ -1,0 +1,101 @@
+"""The process: listens, serves, and ends without losing what it accepted."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from chiasm.serve.http.app import build_app
+from chiasm.serve.http.service import Service
+
+QUIET_S = 0.3
+"""How long no request may be open before a stopping server closes its door: what was on its way gets an answer."""
+
+
+class DrainingServer(uvicorn.Server):
+    """At the first signal, new requests are told to go elsewhere, open ones are answered, then the process ends.
+
+    uvicorn alone closes connections whose request it has not read yet; here the door stays open until nothing is on
+    its way any more. A second signal ends at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+        self._draining: asyncio.Task[None] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Remember the loop, which a signal handler must reach."""
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain, or end at once."""
+        if self.service.health.is_draining:
+            self.force_exit = self.should_exit = True
+            return
+        self.service.health.is_draining = True
+        if self.loop is None:  # nothing was served yet
+            self.should_exit = True
+        else:
+            self.loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        health, end = self.service.health, time.monotonic() + self.service.settings.drain_s
+        quiet_since = time.monotonic()
+        while time.monotonic() < end and time.monotonic() - quiet_since < QUIET_S:
+            if health.open_requests:
+                quiet_since = time.monotonic()
+            await asyncio.sleep(0.02)
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        OSError: the address is in use, or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.create_server((host, port), family=family, backlog=256)
+    # Inherited by every connection. asyncio asks it only of sockets that say they are TCP, and answers wait 40 ms.
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return door
+
+
+def server_config(service: Service) -> uvicorn.Config:
+    """How uvicorn serves us."""
+    return uvicorn.Config(
+        build_app(service),  # type: ignore[arg-type]
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, int(service.settings.drain_s)),
+    )
+
+
+def serve(service: Service, tell: Callable[[str], None]) -> None:
+    """Serve until a signal says to stop.
+
+    Args:
+        service: what answers.
+        tell: called once with the address, when requests are taken.
+    """
+    settings = service.settings
+    door = listen(settings.host, settings.port)
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    tell(f"http://{shown}:{door.getsockname()[1]}")
+    server = DrainingServer(server_config(service), service)
+    try:
+        server.run(sockets=[door])
+    finally:
+        door.close()

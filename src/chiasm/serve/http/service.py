@@ -1,0 +1,138 @@
+"""Between the routes and the model: names checked, pictures decoded, rows queued, answers awaited or abandoned."""
+
+import asyncio
+import time
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+
+from chiasm.core.errors import InputError
+from chiasm.data.image import ImageError
+from chiasm.serve.batcher import Batcher, DeadlinePassedError, QueueFullError, Work
+from chiasm.serve.engine import Model
+from chiasm.serve.http.errors import ServedError
+from chiasm.serve.http.guard import Health
+from chiasm.serve.http.pictures import Pictures
+from chiasm.serve.http.settings import ServerSettings
+from chiasm.serve.index import Index
+from chiasm.tasks.captioning import Captioning
+from chiasm.tasks.matching import Matching
+from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.vqa import VisualQuestionAnswering
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "ask": (VisualQuestionAnswering.name,),
+    "caption": (Captioning.name,),
+    "classify": (Retrieval.name,),
+    "embeddings": (Retrieval.name,),
+    "match": (Retrieval.name, Matching.name),
+}
+"""What a client can do -> tasks of which the model must have one."""
+
+
+class Service:
+    """One model, perhaps one index, one queue.
+
+    Args:
+        model: what answers.
+        name: what clients call it.
+        settings: limits.
+        index: what /v1/search looks through.
+    """
+
+    def __init__(self, model: Model, name: str, settings: ServerSettings, index: Index | None = None) -> None:
+        self.model, self.name, self.settings, self.index = model, name, settings, index
+        self.batcher = Batcher(settings.max_rows, settings.queue_rows)
+        self.pictures = Pictures(model, settings)
+        self.health = Health()
+        self.created = int(time.time())
+
+    def can(self, what: str) -> bool:
+        """Whether clients can do this with the model."""
+        if what == "search":
+            return self.index is not None
+        return any(task in self.model.tasks for task in NEEDS[what])
+
+    def need(self, what: str) -> None:
+        """Refuse what the model cannot do."""
+        if not self.can(what):
+            raise ServedError("no_index" if what == "search" else "task_not_trained")
+
+    def check_model(self, name: str) -> None:
+        """Refuse a request for another model."""
+        if name and name != self.name:
+            raise ServedError("model_not_found", ["model"])
+
+    def check_count(self, count: int) -> None:
+        """Refuse more rows than one request may have."""
+        if count > self.settings.max_items:
+            raise ServedError("too_many_items")
+
+    def paired(self, images: str | list[str], texts: str | list[str], what: str) -> tuple[list[str], list[str]]:
+        """Lists of one length; a single one is repeated."""
+        many_images = [images] if isinstance(images, str) else images
+        many_texts = [texts] if isinstance(texts, str) else texts
+        count = max(len(many_images), len(many_texts))
+        if isinstance(images, str):
+            many_images = many_images * count
+        if isinstance(texts, str):
+            many_texts = many_texts * count
+        if len(many_images) != len(many_texts):
+            raise ServedError("invalid_request", ["image", what])
+        self.check_count(count)
+        return many_images, many_texts
+
+    def room(self, rows: int) -> "_Admission":
+        """Room in the queue for the rows of a request, or the answer that there is none."""
+        return _Admission(self.batcher, rows)
+
+    async def compute(self, request: Request, kind: Hashable, rows: list[Any], work: Work) -> Sequence[Any]:
+        """Answers to rows, computed with those of others; abandoned when the client has left.
+
+        Raises:
+            ServedError: "deadline", or that the model cannot read a text.
+        """
+        deadline = time.monotonic() + self.settings.timeout_s
+        answering = asyncio.ensure_future(self.batcher.submit(kind, rows, work, deadline))
+        leaving = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                raise ServedError("deadline")  # nobody reads it: the client is gone
+            return answering.result()
+        except DeadlinePassedError:
+            raise ServedError("deadline") from None
+        except ImageError as error:
+            raise ServedError(f"image_{error.code}") from None
+        except InputError:
+            raise ServedError("text_unreadable") from None
+        finally:
+            answering.cancel()
+            leaving.cancel()
+
+
+class _Admission:
+    def __init__(self, batcher: Batcher, rows: int) -> None:
+        self._room, self._batcher = batcher.room(rows), batcher
+
+    def __enter__(self) -> None:
+        try:
+            self._room.__enter__()
+        except QueueFullError as full:
+            raise ServedError("busy", retry_after_s=full.retry_after_s) from None
+
+    def __exit__(self, *given: object) -> None:
+        self._room.__exit__(*given)
+
+
+async def _left(request: Request) -> None:
+    """Return when the client is gone; the body has been read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def name_of(run: str) -> str:
+    """What clients call a run: the name of its folder."""
+    return Path(run).resolve().name if run != "starter" else run

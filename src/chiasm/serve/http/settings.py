@@ -1,0 +1,92 @@
+"""How a server is set up, and what is refused before it starts."""
+
+import ipaddress
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from chiasm.core.errors import InputError
+
+LEAST_TOKEN = 16
+"""Characters of the shortest token that is accepted."""
+TOKEN_VARIABLE = "CHIASM_TOKEN"  # noqa: S105  the name of a variable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
+    """Limits and doors of one server."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str = ""
+    """What clients must send; "" asks nobody, and is allowed on this machine's own address alone."""
+    allow_domains: tuple[str, ...] = ()
+    """Hosts that pictures may be fetched from, by https; none fetches nothing."""
+    max_body_bytes: int = 32 * 2**20
+    max_items: int = 32
+    """Most pictures or texts in one request."""
+    max_rows: int = 32
+    """Most rows that the model computes at once."""
+    queue_rows: int = 64
+    """Most rows admitted and not yet answered."""
+    timeout_s: float = 30.0
+    """Longest time from a request's admission to its answer, and for its body to arrive."""
+    drain_s: float = 30.0
+    """Longest time for open requests to end when the server is stopped."""
+
+    def check(self) -> None:
+        """Refuse what would open the server to others by mistake.
+
+        Raises:
+            InputError: a host that others reach without a token, a weak token, a limit out of range.
+        """
+        if not is_loopback(self.host) and not self.token:
+            raise InputError(
+                f"--host {self.host} without a token",
+                "a token for every address but this machine's own (127.0.0.1, ::1, localhost)",
+                f"give --token-file FILE, or set {TOKEN_VARIABLE}",
+            )
+        if self.token and (len(self.token) < LEAST_TOKEN or not self.token.isascii() or not self.token.isprintable()):
+            raise InputError(
+                f"a token of {len(self.token)} characters",
+                f"{LEAST_TOKEN} or more printable ASCII characters",
+                "python -c 'import secrets; print(secrets.token_urlsafe())' > FILE; chmod 600 FILE",
+            )
+        for name in ("max_body_bytes", "max_items", "max_rows", "timeout_s", "drain_s"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} is {getattr(self, name)}", "a number above 0", f"change {name}")
+        if self.queue_rows < self.max_items:
+            raise InputError(
+                f"a queue of {self.queue_rows} rows", f"{self.max_items} or more, one request's most", "raise it"
+            )
+        for domain in self.allow_domains:
+            if not domain or any(one in domain for one in "/:*@ "):
+                raise InputError(f"--allow-domain {domain}", "a bare name such as images.example.org", "leave the rest")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_token(file: Path | None) -> str:
+    """The token out of a file that nobody else may read, or out of the environment; "" where there is none.
+
+    Raises:
+        InputError: the file is absent, or open to others.
+    """
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE, "").strip()
+    try:
+        mode, content = file.stat().st_mode, file.read_text(encoding="utf-8")
+    except OSError:
+        raise InputError(f"{file} cannot be read", "a file with a token", "check the path") from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise InputError(f"{file} may be read by others", "mode 0600", f"chmod 600 {file}")
+    return content.strip()

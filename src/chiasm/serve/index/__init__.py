@@ -1,0 +1,14 @@
+"""Pictures that can be searched: `open_index(path, model)`, and what it returns."""
+
+from chiasm.serve.index.index import (
+    Hit,
+    Index,
+    folder_index,
+    is_index,
+    make_index,
+    open_index,
+    open_store,
+    write_vectors,
+)
+
+__all__ = ["Hit", "Index", "folder_index", "is_index", "make_index", "open_index", "open_store", "write_vectors"]

@@ -1,0 +1,339 @@
+"""An open index: search by words, by a picture, or by both; filters; re-ranking; and what keeps it true.
+
+`Index.open` and `Index.build` are the two ways in. A search sees what other processes have written until it began.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from safetensors.numpy import save
+
+from chiasm.core.errors import InputError
+from chiasm.core.files import sha256_bytes, write_bytes
+from chiasm.data.image import ImageError, image_ref, read_picture
+from chiasm.serve.engine import Model, Picture, load, picture_ref
+from chiasm.serve.index import rerank as reranking
+from chiasm.serve.index.build import Encode, Progress, Report, delete, sync
+from chiasm.serve.index.check import Finding, check
+from chiasm.serve.index.duplicates import Duplicates, find_duplicates
+from chiasm.serve.index.header import Header
+from chiasm.serve.index.metadata import Described
+from chiasm.serve.index.postgres import PostgresStore, is_address
+from chiasm.serve.index.sqlite import FILE, SqliteStore
+from chiasm.serve.index.store import Store, Value, Vector
+from chiasm.serve.photos import Encoder, photo_paths
+from chiasm.serve.starter import STARTER
+
+Path_ = str | PathLike[str]
+MAX_COUNT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One picture that was found.
+
+    Attributes:
+        id: names the picture in this index for as long as its file stays as it is; never used for another one.
+        path: where it was when it was indexed, absolute.
+        similarity: cosine to the query, in [-1, 1].
+        score: what the fusion model says, in [0, 1]; None without re-ranking.
+        metadata: what is known about it.
+    """
+
+    id: str
+    path: str
+    similarity: float
+    score: float | None = None
+    metadata: dict[str, Value] = field(default_factory=dict)
+
+
+def is_index(place: Path_) -> bool:
+    """Whether something is an index rather than a run: a folder with its database, or a PostgreSQL address."""
+    return is_address(str(place)) or (Path(place) / FILE).is_file()
+
+
+def open_index(path: Path_, model: Model | None = None, approximate: bool = False) -> "Index":
+    """Open an index.
+
+    Args:
+        path: its folder, or the postgresql:// address of one.
+        model: the model whose vectors it holds; None opens the run that it was built with.
+        approximate: searches may miss a few neighbours and are many times faster on a large index.
+
+    Raises:
+        InputError: no index, a damaged one, or vectors of another model.
+    """
+    store = open_store(path)
+    try:
+        header = store.header()
+        opened = model if model is not None else _run_of(header, str(path))
+        header.check(Header.of(opened, header.run), store.where)
+    except BaseException:
+        store.close()
+        raise
+    return Index(store, opened, approximate)
+
+
+def open_store(path: Path_, makes: bool = False) -> Store:
+    """Open the tables of an index without its model; `makes` makes those that are not there."""
+    return PostgresStore(str(path), makes) if is_address(str(path)) else SqliteStore(Path(path), makes)
+
+
+def _run_of(header: Header, where: str) -> Model:
+    try:
+        if not header.run:
+            raise InputError("it was built with an open model, not with a run folder", "", "")
+        return load(header.run)
+    except InputError as error:
+        raise InputError(
+            f"the model of {where} cannot be opened: {error.given}",
+            f"the run it was built with, in {header.run}",
+            "say where it is now with --model RUN",
+        ) from error
+
+
+class Index:
+    """Pictures that can be searched. To be closed, or used in a `with` block; threads may share it.
+
+    Args:
+        store: the open tables.
+        model: the model that made, and makes, their vectors.
+        approximate: how searches compare, see `open_index`.
+    """
+
+    def __init__(self, store: Store, model: Model, approximate: bool = False) -> None:
+        self.store, self.model, self.approximate = store, model, approximate
+
+    open = staticmethod(open_index)
+
+    @classmethod
+    def build(
+        cls,
+        photos: Sequence[Path_] | Path_,
+        path: Path_,
+        model: Model | Path_,
+        metadata: Path_ | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> "Index":
+        """Make an index of folders, or bring one in line with them, and leave it open; arguments as in `make_index`."""
+        places = [photos] if isinstance(photos, str | PathLike) else list(photos)
+        index, _ = make_index(path, [Path(one) for one in places], model, metadata, progress)
+        return index
+
+    def __len__(self) -> int:
+        return self.store.count()
+
+    def __enter__(self) -> "Index":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the database; the model stays open."""
+        self.store.close()
+
+    # --- searching ------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str | Picture | None = None,
+        *,
+        text: str = "",
+        image: Picture | None = None,
+        count: int = 10,
+        where: Mapping[str, Value] | None = None,
+        rerank: bool = False,
+    ) -> list[Hit]:
+        """Find the pictures that fit best.
+
+        Args:
+            query: words where it is a `str`, else a picture: a short way to give `text` or `image`.
+            text: words. With an image too, both count alike: the query is the sum of their unit vectors.
+            image: a picture; a `str` is its path.
+            count: how many, 1 to 10,000; fewer where there are not so many.
+            where: only pictures that have all of these: metadata, `path` (or how it ends), `folder` (any level), or
+                `size` in bytes. Values are compared as text, so 2021 equals "2021".
+            rerank: look at the nearest pictures again with the fusion model, and order them by what it says.
+
+        Returns:
+            Best first; by `score` where they were re-ranked, else by `similarity`.
+
+        Raises:
+            InputError: no query, a broken picture, an unknown key, or a model that cannot re-rank.
+        """
+        if isinstance(query, str):
+            text = text or query
+        elif query is not None:
+            image = query if image is None else image
+        if not 1 <= count <= MAX_COUNT:
+            raise InputError(f"count is {count}", f"1 to {MAX_COUNT}", "ask for so many")
+        if rerank:
+            reranking.reranker(self.model)
+            if not text.strip():
+                raise InputError("re-ranking without words", "words, alone or with a picture", "give a text")
+        wanted = max(count, reranking.LOOKED_AT) if rerank else count
+        hits = self.nearest(self.vector(text, image)[None], wanted, where)[0]
+        return self._reranked(text, hits)[:count] if rerank else hits
+
+    def vector(self, text: str = "", image: Picture | None = None) -> Vector:
+        """A query as a unit vector float32 [e]."""
+        given = text is not None and (bool(text) or image is None)
+        parts = [self.model.encode_text([text])[0]] if given else []
+        if image is not None:
+            parts.append(self.model.embed_refs([picture_ref(image)])[0])
+        if len(parts) == 1:
+            return parts[0]
+        total = parts[0] + parts[1]
+        length = float(np.linalg.norm(total))
+        if length < 1e-6:
+            raise InputError("words and a picture that cancel each other out", "a query with a direction", "give one")
+        return (total / length).astype(np.float32)
+
+    def nearest(self, queries: Vector, count: int, where: Mapping[str, Value] | None = None) -> list[list[Hit]]:
+        """As `search`, for many queries at once, given as unit vectors float32 [q, e].
+
+        Raises:
+            InputError: vectors of another width, or with numbers that are not finite.
+        """
+        if queries.ndim != 2 or queries.shape[1] != self.store.dim or not np.isfinite(queries).all():
+            raise InputError(
+                f"queries of shape {list(queries.shape)}, finite: {bool(np.isfinite(queries).all())}",
+                f"finite float32 [q, {self.store.dim}]",
+                "encode them with this index's model",
+            )
+        found = self.store.nearest(queries.astype(np.float32), count, where, self.approximate)
+        items = self.store.items(list({number for one in found for number, _ in one}))
+        # What was taken out between the two questions is not shown any more.
+        return [
+            [
+                Hit(str(number), items[number].path, cosine, None, items[number].metadata)
+                for number, cosine in one
+                if number in items
+            ]
+            for one in found
+        ]
+
+    def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:
+        refs, seen = [], []
+        for hit in hits:
+            try:
+                content = image_ref(hit.path)
+                content.load()
+            except ImageError:  # the file is gone or broken by now: nothing to look at
+                continue
+            refs.append(content)
+            seen.append(hit)
+        told = reranking.scores(self.model, text, refs)
+        scored = [
+            Hit(hit.id, hit.path, hit.similarity, score, hit.metadata) for hit, score in zip(seen, told, strict=True)
+        ]
+        return sorted(scored, key=lambda hit: (-(hit.score or 0.0), -hit.similarity, int(hit.id)))
+
+    def picture(self, id: str) -> bytes:  # noqa: A002  the word of the HTTP interface
+        """The bytes of a picture's file.
+
+        Raises:
+            InputError: no such id, or the file is gone or no longer what was indexed.
+        """
+        number = int(id) if id.isascii() and id.isdigit() and len(id) < 19 else -1
+        item = self.store.items([number]).get(number)
+        if item is None:
+            raise InputError(f"there is no picture {id!r}", "an id that a search returned", "search again")
+        content = read_picture(item.path)
+        if sha256_bytes(content) != item.content:
+            raise InputError(
+                f"picture {id} has changed since it was indexed", "the file as it was", "build the index again"
+            )
+        return content
+
+    # --- keeping --------------------------------------------------------------------------------------------
+
+    def add(
+        self, places: Sequence[Path_], metadata: Path_ | None = None, progress: Progress = lambda done, total: None
+    ) -> Report:
+        """Add folders and files; what the index has and they have no longer stays in it."""
+        described = Described(Path(metadata)) if metadata is not None else None
+        return sync(self.store, Encoder(self.model).encode, [Path(one) for one in places], progress, False, described)
+
+    def delete(self, places: Sequence[Path_] = (), where: Mapping[str, Value] | None = None) -> int:
+        """Take out pictures, folders, or all that fit a filter; return how many. Files stay as they are."""
+        return delete(self.store, [str(one) for one in places], where)
+
+    def check(self) -> list[Finding]:
+        """Everything that is wrong, with what to do about it; empty where nothing is."""
+        return check(self.store)
+
+    def duplicates(self, above: float = 0.95) -> Duplicates:
+        """Groups of pictures that are the same or nearly so, see `find_duplicates`."""
+        return find_duplicates(self.store, above)
+
+
+def make_index(
+    path: Path_ | None,
+    photos: Sequence[Path],
+    model: Model | Path_,
+    metadata: Path_ | None = None,
+    progress: Progress = lambda done, total: None,
+    spread: Callable[[Header], Encode] | None = None,
+    forgets: bool = True,
+) -> tuple[Index, Report]:
+    """Make an index of folders, or bring one in line with them.
+
+    Args:
+        path: folder of the index, or a postgresql:// address; None for one in memory, which uses and fills the cache
+            on disk instead.
+        photos: folders and picture files.
+        model: the run folder of one, which the index then knows; or an open model, which must be given again whenever
+            the index is opened.
+        metadata: table or data set with what is known about the pictures.
+        progress: told of each part.
+        spread: makes of the index's header what encodes in several processes; None encodes here.
+        forgets: take out what has vanished from the folders.
+
+    Raises:
+        InputError: another model's index; no picture; another process writes.
+    """
+    described = Described(Path(metadata)) if metadata is not None else None
+    opened = model if isinstance(model, Model) else load(model)
+    named = "" if isinstance(model, Model) else str(model)
+    header = Header.of(opened, STARTER if opened.pipeline.config.recipe == STARTER else named)
+    for place in photos:
+        photo_paths(place)  # a wrong path is seen before anything is made
+    store = open_store(path, makes=True) if path is not None else SqliteStore(None)
+    try:
+        store.write_header(header)
+        store.header().check(header, store.where)
+        encode = spread(header) if spread is not None else Encoder(opened, keeps=path is None).encode
+        report = sync(store, encode, photos, progress, forgets, described)
+    except BaseException:
+        store.close()
+        raise
+    return Index(store, opened), report
+
+
+def folder_index(model: Model, folder: Path, progress: Progress = lambda done, total: None) -> tuple[Index, Report]:
+    """An index in memory of one folder: nothing to set up, and encoded only once, because vectors are cached."""
+    return make_index(None, [folder], model, progress=progress)
+
+
+def write_vectors(path: Path, index: Index) -> tuple[int, int]:
+    """Write `vectors` float32 [n, e] of an index in memory or a folder as safetensors; return n and e.
+
+    The pictures' paths are a JSON list in the file's metadata.
+    """
+    store = index.store
+    assert isinstance(store, SqliteStore), "the vectors are in memory"
+    matrix = store.matrix()
+    items = store.items(matrix.numbers.tolist())
+    paths = [items[int(number)].path for number in matrix.numbers]
+    content = save({"vectors": matrix.vectors}, metadata={"paths": json.dumps(paths, ensure_ascii=False)})
+    write_bytes(path, content)
+    return matrix.vectors.shape[0], matrix.vectors.shape[1]

@@ -1,0 +1,104 @@
+"""All vectors of an index in memory, and exact search over them: every vector is compared.
+
+Axis legend: n vectors, q queries, e numbers a vector, r rows compared at once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from chiasm.serve.index.store import MARGIN, rescored
+
+Vectors = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int64]
+ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """An unchanging set of vectors; a search that has begun is not disturbed by what is written meanwhile.
+
+    Attributes:
+        numbers: int64 [n], ascending.
+        vectors: float32 [n, e], unit length, row i for `numbers[i]`.
+        space: float32 [at least n, e], whose beginning `vectors` is, where there is room to grow.
+    """
+
+    numbers: Numbers
+    vectors: Vectors
+    space: Vectors | None = None
+
+    @classmethod
+    def empty(cls, dim: int) -> "Matrix":
+        """No vectors."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros((0, dim), dtype=np.float32))
+
+    def with_rows(self, numbers: Numbers, vectors: Vectors) -> "Matrix":
+        """These and further vectors, whose numbers are larger. The space grows by doubling, so most calls copy little.
+
+        Rows are written behind the end of this matrix, where no search looks.
+        """
+        assert not len(self.numbers) or not len(numbers) or self.numbers[-1] < numbers[0], "numbers only grow"
+        count, total = len(self.numbers), len(self.numbers) + len(numbers)
+        space = self.space
+        if space is None or len(space) < total:
+            space = np.empty((max(total, 2 * count), self.vectors.shape[1]), dtype=np.float32)
+            space[:count] = self.vectors
+        space[count:total] = vectors
+        return Matrix(np.concatenate([self.numbers, numbers]), space[:total], space)
+
+    def only(self, numbers: Numbers) -> "Matrix":
+        """The vectors whose numbers are among these, which are ascending."""
+        kept = np.isin(self.numbers, numbers, assume_unique=True)
+        return self if kept.all() else Matrix(self.numbers[kept], self.vectors[kept])
+
+    def rows_of(self, numbers: Numbers) -> npt.NDArray[np.int64]:
+        """Rows of those of the numbers that are here."""
+        if not len(self.numbers):
+            return np.zeros(0, dtype=np.int64)
+        rows = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
+        return rows[self.numbers[rows] == numbers]
+
+    def nearest(self, queries: Vectors, count: int, allowed: Numbers | None = None) -> list[list[tuple[int, float]]]:
+        """The nearest vectors to unit vectors float32 [q, e]: (number, cosine) a query, best first.
+
+        Args:
+            queries: float32 [q, e].
+            count: how many a query; fewer where there are not so many.
+            allowed: numbers that may be found; None means all.
+        """
+        rows = None if allowed is None else self.rows_of(allowed)
+        if rows is not None and len(rows) * 4 < len(self.numbers):
+            return Matrix(self.numbers[rows], self.vectors[rows]).nearest(queries, count)
+        best = self._candidates(queries, count + MARGIN, rows)
+        return rescored(queries, [self.numbers[one] for one in best], [self.vectors[one] for one in best], count)
+
+    def _candidates(
+        self, queries: Vectors, count: int, rows: npt.NDArray[np.int64] | None
+    ) -> list[npt.NDArray[np.int64]]:
+        """Rows of the largest products in float32, for each query, in no order."""
+        total = len(self.numbers)
+        hidden = None
+        if rows is not None:
+            hidden = torch.ones(total, dtype=torch.bool)
+            hidden[torch.from_numpy(rows)] = False
+        asked = torch.from_numpy(np.ascontiguousarray(queries))
+        values, places = torch.zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.long)
+        for start in range(0, total, ROWS_AT_ONCE):
+            part = torch.from_numpy(self.vectors[start : start + ROWS_AT_ONCE])
+            products = asked @ part.T if len(asked) > 1 else (part @ asked[0])[None]
+            if hidden is not None:
+                products[:, hidden[start : start + ROWS_AT_ONCE]] = -torch.inf
+            top, where = products.topk(min(count, len(part)), dim=1, sorted=False)
+            values, places = torch.cat([values, top], 1), torch.cat([places, where + start], 1)
+            if values.shape[1] > 8 * count:
+                values, places = _best(values, places, count)
+        values, places = _best(values, places, min(count, values.shape[1]))
+        return [place[value > -torch.inf].numpy() for value, place in zip(values, places, strict=True)]
+
+
+def _best(values: torch.Tensor, places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    top, where = values.topk(count, dim=1, sorted=False)
+    return top, places.gather(1, where)

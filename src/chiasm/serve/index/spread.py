@@ -1,0 +1,118 @@
+"""Encoding in several processes, on one host or many, through Ray Data; one process writes the index.
+
+Every host must see the pictures and the run folder under the same paths.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.data.image import ImageError
+from chiasm.serve.engine import load
+from chiasm.serve.index.build import Encode
+from chiasm.serve.index.header import Header
+from chiasm.serve.photos import AT_ONCE, Encoded, Encoder, Known
+
+
+class _Worker:
+    """Lives in a process of the cluster: one model, asked for many parts."""
+
+    def __init__(self, run: str, header: dict[str, str]) -> None:
+        model = load(run)
+        # A host with other weights or another version of a library must not mix its vectors with the others'.
+        Header(**header).check(Header.of(model, run), "the index that this host encodes for")
+        self.encoder = Encoder(model)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        paths = [str(path) for path in batch["path"]]
+        found = [one for part in self.encoder.encode(paths) for one in part]
+        nothing = np.zeros(self.encoder.model.pipeline.config.model.embedding_dim, dtype=np.float32)
+        return {
+            "path": paths,
+            "content": [one.content for one in found],
+            "size_bytes": np.array([one.size_bytes for one in found], dtype=np.int64),
+            "state": [one.state for one in found],
+            "problem": ["" if one.problem is None else one.problem.code for one in found],
+            "vector": np.stack([nothing if one.vector is None else one.vector for one in found]),
+        }
+
+
+def spread_over(run: Path, workers: int, address: str = "") -> Callable[[Header], Encode]:
+    """What `make_index(spread=...)` takes: encodes in `workers` processes of the cluster at `address`.
+
+    Args:
+        run: the run folder, or "starter".
+        workers: processes, each with a model of its own.
+        address: of a running cluster; "" starts one on this host, and stops it at the end.
+
+    Raises:
+        MissingExtraError: the extra [ray] is not installed.
+    """
+
+    def for_header(header: Header) -> Encode:
+        def encode(paths: Sequence[str], known: Known | None = None) -> Iterator[list[Encoded]]:
+            return _encode(paths, str(run), header, workers, address)
+
+        return encode
+
+    return for_header
+
+
+def _encode(paths: Sequence[str], run: str, header: Header, workers: int, address: str) -> Iterator[list[Encoded]]:
+    if not paths:
+        return
+    ray = _ray()
+    # Nothing about who uses it is sent anywhere.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    is_mine = not ray.is_initialized()
+    if is_mine and address:
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+    elif is_mine:
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        parts = max(workers, -(-len(paths) // (4 * AT_ONCE)))
+        rows = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=min(parts, len(paths)))
+        named = str(Path(run).absolute()) if Path(run).exists() else run
+        encoded = rows.map_batches(
+            _Worker,
+            fn_constructor_args=(named, header.rows()),
+            batch_size=AT_ONCE,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+        )
+        for batch in encoded.iter_batches(batch_size=AT_ONCE):
+            yield _rows(batch)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, InputError):
+            raise cause from None
+        raise
+    finally:
+        if is_mine:
+            ray.shutdown()
+
+
+def _rows(batch: dict[str, Any]) -> list[Encoded]:
+    found = []
+    for number, path in enumerate(map(str, batch["path"])):
+        code = str(batch["problem"][number])
+        told = (path, str(batch["content"][number]), int(batch["size_bytes"][number]), str(batch["state"][number]))
+        if code:
+            found.append(Encoded(*told, problem=ImageError(code, path)))
+        else:
+            found.append(Encoded(*told, vector=np.array(batch["vector"][number], dtype=np.float32)))
+    return found
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtraError("ray", "ray") from None
+    return ray

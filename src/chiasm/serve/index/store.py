@@ -1,0 +1,312 @@
+"""The truth of an index as tables, whichever database keeps them: what is written, found and forgotten.
+
+Tables: `header` (one row a fact), `items` (one row a picture), `vectors` (one row an item), `facts` (one row a key of
+an item's metadata), `rejected` (files that cannot be used). A picture that changes becomes a new item with a new
+number, and numbers are never used twice: a vector, once written, stays what it was for as long as its number lives.
+
+SQL is written once, with "?" for parameters, and never holds a value itself.
+"""
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chiasm.core.errors import InputError, nearest
+from chiasm.serve.index.header import Header
+
+Value = str | int | float | bool
+Vector = npt.NDArray[np.float32]
+OWN_KEYS = ("path", "folder", "size")
+"""Keys of a filter that are no metadata."""
+IN_ONE_QUESTION = 500
+"""Values in one IN (...); SQLite takes at most 32,766 parameters."""
+MARGIN = 16
+"""Further candidates that are compared again in float64, so that sums in float32 decide no order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One picture as it is written: `vector` float32 [e] of unit length, `state` of `file_state`."""
+
+    path: str
+    content: str
+    size_bytes: int
+    state: str
+    vector: Vector
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture as it is read."""
+
+    number: int
+    path: str
+    content: str
+    size_bytes: int
+    metadata: dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One file that cannot be used; `code` as in the ledger."""
+
+    path: str
+    state: str
+    code: str
+    text: str
+
+
+@dataclass(slots=True)
+class Change:
+    """What one transaction writes; all of it is there afterwards, or nothing.
+
+    Attributes:
+        put: new pictures, and changed ones, whose path is taken from the item before.
+        touch: (state, path) of files that were written anew with the content they had.
+        describe: (path, metadata) of items that are otherwise as they were.
+        remove: paths that are forgotten.
+        refuse: files that cannot be used; an item of such a path is forgotten.
+    """
+
+    put: list[Entry] = field(default_factory=list)
+    touch: list[tuple[str, str]] = field(default_factory=list)
+    describe: list[tuple[str, Mapping[str, Value]]] = field(default_factory=list)
+    remove: list[str] = field(default_factory=list)
+    refuse: list[Refused] = field(default_factory=list)
+
+
+class Store(ABC):
+    """One open database."""
+
+    where: str
+    """What messages call it."""
+    dim: int
+    """Numbers a vector; 0 before the header is written."""
+
+    # --- what each database does in its own way -------------------------------------------------------------
+
+    @abstractmethod
+    def transaction(self, writes: bool = False) -> AbstractContextManager[None]:
+        """One unchanging view of the tables; with `writes`, what the block does happens at its end, or never."""
+
+    @abstractmethod
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold the index for this process; a second writer is refused."""
+
+    @abstractmethod
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+
+    @abstractmethod
+    def each(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once a row of values."""
+
+    @abstractmethod
+    def packed(self, vector: Vector) -> Any:
+        """A vector as the database keeps it."""
+
+    @abstractmethod
+    def unpacked(self, kept: Any) -> Vector:
+        """What the database keeps -> float32 [e]."""
+
+    @abstractmethod
+    def nearest(
+        self, queries: Vector, count: int, where: Mapping[str, Value] | None = None, approximate: bool = False
+    ) -> list[list[tuple[int, float]]]:
+        """The nearest items to unit vectors float32 [q, e]: a list of (number, cosine) a query, best first."""
+
+    @abstractmethod
+    def damage(self) -> list[str]:
+        """What the database itself finds wrong with its pages; empty where nothing is."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is held; twice does no harm."""
+
+    # --- writing --------------------------------------------------------------------------------------------
+
+    def apply(self, change: Change) -> None:
+        """Write a change. When this returns it is on the disk, and a killed process or a lost supply cannot undo it."""
+        with self.transaction(writes=True):
+            anew = [one.path for one in change.put] + [one.path for one in change.refuse]
+            self._forget([*change.remove, *anew])
+            for entry in change.put:
+                number = self.rows(
+                    "INSERT INTO items (path, content, size_bytes, state, metadata) VALUES (?, ?, ?, ?, ?)"
+                    " RETURNING number",
+                    (entry.path, entry.content, entry.size_bytes, entry.state, _json(entry.metadata)),
+                )[0][0]
+                self.rows("INSERT INTO vectors (number, vector) VALUES (?, ?)", (number, self.packed(entry.vector)))
+                self._describe(number, entry.metadata)
+            self.each(
+                "INSERT INTO rejected (path, state, code, text) VALUES (?, ?, ?, ?)",
+                [(one.path, one.state, one.code, one.text) for one in change.refuse],
+            )
+            self.each("UPDATE items SET state = ? WHERE path = ?", change.touch)
+            for path, metadata in change.describe:
+                for (number,) in self.rows("SELECT number FROM items WHERE path = ?", (path,)):
+                    self.rows("UPDATE items SET metadata = ? WHERE number = ?", (_json(metadata), number))
+                    self.rows("DELETE FROM facts WHERE number = ?", (number,))
+                    self._describe(number, metadata)
+
+    def _forget(self, paths: Sequence[str]) -> None:
+        gone = self._among("DELETE FROM items WHERE path IN (*) RETURNING number", paths)
+        self._among("DELETE FROM rejected WHERE path IN (*)", paths)
+        if gone:
+            self.rows("UPDATE header SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE name = 'removals'")
+
+    def _describe(self, number: int, metadata: Mapping[str, Value]) -> None:
+        self.each(
+            "INSERT INTO facts (number, name, value) VALUES (?, ?, ?)",
+            [(number, key, as_text(value)) for key, value in metadata.items()],
+        )
+
+    def write_header(self, header: Header) -> None:
+        """Begin an index; one that has a header already keeps it."""
+        with self.transaction(writes=True):
+            rows = {**header.rows(), "removals": "0"}
+            self.each("INSERT INTO header (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", list(rows.items()))
+        self.dim = int(self.header().dim)
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def header(self) -> Header:
+        """Whose vectors these are."""
+        return Header.read(dict(self.rows("SELECT name, value FROM header")), self.where)
+
+    def count(self) -> int:
+        """Number of items."""
+        return int(self.rows("SELECT count(*) FROM items")[0][0])
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """Path -> (state, content) of every item, and of every rejected file, whose content is ""."""
+        found = {path: (state, content) for path, state, content in self.rows("SELECT path, state, content FROM items")}
+        return found | {path: (state, "") for path, state in self.rows("SELECT path, state FROM rejected")}
+
+    def refused(self) -> list[Refused]:
+        """Every file that cannot be used."""
+        return [Refused(*row) for row in self.rows("SELECT path, state, code, text FROM rejected ORDER BY path")]
+
+    def metadata(self) -> dict[str, dict[str, Value]]:
+        """Path -> metadata of every item."""
+        return {path: json.loads(kept) for path, kept in self.rows("SELECT path, metadata FROM items")}
+
+    def vectors_of(self, contents: Sequence[str]) -> dict[str, Vector]:
+        """Content hash -> vector, of those that are here under any path."""
+        sql = "SELECT i.content, v.vector FROM items i JOIN vectors v ON v.number = i.number WHERE i.content IN (*)"
+        return {key: self.unpacked(kept) for key, kept in self._among(sql, contents)}
+
+    def vectors(self, numbers: Sequence[int]) -> dict[int, Vector]:
+        """Number -> vector."""
+        rows = self._among("SELECT number, vector FROM vectors WHERE number IN (*)", numbers)
+        return {int(number): self.unpacked(kept) for number, kept in rows}
+
+    def items(self, numbers: Sequence[int]) -> dict[int, Item]:
+        """Number -> item, of those that are there."""
+        sql = "SELECT number, path, content, size_bytes, metadata FROM items WHERE number IN (*)"
+        return {row[0]: _item(row) for row in self._among(sql, numbers)}
+
+    def _among(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run a statement with "(*)" for a list of values, as often as their number needs."""
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(values), IN_ONE_QUESTION):
+            part = values[start : start + IN_ONE_QUESTION]
+            found += self.rows(sql.replace("(*)", f"({', '.join('?' for _ in part)})"), part)
+        return found
+
+    def chosen(self, where: Mapping[str, Value]) -> list[Item]:
+        """Items that fit a filter, in the order of their paths."""
+        condition, values = self.condition(where)
+        sql = f"SELECT i.number, i.path, i.content, i.size_bytes, i.metadata FROM items i WHERE {condition}"  # noqa: S608
+        return [_item(row) for row in self.rows(f"{sql} ORDER BY i.path", values)]
+
+    def condition(self, where: Mapping[str, Value]) -> tuple[str, list[Any]]:
+        """A filter as SQL over `items i`, with its values.
+
+        Raises:
+            InputError: a key that no picture has.
+        """
+        parts, values = ["1 = 1"], list[Any]()
+        for key, value in where.items():
+            sql, own = _own_condition(key, as_text(value)) or self._metadata_condition(key, as_text(value))
+            parts.append(f"({sql})")
+            values += own
+        return " AND ".join(parts), values
+
+    def _metadata_condition(self, key: str, value: str) -> tuple[str, list[Any]]:
+        if not self.rows("SELECT 1 FROM facts WHERE name = ? LIMIT 1", (key,)):
+            known = [
+                *OWN_KEYS,
+                *(row[0] for row in self.rows("SELECT DISTINCT name FROM facts ORDER BY name LIMIT 50")),
+            ]
+            raise InputError(
+                f"no picture of {self.where} has {key!r}{nearest(key, known)}",
+                "one of " + ", ".join(known),
+                "choose one, or add it with --metadata FILE",
+            )
+        return "i.number IN (SELECT f.number FROM facts f WHERE f.name = ? AND f.value = ?)", [key, value]
+
+
+def as_text(value: Value) -> str:
+    """A value as filters compare it: 2021, 2021.0 and "2021" are equal, and so are true, "true" and True."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def rescored(
+    queries: Vector, numbers: Sequence[Sequence[int] | npt.NDArray[np.int64]], vectors: Sequence[Vector], count: int
+) -> list[list[tuple[int, float]]]:
+    """Order candidates by their cosine in float64, equal ones by their number.
+
+    So the order and the number do not depend on how many queries came together, on the machine, or on who found the
+    candidates; evaluation compares in float64 as well.
+
+    Args:
+        queries: float32 [q, e].
+        numbers: candidates of each query.
+        vectors: float32 [c, e] of each query's candidates.
+        count: how many to return.
+    """
+    found = []
+    for query, some, rows in zip(queries, numbers, vectors, strict=True):
+        # A sum of its own for each row, because a matrix product may round otherwise when its shape changes.
+        cosines = (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1).tolist() if len(some) else []
+        ordered = sorted(zip(map(int, some), cosines, strict=True), key=lambda pair: (-pair[1], pair[0]))
+        found.append(ordered[:count])
+    return found
+
+
+def _own_condition(key: str, value: str) -> tuple[str, list[Any]] | None:
+    if key == "size":
+        if not value.isdigit():
+            raise InputError(f"size={value}", "a number of bytes", "give a whole number")
+        return "i.size_bytes = ?", [int(value)]
+    if key == "path":
+        end = value if os.path.isabs(value) else f"/{value}"
+        return "substr(i.path, length(i.path) - ?) = ?", [len(end) - 1, end]
+    if key != "folder":
+        return None
+    if os.path.isabs(value):
+        below = value.rstrip("/") + "/"
+        return "substr(i.path, 1, ?) = ?", [len(below), below]
+    return "replace(i.path, ?, '') <> i.path", [f"/{value.strip('/')}/"]
+
+
+def _json(metadata: Mapping[str, Value]) -> str:
+    return json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+
+def _item(row: Sequence[Any]) -> Item:
+    number, path, content, size_bytes, kept = row
+    return Item(number, path, content, size_bytes, json.loads(kept))

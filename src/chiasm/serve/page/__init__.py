@@ -1,0 +1,1 @@
+"""The web page: files that are sent as they are."""

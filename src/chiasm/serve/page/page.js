@@ -1,0 +1,272 @@
+"use strict";
+// One picture, four things to do with it. Nothing is drawn from markup: every text goes in as text.
+const at = id => document.getElementById(id);
+const TABS = ["ask", "caption", "classify", "search"];
+let language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
+let model = null;
+let picture = null; // {address: data URI, url: blob URL}
+let heat = null;
+
+const word = name => WORDS[language][name] ?? name;
+const size = () => model?.index_size ?? 0;
+const capital = name => name[0].toUpperCase() + name.slice(1);
+
+function make(tag, text = "", kind = "") {
+  const element = document.createElement(tag);
+  if (text) element.textContent = text;
+  if (kind) element.className = kind;
+  return element;
+}
+
+function speak() {
+  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+  for (const one of document.querySelectorAll("[data-word]")) one.textContent = word(one.dataset.word);
+  for (const one of document.querySelectorAll("[data-word-placeholder]")) one.placeholder = word(one.dataset.wordPlaceholder);
+  for (const one of document.querySelectorAll("[data-word-label]")) one.setAttribute("aria-label", word(one.dataset.wordLabel));
+  at("language").textContent = word("other");
+  at("language").lang = language === "zh" ? "en" : "zh-Hans";
+  at("picture").alt = word("picture");
+  tell(null);
+  if (model) abilities();
+}
+
+function tell(text) {
+  at("problem").hidden = !text;
+  at("problem").textContent = text ?? "";
+}
+
+async function call(path, body) {
+  let answer, said;
+  try {
+    answer = await fetch(path, {method: body ? "POST" : "GET", headers: {"Content-Type": "application/json"}, body: body && JSON.stringify(body)});
+    said = await answer.json();
+  } catch {
+    throw new Error(word("offline"));
+  }
+  if (answer.ok) return said;
+  const {code, message} = said.error;
+  if (code.startsWith("image_")) throw new Error(`${word("image")} ${message}`);
+  throw new Error(WORDS[language][code] ?? message);
+}
+
+// --- what the model can do ---------------------------------------------------------------------------------
+
+function abilities() {
+  const chosen = document.querySelector('[role="tab"][aria-selected="true"]')?.dataset.tab;
+  const possible = TABS.filter(tab => model.can[tab]);
+  at("model").replaceChildren(model.id, make("span", ` · ${model.tasks.join(", ")}`));
+  at("tabs").replaceChildren(...possible.map(tab => {
+    const button = make("button", word("tab" + capital(tab)));
+    Object.assign(button, {type: "button", id: `tab-${tab}`});
+    button.dataset.tab = tab;
+    button.setAttribute("role", "tab");
+    button.setAttribute("aria-controls", `panel-${tab}`);
+    button.addEventListener("click", () => choose(tab));
+    button.addEventListener("keydown", event => {
+      const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+      if (!step) return;
+      const next = possible[(possible.indexOf(tab) + step + possible.length) % possible.length];
+      choose(next);
+      at(`tab-${next}`).focus();
+    });
+    return button;
+  }));
+  at("cannot").replaceChildren(...TABS.filter(tab => !model.can[tab]).map(tab => make("li", word("cannot" + capital(tab)))));
+  const known = document.querySelector('input[name="language"]:checked')?.value;
+  const legend = at("caption-languages").querySelector("legend");
+  at("caption-languages").replaceChildren(legend, ...model.languages.map((one, number) => {
+    const label = make("label", "", "check"), input = make("input");
+    Object.assign(input, {type: "radio", name: "language", value: one, checked: known ? one === known : number === 0});
+    label.append(input, make("span", word(one)));
+    return label;
+  }));
+  at("rerank-line").hidden = !model.tasks.includes("matching");
+  choose(possible.includes(chosen) ? chosen : possible[0]);
+}
+
+function choose(tab) {
+  for (const one of TABS) at(`panel-${one}`).hidden = one !== tab;
+  for (const one of document.querySelectorAll('[role="tab"]')) {
+    one.setAttribute("aria-selected", one.dataset.tab === tab);
+    one.tabIndex = one.dataset.tab === tab ? 0 : -1;
+  }
+  tell(null);
+}
+
+// --- the picture -------------------------------------------------------------------------------------------
+
+async function take(file) {
+  if (!file) return;
+  const address = await new Promise(done => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.readAsDataURL(file);
+  });
+  if (picture) URL.revokeObjectURL(picture.url);
+  // A file without a known ending has no type of its own; the server looks at the content anyway.
+  picture = {address: address.replace(/^data:(?!image\/)[^,]*,/, "data:image/unknown;base64,"), url: URL.createObjectURL(file)};
+  at("picture").src = picture.url;
+  at("file-name").textContent = file.name ?? "";
+  at("shown").hidden = false;
+  at("invite").hidden = true;
+  for (const list of ["answers", "captions", "classes"]) at(list).replaceChildren();
+  show(null);
+  tell(null);
+}
+
+function show(map) {
+  heat = map;
+  const canvas = at("heat"), image = at("picture");
+  canvas.hidden = !map;
+  if (!map || !image.naturalWidth) return;
+  const rows = map.grid.length, columns = map.grid[0].length, most = Math.max(...map.grid.flat());
+  const small = make("canvas");
+  small.width = columns;
+  small.height = rows;
+  const pixels = small.getContext("2d").createImageData(columns, rows);
+  map.grid.flat().forEach((share, n) => pixels.data.set([255, 90, 0, Math.round(190 * share / most)], 4 * n));
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  const {clientWidth: width, clientHeight: height} = image;
+  canvas.width = width;
+  canvas.height = height;
+  const brush = canvas.getContext("2d");
+  brush.fillStyle = "rgba(0, 0, 0, .35)";
+  brush.fillRect(0, 0, width, height);
+  brush.imageSmoothingQuality = "high";
+  const side = Math.min(width, height);
+  if (map.covers === "whole") brush.drawImage(small, 0, 0, width, height);
+  else brush.drawImage(small, (width - side) / 2, (height - side) / 2, side, side);
+}
+
+// --- answers -----------------------------------------------------------------------------------------------
+
+function bar(name, share) {
+  const line = make("div", "", "bar"), track = make("div", "", "track"), fill = make("div", "", "fill");
+  const label = make("span", name);
+  label.title = name;
+  fill.style.width = `${(100 * share).toFixed(1)}%`;
+  track.append(fill);
+  line.append(label, track, make("span", `${(100 * share).toFixed(1)}%`));
+  return line;
+}
+
+function answer(list, question, title, bars) {
+  const item = make("li");
+  if (question) item.append(make("p", question, "quiet"));
+  item.append(make("h3", title), ...bars);
+  at(list).prepend(item);
+  while (at(list).children.length > 20) at(list).lastChild.remove();
+}
+
+function work(id, task) {
+  at(id).addEventListener("submit", async event => {
+    event.preventDefault();
+    const button = at(id).querySelector('[type="submit"]'), name = button.textContent;
+    if (button.disabled) return;
+    tell(null);
+    button.disabled = true;
+    button.textContent = word("working");
+    try {
+      await task();
+    } catch (problem) {
+      tell(problem.message);
+    } finally {
+      button.disabled = false;
+      button.textContent = button.dataset.word ? word(button.dataset.word) : name;
+    }
+  });
+}
+
+function needed(isThere, name) {
+  if (!isThere) throw new Error(word(name));
+}
+
+work("panel-ask", async () => {
+  needed(picture, "needPicture");
+  const question = at("question").value.trim();
+  needed(question, "needWords");
+  const body = {image: picture.address, question, heat_map: at("ask-heat").checked};
+  const [said] = (await call("/v1/ask", body)).answers;
+  answer("answers", question, said.abstains ? `${said.answer} (${word("sure")})` : said.answer, said.answers.map(one => bar(one.answer, one.probability)));
+  show(said.heat_map);
+});
+
+work("panel-caption", async () => {
+  needed(picture, "needPicture");
+  const chosen = document.querySelector('input[name="language"]:checked')?.value ?? "";
+  const body = {image: picture.address, language: chosen, heat_map: at("caption-heat").checked};
+  const [said] = (await call("/v1/caption", body)).captions;
+  answer("captions", "", said.caption, [bar(word(said.language), said.confidence)]);
+  show(said.heat_map);
+});
+
+work("panel-classify", async () => {
+  needed(picture, "needPicture");
+  const labels = [...new Set(at("labels").value.split(/[\n,，、;；]/).map(one => one.trim()).filter(one => one))];
+  needed(labels.length > 1, "needLabels");
+  const [said] = (await call("/v1/classify", {image: picture.address, labels})).classes;
+  at("classes").replaceChildren();
+  answer("classes", "", said.label, said.labels.map(one => bar(one.label, one.probability)));
+  show(null);
+});
+
+async function search(body) {
+  const {hits} = await call("/v1/search", {...body, count: 24, rerank: at("rerank").checked});
+  at("found").textContent = hits.length ? word("found")(hits.length) : word("none");
+  at("hits").replaceChildren(...hits.map(hit => {
+    const item = make("li"), button = make("button"), image = make("img");
+    Object.assign(button, {type: "button", title: word("use")});
+    Object.assign(image, {src: hit.picture, alt: hit.id, loading: "lazy"});
+    button.append(image, make("span", (hit.score ?? hit.similarity).toFixed(3)));
+    button.addEventListener("click", async () => take(await (await fetch(hit.picture)).blob()));
+    item.append(button);
+    return item;
+  }));
+}
+
+work("panel-search", async () => {
+  const text = at("query").value.trim();
+  needed(text, "needWords");
+  await search({text});
+});
+
+at("by-picture").addEventListener("click", async () => {
+  tell(null);
+  try {
+    needed(picture, "needPicture");
+    const text = at("query").value.trim();
+    await search({image: picture.address, ...(text && {text})});
+  } catch (problem) {
+    tell(problem.message);
+  }
+});
+
+// --- hands -------------------------------------------------------------------------------------------------
+
+at("file").addEventListener("change", event => {
+  take(event.target.files[0]);
+  event.target.value = "";
+});
+document.addEventListener("paste", event => {
+  const file = [...event.clipboardData.files].find(one => one.type.startsWith("image/"));
+  if (file) take(file);
+});
+for (const kind of ["dragover", "drop", "dragleave"]) {
+  document.addEventListener(kind, event => {
+    event.preventDefault();
+    at("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop") take(event.dataTransfer.files[0]);
+  });
+}
+at("language").addEventListener("click", () => {
+  language = language === "zh" ? "en" : "zh";
+  speak();
+});
+at("picture").addEventListener("load", () => show(heat));
+addEventListener("resize", () => show(heat));
+
+speak();
+call("/v1/models").then(said => {
+  model = said.data[0];
+  abilities();
+}).catch(problem => tell(problem.message));

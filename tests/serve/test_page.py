@@ -1,0 +1,138 @@
+"""The page in a real browser: it answers, searches and names; works by keyboard, in Chinese, on a phone; runs alone."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doors import Door, running
+
+from chiasm.serve.engine import Model
+from chiasm.serve.http.service import Service
+from chiasm.serve.http.settings import ServerSettings
+from chiasm.serve.index import Index
+
+CHROMIUM = os.environ.get("CHIASM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (set CHIASM_CHROMIUM)")
+SCRIPT = "<script>window.harmed = 1</script><img src=x onerror='window.harmed = 1'>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Visit:
+    """A page with everything it asked for and complained about."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1280, **options: Any) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 800}, **options)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(8000)
+        self.requested: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda one: self.requested.append(one.url))
+        self.page.on("console", lambda one: self.complaints.append(one.text))
+        self.page.on("pageerror", lambda one: self.complaints.append(str(one)))
+        self.page.goto(address)
+        self.page.wait_for_selector('[role="tab"]')
+
+
+@pytest.fixture
+def picture(files: list[bytes], tmp_path: Path) -> Path:
+    path = tmp_path / "scene.png"
+    path.write_bytes(files[1])
+    return path
+
+
+def test_everything_by_keyboard(browser: Any, door: Door, index: Index, files: list[bytes], picture: Path) -> None:
+    """Guards against a page that needs a mouse, asks other hosts, or shows other answers than the engine gives."""
+    visit, served_model = Visit(browser, door.address, locale="en-US"), door.service.model
+    page = visit.page
+    page.set_input_files("#file", picture)
+    page.focus("#question")
+    page.keyboard.type("how many circles are there?")
+    page.keyboard.press("Enter")
+    expected = served_model.ask(files[1], "how many circles are there?")
+    assert page.text_content("#answers h3").split(" (")[0] == expected.answer
+    assert f"{100 * expected.confidence:.1f}%" in page.text_content("#answers .bar")
+    page.wait_for_selector("#heat:not([hidden])")
+    colours = page.evaluate("""() => {
+        const heat = document.getElementById('heat');
+        return new Set(heat.getContext('2d').getImageData(0, 0, heat.width, heat.height).data).size;
+    }""")
+    assert colours > 10
+    page.focus("#tab-ask")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("#panel-caption:not([hidden])")
+    page.focus('#panel-caption [type="submit"]')
+    page.keyboard.press("Enter")
+    assert page.text_content("#captions h3") == served_model.caption([files[1]])[0].answer
+    page.focus("#tab-caption")
+    page.keyboard.press("ArrowRight")
+    page.fill("#labels", f"red circle\nblue square，{SCRIPT}")
+    page.focus('#panel-classify [type="submit"]')
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#classes li")
+    assert SCRIPT in page.text_content("#classes")
+    page.focus("#tab-classify")
+    page.keyboard.press("ArrowRight")
+    page.focus("#by-picture")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#hits img")
+    assert page.locator("#hits img").count() == 6
+    assert page.locator("#hits img").first.get_attribute("alt") == index.search(image=files[1])[0].id
+    page.fill("#query", "a red circle")
+    page.keyboard.press("Enter")
+    page.locator("#found", has_text="6").wait_for()
+    assert page.evaluate("window.harmed") is None
+    assert all(one.startswith((door.address, "blob:", "data:")) for one in visit.requested), visit.requested
+    assert not visit.complaints
+
+
+def test_chinese_on_a_phone_in_the_dark(browser: Any, door: Door, served_model: Model, picture: Path) -> None:
+    """Guards against a page that scrolls sideways on a phone, stays white at night, or speaks English to everybody."""
+    visit = Visit(browser, door.address, 360, locale="zh-CN", color_scheme="dark", has_touch=True, is_mobile=True)
+    page = visit.page
+    assert page.text_content("#tab-ask") == "提问" and page.get_attribute("html", "lang") == "zh-Hans"
+    assert sum(map(int, page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"))) < 150
+    page.set_input_files("#file", picture)
+    page.tap("#tab-caption")
+    page.locator("#panel-caption .check", has_text="中文").tap()
+    page.tap('#panel-caption [type="submit"]')
+    expected = served_model.caption([picture], "zh")[0].answer
+    assert page.text_content("#captions h3") == expected
+    for tab in ("ask", "caption", "classify", "search"):
+        page.tap(f"#tab-{tab}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        small = page.evaluate(
+            "[...document.querySelectorAll('button')].filter(b => b.offsetHeight && b.offsetHeight < 36)"
+        )
+        assert not small
+    page.tap("#language")
+    assert page.text_content("#tab-ask") == "Ask" and not visit.complaints
+
+
+def test_what_cannot_be_done_is_hidden_with_a_reason(
+    browser: Any, served_model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Guards against buttons that end in an error, and errors that nobody understands."""
+    monkeypatch.delitem(served_model.pipeline.tasks, "vqa")
+    with running(Service(served_model, "demo", ServerSettings())) as door:
+        page = Visit(browser, door.address, locale="en-US").page
+        assert [one.get_attribute("data-tab") for one in page.locator('[role="tab"]').all()] == ["caption", "classify"]
+        reasons = page.text_content("#cannot")
+        assert "not trained on questions" in reasons and "without an index" in reasons
+        page.click('#panel-caption [type="submit"]')
+        assert page.text_content("#problem") == "Choose a picture first."
+        (tmp_path / "broken.png").write_bytes(b"no picture at all")
+        page.set_input_files("#file", tmp_path / "broken.png")
+        page.click('#panel-caption [type="submit"]')
+        page.locator("#problem", has_text="no picture").wait_for()
