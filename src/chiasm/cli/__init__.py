@@ -45,7 +45,8 @@ app.add_typer(index, name="index")
 def verbs(group: Any = None, before: str = "") -> dict[str, Any]:
     """Every verb by the words that are typed for it, such as "index build", for the help page and its tests."""
     found: dict[str, Any] = {}
-    for name, command in (group or typer.main.get_command(app)).commands.items():
+    commands: Any = group or typer.main.get_command(app)
+    for name, command in commands.commands.items():
         words = f"{before}{name}"
         found |= verbs(command, f"{words} ") if hasattr(command, "commands") else {words: command}
     return found
