@@ -88,7 +88,8 @@ def approximate(matrix: Matrix, queries: np.ndarray, truth: list[set[int]], roun
             milliseconds, ratio = compare(candidates, rounds)[name]
             print(
                 f"  {name:<12} {setting:<9.4g} recall@10 {sum(hits) / (NEIGHBOURS * len(queries)):.3f}"
-                f"   {milliseconds:8.2f} ms   {1 / ratio:6.1f} x as fast as exact   made in {made_s:6.0f} s   {size:7.0f} MiB"
+                f"   {milliseconds:8.2f} ms   {1 / ratio:6.1f} x as fast as exact"
+                f"   made in {made_s:6.0f} s   {size:7.0f} MiB"
             )
         del index
 
