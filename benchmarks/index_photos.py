@@ -4,8 +4,8 @@
 2. text_to_image_R@1 of every caption through the index against `evaluate`'s of the same examples.
 3. The same with re-ranking by the fusion model, where the run can, with the latency of both (a sample of queries).
 
-RUN is a run folder or the word starter, DATA what `chiasm evaluate --data` takes. Prints; exits with 1 where the rate is
-below 0.9 or the recalls differ.
+RUN is a run folder or the word starter, DATA what `chiasm evaluate --data` takes. Prints; exits with 1 where the rate
+is below 0.9 or the recalls differ.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run")
     parser.add_argument("data")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="val")
     parser.add_argument("--photos", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     typed = parser.parse_args()
