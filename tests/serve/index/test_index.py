@@ -198,6 +198,7 @@ def test_deleted_pictures_are_gone(index: Index, photos: Path, tiny_run: Path) -
         left = one.search("a circle", count=40)
         assert gone.id not in {hit.id for hit in left} and not any("even" in hit.path for hit in left)
         assert len(left) == len(one)
+        assert len(one.search("a circle", count=len(one))) == len(one), "ghosts take no places"
     with pytest.raises(InputError, match="is not in"):
         index.delete([photos / "nowhere"])
 
