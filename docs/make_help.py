@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import typer
-
-from chiasm.cli import app
+from chiasm.cli import verbs
 
 PAGE = Path(__file__).resolve().parent / "help.md"
 
@@ -46,22 +44,12 @@ def _verb(name: str, command: Any) -> list[str]:
     return lines
 
 
-def verbs(group: Any, before: str = "") -> dict[str, Any]:
-    """Every verb by the words that are typed for it; `index` has verbs of its own."""
-    found: dict[str, Any] = {}
-    for name, command in group.commands.items():
-        words = f"{before}{name}"
-        found |= verbs(command, f"{words} ") if hasattr(command, "commands") else {words: command}
-    return found
-
-
 def text() -> str:
     """The page: every verb with its example, arguments and options."""
-    group: Any = typer.main.get_command(app)
     lines = ["# chiasm: every verb", "", "Made by `make docs` from the command line itself; do not edit.", ""]
     lines += ["`chiasm --debug VERB ...` shows a traceback when something fails.", ""]
     lines += ["Exit status: 0 done, 1 the job failed, 2 wrong input, 130 stopped by Ctrl-C.", ""]
-    for name, command in verbs(group).items():
+    for name, command in verbs().items():
         lines += _verb(name, command)
     return "\n".join(lines)
 

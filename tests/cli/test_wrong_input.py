@@ -73,7 +73,7 @@ def test_config_and_names(words: list[str], parts: list[str], chiasm: Shell, tmp
         (["match", "RUN", "RUN/example.png", "a circle", ""], ["text is ''"]),
         (["search", "RUN", "PLACE/nowhere", "a circle"], ["nowhere does not exist"]),
         (["search", "RUN", "PLACE/bare", "a circle"], ["holds no picture"]),
-        (["search", "RUN", "PLACE", " "], ["text is ' '"]),
+        (["search", "RUN", "PLACE", " "], ["nothing to look for"]),
         (["search", "RUN", "PLACE", "a circle"], ["no picture in", "can be read", "cut.png"]),
         (["embed", "RUN", "PLACE/nowhere", "--out", "PLACE/v.safetensors"], ["nowhere does not exist"]),
         (["embed", "RUN", "RUN/example.png", "--out", "PLACE/text.png/v.safetensors"], ["cannot be written"]),

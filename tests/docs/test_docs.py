@@ -6,13 +6,12 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 
 import chiasm
-from chiasm.cli import app
+from chiasm.cli import verbs
 from chiasm.core.config import from_dict, keys, override, to_dict
 from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig
@@ -29,7 +28,7 @@ place = importlib.util.spec_from_file_location("make_help", ROOT / "docs" / "mak
 assert place is not None and place.loader is not None
 make_help = importlib.util.module_from_spec(place)
 place.loader.exec_module(make_help)
-VERBS: dict[str, Any] = make_help.verbs(typer.main.get_command(app))
+VERBS = verbs()
 MAX_FILE, MAX_FUNCTION = 400, 60
 RECIPE_COUNT = 16
 """To be changed with every recipe, so that none is lost or added unseen."""

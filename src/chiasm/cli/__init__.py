@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,16 @@ def options(
 for _verb in (demo, recipes, show, train, evaluate, ask, caption, match, classify, embed, search, serve):
     app.command()(_verb)
 app.add_typer(index, name="index")
+
+
+def verbs(group: Any = None, before: str = "") -> dict[str, Any]:
+    """Every verb by the words that are typed for it, such as "index build", for the help page and its tests."""
+    found: dict[str, Any] = {}
+    commands: Any = group or typer.main.get_command(app)
+    for name, command in commands.commands.items():
+        words = f"{before}{name}"
+        found |= verbs(command, f"{words} ") if hasattr(command, "commands") else {words: command}
+    return found
 
 
 @contextmanager

@@ -71,12 +71,15 @@ def search(
 
     Example: chiasm search photos.index 'a dog in the snow' --where year=2021
     """
+    from chiasm.serve.index import is_index
+
     typed = list(words or [])
-    opened, rest = _opened(source, typed, model, approximate)
+    folder = "" if is_index(source) else _folder(source, typed, image)
+    rest = typed[1:] if folder else typed
     if len(rest) > 1:
         raise InputError(f"{len(rest)} words after {source}: {' '.join(rest)}", "one QUERY", "put quotes around it")
-    with opened:
-        text, picture = _query(rest[0] if rest else "", image)
+    text, picture = _query(rest[0] if rest else "", image)
+    with _opened(source, folder, model, approximate) as opened:
         found = opened.search(text=text, image=picture, count=count, where=filters(where), rerank=rerank)
         searched = len(opened)
     for hit in found:
@@ -87,23 +90,27 @@ def search(
     write_result(json_file, {**asked, "searched": searched, "results": results})
 
 
-def _opened(source: str, words: list[str], model: Path | None, approximate: bool) -> tuple["Index", list[str]]:
-    """The index that is searched, and the words that are left."""
-    from chiasm.serve.index import folder_index, is_index, open_index
-
-    if is_index(source):
-        return open_index(source, _model(model), approximate), words
-    if not words or not Path(words[0]).exists():
-        given = f"{source} is no index" + (f", and {words[0]} no folder of pictures" if words else "")
+def _folder(source: str, words: list[str], image: Path | None) -> str:
+    """The folder after a run."""
+    if not words or (len(words) == 1 and image is None):
         raise InputError(
-            given,
+            f"{source} is no index",
             "chiasm search INDEX QUERY, or chiasm search RUN FOLDER QUERY",
             f"make an index: chiasm index build PHOTOS {source} --model RUN; or check the paths",
         )
+    return words[0]
+
+
+def _opened(source: str, folder: str, model: Path | None, approximate: bool) -> "Index":
+    """The index that is searched: one that was built, or one in memory of a folder."""
+    from chiasm.serve.index import folder_index, open_index
+
+    if not folder:
+        return open_index(source, _model(model), approximate)
     run = load(Path(source))
-    found, report = with_bar(lambda progress: folder_index(run, Path(words[0]), progress))
+    found, report = with_bar(lambda progress: folder_index(run, Path(folder), progress))
     print_rejected(report.ledger)
-    return found, words[1:]
+    return found
 
 
 def _query(words: str, image: Path | None) -> tuple[str, Path | None]:

@@ -75,8 +75,6 @@ def sync(
     with store.writing():
         work = _Work(store, store.states(), described)
         todo = work.look_at(offered)
-        if forgets:
-            work.forget_vanished([os.path.abspath(place) for place in places], offered)
         done = 0
         try:
             progress(0, len(todo))
@@ -88,11 +86,15 @@ def sync(
             raise Interrupted(
                 f"stopped: {done} of {len(todo)} pictures are in {store.where}\n  to go on: give the same command again"
             ) from None
+        if forgets:  # at the end, so that a picture that was moved finds its vector under the old path
+            work.forget_vanished([os.path.abspath(place) for place in places], offered)
     ledger = work.report.ledger
     if not ledger.used:
         first = "; ".join(f"{entry.file}: {entry.code}" for entry in ledger.entries[:3])
         raise InputError(
-            f"no picture can be read; {ledger.summary()}; the first: {first}", "readable pictures", "look at the files"
+            f"no picture in {', '.join(map(str, places))} can be read; {ledger.summary()}; the first: {first}",
+            "readable pictures",
+            "look at the files",
         )
     return work.report
 
