@@ -19,7 +19,7 @@ from chiasm.serve.http.settings import ServerSettings
 from chiasm.serve.index import Index
 
 QUESTION = "how many circles are there?"
-LEAK = re.compile(rb"0x[0-9a-f]{6,}|Traceback|/work/|/tmp/|/usr/|\.py\b")
+LEAK = re.compile(rb"0x[0-9a-f]{6,}|Traceback|/home/|/tmp/|/usr/|\.py\b")
 
 
 def test_answers_are_the_engines(door: Door, served_model: Model, files: list[bytes]) -> None:
