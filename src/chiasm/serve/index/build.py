@@ -74,17 +74,17 @@ def sync(
     offered = list(dict.fromkeys(str(path) for place in places for path in photo_paths(Path(os.path.abspath(place)))))
     with store.writing():
         work = _Work(store, store.states(), described)
-        waiting = work.look_at(offered)
+        due = work.look_at(offered)
         done = 0
         try:
-            progress(0, len(waiting))
-            for part in encode(waiting, store.vectors_of):
+            progress(0, len(due))
+            for part in encode(due, store.vectors_of):
                 work.write(part)
                 done += len(part)
-                progress(done, len(waiting))
+                progress(done, len(due))
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped: {done} of {len(waiting)} pictures are in {store.where}\n  to go on: give the same command again"
+                f"stopped: {done} of {len(due)} pictures are in {store.where}\n  to go on: give the same command again"
             ) from None
         if forgets:  # at the end, so that a picture that was moved finds its vector under the old path
             work.forget_vanished([os.path.abspath(place) for place in places], offered)
@@ -109,7 +109,7 @@ class _Work:
 
     def look_at(self, offered: Sequence[str]) -> list[str]:
         """Return the files to be read; of the others, write what their metadata have become."""
-        waiting, told = [], Change()
+        due, told = [], Change()
         ledger = self.report.ledger
         for path in offered:
             ledger.offer()
@@ -118,14 +118,14 @@ class _Work:
                 continue
             state, content = self.states.get(path, ("", ""))
             if not state or state != file_state(path):
-                waiting.append(path)
+                due.append(path)
             elif not content:
                 ledger.reject(Source(path), self.reasons[path].code, self.reasons[path].text)
             else:
                 self._keep(path, told)
         if told.describe:
             self.store.apply(told)
-        return waiting
+        return due
 
     def forget_vanished(self, folders: Sequence[str], offered: Sequence[str]) -> None:
         """Take out what lay below the folders and is not there any more."""
