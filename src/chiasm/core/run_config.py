@@ -89,6 +89,9 @@ class ImageTowerConfig:
     "hugging_face" brings its own size."""
     width_px: int = 0
     """Width of the pictures; 0 means a square."""
+    centred: bool = False
+    """Start the small convolutional tower from what differs between places: for pictures that are mostly empty and hold
+    their objects anywhere. On scenes, whose objects fill the cells of a grid, it costs accuracy (docs/log.md)."""
     channels: tuple[int, ...] = (32, 64, 128, 128)
     """Output channels of the stem's stride-2 convolutions (kind "conv")."""
     layers: int = 1
@@ -113,6 +116,8 @@ class TextTowerConfig:
     """Folder of the network, local, with its tokenizer and safetensors (kind "hugging_face")."""
     projection: Literal["norm", "linear", "none"] = "norm"
     """As `ImageTowerConfig.projection`."""
+    summary_std: float = 1.0
+    """Spread of learned summary tokens at the start; words have 1, of which a summary token first gathers the mean."""
     layers: int = 1
     max_tokens: int = 48
     """Longest text in tokens, special tokens included; longer texts are cut and counted."""

@@ -39,7 +39,7 @@ def nlvr(tiny: bool = False) -> RunConfig:
             dim=128,
             heads=4,
             fusion_layers=2,
-            image=ImageTowerConfig(size_px=50, width_px=200, channels=(32, 64, 128, 128), layers=2),
+            image=ImageTowerConfig(size_px=50, width_px=200, channels=(32, 64, 128, 128), layers=2, centred=True),
             text=TextTowerConfig(layers=2, max_tokens=72, vocabulary=1500),
         ),
         stages={

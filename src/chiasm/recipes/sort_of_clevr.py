@@ -34,8 +34,8 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
             heads=8,
             fusion_layers=1,
             fusion_mlp_ratio=2.0,
-            image=ImageTowerConfig(size_px=75, channels=(32, 64, 128, 128), layers=3),
-            text=TextTowerConfig(layers=1, max_tokens=24, vocabulary=200, summary_tokens=4),
+            image=ImageTowerConfig(size_px=75, channels=(32, 64, 128, 128), layers=3, centred=True),
+            text=TextTowerConfig(layers=1, max_tokens=24, vocabulary=200, summary_tokens=4, summary_std=0.1),
         ),
         stages={
             "one_object": StageConfig(

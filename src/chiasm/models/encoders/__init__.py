@@ -17,7 +17,7 @@ def build_image_tower(config: ModelConfig) -> nn.Module:
     image = config.image
     if image.kind == "conv":
         size_px = (image.size_px, image.width_px or image.size_px)
-        return ConvEncoder(size_px, image.channels, config.dim, image.layers, config.heads)
+        return ConvEncoder(size_px, image.channels, config.dim, image.layers, config.heads, image.centred)
     if image.kind == "hugging_face":
         return load_image_tower(image.name)
     return load_efficientnet_lite0(grid=image.grid)
@@ -32,8 +32,8 @@ def build_text_tower(config: ModelConfig, vocabulary: int) -> nn.Module:
         return load_text_tower(text.name)
     if text.kind == "causal":
         return CausalTextEncoder(vocabulary, text.max_tokens, config.dim, text.layers, config.heads, config.dropout)
-    tower = TextEncoder if text.kind == "transformer" else TwoStreamTextEncoder
-    return tower(vocabulary, text.max_tokens, config.dim, text.layers, config.heads, text.summary_tokens)
+    sizes = vocabulary, text.max_tokens, config.dim, text.layers, config.heads, text.summary_tokens
+    return (TextEncoder if text.kind == "transformer" else TwoStreamTextEncoder)(*sizes, text.summary_std)
 
 
 def widths(tower: nn.Module) -> tuple[int, int]:

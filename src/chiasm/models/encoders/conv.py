@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.transformer import Block, init_weights
+from chiasm.models.transformer import POSITION_STD, Block, init_weights
 
 PROJECT_GAIN, MEAN_KEPT, PLACE_STD = 2.0, 0.1, 0.25
-"""How large at the start: what the stem says of a place, the share of its mean over the picture, the place itself.
+"""How large at the start where tokens are centred: what the stem says of a place, the share of its mean over the
+picture, the place itself.
 
 On mostly empty pictures the mean is the background and says nothing. With 1, 1 and 0.5 what differs between pictures
 of Sort-of-CLEVR is a twentieth of a token's variance, with these a third (docs/log.md)."""
@@ -31,10 +32,17 @@ class ConvEncoder(nn.Module):
         dim: token width.
         layers: transformer blocks over the grid.
         heads: attention heads.
+        centred: start from what differs between places, see `MEAN_KEPT`; for pictures that are mostly empty.
     """
 
     def __init__(
-        self, image_size_px: tuple[int, int], channels: tuple[int, ...], dim: int, layers: int, heads: int
+        self,
+        image_size_px: tuple[int, int],
+        channels: tuple[int, ...],
+        dim: int,
+        layers: int,
+        heads: int,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         widths = (3, *channels)
@@ -46,8 +54,8 @@ class ConvEncoder(nn.Module):
         self.dim, self.length = dim, height * width
         self.stem = nn.Sequential(*stem)
         self.project = nn.Linear(widths[-1], dim)
-        self.mean_kept = nn.Parameter(torch.tensor(MEAN_KEPT))
-        self.position = nn.Parameter(torch.randn(self.length, dim) * PLACE_STD)
+        self.mean_kept = nn.Parameter(torch.tensor(MEAN_KEPT)) if centred else None
+        self.position = nn.Parameter(torch.randn(self.length, dim) * (PLACE_STD if centred else POSITION_STD))
         blocks = [Block(dim, heads) for _ in range(layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim)
@@ -56,8 +64,9 @@ class ConvEncoder(nn.Module):
             if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-        with torch.no_grad():
-            self.project.weight.mul_(PROJECT_GAIN)
+        if centred:
+            with torch.no_grad():
+                self.project.weight.mul_(PROJECT_GAIN)
         for block in blocks:
             block.start_near_identity()
 
@@ -65,7 +74,9 @@ class ConvEncoder(nn.Module):
         """Encode pictures with values in [-1, 1], already of the size the tower was built for."""
         grid = self.stem(image.contiguous(memory_format=torch.channels_last))
         x = self.project(grid.flatten(2).transpose(1, 2))
-        x = x + (self.mean_kept - 1) * x.mean(1, keepdim=True) + self.position
+        if self.mean_kept is not None:
+            x = x + (self.mean_kept - 1) * x.mean(1, keepdim=True)
+        x = x + self.position
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)

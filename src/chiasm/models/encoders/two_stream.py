@@ -34,9 +34,16 @@ class TwoStreamTextEncoder(TextEncoder):
     """
 
     def __init__(
-        self, vocabulary: int, max_tokens: int, dim: int, layers: int, heads: int, summary_tokens: int = 0
+        self,
+        vocabulary: int,
+        max_tokens: int,
+        dim: int,
+        layers: int,
+        heads: int,
+        summary_tokens: int = 0,
+        summary_std: float = 1.0,
     ) -> None:
-        super().__init__(vocabulary, max_tokens, dim, layers, heads, summary_tokens)
+        super().__init__(vocabulary, max_tokens, dim, layers, heads, summary_tokens, summary_std)
         self.query_token = nn.Parameter(torch.randn(dim))
 
     def permuted(self, text: TextTokens, order: Int[Tensor, "n l"]) -> tuple[Tokens, Tokens]:
