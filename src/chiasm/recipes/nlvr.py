@@ -68,11 +68,13 @@ def nlvr(tiny: bool = False) -> RunConfig:
             checkpoint_every=100,
         ),
     )
-    if tiny:
-        few = TrainConfig(steps=4, batch_size=16, validate_every=2, precision="fp32")
-        stages = {
-            name: replace(stage, train=few, data=replace(stage.data or practice, train_pictures=64, eval_pictures=16))
-            for name, stage in config.stages.items()
-        }
-        config = replace(config, stages=stages, train=few)
-    return config
+    return _shrunk(config, practice) if tiny else config
+
+
+def _shrunk(config: RunConfig, practice: DataConfig) -> RunConfig:
+    few = TrainConfig(steps=4, batch_size=16, validate_every=2, precision="fp32")
+    stages = {
+        name: replace(stage, train=few, data=replace(stage.data or practice, train_pictures=64, eval_pictures=16))
+        for name, stage in config.stages.items()
+    }
+    return replace(config, stages=stages, train=few)
