@@ -1,4 +1,7 @@
-"""The verb that serves a run over HTTP, with its page."""
+"""The verb that serves a run over HTTP, with its page.
+
+`serve` has more than eight arguments because each is an option that a person types.
+"""
 
 from pathlib import Path
 from typing import Annotated
