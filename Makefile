@@ -26,7 +26,7 @@ types: .venv/.stamp  ## static types
 check: lint types
 
 test: .venv/.stamp check  ## everything that must pass before a commit
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 docs: .venv/.stamp  ## write docs/help.md from the command line itself
 	$(BIN)/python docs/make_help.py

@@ -1,43 +1,48 @@
-"""Every fusion method at one training budget: `python benchmarks/fusion.py [STEPS]` fills in docs/fusion.md.
+"""Every fusion method at one training budget: `python benchmarks/fusion.py [SOURCE]` fills in docs/fusion.md.
 
-The same towers, head, batches, learning rate and number of steps; only `model.fusion` changes. Scenes: questions by
-type. Sort-of-CLEVR: relational and non-relational questions. Each row says parameters of the fusion block, seconds of
-training, accuracy on 500 (or 200) test pictures with its 95 % interval, and the score without pictures. Methods are
-trained one after another on the same machine, so seconds compare roughly and scores exactly.
+The same towers, head, batches, learning rate and number of steps; only `model.fusion` changes. `scenes`: questions by
+type. `sort_of_clevr`: first questions about one object, then relational and non-relational ones. Each row says
+parameters of the fusion block, seconds of the last stage, accuracy on 500 (or 200) test pictures with its 95 %
+interval, and the score without pictures. Methods are trained one after another, so seconds compare roughly and scores
+exactly. A row is kept in benchmarks/results/fusion-SOURCE.json as it comes; `--steps N` is for a try.
 """
 
-import json
-import sys
+import argparse
 import tempfile
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
 
 from chiasm.core.device import environment
-from chiasm.core.files import write_json
-from chiasm.core.run_config import FusionName, RunConfig, TaskConfig
+from chiasm.core.files import read_json, write_json, write_text
+from chiasm.core.run_config import FusionName, RunConfig, TaskConfig, TrainConfig
 from chiasm.models.fusion import build_fusion
 from chiasm.recipes import find_recipe
-from chiasm.train.run import run
+from chiasm.train.stages import run_stages
 
 HERE = Path(__file__).resolve().parent
 DOC = HERE.parent / "docs" / "fusion.md"
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
-STEPS = {"scenes": 600, "sort_of_clevr": 1500}
-RESULTS = HERE / "results" / "fusion.json"
+RECIPES = {"scenes": "demo", "sort_of_clevr": "sort_of_clevr"}
+STEPS = {"scenes": 600, "sort_of_clevr": 900}
+"""Steps of each stage; Sort-of-CLEVR has two."""
 
 
 def budget(source: str, method: str, steps: int) -> RunConfig:
     """The run of one method: questions alone, every word taking part in fusion."""
-    config = find_recipe("demo" if source == "scenes" else "sort_of_clevr")
+
+    def limited(train: TrainConfig) -> TrainConfig:
+        return replace(train, steps=steps, limit_s=0.0, validate_every=steps, precision="fp32")
+
+    config = find_recipe(RECIPES[source])
     words = replace(config.model.text, summary_tokens=0)
     model = replace(config.model, fusion=method, fusion_layers=2, heads=4, text=words)
-    train = replace(config.train, steps=steps, limit_s=0.0, validate_every=steps, precision="fp32")
+    stages = {name: replace(stage, train=limited(stage.train)) for name, stage in config.stages.items()}
     data = replace(config.data, languages=("en",))
-    return replace(config, model=model, train=train, data=data, primary_metric="", tasks={"vqa": TaskConfig()})
+    config = replace(config, model=model, train=limited(config.train), data=data, stages=stages)
+    return replace(config, primary_metric="", tasks={"vqa": TaskConfig()})
 
 
 def measure(source: str, method: str, steps: int) -> dict[str, Any]:
@@ -45,7 +50,7 @@ def measure(source: str, method: str, steps: int) -> dict[str, Any]:
     config = budget(source, method, steps)
     parameters = sum(p.numel() for p in build_fusion(config.model).parameters())
     with tempfile.TemporaryDirectory() as place:
-        finished = run(config, Path(place) / method, False, Console(stderr=True))
+        finished = run_stages(config, Path(place) / method, False, Console(stderr=True))
     assert finished is not None
     outcome, blind = finished.measured.outcome, finished.measured.blind["no_picture"]
     return {
@@ -71,28 +76,45 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def finished_rows(steps: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
+def results_file(source: str) -> Path:
+    """Where the rows of a source are kept."""
+    return HERE / "results" / f"fusion-{source}.json"
+
+
+def kept_rows(source: str, steps: int) -> list[dict[str, Any]]:
     """Rows of an earlier call with the same steps, which need not be measured again."""
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    return kept["results"] if kept.get("steps") == steps else {source: [] for source in STEPS}
+    file = results_file(source)
+    kept = read_json(file, "results") if file.exists() else {}
+    return kept["rows"] if kept.get("steps") == steps else []
+
+
+def section(source: str) -> str:
+    """A source's table under its heading."""
+    kept = read_json(results_file(source), "results")
+    count = 1 + len(find_recipe(RECIPES[source]).stages)
+    stages = f"{count} stages of " if count > 1 else ""
+    questions = f"n = {kept['rows'][0]['all']['n']:,} questions"
+    return f"### {source}: {stages}{kept['steps']} steps, {questions}, seed 0\n\n{table(kept['rows'])}"
 
 
 def main() -> None:
-    """Measure all methods on both sets, keep each row as it comes, and put the tables into the page."""
-    steps = {name: int(sys.argv[1]) for name in STEPS} if len(sys.argv) > 1 else STEPS
-    results = finished_rows(steps)
-    for source, method in product(STEPS, get_args(FusionName)):
-        if method not in {row["method"] for row in results[source]}:
-            results[source].append(measure(source, method, steps[source]))
-            kept = {"steps": steps, "seed": 0, "results": results, "environment": environment()}
-            write_json(RESULTS, kept)
-    parts = [
-        f"### {source}: {steps[source]} steps, n = {rows[0]['all']['n']:,} questions, seed 0\n\n{table(rows)}"
-        for source, rows in results.items()
-    ]
+    """Measure all methods on one set or both, keep each row as it comes, and put the tables into the page."""
+    parser = argparse.ArgumentParser(description="Every fusion method at one training budget.")
+    parser.add_argument("sources", nargs="*", default=list(STEPS), help=" or ".join(STEPS))
+    parser.add_argument("--steps", type=int, help="steps of each stage")
+    typed = parser.parse_args()
+    for source in typed.sources:
+        steps = typed.steps or STEPS[source]
+        rows = kept_rows(source, steps)
+        for method in get_args(FusionName):
+            if method not in {row["method"] for row in rows}:
+                rows.append(measure(source, method, steps))
+                kept = {"steps": steps, "seed": 0, "rows": rows, "environment": environment()}
+                write_json(results_file(source), kept)
     page = DOC.read_text(encoding="utf-8")
     before, after = page.split(MARKS[0])[0], page.split(MARKS[1])[1]
-    DOC.write_text(before + MARKS[0] + "\n\n" + "\n\n".join(parts) + "\n\n" + MARKS[1] + after, encoding="utf-8")
+    parts = "\n\n".join(section(source) for source in STEPS if results_file(source).exists())
+    write_text(DOC, f"{before}{MARKS[0]}\n\n{parts}\n\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":

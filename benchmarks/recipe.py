@@ -1,8 +1,8 @@
 """Run a recipe as a user would and keep what it measured: `python benchmarks/recipe.py demo [KEY=VALUE ...]`.
 
-Writes benchmarks/results/DATE-RECIPE.json with the metrics, intervals, blind scores, training time, hardware, versions
-and commit. This is the script behind every score in the README. `--collect RUN` keeps the numbers of a run that is
-already there.
+Writes benchmarks/results/DATE-RECIPE.json, or DATE-RECIPE-FOLDER.json where it trained on files, with the metrics,
+intervals, blind scores, training time, hardware, versions and commit. This is the script behind every score in the
+README. `--collect RUN` keeps the numbers of a run that is already there.
 """
 
 import datetime
@@ -30,7 +30,9 @@ def collect(folder: Path, command: str, wall_s: float | None) -> Path:
         **json.loads((folder / "results.json").read_text()),
         "environment": json.loads((folder / "environment.json").read_text()),
     }
-    target = HERE / "results" / f"{result['date']}-{config['recipe']}.json"
+    files = Path(config["data"]["path"]).name
+    name = config["recipe"] if files in config["recipe"] else f"{config['recipe']}-{files}"
+    target = HERE / "results" / f"{result['date']}-{name}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return target

@@ -1,11 +1,13 @@
-"""Shared by all tests: sleeping threads, no user cache touched, and the folder of real data where there is one."""
+"""Shared by all tests: one sleeping thread, no user cache touched, and the folder of real data where there is one."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-# Before torch is loaded: spinning threads starve each other when anything else runs on the machine.
+# Before torch is loaded: the tests' models are too small for a second thread, and `make test` runs two processes side by
+# side, whose threads would starve each other by spinning.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
