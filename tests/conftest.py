@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is loaded: the tests' models are too small for a second thread, and `make test` runs two processes side by
-# side, whose threads would starve each other by spinning.
+# Before torch is loaded: the tests' models are too small for a second thread, and `make test` runs two processes side
+# by side, whose threads would starve each other by spinning.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
