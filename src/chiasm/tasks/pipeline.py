@@ -182,12 +182,14 @@ class Pipeline:
             **tower_files(self.model),
             **self.codec_files(),
         }
-        if example is not None:
-            picture = io.BytesIO()
-            Image.fromarray(example.inputs["image"].load()).save(picture, "PNG")
-            files["example.png"] = picture.getvalue()
-            files["example.json"] = _json(self.answers_of(example.inputs["image"], _words_of(example)))
-        return files
+        return files | ({} if example is None else self.example_files(example))
+
+    def example_files(self, example: Example, name: str = "example") -> dict[str, bytes]:
+        """The stored example as `check_example` reads it."""
+        picture = io.BytesIO()
+        Image.fromarray(example.inputs["image"].load()).save(picture, "PNG")
+        answers = self.answers_of(example.inputs["image"], _words_of(example))
+        return {f"{name}.png": picture.getvalue(), f"{name}.json": _json(answers)}
 
     def codec_files(self) -> dict[str, bytes]:
         """The vocabularies, as files."""
@@ -248,7 +250,7 @@ class Pipeline:
         pipeline = cls(config, VisionLanguageModel(config.model, parts_of(config, codec)), codec, device)
         pipeline.load_tensors(safetensors.torch.load_file(folder / "model.safetensors"), str(folder))
         pipeline._check_towers(folder)
-        pipeline._check_example(folder)
+        pipeline.check_example(folder)
         return pipeline
 
     def load_tensors(self, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -295,12 +297,17 @@ class Pipeline:
                     "install the version of the extra [weights] that the run was trained with",
                 )
 
-    def _check_example(self, folder: Path) -> None:
-        if not (folder / "example.json").exists():
+    def check_example(self, folder: Path, name: str = "example") -> None:
+        """Answer the stored example again: `NAME.json` about `NAME.png`, where the folder has one.
+
+        Raises:
+            InputError: an answer changed.
+        """
+        if not (folder / f"{name}.json").exists():
             return
-        stored = read_json(folder / "example.json", "the stored example")
-        content = (folder / "example.png").read_bytes()
-        image = ImageRef(lambda: load_image(content, "example.png"), lambda: hashlib.sha256(content).hexdigest())
+        stored = read_json(folder / f"{name}.json", "the stored example")
+        content = (folder / f"{name}.png").read_bytes()
+        image = ImageRef(lambda: load_image(content, f"{name}.png"), lambda: hashlib.sha256(content).hexdigest())
         now = self.answers_of(image, stored["words"])
         for key, value in stored.items():
             same = abs(value - now[key]) <= STORED_TOLERANCE if isinstance(value, float) else value == now[key]

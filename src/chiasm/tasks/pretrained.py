@@ -3,12 +3,14 @@
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.core.run_config import ImageTowerConfig, ModelConfig, RunConfig, TextTowerConfig
+from chiasm.data.clip_words import BPE_FILE, read_clip_words
 from chiasm.data.image import resize_and_crop
 from chiasm.data.pretrained_text import PretrainedTokenizer, read_pretrained_tokenizer
 from chiasm.models.encoders.hugging_face import (
@@ -18,14 +20,16 @@ from chiasm.models.encoders.hugging_face import (
     text_sizes,
 )
 from chiasm.models.encoders.hugging_face_folder import SPEC_FILES, Preprocessing
+from chiasm.models.encoders.open_clip import is_open_clip, open_clip_text_sizes, read_open_clip_preprocessing
 from chiasm.models.vision_language import VisionLanguageModel
 
-KIND = "hugging_face"
+KIND: Literal["hugging_face"] = "hugging_face"
 
 
 @lru_cache(maxsize=16)
 def _preprocessing(name: str) -> Preprocessing:
-    return preprocessing_of(name)
+    folder = Path(name)
+    return read_open_clip_preprocessing(folder) if is_open_clip(folder) else preprocessing_of(name)
 
 
 def picture_as_trained(picture: np.ndarray, tower: ImageTowerConfig) -> np.ndarray:
@@ -69,7 +73,10 @@ def folder_tokenizer(text: TextTowerConfig) -> PretrainedTokenizer:
     Raises:
         InputError: the network cannot read texts of that length, or has fewer words than its tokenizer.
     """
-    longest, words, pads_to_max = text_sizes(text.name)
+    folder = Path(text.name)
+    longest, words, pads_to_max = (
+        (*open_clip_text_sizes(folder), False) if is_open_clip(folder) else text_sizes(text.name)
+    )
     is_wrong = text.max_tokens != longest if pads_to_max else text.max_tokens > longest
     if is_wrong:
         allowed = f"{longest}, on which the network was trained" if pads_to_max else f"at most {longest}"
@@ -78,7 +85,7 @@ def folder_tokenizer(text: TextTowerConfig) -> PretrainedTokenizer:
             allowed,
             f"--set model.text.max_tokens={longest}",
         )
-    found = read_pretrained_tokenizer(Path(text.name), text.max_tokens, pads_to_max)
+    found = folder_words(folder, text.max_tokens, pads_to_max)
     if found.vocabulary > words:
         raise InputError(
             f"{text.name}: the tokenizer has {found.vocabulary} tokens, the network {words}",
@@ -86,6 +93,17 @@ def folder_tokenizer(text: TextTowerConfig) -> PretrainedTokenizer:
             "take both from the same place",
         )
     return found
+
+
+def folder_words(folder: Path, max_tokens: int, pads_to_max: bool) -> PretrainedTokenizer:
+    """The tokenizer of a folder; in open_clip's layout perhaps CLIP's own list of merges.
+
+    Raises:
+        InputError: see `read_pretrained_tokenizer`.
+    """
+    if is_open_clip(folder) and not (folder / "tokenizer.json").is_file() and (folder / BPE_FILE).is_file():
+        return read_clip_words(folder / BPE_FILE, max_tokens)
+    return read_pretrained_tokenizer(folder, max_tokens, pads_to_max)
 
 
 def tower_files(model: VisionLanguageModel) -> dict[str, bytes]:

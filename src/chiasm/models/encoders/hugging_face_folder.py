@@ -123,7 +123,9 @@ def checked_folder(name: str, key: str) -> Path:
         raise InputError(
             given,
             "model.safetensors: a pickle can run code when it is read",
-            f"chiasm export {folder} --to safetensors" if pickled else "give the folder that holds the weights",
+            f"chiasm export {folder} --to safetensors --out FOLDER"
+            if pickled
+            else "give the folder that holds the weights",
         )
     return folder
 
@@ -196,7 +198,22 @@ def read_network(folder: Path, network: Any, **how: Any) -> "PreTrainedModel":
             "every weight; one that is missing would be random",
             "take the folder as its authors published it",
         )
+    _as_in_file(model, folder)
     return model.eval()
+
+
+def _as_in_file(model: "PreTrainedModel", folder: Path) -> None:
+    """Give back what transformers changes while it reads: it zeroes the word embedding of the padding token."""
+    import safetensors
+    import torch
+
+    state = model.state_dict()
+    with torch.no_grad():
+        for path in sorted(folder.glob("model*.safetensors")):
+            with safetensors.safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  the file is no dict
+                    if name.endswith("word_embeddings.weight") and name in state:
+                        state[name].copy_(file.get_tensor(name))
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:

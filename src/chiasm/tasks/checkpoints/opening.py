@@ -1,0 +1,115 @@
+"""A folder that somebody trained -> Pipeline, whatever its layout: chiasm's run, Hugging Face, open_clip."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from chiasm.core.errors import InputError
+from chiasm.core.run_config import DataConfig, ImageTowerConfig, ModelConfig, RunConfig, TaskConfig, TextTowerConfig
+from chiasm.core.run_folder import MANIFEST
+from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder, read_dual_encoder
+from chiasm.models.encoders.hugging_face_folder import checked_folder, model_type
+from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
+from chiasm.models.projection import PlainProjection
+from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.tasks.base import Codec
+from chiasm.tasks.pipeline import Pipeline, parts_of
+from chiasm.tasks.pretrained import KIND, folder_tokenizer
+
+IMPORTED = "imported"
+"""What stands for the recipe of a model that was trained elsewhere."""
+STORED = "chiasm_example"
+"""Beginning of the names of the stored example's files in a folder of another layout."""
+LONGEST_TOKENS = 512
+"""Longest text of towers that set no bound."""
+
+
+def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
+    """Open a run folder, or a folder in the layout of Hugging Face or open_clip; nothing is downloaded.
+
+    A stored example is computed again wherever there is one.
+
+    Raises:
+        MissingExtraError: transformers is needed and not installed.
+        InputError: no such folder, a damaged one, an architecture that is not known here, or parts that do not belong
+            together.
+    """
+    if (folder / MANIFEST).exists() or not _is_foreign(folder):
+        return Pipeline.load(folder, device)
+    if is_open_clip(folder):
+        pipeline = dual_pipeline(read_open_clip(folder), folder, device)
+    else:
+        checked_folder(str(folder), "the model")
+        kind = model_type(folder)
+        if kind not in FAMILIES:
+            raise InputError(
+                f"{folder} holds a {kind}",
+                "a model of pictures and words: " + ", ".join(FAMILIES),
+                "a network of pictures or of words alone can be a tower: --set model.image.kind=hugging_face "
+                f"model.image.name={folder}",
+            )
+        pipeline = dual_pipeline(read_dual_encoder(str(folder)), folder, device)
+    pipeline.check_example(folder, STORED)
+    return pipeline
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether something in the folder, or its name, says that chiasm did not write it."""
+    if not folder.is_dir():
+        # A name on the hub, which is told what to do; a path that does not exist is left to the reader of runs.
+        return (
+            str(folder).count("/") == 1 and not str(folder).startswith((".", "/", "~")) and not folder.parent.exists()
+        )
+    return bool(model_type(folder)) or (folder / OPEN_CLIP_CONFIG).is_file()
+
+
+def dual_pipeline(dual: DualEncoder, folder: Path, device: torch.device) -> Pipeline:
+    """Two towers with what joins them, as a model for retrieval.
+
+    Args:
+        dual: read from `folder`.
+        folder: its tokenizer is taken.
+        device: where the model goes.
+    """
+    config = dual_config(dual, folder)
+    codec = Codec(folder_tokenizer(config.model.text))
+    model = VisionLanguageModel(config.model, parts_of(config, codec), (dual.image, dual.text))
+    _join(model, dual)
+    return Pipeline(config, model, codec, device)
+
+
+def dual_config(dual: DualEncoder, folder: Path) -> RunConfig:
+    """The config of a run that a dual encoder amounts to."""
+    assert dual.image.spec.preprocessing is not None, "an image tower states its preprocessing"
+    height, width = dual.image.spec.preprocessing.size_px
+    projection: Literal["linear", "none"] = "none" if dual.projections is None else "linear"
+    image = ImageTowerConfig(
+        kind=KIND, name=str(folder), projection=projection, size_px=height, width_px=0 if width == height else width
+    )
+    text = TextTowerConfig(
+        kind=KIND, name=str(folder), projection=projection, max_tokens=min(dual.text.max_tokens, LONGEST_TOKENS)
+    )
+    languages = ("zh",) if dual.family == "chinese_clip" else ("en",)
+    objective = "softmax" if dual.logit_bias is None else "sigmoid"
+    return RunConfig(
+        recipe=IMPORTED,
+        data=DataConfig(languages=languages),
+        model=ModelConfig(embedding_dim=dual.embedding_dim, image=image, text=text),
+        tasks={"retrieval": TaskConfig(objective=objective)},
+    )
+
+
+@torch.no_grad()
+def _join(model: VisionLanguageModel, dual: DualEncoder) -> None:
+    """Set the projections, the temperature and the bias."""
+    if dual.projections is not None:
+        sides = zip((model.image_projection, model.text_projection), dual.projections, strict=True)
+        for projection, weight in sides:
+            assert isinstance(projection, PlainProjection) and projection.linear is not None
+            projection.linear.weight.copy_(weight)
+    for parameter, value in ((model.logit_scale, dual.logit_scale), (model.logit_bias, dual.logit_bias)):
+        if value is not None:
+            assert isinstance(parameter, nn.Parameter), "a contrast has a temperature, and SigLIP's a bias"
+            parameter.copy_(value)
