@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-from hf_folders import dual_folder, save_clip_words
+from hf_folders import dual_folder, network_folder, save_clip_words
 from open_clip_reference import open_clip_folder
 
 from chiasm import cli
@@ -23,10 +23,18 @@ from chiasm.data.dataset import SceneDataset
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"
 
+NETWORKS = {
+    "BLIP": "BlipForConditionalGeneration",
+    "BLIP-ITM": "BlipForImageTextRetrieval",
+    "VILT": "ViltForQuestionAnswering",
+}
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with CLIP, OPENCLIP, PICKLED and PHOTOS, as the page supposes."""
+    """The folders that the page names, as it supposes them."""
+    for name, kind in NETWORKS.items():
+        network_folder(tmp_path / name, kind)
     dual_folder(tmp_path / "CLIP", "clip")
     words = save_clip_words(tmp_path / "OPENCLIP")
     open_clip_folder(tmp_path / "OPENCLIP", words, True)
@@ -49,7 +57,7 @@ def test_commands_and_python_of_the_page(
     """Guards against a how-to that cannot be followed."""
     text = PAGE.read_text(encoding="utf-8")
     lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines() if line]
-    assert len(lines) >= 9 and all(line.startswith("chiasm ") for line in lines)
+    assert len(lines) >= 12 and all(line.startswith("chiasm ") for line in lines)
     for line in lines:
         monkeypatch.setattr(sys, "argv", shlex.split(line))
         capsys.readouterr()

@@ -170,3 +170,35 @@ def dual_folder(folder: Path, kind: str, act: str = "quick_gelu") -> Any:
     scrambled(model).save_pretrained(folder)
     save_pixels(folder, pixels)
     return model
+
+
+ANSWERS = ("yes", "no", "red", "two", "紅")
+
+
+def network_folder(folder: Path, kind: str) -> Any:
+    """Write a folder with one of BLIP's or ViLT's networks, by the name of its class, and return it."""
+    torch.manual_seed(0)
+    save_words(folder, "bert")
+    words = vocabulary(folder)
+    if kind.startswith("Blip"):
+        # The start of a written text is no word of the tokenizer, as in the published folders.
+        # A decoder of answers looks at words, so that both towers are of one width there.
+        width = 16 if kind == "BlipForQuestionAnswering" else 24
+        text = {**SMALL, "encoder_hidden_size": width, "vocab_size": words + 2, "max_position_embeddings": 40}
+        text |= {"bos_token_id": words, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0, "hidden_size": 16}
+        vision = {**VISION, "hidden_size": width}
+        config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=12)
+        pixels = transformers.BlipImageProcessorPil(size={"height": 32, "width": 32})
+    else:
+        config = transformers.ViltConfig(
+            **VISION,
+            vocab_size=words,
+            max_position_embeddings=40,
+            id2label=dict(enumerate(ANSWERS)),
+            label2id={answer: number for number, answer in enumerate(ANSWERS)},
+        )
+        pixels = transformers.ViltImageProcessorPil(size={"shortest_edge": 32}, size_divisor=8)
+    model = scrambled(getattr(transformers, kind)(config))
+    model.save_pretrained(folder)
+    pixels.save_pretrained(folder)
+    return model

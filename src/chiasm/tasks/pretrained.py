@@ -11,7 +11,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.core.run_config import ImageTowerConfig, ModelConfig, RunConfig, TextTowerConfig
 from chiasm.data.clip_words import BPE_FILE, read_clip_words
-from chiasm.data.image import resize_and_crop
+from chiasm.data.image import resize_and_crop, resize_within
 from chiasm.data.pretrained_text import PretrainedTokenizer, read_pretrained_tokenizer
 from chiasm.models.encoders.hugging_face import (
     HuggingFaceImageEncoder,
@@ -19,8 +19,9 @@ from chiasm.models.encoders.hugging_face import (
     preprocessing_of,
     text_sizes,
 )
-from chiasm.models.encoders.hugging_face_folder import SPEC_FILES, Preprocessing
+from chiasm.models.encoders.hugging_face_folder import NETWORK_FILE, SPEC_FILES, Preprocessing
 from chiasm.models.encoders.open_clip import is_open_clip, open_clip_text_sizes, read_open_clip_preprocessing
+from chiasm.models.networks.base import WholeNetwork
 from chiasm.models.vision_language import VisionLanguageModel
 
 KIND: Literal["hugging_face"] = "hugging_face"
@@ -33,8 +34,17 @@ def _preprocessing(name: str) -> Preprocessing:
 
 
 def picture_as_trained(picture: np.ndarray, tower: ImageTowerConfig) -> np.ndarray:
-    """uint8 [h, w, 3] -> uint8 of the one size that the folder's preprocessing makes."""
+    """uint8 [h, w, 3] -> uint8 of the one size that the folder's preprocessing makes.
+
+    Where pictures keep their shapes: a canvas [h, w, 4], with 255 in the fourth channel where the picture is.
+    """
     how = _preprocessing(tower.name)
+    if how.size_divisor:
+        resized = resize_within(picture, how.resize_px[0], how.longest_px, how.size_divisor, how.resample)
+        canvas = np.zeros((*how.size_px, 4), dtype=np.uint8)
+        canvas[: resized.shape[0], : resized.shape[1], :3] = resized
+        canvas[: resized.shape[0], : resized.shape[1], 3] = 255
+        return canvas
     return resize_and_crop(picture, how.resize_px, how.crop_px, how.resample)
 
 
@@ -50,7 +60,7 @@ def check_pretrained(config: RunConfig) -> None:
         InputError: it lends its words to no decoder, and makes no summary.
     """
     text = config.model.text
-    if text.kind != KIND:
+    if text.kind != KIND or config.model.network:
         return
     writes = [name for name, task in config.tasks.items() if name == "captioning" or task.objective == "generate"]
     if writes:
@@ -108,8 +118,9 @@ def folder_words(folder: Path, max_tokens: int, pads_to_max: bool) -> Pretrained
 
 def tower_files(model: VisionLanguageModel) -> dict[str, bytes]:
     """What describes the towers that came from folders, by the name of its file in a run folder."""
+    network = {NETWORK_FILE: model.spec.to_json()} if isinstance(model, WholeNetwork) else {}
     sides = zip(SPEC_FILES.values(), (model.image_encoder, model.text_encoder), strict=True)
-    return {
+    return network | {
         name: tower.spec.to_json()
         for name, tower in sides
         if isinstance(tower, HuggingFaceImageEncoder | HuggingFaceTextEncoder)
@@ -123,4 +134,6 @@ def at_home(config: RunConfig, folder: Path) -> RunConfig:
         model = replace(model, image=replace(model.image, name=str(folder)))
     if model.text.kind == KIND:
         model = replace(model, text=replace(model.text, name=str(folder)))
+    if model.network:
+        model = replace(model, network=str(folder))
     return replace(config, model=model)

@@ -24,6 +24,10 @@ Pooled = Literal["pooler", "first", "mean"]
 """Where the one vector of a row comes from: the architecture's own pooler, its first token, the mean of real tokens."""
 SPEC_FILES = {"image": "image_tower.json", "text": "text_tower.json"}
 """Files of a run folder."""
+NETWORK_FILE = "network.json"
+"""File of a run folder that holds a whole network of transformers."""
+LONGER = 1333 / 800
+"""Bound of ViLT's longer side, as a factor of the shorter (Kim et al. 2021, section 4.2)."""
 FIXED_SIZE = frozenset(
     {
         "clip_vision_model",
@@ -54,12 +58,23 @@ class Preprocessing:
     """Pillow's number of the filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    size_divisor: int = 0
+    """Pictures keep their shapes ("shortest", up to a longer side of `LONGER` times the shorter), sides cut to whole
+    multiples of this (ViLT's patches). 0 means pictures of one size."""
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Height and width of what comes out."""
+        """Height and width of what comes out; of the canvas where pictures keep their shapes."""
+        if self.size_divisor:
+            side = self.longest_px // self.size_divisor * self.size_divisor
+            return side, side
         height, width = self.crop_px or self.resize_px
         return height, width
+
+    @property
+    def longest_px(self) -> int:
+        """Most of the longer side where pictures keep their shapes."""
+        return int(LONGER * self.resize_px[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +254,8 @@ def read_preprocessing(folder: Path) -> Preprocessing:
         ),
     )
     kind = type(given)
+    if kind.__name__ == "ViltImageProcessorPil":
+        return _vilt(given, folder)
     is_convnext = kind.__name__ == "ConvNextImageProcessorPil"
     own = [
         name
@@ -259,6 +276,14 @@ def read_preprocessing(folder: Path) -> Preprocessing:
             "use a model with a plain preprocessing",
         )
     return _convnext(given) if is_convnext else _plain(given, folder)
+
+
+def _vilt(given: Any, folder: Path) -> Preprocessing:
+    side = dict(given.size or {}).get("shortest_edge")
+    if not given.do_resize or not side or not given.do_rescale or abs(given.rescale_factor * 255 - 1) > 1e-6:
+        raise InputError(f"{folder}: pictures are not resized by their shorter side", "ViLT's own way", "restore it")
+    mean, std = _normalisation(given)
+    return Preprocessing("shortest", (int(side),), (), int(given.resample), mean, std, int(given.size_divisor))
 
 
 def _plain(given: Any, folder: Path) -> Preprocessing:

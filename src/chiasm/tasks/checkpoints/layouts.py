@@ -18,6 +18,7 @@ from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, Dual
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder, HuggingFaceTextEncoder
 from chiasm.models.encoders.hugging_face_folder import Preprocessing, TowerSpec, reading
 from chiasm.models.encoders.open_clip import WEIGHTS, describe, to_open_clip
+from chiasm.models.networks.base import WholeNetwork
 from chiasm.models.projection import PlainProjection, Projection
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 CLIP_VOCABULARY = 49408
+PROCESSORS = {"siglip": "SiglipImageProcessor", "blip": "BlipImageProcessor", "vilt": "ViltImageProcessor"}
+"""Families whose preprocessing has a class of its own."""
 TOWERS_OF = {
     ("clip_vision_model", "clip_text_model"): "clip",
     ("siglip_vision_model", "siglip_text_model"): "siglip",
@@ -60,10 +63,17 @@ def dual_of(pipeline: Pipeline) -> DualEncoder:
 
 def hugging_face_files(pipeline: Pipeline) -> dict[str, bytes]:
     """Config, weights, preprocessing and tokenizer as transformers reads them, by name."""
-    dual = dual_of(pipeline)
+    model = pipeline.model
+    if isinstance(model, WholeNetwork):
+        kind, config, tensors = model.spec.network, _network_config(model), model.hugging_face_tensors()
+        pixels = _pixels(model.spec.preprocessing, model.spec.architecture["model_type"])
+    else:
+        dual = dual_of(pipeline)
+        kind, config, tensors = FAMILIES[dual.family], _whole_config(dual), hugging_face_tensors(dual)
+        pixels = _pixels(dual.image.preprocessing, dual.family)
     return {
-        **network_files(FAMILIES[dual.family], _whole_config(dual), hugging_face_tensors(dual)),
-        "preprocessor_config.json": _json(_pixels(dual.image.preprocessing, dual.family)),
+        **network_files(kind, config, tensors),
+        "preprocessor_config.json": _json(pixels),
         **tokenizer_files(_words(pipeline)),
     }
 
@@ -192,11 +202,21 @@ def _whole_config(dual: DualEncoder) -> "PreTrainedConfig":
     return reading(Path(FAMILIES[dual.family]), "the config", make)
 
 
+def _network_config(model: WholeNetwork) -> "PreTrainedConfig":
+    """The config that the network came with; a trained temperature becomes its first value, where it is kept."""
+    from transformers import AutoConfig
+
+    settings = {key: value for key, value in model.spec.architecture.items() if key != "model_type"}
+    if model.logit_scale is not None:
+        settings["logit_scale_init_value"] = model.logit_scale.item()
+    made = AutoConfig.for_model(model.spec.architecture["model_type"], **settings)
+    made.architectures, made.dtype = [model.spec.network], "float32"
+    return made
+
+
 def _pixels(how: Preprocessing, family: str) -> dict[str, Any]:
     """What `preprocessor_config.json` says."""
-    kind = (
-        "SiglipImageProcessor" if family == "siglip" else "CLIPImageProcessor" if how.crop_px else "ViTImageProcessor"
-    )
+    kind = PROCESSORS.get(family, "CLIPImageProcessor" if how.crop_px else "ViTImageProcessor")
     told: dict[str, Any] = {
         "image_processor_type": kind,
         "do_convert_rgb": True,
@@ -209,6 +229,8 @@ def _pixels(how: Preprocessing, family: str) -> dict[str, Any]:
         "image_mean": list(how.mean),
         "image_std": list(how.std),
     }
+    if how.size_divisor:
+        told |= {"size_divisor": how.size_divisor, "do_pad": True}
     if how.resize == "shortest":
         told["size"] = {"shortest_edge": how.resize_px[0]}
     elif how.resize == "exact":

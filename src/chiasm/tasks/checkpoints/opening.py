@@ -7,11 +7,21 @@ import torch
 from torch import nn
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig, ImageTowerConfig, ModelConfig, RunConfig, TaskConfig, TextTowerConfig
+from chiasm.core.run_config import (
+    DataConfig,
+    DecodingConfig,
+    ImageTowerConfig,
+    ModelConfig,
+    RunConfig,
+    TaskConfig,
+    TextTowerConfig,
+)
 from chiasm.core.run_folder import MANIFEST
 from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder, read_dual_encoder
-from chiasm.models.encoders.hugging_face_folder import checked_folder, model_type
+from chiasm.models.encoders.hugging_face import preprocessing_of, text_sizes
+from chiasm.models.encoders.hugging_face_folder import checked_folder, model_type, read_architecture
 from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
+from chiasm.models.networks import NETWORKS, labels_of, network_of
 from chiasm.models.projection import PlainProjection
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.base import Codec
@@ -24,6 +34,16 @@ STORED = "chiasm_example"
 """Beginning of the names of the stored example's files in a folder of another layout."""
 LONGEST_TOKENS = 512
 """Longest text of towers that set no bound."""
+WRITTEN_WORDS = 20
+"""Longest sentence that BLIP writes unless told otherwise, as its authors and transformers have it."""
+TASKS_OF = {
+    "BlipForConditionalGeneration": {"captioning": TaskConfig()},
+    "BlipForQuestionAnswering": {"vqa": TaskConfig(objective="generate")},
+    "BlipForImageTextRetrieval": {"retrieval": TaskConfig(), "matching": TaskConfig()},
+    "ViltForQuestionAnswering": {"vqa": TaskConfig(objective="soft")},
+    "ViltForImageAndTextRetrieval": {"matching": TaskConfig()},
+}
+"""Class of transformers -> the tasks that it was trained for. ViLT's answers are independent (a sigmoid each)."""
 
 
 def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
@@ -42,15 +62,18 @@ def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
         pipeline = dual_pipeline(read_open_clip(folder), folder, device)
     else:
         checked_folder(str(folder), "the model")
-        kind = model_type(folder)
-        if kind not in FAMILIES:
+        network, kind = network_of(folder), model_type(folder)
+        if not network and kind not in FAMILIES:
             raise InputError(
                 f"{folder} holds a {kind}",
-                "a model of pictures and words: " + ", ".join(FAMILIES),
+                "a model of pictures and words: " + ", ".join([*FAMILIES, *NETWORKS]),
                 "a network of pictures or of words alone can be a tower: --set model.image.kind=hugging_face "
-                f"model.image.name={folder}",
+                f"--set model.image.name={folder}",
             )
-        pipeline = dual_pipeline(read_dual_encoder(str(folder)), folder, device)
+        if network:
+            pipeline = network_pipeline(network, folder, device)
+        else:
+            pipeline = dual_pipeline(read_dual_encoder(str(folder)), folder, device)
     pipeline.check_example(folder, STORED)
     return pipeline
 
@@ -63,6 +86,34 @@ def _is_foreign(folder: Path) -> bool:
             str(folder).count("/") == 1 and not str(folder).startswith((".", "/", "~")) and not folder.parent.exists()
         )
     return bool(model_type(folder)) or (folder / OPEN_CLIP_CONFIG).is_file()
+
+
+def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeline:
+    """A whole network, as a model for what it was trained for.
+
+    Args:
+        network: class of transformers, a key of `TASKS_OF`.
+        folder: in Hugging Face layout.
+        device: where the model goes.
+    """
+    architecture = read_architecture(folder)
+    height, width = preprocessing_of(str(folder)).size_px
+    image = ImageTowerConfig(kind=KIND, name=str(folder), size_px=height, width_px=0 if width == height else width)
+    longest = min(text_sizes(str(folder))[0], LONGEST_TOKENS)
+    space = int(getattr(architecture, "image_text_hidden_size", 0)) or ModelConfig().embedding_dim
+    config = RunConfig(
+        recipe=IMPORTED,
+        model=ModelConfig(
+            network=str(folder),
+            embedding_dim=space,
+            image=image,
+            text=TextTowerConfig(kind=KIND, name=str(folder), max_tokens=longest),
+        ),
+        tasks=TASKS_OF[network],
+        decoding=DecodingConfig(max_words=min(WRITTEN_WORDS, longest - 2)),
+    )
+    codec = Codec(folder_tokenizer(config.model.text), labels_of(config.model.network), decoding=config.decoding)
+    return Pipeline.build(config, [], device, codec)
 
 
 def dual_pipeline(dual: DualEncoder, folder: Path, device: torch.device) -> Pipeline:
