@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from tokenizers import Tokenizer, normalizers
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
 import transformers
@@ -189,6 +190,29 @@ def test_a_stored_example_that_drifts_is_seen(tmp_path: Path) -> None:
     (tmp_path / "b" / "preprocessor_config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="stored example's similarity"):
         chiasm.load(tmp_path / "b")
+
+
+def test_a_changed_preprocessing_is_read_again(tmp_path: Path) -> None:
+    """Guards against pixels remembered by the folder's name, as of the last model that stood there."""
+    dual_folder(tmp_path, "clip")
+    before = chiasm.load(tmp_path).encode_image(pictures())
+    config = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config | {"resample": 0}))
+    assert not np.array_equal(before, chiasm.load(tmp_path).encode_image(pictures()))
+
+
+def test_a_tokenizer_that_should_lower_its_texts_is_refused_where_it_does_not(tmp_path: Path) -> None:
+    """Guards SigLIP's words: its lower case is code that a tokenizer.json may lack."""
+    dual_folder(tmp_path, "siglip")
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"do_lower_case": True}))
+    with pytest.raises(InputError, match="says do_lower_case"):
+        chiasm.load(tmp_path)
+    pieces = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    pieces.normalizer = normalizers.Lowercase()
+    pieces.save(str(tmp_path / "tokenizer.json"))
+    found = chiasm.load(tmp_path).encode_text(["A Red Circle", "a red circle"])
+    assert np.array_equal(found[0], found[1])
 
 
 def test_activations_and_preprocessings_that_disagree_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """BLIP and ViLT out of folders against transformers: captions, answers, matching; and there and back."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ from hf_folders import ANSWERS, network_folder
 
 import chiasm
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DecodingConfig
+from chiasm.core.run_config import DataConfig, DecodingConfig
+from chiasm.data.dataset import SceneDataset
+from chiasm.tasks.base import Calibration
 from chiasm.tasks.checkpoints import open_pipeline
 from chiasm.tasks.checkpoints.exporting import export
+from chiasm.tasks.pretrained import check_pretrained
 
 CPU = torch.device("cpu")
 TEXTS = ("a red circle left of a blue square", "what is there", "two dogs", "紅 狗 在 雪 里 跑")
@@ -192,6 +196,28 @@ def test_a_network_learns(tmp_path: Path) -> None:
             if not name.startswith(("image_projection", "text_projection", "logit_scale")):
                 is_moved = parameter.grad is not None and bool(parameter.grad.isfinite().all())
                 assert is_moved or "crossattention" in name, (kind, name)
+
+
+def test_a_run_that_was_trained_further_is_exported_as_the_layout_can_say_it(tmp_path: Path) -> None:
+    """Guards runs whose decoding or fitted confidence no other layout holds: the export is checked without them."""
+    network_folder(tmp_path / "a", VILT[0])
+    pipeline = open_pipeline(tmp_path / "a", CPU)
+    pipeline.codec.calibration["vqa"] = Calibration(3.0, 0.2)
+    pipeline.config = replace(pipeline.config, decoding=DecodingConfig(max_words=2))
+    scene = SceneDataset("train", DataConfig(source="scenes", train_pictures=1, questions_per_picture=1), 0).example(0)
+    pipeline.save(tmp_path / "run", scene, {})
+    export(tmp_path / "run", "hugging_face", tmp_path / "b", CPU)
+    one, other = (chiasm.load(tmp_path / name).ask(pictures()[0], "what is there") for name in ("run", "b"))
+    assert one.answer == other.answer and one.confidence != other.confidence
+
+
+def test_a_network_has_no_frozen_tower(tmp_path: Path) -> None:
+    """Guards against a cache of pooled vectors in place of the patches that words must meet."""
+    network_folder(tmp_path, BLIP[1])
+    config = open_pipeline(tmp_path, CPU).config
+    frozen = replace(config, model=replace(config.model, image=replace(config.model.image, frozen=True)))
+    with pytest.raises(InputError, match=r"model\.image\.frozen with model\.network"):
+        check_pretrained(frozen)
 
 
 def test_tasks_that_a_network_does_not_have_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from chiasm.core.run_config import ImageTowerConfig, ModelConfig, RunConfig, Tex
 from chiasm.data.clip_words import BPE_FILE, read_clip_words
 from chiasm.data.image import resize_and_crop, resize_within
 from chiasm.data.pretrained_text import PretrainedTokenizer, read_pretrained_tokenizer
+from chiasm.models.encoders.dual_encoder import OPEN_CLIP_CONFIG
 from chiasm.models.encoders.hugging_face import (
     HuggingFaceImageEncoder,
     HuggingFaceTextEncoder,
@@ -24,11 +25,19 @@ from chiasm.models.encoders.open_clip import is_open_clip, open_clip_text_sizes,
 from chiasm.models.networks.base import WholeNetwork
 from chiasm.models.vision_language import VisionLanguageModel
 
+DESCRIBING = ("preprocessor_config.json", OPEN_CLIP_CONFIG, SPEC_FILES["image"], NETWORK_FILE, "config.json")
+"""Files that decide the preprocessing."""
 KIND: Literal["hugging_face"] = "hugging_face"
 
 
-@lru_cache(maxsize=16)
 def _preprocessing(name: str) -> Preprocessing:
+    """What a folder says now: read again when a file of it has changed."""
+    files = (Path(name) / one for one in DESCRIBING)
+    return _read_preprocessing(name, tuple(path.stat().st_mtime_ns for path in files if path.is_file()))
+
+
+@lru_cache(maxsize=16)
+def _read_preprocessing(name: str, changed_ns: tuple[int, ...]) -> Preprocessing:
     folder = Path(name)
     return read_open_clip_preprocessing(folder) if is_open_clip(folder) else preprocessing_of(name)
 
@@ -54,12 +63,19 @@ def preprocessing_hash(tower: ImageTowerConfig) -> str:
 
 
 def check_pretrained(config: RunConfig) -> None:
-    """Refuse what a text tower out of a folder cannot do.
+    """Refuse what a text tower out of a folder cannot do, and towers of a whole network that are frozen.
 
     Raises:
-        InputError: it lends its words to no decoder, and makes no summary.
+        InputError: it lends its words to no decoder, and makes no summary; a network has no tower that stands alone.
     """
     text = config.model.text
+    if config.model.network and (config.model.image.frozen or text.frozen):
+        side = "image" if config.model.image.frozen else "text"
+        raise InputError(
+            f"model.{side}.frozen with model.network {config.model.network}",
+            "a whole network, in which words and picture meet before anything could be cached",
+            f"--set model.{side}.frozen=false; train.trainable says which weights are trained",
+        )
     if text.kind != KIND or config.model.network:
         return
     writes = [name for name, task in config.tasks.items() if name == "captioning" or task.objective == "generate"]

@@ -7,7 +7,8 @@ that the folder it came from is not needed any more.
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -163,7 +164,8 @@ def reading(folder: Path, what: str, read: Callable[[], T]) -> T:
     """Call a reader of transformers, whose errors are of many types, and say what it could not read."""
     need_transformers()
     try:
-        return read()
+        with without_bars():
+            return read()
     except InputError:
         raise
     except Exception as error:
@@ -173,6 +175,20 @@ def reading(folder: Path, what: str, read: Callable[[], T]) -> T:
             "files of an architecture that the installed transformers knows, without code of their own",
             "check the folder, or save the model again with a current transformers",
         ) from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers' progress bars off a reader's screen; a folder on disk is read in seconds."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
 
 
 def read_architecture(folder: Path) -> "PreTrainedConfig":

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from chiasm.core.types import Caption, Example, Question
 from chiasm.data.dataset import SceneDataset
 from chiasm.data.image import image_ref_from_bytes
 from chiasm.tasks.checkpoints.layouts import hugging_face_files, open_clip_files
-from chiasm.tasks.checkpoints.opening import STORED, open_pipeline
+from chiasm.tasks.checkpoints.opening import STORED, open_pipeline, usual_decoding
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.vqa import VisualQuestionAnswering
 
 LAYOUTS: dict[str, Callable[[Pipeline], dict[str, bytes]]] = {
     "hugging_face": hugging_face_files,
@@ -60,6 +61,10 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
         JobError: what was written answers differently.
     """
     pipeline = open_pipeline(source, device)
+    if layout != "run":
+        # How a run writes, and what was fitted to its confidence, are no part of these layouts.
+        usual = usual_decoding(pipeline.config.model.text.max_tokens)
+        pipeline.codec = replace(pipeline.codec, decoding=usual, calibration={})
     example = _example(source, pipeline)
     with new_folder(out) as place:
         if layout == "run":
@@ -96,7 +101,8 @@ def compare(one: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
                     f"the exported model gives the stored {what} another vector, by up to "
                     f"{float(np.abs(first - second).max()):.2e}\n  do: report this; nothing was written"
                 )
-    asked = {"text": texts[0]} | ({"question": example.questions[0].text} if example.questions else {})
+    asks = any(isinstance(task, VisualQuestionAnswering) for task in one.tasks.values())
+    asked = {"question": example.questions[0].text} if asks and example.questions else {"text": texts[0]}
     answers, theirs = one.answers_of(image, asked), other.answers_of(image, asked)
     if answers != theirs:
         wrong = next(key for key in answers if answers[key] != theirs.get(key))

@@ -16,7 +16,7 @@ from chiasm.core.errors import InputError
 from chiasm.data.pretrained_text import PretrainedTokenizer
 from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder, HuggingFaceTextEncoder
-from chiasm.models.encoders.hugging_face_folder import Preprocessing, TowerSpec, reading
+from chiasm.models.encoders.hugging_face_folder import Preprocessing, TowerSpec, reading, without_bars
 from chiasm.models.encoders.open_clip import WEIGHTS, describe, to_open_clip
 from chiasm.models.networks.base import WholeNetwork
 from chiasm.models.projection import PlainProjection, Projection
@@ -130,7 +130,7 @@ def network_files(kind: str, config: "PreTrainedConfig", tensors: dict[str, Tens
 
     network = getattr(transformers, kind)(config)
     network.load_state_dict(tensors, strict=True)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, without_bars():
         network.save_pretrained(place)
         return {path.name: path.read_bytes() for path in sorted(Path(place).iterdir())}
 

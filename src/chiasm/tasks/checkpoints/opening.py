@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from chiasm.core.errors import InputError
+from chiasm.core.files import read_json
 from chiasm.core.run_config import (
     DataConfig,
     DecodingConfig,
@@ -99,7 +100,7 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
     architecture = read_architecture(folder)
     height, width = preprocessing_of(str(folder)).size_px
     image = ImageTowerConfig(kind=KIND, name=str(folder), size_px=height, width_px=0 if width == height else width)
-    longest = min(text_sizes(str(folder))[0], LONGEST_TOKENS)
+    longest = _longest(folder, text_sizes(str(folder))[0])
     space = int(getattr(architecture, "image_text_hidden_size", 0)) or ModelConfig().embedding_dim
     config = RunConfig(
         recipe=IMPORTED,
@@ -110,7 +111,7 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
             text=TextTowerConfig(kind=KIND, name=str(folder), max_tokens=longest),
         ),
         tasks=TASKS_OF[network],
-        decoding=DecodingConfig(max_words=min(WRITTEN_WORDS, longest - 2)),
+        decoding=usual_decoding(longest),
     )
     codec = Codec(folder_tokenizer(config.model.text), labels_of(config.model.network), decoding=config.decoding)
     return Pipeline.build(config, [], device, codec)
@@ -135,13 +136,13 @@ def dual_config(dual: DualEncoder, folder: Path) -> RunConfig:
     """The config of a run that a dual encoder amounts to."""
     assert dual.image.spec.preprocessing is not None, "an image tower states its preprocessing"
     height, width = dual.image.spec.preprocessing.size_px
+    own = dual.text.max_tokens
+    longest = own if dual.text.sees_padding else _longest(folder, own)  # SigLIP knows one length
     projection: Literal["linear", "none"] = "none" if dual.projections is None else "linear"
     image = ImageTowerConfig(
         kind=KIND, name=str(folder), projection=projection, size_px=height, width_px=0 if width == height else width
     )
-    text = TextTowerConfig(
-        kind=KIND, name=str(folder), projection=projection, max_tokens=min(dual.text.max_tokens, LONGEST_TOKENS)
-    )
+    text = TextTowerConfig(kind=KIND, name=str(folder), projection=projection, max_tokens=longest)
     languages = ("zh",) if dual.family == "chinese_clip" else ("en",)
     objective = "softmax" if dual.logit_bias is None else "sigmoid"
     return RunConfig(
@@ -150,6 +151,19 @@ def dual_config(dual: DualEncoder, folder: Path) -> RunConfig:
         model=ModelConfig(embedding_dim=dual.embedding_dim, image=image, text=text),
         tasks={"retrieval": TaskConfig(objective=objective)},
     )
+
+
+def usual_decoding(max_tokens: int) -> DecodingConfig:
+    """How a model out of another layout writes, for texts of `max_tokens`: those layouts say nothing of it."""
+    return DecodingConfig(max_words=min(WRITTEN_WORDS, max_tokens - 2))
+
+
+def _longest(folder: Path, of_network: int) -> int:
+    """Longest text in tokens: what the network takes, and no more than the folder's tokenizer is said to give it."""
+    path = folder / "tokenizer_config.json"
+    told = read_json(path, "the tokenizer's config").get("model_max_length") if path.is_file() else None
+    stated = int(told) if isinstance(told, int | float) and told > 2 else LONGEST_TOKENS
+    return min(of_network, stated, LONGEST_TOKENS)
 
 
 @torch.no_grad()
