@@ -117,3 +117,88 @@ def text_folder(folder: Path, kind: str) -> Any:
         model = transformers.BertModel(transformers.BertConfig(vocab_size=words, **SMALL), add_pooling_layer=False)
     scrambled(model).save_pretrained(folder)
     return model
+
+
+def save_clip_words(folder: Path) -> int:
+    """A tokenizer in CLIP's manner, whose end token has the highest id; returns the number of ids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    pieces.train_from_iterator(
+        LINES, trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, show_progress=False)
+    )
+    special = ["<|startoftext|>", "<|endoftext|>"]
+    pieces.add_special_tokens(special)
+    named = [(one, pieces.token_to_id(one)) for one in special]
+    pieces.post_processor = processors.TemplateProcessing(
+        single="<|startoftext|> $A <|endoftext|>", special_tokens=named
+    )
+    names = {"bos_token": special[0], "eos_token": special[1], "pad_token": special[1]}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, **names).save_pretrained(folder)
+    return vocabulary(folder)
+
+
+def dual_folder(folder: Path, kind: str, act: str = "quick_gelu") -> Any:
+    """Write a folder with both towers and return its model: a family, or "vit_bert" and "clip_bert" for two towers."""
+    side = {**SMALL, "hidden_act": act}
+    vision = {**side, "image_size": 32, "patch_size": 8}
+    if kind == "clip":
+        words = save_clip_words(folder)
+        ends = {"bos_token_id": words - 2, "eos_token_id": words - 1, "pad_token_id": words - 1}
+        text = {**side, "hidden_size": 24, "vocab_size": words, "max_position_embeddings": 32, **ends}
+        config = transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=12)
+        model, pixels = transformers.CLIPModel(config), "clip"
+    elif kind == "siglip":
+        save_words(folder, "siglip")
+        text = {**SMALL, "vocab_size": vocabulary(folder), "max_position_embeddings": 32, "projection_size": 16}
+        model, pixels = (
+            transformers.SiglipModel(transformers.SiglipConfig(vision_config=VISION, text_config=text)),
+            "siglip",
+        )
+    elif kind == "chinese_clip":
+        save_words(folder, "bert")
+        text = {**SMALL, "vocab_size": vocabulary(folder), "max_position_embeddings": 40}
+        config = transformers.ChineseCLIPConfig(vision_config=vision, text_config=text, projection_dim=12)
+        model, pixels = transformers.ChineseCLIPModel(config), "vit"
+    else:
+        save_words(folder, "bert")
+        text = transformers.BertConfig(**SMALL, vocab_size=vocabulary(folder), max_position_embeddings=40)
+        seen = transformers.ViTConfig(**VISION) if kind == "vit_bert" else transformers.CLIPVisionConfig(**vision)
+        config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(seen, text, projection_dim=12)
+        model, pixels = transformers.VisionTextDualEncoderModel(config), "vit"
+    scrambled(model).save_pretrained(folder)
+    save_pixels(folder, pixels)
+    return model
+
+
+ANSWERS = ("yes", "no", "red", "two", "紅")
+
+
+def network_folder(folder: Path, kind: str) -> Any:
+    """Write a folder with one of BLIP's or ViLT's networks, by the name of its class, and return it."""
+    torch.manual_seed(0)
+    save_words(folder, "bert")
+    words = vocabulary(folder)
+    if kind.startswith("Blip"):
+        # The start of a written text is no word of the tokenizer, as in the published folders.
+        # A decoder of answers looks at words, so that both towers are of one width there.
+        width = 16 if kind == "BlipForQuestionAnswering" else 24
+        text = {**SMALL, "encoder_hidden_size": width, "vocab_size": words + 2, "max_position_embeddings": 40}
+        text |= {"bos_token_id": words, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0, "hidden_size": 16}
+        vision = {**VISION, "hidden_size": width}
+        config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=12)
+        pixels = transformers.BlipImageProcessorPil(size={"height": 32, "width": 32})
+    else:
+        config = transformers.ViltConfig(
+            **VISION,
+            vocab_size=words,
+            max_position_embeddings=40,
+            id2label=dict(enumerate(ANSWERS)),
+            label2id={answer: number for number, answer in enumerate(ANSWERS)},
+        )
+        pixels = transformers.ViltImageProcessorPil(size={"shortest_edge": 32}, size_divisor=8)
+    model = scrambled(getattr(transformers, kind)(config))
+    model.save_pretrained(folder)
+    pixels.save_pretrained(folder)
+    return model

@@ -148,6 +148,9 @@ class ModelConfig:
     projection_hidden: int = 0
     """Hidden width of the projection into that space; 0 means a linear projection."""
     dropout: float = 0.0
+    network: str = ""
+    """Folder of a whole network of pictures and words (BLIP, ViLT), local, in place of all the parts named here; the
+    towers below then name the same folder, for its preprocessing and its tokenizer."""
     image: ImageTowerConfig = field(default_factory=ImageTowerConfig)
     text: TextTowerConfig = field(default_factory=TextTowerConfig)
 

@@ -240,6 +240,28 @@ def resize_and_crop(
     return image[top : top + crop_px[0], left : left + crop_px[1]]
 
 
+def resize_within(image: np.ndarray, shorter_px: int, longest_px: int, divisor: int, resample: int) -> np.ndarray:
+    """Resize by the shorter side, keep the shape, and cut sides to whole multiples, as ViLT was trained.
+
+    Args:
+        image: RGB pixels, uint8 [h, w, 3].
+        shorter_px: the shorter side, before it is cut; less where the longer side would pass its bound.
+        longest_px: bound of the longer side.
+        divisor: what sides are multiples of.
+        resample: Pillow's number of the filter.
+    """
+    height, width = _checked_pixels(image).shape[:2]
+    scale = shorter_px / min(height, width)
+    if height < width:
+        tall, wide = float(shorter_px), scale * width
+    else:
+        tall, wide = scale * height, float(shorter_px)
+    over = longest_px / max(tall, wide)
+    tall, wide = (tall * over, wide * over) if over < 1 else (tall, wide)
+    size = tuple(max(int(side + 0.5) // divisor, 1) * divisor for side in (wide, tall))
+    return np.array(Image.fromarray(image).resize((size[0], size[1]), Image.Resampling(resample)))
+
+
 def _checked_pixels(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"pixels of {image.dtype} {list(image.shape)}", "uint8 [h, w, 3] RGB", "convert the array")

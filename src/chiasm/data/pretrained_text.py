@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.core.files import read_json
 from chiasm.core.types import TextTokens
 from chiasm.data.text import TextTokenizer
 
@@ -137,6 +138,25 @@ def read_pretrained_tokenizer(folder: Path, max_tokens: int, pads_to_max: bool) 
     )
 
 
+def _check_lower_case(pieces: Tokenizer, folder: Path) -> None:
+    """Refuse a tokenizer that should lower its texts and does not.
+
+    SigLIP's does so in code that needs sentencepiece; the tokenizer.json beside it may lack the step, and every capital
+    would then be another piece than in training.
+    """
+    path = folder / "tokenizer_config.json"
+    told = read_json(path, "the tokenizer's config") if path.is_file() else {}
+    if told.get("do_lower_case") is not True:
+        return
+    small, large = (pieces.encode(text, add_special_tokens=False).ids for text in ("a dog", "A DOG"))
+    if small != large:
+        raise InputError(
+            f"{folder}: tokenizer_config.json says do_lower_case, and tokenizer.json keeps capitals",
+            "one that lowers texts as in training; otherwise other words are read and nothing fails",
+            "where sentencepiece is installed: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)",
+        )
+
+
 def _wrapped(found: Any, pieces: Tokenizer, folder: Path, max_tokens: int, pads_to_max: bool) -> PretrainedTokenizer:
     """Take apart what the tokenizer puts around a text."""
     if found.pad_token is None:
@@ -147,4 +167,5 @@ def _wrapped(found: Any, pieces: Tokenizer, folder: Path, max_tokens: int, pads_
     start = is_special.index(False) if False in is_special else 0
     before, after = encoding.tokens[:start], encoding.tokens[start + bare :]
     own = Tokenizer.from_str(pieces.to_str())
+    _check_lower_case(own, folder)
     return PretrainedTokenizer(own, max_tokens, before, after, found.pad_token, found.mask_token or "", pads_to_max)

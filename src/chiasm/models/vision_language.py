@@ -60,13 +60,18 @@ class VisionLanguageModel(nn.Module):
     """Two towers, and heads over them; each head is None where `parts` does not ask for it.
 
     A picture is encoded once into `Tokens`; embedding, fusing and captioning all start from these.
+
+    Args:
+        config: sizes and kinds of the parts.
+        parts: what the tasks ask for.
+        towers: of pictures and of texts, where they are read already; otherwise they are built as `config` says.
     """
 
-    def __init__(self, config: ModelConfig, parts: Parts) -> None:
+    def __init__(self, config: ModelConfig, parts: Parts, towers: tuple[nn.Module, nn.Module] | None = None) -> None:
         super().__init__()
         self.config, self.parts = config, parts
-        self.image_encoder = build_image_tower(config)
-        self.text_encoder = build_text_tower(config, parts.vocabulary)
+        self.image_encoder = build_image_tower(config) if towers is None else towers[0]
+        self.text_encoder = build_text_tower(config, parts.vocabulary) if towers is None else towers[1]
         token_dim, image_dim = widths(self.image_encoder)
         self.sees_pooled_alone = config.image.frozen and not config.image.grid
         token_dim = image_dim if self.sees_pooled_alone else token_dim

@@ -23,6 +23,7 @@ from chiasm.data.sources.records import language_of
 from chiasm.serve.starter import STARTER, starter_pipeline
 from chiasm.tasks.batching import Features, stack_features, stack_pictures
 from chiasm.tasks.captioning import Captioning
+from chiasm.tasks.checkpoints import open_pipeline
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
@@ -51,16 +52,17 @@ class Match:
 def load(run: str | PathLike[str]) -> "Model":
     """Open a run folder, verify every file in it, and check that it still answers as it did when it was saved.
 
-    The word "starter" opens the packaged towers joined by ImageNet's classes, which nobody has trained.
+    A folder in the layout of Hugging Face or open_clip opens as well (docs/checkpoints.md); nothing is downloaded. The
+    word "starter" opens the packaged towers joined by ImageNet's classes, which nobody has trained.
 
     Raises:
-        InputError: missing, unfinished, damaged, or of another format version.
+        InputError: missing, unfinished, damaged, of another format version, or of an architecture not known here.
     """
     keep_freed_memory()
     if str(run) == STARTER:
         return Model(starter_pipeline(pick_device()))
     try:
-        return Model(Pipeline.load(Path(run), pick_device()))
+        return Model(open_pipeline(Path(run), pick_device()))
     except (ChiasmError, OSError, MemoryError):
         raise
     except Exception as error:  # the readers of tokenizer and tensors raise types of their own

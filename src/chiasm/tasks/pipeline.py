@@ -27,6 +27,7 @@ from chiasm.data.image import load_image
 from chiasm.data.pretrained_text import PretrainedTokenizer
 from chiasm.data.text import END, START, TextTokenizer
 from chiasm.models.encoders.minilm import load_minilm_tokenizer
+from chiasm.models.networks import build_model, labels_of
 from chiasm.models.steady import make_steady
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 from chiasm.tasks import TASKS, build_tasks
@@ -73,7 +74,7 @@ class Pipeline:
         if codec is None:
             codec = make_codec(config, list(examples))
         seed_torch("weights", config.seed)
-        return cls(config, VisionLanguageModel(config.model, parts_of(config, codec)), codec, device)
+        return cls(config, build_model(config.model, parts_of(config, codec)), codec, device)
 
     # --- encoding -------------------------------------------------------------------------------------------
 
@@ -157,11 +158,16 @@ class Pipeline:
     # --- run folder -----------------------------------------------------------------------------------------
 
     def saved_names(self) -> list[str]:
-        """Names of the tensors that a run folder keeps: all but those of frozen towers that a package brings."""
+        """Names of the tensors that a run folder keeps: of one that has two names, the first.
+
+        Frozen towers that a package brings are left out.
+        """
         model = self.config.model
         sides = (("image_encoder.", model.image), ("text_encoder.", model.text))
         packaged = tuple(name for name, tower in sides if tower.frozen and tower.kind in PACKAGED_TOWERS)
-        return [name for name in self.model.state_dict() if not name.startswith(packaged)]
+        named = {name: one for name, one in self.model.state_dict().items() if not name.startswith(packaged)}
+        first = {(one.data_ptr(), one.shape): name for name, one in reversed(named.items()) if one.numel()}
+        return [name for name, one in named.items() if first.get((one.data_ptr(), one.shape), name) == name]
 
     def files(self, example: Example | None) -> dict[str, bytes]:
         """Content of every file that loading needs; `example` becomes the stored example with its answers."""
@@ -182,12 +188,14 @@ class Pipeline:
             **tower_files(self.model),
             **self.codec_files(),
         }
-        if example is not None:
-            picture = io.BytesIO()
-            Image.fromarray(example.inputs["image"].load()).save(picture, "PNG")
-            files["example.png"] = picture.getvalue()
-            files["example.json"] = _json(self.answers_of(example.inputs["image"], _words_of(example)))
-        return files
+        return files | ({} if example is None else self.example_files(example))
+
+    def example_files(self, example: Example, name: str = "example") -> dict[str, bytes]:
+        """The stored example as `check_example` reads it."""
+        picture = io.BytesIO()
+        Image.fromarray(example.inputs["image"].load()).save(picture, "PNG")
+        answers = self.answers_of(example.inputs["image"], _words_of(example))
+        return {f"{name}.png": picture.getvalue(), f"{name}.json": _json(answers)}
 
     def codec_files(self) -> dict[str, bytes]:
         """The vocabularies, as files."""
@@ -245,10 +253,10 @@ class Pipeline:
         config = from_dict(RunConfig, read_json(folder / "config.json", "the run's config"), "config.json")
         config = at_home(config, folder)
         codec = codec_from(config, folder)
-        pipeline = cls(config, VisionLanguageModel(config.model, parts_of(config, codec)), codec, device)
+        pipeline = cls(config, build_model(config.model, parts_of(config, codec)), codec, device)
         pipeline.load_tensors(safetensors.torch.load_file(folder / "model.safetensors"), str(folder))
         pipeline._check_towers(folder)
-        pipeline._check_example(folder)
+        pipeline.check_example(folder)
         return pipeline
 
     def load_tensors(self, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -295,12 +303,17 @@ class Pipeline:
                     "install the version of the extra [weights] that the run was trained with",
                 )
 
-    def _check_example(self, folder: Path) -> None:
-        if not (folder / "example.json").exists():
+    def check_example(self, folder: Path, name: str = "example") -> None:
+        """Answer the stored example again: `NAME.json` about `NAME.png`, where the folder has one.
+
+        Raises:
+            InputError: an answer changed.
+        """
+        if not (folder / f"{name}.json").exists():
             return
-        stored = read_json(folder / "example.json", "the stored example")
-        content = (folder / "example.png").read_bytes()
-        image = ImageRef(lambda: load_image(content, "example.png"), lambda: hashlib.sha256(content).hexdigest())
+        stored = read_json(folder / f"{name}.json", "the stored example")
+        content = (folder / f"{name}.png").read_bytes()
+        image = ImageRef(lambda: load_image(content, f"{name}.png"), lambda: hashlib.sha256(content).hexdigest())
         now = self.answers_of(image, stored["words"])
         for key, value in stored.items():
             same = abs(value - now[key]) <= STORED_TOLERANCE if isinstance(value, float) else value == now[key]
@@ -333,7 +346,7 @@ def parts_of(config: RunConfig, codec: Codec) -> Parts:
 def make_codec(config: RunConfig, examples: Sequence[Example], tokenizer: TextTokenizer | None = None) -> Codec:
     """Learn the vocabularies from training examples; the tokenizer may be given, or belong to a pre-trained tower."""
     needs_answers = any(issubclass(TASKS[name], VisualQuestionAnswering) for name in config.tasks)
-    answers = answer_vocabulary(examples) if needs_answers else ()
+    answers = (labels_of(config.model.network) or answer_vocabulary(examples)) if needs_answers else ()
     if needs_answers and not answers:
         raise InputError("no training example has a question", "examples with questions and answers", "check the data")
     if tokenizer is None:

@@ -3,34 +3,57 @@
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.core.run_config import ImageTowerConfig, ModelConfig, RunConfig, TextTowerConfig
-from chiasm.data.image import resize_and_crop
+from chiasm.data.clip_words import BPE_FILE, read_clip_words
+from chiasm.data.image import resize_and_crop, resize_within
 from chiasm.data.pretrained_text import PretrainedTokenizer, read_pretrained_tokenizer
+from chiasm.models.encoders.dual_encoder import OPEN_CLIP_CONFIG
 from chiasm.models.encoders.hugging_face import (
     HuggingFaceImageEncoder,
     HuggingFaceTextEncoder,
     preprocessing_of,
     text_sizes,
 )
-from chiasm.models.encoders.hugging_face_folder import SPEC_FILES, Preprocessing
+from chiasm.models.encoders.hugging_face_folder import NETWORK_FILE, SPEC_FILES, Preprocessing
+from chiasm.models.encoders.open_clip import is_open_clip, open_clip_text_sizes, read_open_clip_preprocessing
+from chiasm.models.networks.base import WholeNetwork
 from chiasm.models.vision_language import VisionLanguageModel
 
-KIND = "hugging_face"
+DESCRIBING = ("preprocessor_config.json", OPEN_CLIP_CONFIG, SPEC_FILES["image"], NETWORK_FILE, "config.json")
+"""Files that decide the preprocessing."""
+KIND: Literal["hugging_face"] = "hugging_face"
+
+
+def _preprocessing(name: str) -> Preprocessing:
+    """What a folder says now: read again when a file of it has changed."""
+    files = (Path(name) / one for one in DESCRIBING)
+    return _read_preprocessing(name, tuple(path.stat().st_mtime_ns for path in files if path.is_file()))
 
 
 @lru_cache(maxsize=16)
-def _preprocessing(name: str) -> Preprocessing:
-    return preprocessing_of(name)
+def _read_preprocessing(name: str, changed_ns: tuple[int, ...]) -> Preprocessing:
+    folder = Path(name)
+    return read_open_clip_preprocessing(folder) if is_open_clip(folder) else preprocessing_of(name)
 
 
 def picture_as_trained(picture: np.ndarray, tower: ImageTowerConfig) -> np.ndarray:
-    """uint8 [h, w, 3] -> uint8 of the one size that the folder's preprocessing makes."""
+    """uint8 [h, w, 3] -> uint8 of the one size that the folder's preprocessing makes.
+
+    Where pictures keep their shapes: a canvas [h, w, 4], with 255 in the fourth channel where the picture is.
+    """
     how = _preprocessing(tower.name)
+    if how.size_divisor:
+        resized = resize_within(picture, how.resize_px[0], how.longest_px, how.size_divisor, how.resample)
+        canvas = np.zeros((*how.size_px, 4), dtype=np.uint8)
+        canvas[: resized.shape[0], : resized.shape[1], :3] = resized
+        canvas[: resized.shape[0], : resized.shape[1], 3] = 255
+        return canvas
     return resize_and_crop(picture, how.resize_px, how.crop_px, how.resample)
 
 
@@ -40,13 +63,20 @@ def preprocessing_hash(tower: ImageTowerConfig) -> str:
 
 
 def check_pretrained(config: RunConfig) -> None:
-    """Refuse what a text tower out of a folder cannot do.
+    """Refuse what a text tower out of a folder cannot do, and towers of a whole network that are frozen.
 
     Raises:
-        InputError: it lends its words to no decoder, and makes no summary.
+        InputError: it lends its words to no decoder, and makes no summary; a network has no tower that stands alone.
     """
     text = config.model.text
-    if text.kind != KIND:
+    if config.model.network and (config.model.image.frozen or text.frozen):
+        side = "image" if config.model.image.frozen else "text"
+        raise InputError(
+            f"model.{side}.frozen with model.network {config.model.network}",
+            "a whole network, in which words and picture meet before anything could be cached",
+            f"--set model.{side}.frozen=false; train.trainable says which weights are trained",
+        )
+    if text.kind != KIND or config.model.network:
         return
     writes = [name for name, task in config.tasks.items() if name == "captioning" or task.objective == "generate"]
     if writes:
@@ -69,7 +99,10 @@ def folder_tokenizer(text: TextTowerConfig) -> PretrainedTokenizer:
     Raises:
         InputError: the network cannot read texts of that length, or has fewer words than its tokenizer.
     """
-    longest, words, pads_to_max = text_sizes(text.name)
+    folder = Path(text.name)
+    longest, words, pads_to_max = (
+        (*open_clip_text_sizes(folder), False) if is_open_clip(folder) else text_sizes(text.name)
+    )
     is_wrong = text.max_tokens != longest if pads_to_max else text.max_tokens > longest
     if is_wrong:
         allowed = f"{longest}, on which the network was trained" if pads_to_max else f"at most {longest}"
@@ -78,7 +111,7 @@ def folder_tokenizer(text: TextTowerConfig) -> PretrainedTokenizer:
             allowed,
             f"--set model.text.max_tokens={longest}",
         )
-    found = read_pretrained_tokenizer(Path(text.name), text.max_tokens, pads_to_max)
+    found = folder_words(folder, text.max_tokens, pads_to_max)
     if found.vocabulary > words:
         raise InputError(
             f"{text.name}: the tokenizer has {found.vocabulary} tokens, the network {words}",
@@ -88,10 +121,22 @@ def folder_tokenizer(text: TextTowerConfig) -> PretrainedTokenizer:
     return found
 
 
+def folder_words(folder: Path, max_tokens: int, pads_to_max: bool) -> PretrainedTokenizer:
+    """The tokenizer of a folder; in open_clip's layout perhaps CLIP's own list of merges.
+
+    Raises:
+        InputError: see `read_pretrained_tokenizer`.
+    """
+    if is_open_clip(folder) and not (folder / "tokenizer.json").is_file() and (folder / BPE_FILE).is_file():
+        return read_clip_words(folder / BPE_FILE, max_tokens)
+    return read_pretrained_tokenizer(folder, max_tokens, pads_to_max)
+
+
 def tower_files(model: VisionLanguageModel) -> dict[str, bytes]:
     """What describes the towers that came from folders, by the name of its file in a run folder."""
+    network = {NETWORK_FILE: model.spec.to_json()} if isinstance(model, WholeNetwork) else {}
     sides = zip(SPEC_FILES.values(), (model.image_encoder, model.text_encoder), strict=True)
-    return {
+    return network | {
         name: tower.spec.to_json()
         for name, tower in sides
         if isinstance(tower, HuggingFaceImageEncoder | HuggingFaceTextEncoder)
@@ -105,4 +150,6 @@ def at_home(config: RunConfig, folder: Path) -> RunConfig:
         model = replace(model, image=replace(model.image, name=str(folder)))
     if model.text.kind == KIND:
         model = replace(model, text=replace(model.text, name=str(folder)))
+    if model.network:
+        model = replace(model, network=str(folder))
     return replace(config, model=model)

@@ -1,5 +1,7 @@
 """Encoders: a field of a batch -> Tokens. One file each; this table is where a config's word finds its class."""
 
+from pathlib import Path
+
 from torch import nn
 
 from chiasm.core.run_config import ModelConfig
@@ -8,6 +10,7 @@ from chiasm.models.encoders.conv import ConvEncoder
 from chiasm.models.encoders.efficientnet_lite import load_efficientnet_lite0
 from chiasm.models.encoders.hugging_face import load_image_tower, load_text_tower
 from chiasm.models.encoders.minilm import load_minilm
+from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
 
@@ -19,7 +22,8 @@ def build_image_tower(config: ModelConfig) -> nn.Module:
         size_px = (image.size_px, image.width_px or image.size_px)
         return ConvEncoder(size_px, image.channels, config.dim, image.layers, config.heads, image.centred)
     if image.kind == "hugging_face":
-        return load_image_tower(image.name)
+        folder = Path(image.name)
+        return read_open_clip(folder).image if is_open_clip(folder) else load_image_tower(image.name)
     return load_efficientnet_lite0(grid=image.grid)
 
 
@@ -29,7 +33,8 @@ def build_text_tower(config: ModelConfig, vocabulary: int) -> nn.Module:
     if text.kind == "minilm":
         return load_minilm()
     if text.kind == "hugging_face":
-        return load_text_tower(text.name)
+        folder = Path(text.name)
+        return read_open_clip(folder).text if is_open_clip(folder) else load_text_tower(text.name)
     if text.kind == "causal":
         return CausalTextEncoder(vocabulary, text.max_tokens, config.dim, text.layers, config.heads, config.dropout)
     sizes = vocabulary, text.max_tokens, config.dim, text.layers, config.heads, text.summary_tokens

@@ -17,9 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
+from chiasm.core.files import read_json
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.encoders.hugging_face_folder import (
+    NETWORK_FILE,
     SPEC_FILES,
     Pooled,
     Preprocessing,
@@ -154,6 +157,9 @@ def preprocessing_of(name: str) -> Preprocessing:
         found = read_spec(Path(name) / SPEC_FILES["image"]).preprocessing
         assert found is not None, "an image tower states its preprocessing"
         return found
+    if (Path(name) / NETWORK_FILE).is_file():
+        told = read_json(Path(name) / NETWORK_FILE, "the network's description")
+        return from_dict(Preprocessing, told.get("preprocessing") or {}, f"{NETWORK_FILE}.preprocessing")
     return read_preprocessing(checked_folder(name, "model.image.name"))
 
 

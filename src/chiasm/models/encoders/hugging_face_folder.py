@@ -7,7 +7,8 @@ that the folder it came from is not needed any more.
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -24,6 +25,10 @@ Pooled = Literal["pooler", "first", "mean"]
 """Where the one vector of a row comes from: the architecture's own pooler, its first token, the mean of real tokens."""
 SPEC_FILES = {"image": "image_tower.json", "text": "text_tower.json"}
 """Files of a run folder."""
+NETWORK_FILE = "network.json"
+"""File of a run folder that holds a whole network of transformers."""
+LONGER = 1333 / 800
+"""Bound of ViLT's longer side, as a factor of the shorter (Kim et al. 2021, section 4.2)."""
 FIXED_SIZE = frozenset(
     {
         "clip_vision_model",
@@ -54,12 +59,23 @@ class Preprocessing:
     """Pillow's number of the filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    size_divisor: int = 0
+    """Pictures keep their shapes ("shortest", up to a longer side of `LONGER` times the shorter), sides cut to whole
+    multiples of this (ViLT's patches). 0 means pictures of one size."""
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Height and width of what comes out."""
+        """Height and width of what comes out; of the canvas where pictures keep their shapes."""
+        if self.size_divisor:
+            side = self.longest_px // self.size_divisor * self.size_divisor
+            return side, side
         height, width = self.crop_px or self.resize_px
         return height, width
+
+    @property
+    def longest_px(self) -> int:
+        """Most of the longer side where pictures keep their shapes."""
+        return int(LONGER * self.resize_px[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +139,9 @@ def checked_folder(name: str, key: str) -> Path:
         raise InputError(
             given,
             "model.safetensors: a pickle can run code when it is read",
-            f"chiasm export {folder} --to safetensors" if pickled else "give the folder that holds the weights",
+            f"chiasm export {folder} --to safetensors --out FOLDER"
+            if pickled
+            else "give the folder that holds the weights",
         )
     return folder
 
@@ -146,7 +164,8 @@ def reading(folder: Path, what: str, read: Callable[[], T]) -> T:
     """Call a reader of transformers, whose errors are of many types, and say what it could not read."""
     need_transformers()
     try:
-        return read()
+        with without_bars():
+            return read()
     except InputError:
         raise
     except Exception as error:
@@ -156,6 +175,20 @@ def reading(folder: Path, what: str, read: Callable[[], T]) -> T:
             "files of an architecture that the installed transformers knows, without code of their own",
             "check the folder, or save the model again with a current transformers",
         ) from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers' progress bars off a reader's screen; a folder on disk is read in seconds."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
 
 
 def read_architecture(folder: Path) -> "PreTrainedConfig":
@@ -196,7 +229,22 @@ def read_network(folder: Path, network: Any, **how: Any) -> "PreTrainedModel":
             "every weight; one that is missing would be random",
             "take the folder as its authors published it",
         )
+    _as_in_file(model, folder)
     return model.eval()
+
+
+def _as_in_file(model: "PreTrainedModel", folder: Path) -> None:
+    """Give back what transformers changes while it reads: it zeroes the word embedding of the padding token."""
+    import safetensors
+    import torch
+
+    state = model.state_dict()
+    with torch.no_grad():
+        for path in sorted(folder.glob("model*.safetensors")):
+            with safetensors.safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  the file is no dict
+                    if name.endswith("word_embeddings.weight") and name in state:
+                        state[name].copy_(file.get_tensor(name))
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
@@ -222,6 +270,8 @@ def read_preprocessing(folder: Path) -> Preprocessing:
         ),
     )
     kind = type(given)
+    if kind.__name__ == "ViltImageProcessorPil":
+        return _vilt(given, folder)
     is_convnext = kind.__name__ == "ConvNextImageProcessorPil"
     own = [
         name
@@ -242,6 +292,14 @@ def read_preprocessing(folder: Path) -> Preprocessing:
             "use a model with a plain preprocessing",
         )
     return _convnext(given) if is_convnext else _plain(given, folder)
+
+
+def _vilt(given: Any, folder: Path) -> Preprocessing:
+    side = dict(given.size or {}).get("shortest_edge")
+    if not given.do_resize or not side or not given.do_rescale or abs(given.rescale_factor * 255 - 1) > 1e-6:
+        raise InputError(f"{folder}: pictures are not resized by their shorter side", "ViLT's own way", "restore it")
+    mean, std = _normalisation(given)
+    return Preprocessing("shortest", (int(side),), (), int(given.resample), mean, std, int(given.size_divisor))
 
 
 def _plain(given: Any, folder: Path) -> Preprocessing:

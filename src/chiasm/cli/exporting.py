@@ -1,0 +1,41 @@
+"""The verb that writes models for other programs: export."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from chiasm.cli.shared import Json, say, write_result
+
+Layout = Literal["hugging_face", "open_clip", "run", "safetensors"]
+
+
+def export(
+    model: Annotated[
+        Path, typer.Argument(help="A run folder; or a folder in the layout of Hugging Face or open_clip.")
+    ],
+    to: Annotated[
+        Layout, typer.Option("--to", help="The layout to write; safetensors only turns pickled weights into safe ones.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    json_file: Json = None,
+) -> None:
+    """Write a model in another layout, and check that it gives the same numbers to the last bit.
+
+    Example: chiasm export runs/photos --to hugging_face --out photos-hf
+    """
+    from chiasm.core.device import pick_device
+    from chiasm.tasks.checkpoints.exporting import export as write
+    from chiasm.tasks.checkpoints.pickled import to_safetensors
+
+    if to == "safetensors":
+        converted = to_safetensors(model, out)
+        say(f"{converted.count} tensors of {', '.join(converted.sources)} are now safetensors in {out}")
+        write_result(json_file, converted.as_dict())
+        return
+    exported = write(model, to, out, pick_device())
+    for name in exported.files:
+        say(f"  {name}")
+    asked = ", ".join(repr(one) for one in exported.words.values())
+    say(f"{out} answers the stored example ({asked}) as {model} does, to the last bit")
+    write_result(json_file, exported.as_dict())

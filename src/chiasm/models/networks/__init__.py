@@ -1,0 +1,85 @@
+"""Whole networks of transformers: BLIP and ViLT. One table: where a folder's class finds its wrapper."""
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from chiasm.core.errors import InputError
+from chiasm.core.files import read_json
+from chiasm.core.run_config import ModelConfig
+from chiasm.models.encoders.hugging_face_folder import (
+    NETWORK_FILE,
+    checked_folder,
+    read_architecture,
+    read_network,
+    read_preprocessing,
+    reading,
+)
+from chiasm.models.networks.base import NetworkSpec, WholeNetwork, read_network_spec
+from chiasm.models.networks.blip import Blip
+from chiasm.models.networks.vilt import Vilt
+from chiasm.models.vision_language import Parts, VisionLanguageModel
+
+NETWORKS: dict[str, type[WholeNetwork]] = {name: wrapper for wrapper in (Blip, Vilt) for name in wrapper.offers}
+"""Class of transformers -> what wraps it."""
+
+
+def network_of(folder: Path) -> str:
+    """Class of the network that a folder in Hugging Face layout holds, as its config says; "" where it is none here."""
+    stated = read_json(folder / "config.json", "the config").get("architectures") or [""]
+    name = str(stated[0]) if isinstance(stated, list) and stated else ""
+    return name if name in NETWORKS else ""
+
+
+def labels_of(place: str) -> tuple[str, ...]:
+    """The answers that the network of a folder chooses from, in the order of its head's rows; () where it does not."""
+    if not place:
+        return ()
+    folder = Path(place)
+    if (folder / NETWORK_FILE).is_file():
+        spec = read_network_spec(folder / NETWORK_FILE)
+        return NETWORKS[spec.network].labels_in(spec.network, spec.architecture) if spec.network in NETWORKS else ()
+    name = network_of(checked_folder(place, "model.network"))
+    return NETWORKS[name].labels_in(name, read_architecture(folder).to_dict()) if name else ()
+
+
+def build_model(config: ModelConfig, parts: Parts) -> VisionLanguageModel:
+    """The model that a config describes: built from parts, or the whole network of a folder with its weights.
+
+    Raises:
+        InputError: the folder holds no network that is known here, or one that the tasks ask too much of.
+    """
+    if not config.network:
+        return VisionLanguageModel(config, parts)
+    folder = Path(config.network)
+    if (folder / NETWORK_FILE).is_file():
+        return _from_run(folder, config, parts)
+    checked_folder(config.network, "model.network")
+    name = network_of(folder)
+    if not name:
+        raise InputError(f"{folder} holds none of these networks", ", ".join(NETWORKS), "give another folder")
+    import transformers
+
+    architecture = read_architecture(folder).to_dict()
+    network: Any = read_network(folder, getattr(transformers, name))
+    spec = NetworkSpec(name, architecture, read_preprocessing(folder))
+    return NETWORKS[name].wrap(config, parts, spec, network).eval()
+
+
+def _from_run(folder: Path, config: ModelConfig, parts: Parts) -> WholeNetwork:
+    """The network of a run folder, with that run's weights."""
+    spec = read_network_spec(folder / NETWORK_FILE)
+    if spec.network not in NETWORKS:
+        raise InputError(f"{folder}: network {spec.network!r}", "one of " + ", ".join(NETWORKS), "restore the folder")
+
+    def build() -> Any:
+        import transformers
+
+        settings = {key: value for key, value in spec.architecture.items() if key != "model_type"}
+        made = transformers.AutoConfig.for_model(spec.architecture["model_type"], **settings)
+        return getattr(transformers, spec.network)(made)
+
+    wrapped = NETWORKS[spec.network].wrap(config, parts, spec, reading(folder, "the network's description", build))
+    wrapped.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=False)
+    return wrapped.eval()

@@ -1,0 +1,101 @@
+"""A network of transformers in which pictures and words meet, behind the interface that tasks call.
+
+Tasks ask a model to encode, embed, fuse, answer, match and write; a wrapped network answers the same calls with its own
+parts, so that one `predict` a task serves it too, and so do evaluation, the server and training.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from chiasm.core.config import from_dict
+from chiasm.core.errors import InputError
+from chiasm.core.files import read_json
+from chiasm.core.run_config import ModelConfig
+from chiasm.models.encoders.hugging_face_folder import Preprocessing
+from chiasm.models.vision_language import Parts, VisionLanguageModel
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """What makes a network, beside its weights: `network.json` of a run folder."""
+
+    network: str
+    """Class of transformers."""
+    architecture: dict[str, Any]
+    """Its config, `model_type` among it."""
+    preprocessing: Preprocessing
+
+    def to_json(self) -> bytes:
+        """As the run folder keeps it."""
+        return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_network_spec(path: Path) -> NetworkSpec:
+    """Read what `NetworkSpec.to_json` wrote."""
+    values = read_json(path, "the network's description")
+    if not isinstance(values, Mapping) or not isinstance(values.get("architecture"), dict):
+        raise InputError(f"{path} describes no network", "a file that chiasm wrote", "restore the folder")
+    pixels = from_dict(Preprocessing, values.get("preprocessing") or {}, f"{path.name}.preprocessing")
+    return NetworkSpec(str(values.get("network")), values["architecture"], pixels)
+
+
+class WholeNetwork(VisionLanguageModel, ABC):
+    """The parts that a `VisionLanguageModel` has and this one may lack are None.
+
+    Args:
+        config: names the folder; sizes in it say nothing here.
+        parts: what the tasks ask for.
+        spec: what the network is.
+    """
+
+    names: ClassVar[tuple[tuple[str, str], ...]]
+    """Beginnings of the names of weights: here, and in a folder of transformers."""
+    offers: ClassVar[dict[str, tuple[str, ...]]]
+    """Class of transformers -> what tasks may ask of it: fields of `Parts`."""
+
+    def __init__(self, config: ModelConfig, parts: Parts, spec: NetworkSpec) -> None:
+        nn.Module.__init__(self)
+        self.config, self.parts, self.spec = config, parts, spec
+        self.sees_pooled_alone = False
+        self.image_pooler = self.image_adapter = self.text_adapter = self.fusion = None
+        self.image_projection = self.text_projection = self.logit_scale = self.logit_bias = None
+        self.answer_head = self.match_head = self.word_head = None
+        self.caption_decoder = self.answer_decoder = None
+        self.task_log_variance = nn.ParameterDict()
+        asked = {name for name in _PARTS if getattr(parts, name)}
+        missing = sorted(asked - set(self.offers[spec.network]))
+        if missing:
+            raise InputError(
+                f"the network {spec.network} has no part for {missing[0]}",
+                "tasks that it was made for: " + ", ".join(self.offers[spec.network]),
+                "leave the task out, or take another network",
+            )
+
+    @classmethod
+    @abstractmethod
+    def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "WholeNetwork":
+        """Take over the parts of a network of transformers."""
+
+    @classmethod
+    def labels_in(cls, network: str, architecture: Mapping[str, Any]) -> tuple[str, ...]:
+        """The answers that a network of this config chooses from, in the order of its rows; () for all others."""
+        named = architecture.get("id2label") if "answers" in cls.offers[network] else None
+        return tuple(str(named[key]) for key in sorted(named, key=int)) if named else ()
+
+    def hugging_face_tensors(self) -> dict[str, Tensor]:
+        """All weights under the names that transformers gives them."""
+        found = {}
+        for name, value in self.state_dict().items():
+            for ours, theirs in self.names:
+                if name.startswith(ours):
+                    found[theirs + name.removeprefix(ours)] = value
+        return found
+
+
+_PARTS = ("answers", "contrast", "captions", "written_answers", "matching", "word_prediction")

@@ -1,0 +1,207 @@
+"""BLIP (Li et al. 2022): captions, questions, and matching, each a network of its own in transformers.
+
+All have the same image tower. Texts are read by an encoder whose blocks also look at the picture, and written by a
+decoder that looks at the picture (captions) or at the question as the encoder read it (answers).
+
+Axis legend: n pictures, m texts, l tokens, d numbers a token, v vocabulary.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from chiasm.core.run_config import DecodingConfig, ModelConfig
+from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.decoding import Step, Written, decode
+from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
+from chiasm.models.encoders.hugging_face_folder import TowerSpec
+from chiasm.models.networks.base import NetworkSpec, WholeNetwork
+from chiasm.models.projection import PlainProjection
+from chiasm.models.vision_language import Parts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class BlipTextEncoder(nn.Module):
+    """Token ids -> what the blocks start from; they meet the picture in `Blip.fuse`.
+
+    Args:
+        model: transformers' BlipTextModel.
+        is_embedded: whether texts also have a vector of their own, for which they are read without a picture.
+    """
+
+    def __init__(self, model: "PreTrainedModel", is_embedded: bool) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.is_embedded = is_embedded
+        self.dim = int(model.config.hidden_size)
+        self.max_tokens = int(model.config.max_position_embeddings)
+
+    def forward(self, text: TextTokens) -> Tokens:
+        """`values` [m, l, d] are word embeddings with positions; `pooled` the first token's state, or the embedding."""
+        values = self.model.embeddings(input_ids=text.ids)
+        if not self.is_embedded:
+            return Tokens(values, text.is_real, values[:, 0])
+        alone = self.model(encoder_embeds=values, attention_mask=text.is_real.long())
+        return Tokens(values, text.is_real, alone.last_hidden_state[:, 0])
+
+
+class Blip(WholeNetwork):
+    """One of BLIP's networks; `spec.network` says which."""
+
+    text_decoder: Any
+
+    names: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("image_encoder.model.", "vision_model."),
+        ("text_encoder.model.", "text_encoder."),
+        ("text_decoder.", "text_decoder."),
+        ("image_projection.linear.", "vision_proj."),
+        ("text_projection.linear.", "text_proj."),
+        ("match_head.", "itm_head."),
+    )
+    offers: ClassVar[dict[str, tuple[str, ...]]] = {
+        "BlipForConditionalGeneration": ("captions",),
+        "BlipForQuestionAnswering": ("written_answers",),
+        "BlipForImageTextRetrieval": ("contrast", "matching"),
+    }
+
+    @classmethod
+    def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "Blip":
+        """Take over the image tower, and whichever of encoder, decoder, projections and head there are."""
+        made = cls(config, parts, spec)
+        vision = TowerSpec(network.config.vision_config.to_dict(), "first", spec.preprocessing)
+        made.image_encoder = HuggingFaceImageEncoder(network.vision_model, vision)
+        is_embedded = hasattr(network, "text_proj")
+        has_encoder = hasattr(network, "text_encoder")
+        made.text_encoder = BlipTextEncoder(network.text_encoder, is_embedded) if has_encoder else nn.Identity()
+        made.text_decoder = getattr(network, "text_decoder", None)
+        if is_embedded:
+            made.image_projection = _projection(network.vision_proj)
+            made.text_projection = _projection(network.text_proj)
+            made.match_head = network.itm_head
+            # The temperature is no weight of the published files; the config says where it started.
+            start = torch.tensor(float(network.config.logit_scale_init_value))
+            made.logit_scale = nn.Parameter(start)
+        return made
+
+    def fuse(
+        self,
+        text: Tokens,
+        image: Tokens,
+        image_index: Int[Tensor, " m"],
+        text_allowed: Bool[Tensor, "m q k"] | None = None,
+    ) -> Tokens:
+        """Read the texts while looking at their pictures; `pooled` is the first token's state."""
+        assert text_allowed is None, "BLIP's encoder lets every word look at every word"
+        out = cast(BlipTextEncoder, self.text_encoder).model(
+            encoder_embeds=text.values,
+            attention_mask=text.is_real.long(),
+            encoder_hidden_states=image.values[image_index],
+            encoder_attention_mask=image.is_real[image_index].long(),
+        )
+        return Tokens(out.last_hidden_state, text.is_real, out.last_hidden_state[:, 0])
+
+    def caption_logits(
+        self, image: Tokens, ids: Int[Tensor, "m l"], image_index: Int[Tensor, " m"], chosen: Bool[Tensor, "m l"]
+    ) -> Float[Tensor, "r v"]:
+        """As in `VisionLanguageModel`; the first word of a row is taken to be BLIP's own start."""
+        return self._logits(image.rows(image_index), ids, chosen)
+
+    def answer_logits(
+        self, fused: Tokens, ids: Int[Tensor, "m l"], chosen: Bool[Tensor, "m l"]
+    ) -> Float[Tensor, "r v"]:
+        """As in `VisionLanguageModel`."""
+        return self._logits(fused, ids, chosen)
+
+    def write_captions(
+        self, image: Tokens, start_ids: Int[Tensor, " n"], end_id: int, how: DecodingConfig, banned: list[int]
+    ) -> Written:
+        """As in `VisionLanguageModel`; a sentence starts with BLIP's own token, which is no word of its tokenizer."""
+        return self._write(image, start_ids, end_id, how, banned)
+
+    def write_answers(
+        self, fused: Tokens, start_ids: Int[Tensor, " m"], end_id: int, how: DecodingConfig, banned: list[int]
+    ) -> Written:
+        """As in `VisionLanguageModel`."""
+        return self._write(fused, start_ids, end_id, how, banned)
+
+    def _decoder(self) -> Any:
+        assert self.text_decoder is not None, "this network writes no words"
+        return self.text_decoder
+
+    def _logits(self, context: Tokens, ids: Tensor, chosen: Tensor) -> Tensor:
+        decoder = self._decoder()
+        ids = torch.cat([torch.full_like(ids[:, :1], decoder.config.bos_token_id), ids[:, 1:]], dim=1)
+        logits = context.values.new_zeros(*ids.shape, decoder.config.vocab_size)
+        for rows, seen in _by_length(context):
+            # Padding of the words stands on the right, behind the causal mask.
+            mask = torch.ones_like(ids[rows])
+            out = decoder(input_ids=ids[rows], attention_mask=mask, encoder_hidden_states=seen, use_cache=False)
+            logits = logits.index_copy(0, rows, out.logits)
+        return logits[chosen].float()
+
+    @torch.no_grad()
+    def _write(
+        self, context: Tokens, start_ids: Tensor, end_id: int, how: DecodingConfig, banned: Sequence[int]
+    ) -> Written:
+        starts = torch.full_like(start_ids, self._decoder().config.bos_token_id)
+        parts = [
+            (rows, decode(self._step(seen), starts[rows], end_id, how, self._longest(), banned))
+            for rows, seen in _by_length(context)
+        ]
+        longest = max((part.ids.shape[1] for _, part in parts), default=0)
+        ids = torch.full((len(starts), longest), end_id, device=starts.device)
+        score = torch.zeros(len(starts), device=starts.device)
+        is_finished = torch.ones(len(starts), dtype=torch.bool, device=starts.device)
+        for rows, part in parts:
+            ids[rows, : part.ids.shape[1]] = part.ids
+            score[rows], is_finished[rows] = part.log_probability, part.is_finished
+        return Written(ids, score, is_finished)
+
+    def _longest(self) -> int:
+        return min(int(self._decoder().config.max_position_embeddings), self.config.text.max_tokens)
+
+    def _step(self, seen: Tensor) -> Step:
+        """The decoder as `decode` asks it, with the keys and values of what it looks at and of the words so far."""
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        decoder = self._decoder()
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cached = {_cache_name(decoder): cache, "use_cache": True}
+
+        def step(ids: Tensor, rows: Tensor | None) -> Tensor:
+            nonlocal seen
+            if rows is not None:
+                seen = seen[rows]
+                cache.reorder_cache(cast(torch.LongTensor, rows))
+            return cast(Tensor, decoder(input_ids=ids, encoder_hidden_states=seen, **cached).logits[:, -1])
+
+        return step
+
+
+def _by_length(context: Tokens) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of one real length at a time, and their tokens without padding.
+
+    transformers' decoder takes a mask over what it looks at and leaves it unused, so there must be nothing to mask.
+    """
+    lengths = context.is_real.sum(1)
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero()[:, 0]
+        yield rows, context.values[rows, :length]
+
+
+def _projection(linear: nn.Linear) -> PlainProjection:
+    """The same map, with a vector of unit length after it."""
+    made = PlainProjection(linear.in_features, linear.out_features)
+    made.linear = linear
+    return made
+
+
+def _cache_name(decoder: Any) -> str:
+    """What the installed transformers calls the keys and values of the words so far."""
+    return "cache" if "cache" in inspect.signature(decoder.bert.forward).parameters else "past_key_values"

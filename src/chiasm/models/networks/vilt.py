@@ -1,0 +1,126 @@
+"""ViLT (Kim et al. 2021): patches and words in one transformer, for questions and for ranking pairs.
+
+Pictures keep their shapes, so a batch holds canvases of one size with a fourth channel that says where the picture is.
+transformers draws the order of the patches anew at each call; here it is row by row, and answers repeat.
+
+Axis legend: n pictures, m texts, l tokens, d numbers a token, h/w height and width in pixels.
+"""
+
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from chiasm.core.errors import InputError
+from chiasm.core.run_config import ModelConfig
+from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.networks.base import NetworkSpec, WholeNetwork
+from chiasm.models.vision_language import Parts
+
+
+class Vilt(WholeNetwork):
+    """One of ViLT's networks; `spec.network` says which."""
+
+    vilt: Any
+    rank_head: Any
+
+    names: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("vilt.", "vilt."),
+        ("answer_head.", "classifier."),
+        ("rank_head.", "rank_output."),
+    )
+    offers: ClassVar[dict[str, tuple[str, ...]]] = {
+        "ViltForQuestionAnswering": ("answers",),
+        "ViltForImageAndTextRetrieval": ("matching",),
+    }
+
+    @classmethod
+    def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "Vilt":
+        """Take over the transformer and the head."""
+        made = cls(config, parts, spec)
+        most = spec.preprocessing.size_px[0] // network.config.patch_size
+        if 0 < network.config.max_image_length < most * most:
+            raise InputError(
+                f"max_image_length is {network.config.max_image_length}: patches are left out by chance",
+                "-1, all patches, so that an answer repeats itself",
+                "set it to -1 in config.json",
+            )
+        made.vilt = network.vilt
+        made.answer_head = getattr(network, "classifier", None)
+        made.rank_head = getattr(network, "rank_output", None)
+        return made
+
+    # Properties, since a second module of the same weights would keep each of them twice.
+    @property
+    def image_encoder(self) -> nn.Module:  # type: ignore[override]
+        """Where pictures become tokens: the one transformer, of which no part is for pictures alone."""
+        return cast(nn.Module, self.vilt)
+
+    @property
+    def text_encoder(self) -> nn.Module:  # type: ignore[override]
+        """As `image_encoder`."""
+        return cast(nn.Module, self.vilt)
+
+    def encode_image(self, image: Tensor | Tokens) -> Tokens:
+        """Canvases float [n, 4, h, w] in [-1, 1] -> class token and patches with their positions, row by row.
+
+        Where the fourth channel is above 0 there is picture: from the upper left corner, in whole patches.
+        """
+        if isinstance(image, Tokens):
+            return image
+        rows = [self._patches(canvas) for canvas in image]
+        lengths = torch.tensor([len(row) for row in rows], device=image.device)
+        values = pad_sequence(rows, batch_first=True)
+        is_real = torch.arange(values.shape[1], device=image.device) < lengths[:, None]
+        return Tokens(values, is_real, values[:, 0])
+
+    def _patches(self, canvas: Float[Tensor, "4 h w"]) -> Float[Tensor, "l d"]:
+        embeddings = self.vilt.embeddings
+        real = canvas[3] > 0
+        height, width = int(real[:, 0].sum()), int(real[0].sum())
+        how = self.spec.preprocessing
+        mean, std = (canvas.new_tensor(row)[:, None, None] for row in (how.mean, how.std))
+        picture = (canvas[:3, :height, :width] * 0.5 + 0.5 - mean) / std
+        grid = embeddings.patch_embeddings.projection(picture[None])
+        table = embeddings.position_embeddings
+        side = int((table.shape[1] - 1) ** 0.5)
+        places = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        places = F.interpolate(places, size=grid.shape[2:], mode="bilinear", align_corners=True)
+        first = embeddings.cls_token[0] + table[0, :1]
+        return torch.cat([first, (grid + places)[0].flatten(1).T])
+
+    def encode_text(self, text: TextTokens) -> Tokens:
+        """Token ids -> word embeddings; positions and kinds are added where they meet the picture."""
+        values = self.vilt.embeddings.text_embeddings.word_embeddings(text.ids)
+        return Tokens(values, text.is_real, values[:, 0])
+
+    def fuse(
+        self,
+        text: Tokens,
+        image: Tokens,
+        image_index: Int[Tensor, " m"],
+        text_allowed: Bool[Tensor, "m q k"] | None = None,
+    ) -> Tokens:
+        """Words, then class token and patches, through the transformer; `pooled` is the pooler's vector."""
+        assert text_allowed is None, "ViLT lets every token look at every token"
+        is_patch = image.is_real[image_index]
+        out = self.vilt(
+            inputs_embeds=text.values,
+            attention_mask=text.is_real.long(),
+            image_embeds=image.values[image_index],
+            pixel_mask=is_patch.long(),
+        )
+        return Tokens(out.last_hidden_state, torch.cat([text.is_real, is_patch], dim=1), out.pooler_output)
+
+    def match(self, fused: Tokens) -> Float[Tensor, "m 2"]:
+        """Logits of "do not belong together" and "belong together": 0 and the score that ViLT ranks pairs by.
+
+        The score was the second logit of ViLT's matching head and then trained to rank, so pairs are ordered by it;
+        the probability that follows is no measured one.
+        """
+        assert self.rank_head is not None, "this network was not trained for matching"
+        score = self.rank_head(fused.pooled).float()
+        return torch.cat([torch.zeros_like(score), score], dim=1)
