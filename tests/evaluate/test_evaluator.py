@@ -11,7 +11,8 @@ import torch
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Example, Prediction, Question, Tokens
 from chiasm.data.dataset import open_dataset
-from chiasm.evaluate.evaluator import GREY, Outcome, View, derangement, evaluate, scores_as_json
+from chiasm.evaluate.evaluator import GREY, derangement, evaluate
+from chiasm.evaluate.outcome import Outcome, View, scores_as_json
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import Calibration
 from chiasm.tasks.matching import Matching
