@@ -163,6 +163,47 @@ def test_other_sites_are_refused(door: Door, headers: dict[str, str], code: str)
         assert door(path, body, headers=headers).code == code
 
 
+FORGED: list[dict[str, str]] = [
+    {"Origin": "http://evil.example"},
+    {"Origin": "https://127.0.0.1"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1.evil.example"},
+    {"Origin": "http://localhost:1"},
+    {"Origin": "file://"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Host": "evil.example"},
+    {"Host": "127.0.0.1.evil.example"},
+    {"Host": "localhost.evil.example:80"},
+    {"Host": "127.0.0.1@evil.example"},
+    {"Host": ""},
+    {"Host": "[::1].evil.example"},
+]
+"""What a browser sends for a page of another site, or for a name that was pointed at this machine."""
+
+
+@pytest.mark.parametrize("headers", FORGED, ids=str)
+def test_no_route_can_be_driven_from_elsewhere(door: Door, headers: dict[str, str]) -> None:
+    """Guards against one route that forgot: a plain form of another site needs no permission to be sent."""
+    paths = [path for path, said in door("/openapi.json").json["paths"].items() if "post" in said]
+    assert len(paths) == 7
+    for path in paths:
+        for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded"):
+            said = door(path, {}, headers={"Content-Type": kind, **headers})
+            assert said.status == 403 and said.code in ("origin_not_allowed", "host_not_allowed"), (path, kind)
+            assert not [name for name in said.headers if name.lower().startswith("access-control")]
+
+
+def test_no_preflight_is_granted(door: Door) -> None:
+    """Guards against a permission for other sites that came with a library."""
+    asks = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    for path in ("/v1/ask", "/v1/search", "/v1/models", "/"):
+        for headers in (asks, {**asks, "Origin": door.address}):
+            said = door(path, method="OPTIONS", headers=headers)
+            assert said.status in (403, 405)
+            assert not [name for name in said.headers if name.lower().startswith("access-control")]
+
+
 def test_server_says_how_it_is(door: Door) -> None:
     """Guards against probes that cannot tell alive from ready, and counts that count nothing."""
     assert door("/healthz").json == {"status": "alive"} and door("/readyz").status == 200

@@ -31,7 +31,7 @@ class ServerSettings:
     queue_rows: int = 64
     """Most rows admitted and not yet answered."""
     timeout_s: float = 30.0
-    """Longest time from a request's admission to its answer, and for its body to arrive."""
+    """Longest time from a request's admission to its answer, for its head to arrive, and for its body."""
     decode_s: float = 5.0
     """Longest time that decoding one picture may take; it answers 422 then, and its thread is replaced."""
     drain_s: float = 30.0
