@@ -82,7 +82,7 @@ def raw(door: Door) -> socket.socket:
 @pytest.mark.parametrize(("first", "begun"), [("", ""), ("", "POST /v1/ask HTTP/1.1\r\nHo"), (WHOLE, "GET /")])
 def test_slow_heads_are_hung_up_on(model: Model, first: str, begun: str) -> None:
     """Guards against clients that hold every connection by never finishing a request's head, first or second."""
-    with running(Service(model, "demo", ServerSettings(timeout_s=0.6))) as door, contextlib.ExitStack() as held:
+    with running(Service(model, "demo", ServerSettings(timeout_s=1.5))) as door, contextlib.ExitStack() as held:
         open_sockets = [held.enter_context(raw(door)) for _ in range(200)]
         start = time.monotonic()
         for one in open_sockets:
@@ -97,9 +97,10 @@ def test_slow_heads_are_hung_up_on(model: Model, first: str, begun: str) -> None
             waits.append(time.monotonic() - asked)
         assert sorted(waits)[5] < 0.2, "others wait for them"
         for one in open_sockets:
-            while one.recv(4096):
-                pass
-        assert time.monotonic() - start < 5
+            with contextlib.suppress(ConnectionResetError):
+                while one.recv(4096):
+                    pass
+        assert time.monotonic() - start < 8
 
 
 def test_slow_bodies_are_told_so(model: Model, files: list[bytes]) -> None:
