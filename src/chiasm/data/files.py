@@ -48,8 +48,8 @@ def open_files(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
             fold that is none.
     """
     if config.fold and split == HELD_OUT:
-        found = _joined(config, config.train_split)
-        examples, ledger = _by_fold(config, found)[1], found.ledger
+        training = _joined(config, config.train_split)
+        examples, ledger = _by_fold(config, training)[1], training.ledger
     elif split == "train":
         examples, ledger = _training(config)
     elif canonical_split(split) == "val":

@@ -204,7 +204,8 @@ def _platt(predictions: Sequence[Prediction], happened: npt.ArrayLike) -> Calibr
     if is_true.all() or not is_true.any():
         return Calibration()
     own = [one.confidence if one.uncalibrated is None else one.uncalibrated for one in predictions]
-    return Calibration(*fit_platt([logit_of(one) for one in own], is_true))
+    temperature, bias = fit_platt([logit_of(one) for one in own], is_true)
+    return Calibration(temperature, bias=bias)
 
 
 def _answer_logits(

@@ -17,6 +17,9 @@ from chiasm.core.types import Batch, Example, Tokens, normalise_answer
 from chiasm.data.text import TextTokenizer
 from chiasm.models.vision_language import VisionLanguageModel
 
+MOST_LOGIT = 16.0
+"""Largest logit that calibration tells from certainty: float32 rounds the probability of a larger one to 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -24,10 +27,10 @@ class Calibration:
 
     temperature: float = 1.0
     """Divisor of the logits (Guo et al. 2017, section 4.2)."""
-    bias: float = 0.0
-    """Added after the division, where a single probability is calibrated (Platt 1999)."""
     abstain_below: float = 0.0
     """Confidence under which the model says that it does not know; 0 always answers."""
+    bias: float = 0.0
+    """Added after the division, where a single probability is calibrated (Platt 1999)."""
     near_from: float = 0.0
     """ROUGE_L from which on a caption counts as near to what people wrote: the median of validation's captions. 0 where
     the truth of a caption is known, or nothing was fitted."""
@@ -39,10 +42,10 @@ class Calibration:
 
 
 def logit_of(probability: float) -> float:
-    """ln(p / (1 - p)), of at most 16 in size: float32 rounds a sure model's probability to exactly 1."""
+    """ln(p / (1 - p)), of at most `MOST_LOGIT` in size."""
     if probability <= 0 or probability >= 1:
-        return math.copysign(16.0, probability - 0.5)
-    return max(-16.0, min(16.0, math.log(probability) - math.log1p(-probability)))
+        return math.copysign(MOST_LOGIT, probability - 0.5)
+    return max(-MOST_LOGIT, min(MOST_LOGIT, math.log(probability) - math.log1p(-probability)))
 
 
 @dataclass(slots=True)

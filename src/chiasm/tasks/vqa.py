@@ -14,7 +14,7 @@ from chiasm.models.looking import looked_at_by_question
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification
 from chiasm.objectives.language_modelling import next_word
-from chiasm.tasks.base import Calibration, Codec, Task, Teacher, logit_of
+from chiasm.tasks.base import MOST_LOGIT, Calibration, Codec, Task, Teacher, logit_of
 from chiasm.tasks.heat_map import HeatMap, heat_maps_of
 from chiasm.tasks.texts import nothing, steady_tokens
 
@@ -109,12 +109,15 @@ class VisualQuestionAnswering(Task):
             return _written_predictions(model, codec, said, codec.calibration.get(self.name))
         how = codec.calibration.get(self.name, Calibration())
         logits = self.logits(model, codec, image, questions, of)
-        calibrated = logits / how.temperature + how.bias
-        probabilities = calibrated.sigmoid() if self.objective == "soft" else calibrated.softmax(-1)
-        own = (logits.sigmoid() if self.objective == "soft" else logits.softmax(-1)).amax(-1).tolist()
-        best = probabilities.topk(min(3, probabilities.shape[1]), dim=-1)
+        if self.objective == "soft":
+            clear = logits.clamp(-MOST_LOGIT, MOST_LOGIT)
+            own, probabilities = clear.sigmoid(), (clear / how.temperature + how.bias).sigmoid()
+        else:
+            own, probabilities = logits.softmax(-1), (logits / how.temperature).softmax(-1)
+        indices_of = logits.topk(min(3, logits.shape[1]), dim=-1).indices
+        ranked_values, most = probabilities.gather(1, indices_of).tolist(), own.amax(-1).tolist()
         predictions = []
-        for values, indices, raw in zip(best.values.tolist(), best.indices.tolist(), own, strict=True):
+        for values, indices, raw in zip(ranked_values, indices_of.tolist(), most, strict=True):
             ranked = [
                 {"answer": codec.answers[i], "probability": value} for i, value in zip(indices, values, strict=True)
             ]

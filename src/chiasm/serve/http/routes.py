@@ -45,8 +45,11 @@ def answering(service: Service) -> APIRouter:
         """Answer questions about pictures."""
         service.need("ask")
         images, questions = service.paired(body.image, body.question, "question")
-        kind = ("ask", body.heat_map)
-        found = await service.pairs(request, kind, images, questions, lambda *rows: model.ask(*rows, body.heat_map))
+
+        def work(rows: list[Any], texts: list[str]) -> list[Prediction]:
+            return model.ask(rows, texts, body.heat_map)
+
+        found = await service.pairs(request, ("ask", body.heat_map), images, questions, work)
         return JSONResponse(
             {"answers": [{"answer": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
         )
