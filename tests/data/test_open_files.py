@@ -228,3 +228,52 @@ def test_kinds_are_chosen_among_all_of_a_file(tmp_path: Path) -> None:
     late = open_dataset(DataConfig(path=str(tmp_path / "train.jsonl"), question_kinds=("late",)), "train", 0)
     assert isinstance(late, ListDataset)
     assert sum(len(example.questions) for example in late.examples) == 1
+
+
+def test_folds_are_a_partition_by_group(tmp_path: Path) -> None:
+    """Guards against a patient on both sides, folds of very different sizes, and examples that no fold tests."""
+    write(tmp_path, "train", range(120), caption="x", patient=None)
+    rows = [json.loads(line) for line in (tmp_path / "train/data.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**row, "patient": f"p{number // 3}"}) + "\n" for number, row in enumerate(rows))
+    (tmp_path / "train/data.jsonl").write_text(text)
+    seen: Counter[str] = Counter()
+    for fold in range(1, 6):
+        data = config(tmp_path, fold=f"{fold}/5")
+        parts = [open_dataset(data, split, 0) for split in ("train", "val", "held_out")]
+        names, groups = [set(ids(part)) for part in parts], []
+        for part in parts:
+            groups.append({part.example(number).group for number in range(len(part))})
+        assert set.union(*names) == {str(number) for number in range(120)}
+        assert sum(map(len, names)) == 120 and all(names), "disjoint, and none is empty"
+        assert len(groups[2]) == 8 and not groups[2] & (groups[0] | groups[1]) and not groups[0] & groups[1]
+        assert ids(open_dataset(data, "held_out", 7)) == ids(parts[2]), "whatever the seed"
+        notes = [entry.text for entry in parts[2].ledger.entries if entry.code == "held_out"]
+        assert notes == [f"24 of the 120 examples of 'train' are fold {fold}/5, held out"]
+        seen.update(names[2])
+    assert set(seen.values()) == {1} and len(seen) == 120
+
+
+def test_a_fold_leaves_the_files_own_validation_alone(tmp_path: Path) -> None:
+    """Guards against a fold that is cut out of what is validated on, or trained on after all."""
+    write(tmp_path, "train", range(10))
+    write(tmp_path, "val", range(20, 24))
+    data = config(tmp_path, fold="1/2")
+    assert ids(open_dataset(data, "val", 0)) == ["20", "21", "22", "23"]
+    assert sorted(ids(open_dataset(data, "train", 0)) + ids(open_dataset(data, "held_out", 0))) == [
+        str(number) for number in range(10)
+    ]
+
+
+@pytest.mark.parametrize("fold", ["2", "0/5", "6/5", "1/1", "a/b", "1/5/2", "-1/5", "1/11"])
+def test_folds_that_are_none_are_refused(tmp_path: Path, fold: str) -> None:
+    """Guards against a typing mistake that trains on everything, and a fold without a picture."""
+    write(tmp_path, "train", range(10))
+    for split in ("train", "val", "held_out"):
+        with pytest.raises(InputError, match=r"data\.fold is"):
+            open_dataset(config(tmp_path, fold=fold), split, 0)
+
+
+def test_a_generator_has_no_folds() -> None:
+    """Guards against a setting that is ignored."""
+    with pytest.raises(InputError, match=r"data\.fold is '1/2' with data.source 'scenes'"):
+        open_dataset(DataConfig(source="scenes", train_pictures=4, fold="1/2"), "train", 0)

@@ -9,6 +9,7 @@ from chiasm.evaluate.scores.calibration import (
     TEMPERATURES,
     abstain_threshold,
     expected_calibration_error,
+    fit_platt,
     fit_temperature,
     reliability_bins,
     risk_coverage,
@@ -163,3 +164,32 @@ def test_wrong_targets_and_risks_are_refused() -> None:
         abstain_threshold([0.5], [True], 5)
     with pytest.raises(InputError):
         expected_calibration_error([0.5], [True], bins=0)
+
+
+@pytest.mark.parametrize(("temperature", "bias"), [(0.4, 1.0), (1.0, 0.0), (5.0, -2.0)])
+def test_platt_undoes_a_scale_and_a_shift(temperature: float, bias: float) -> None:
+    """Events drawn by known probabilities: both numbers are found again, and scikit-learn finds the same."""
+    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    rng = np.random.default_rng(5)
+    logit = rng.normal(size=4000) * 3 * temperature
+    happened = rng.random(4000) < 1 / (1 + np.exp(-(logit / temperature + bias)))
+    found = fit_platt(logit, happened)
+    assert found == pytest.approx((temperature, bias), rel=0.15, abs=0.15)
+    positive = happened.sum()
+    target = np.where(happened, (positive + 1) / (positive + 2), 1 / (len(logit) - positive + 2))
+    peer = linear.LogisticRegression(C=np.inf, tol=1e-10, max_iter=2000)
+    peer.fit(np.tile(logit, 2)[:, None], np.repeat([1, 0], 4000), np.concatenate([target, 1 - target]))
+    assert found == pytest.approx((1 / peer.coef_[0, 0], peer.intercept_[0]), rel=1e-3, abs=1e-3)
+
+
+def test_platt_never_turns_a_logit_round_and_stays_finite() -> None:
+    """A logit that says nothing, or the opposite, becomes the share of events; one that says all stays below 1."""
+    rng = np.random.default_rng(6)
+    happened = rng.random(2000) < 0.3
+    for logit in (rng.normal(size=2000), np.where(happened, -1.0, 1.0)):
+        temperature, bias = fit_platt(logit, happened)
+        assert 1 / (1 + np.exp(-(logit / temperature + bias))) == pytest.approx(happened.mean(), abs=0.02)
+    temperature, bias = fit_platt(np.where(happened, 9.0, -9.0), happened)
+    assert 0.99 < 1 / (1 + np.exp(-(9 / temperature + bias))) < 1
+    with pytest.raises(InputError, match="of 1 kinds"):
+        fit_platt([1.0, 2.0], [True, True])

@@ -9,7 +9,7 @@ from rich.console import Console
 from chiasm.core.errors import InputError
 from chiasm.core.types import Score
 from chiasm.evaluate.comparison import difference_table, paired_differences
-from chiasm.evaluate.evaluator import Items, Outcome
+from chiasm.evaluate.outcome import Items, Outcome
 from chiasm.evaluate.report import MetricRow
 from chiasm.evaluate.scores.caption_scores import bleu_of_sums, caption_statistics
 

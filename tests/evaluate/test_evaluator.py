@@ -11,7 +11,8 @@ import torch
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Example, Prediction, Question, Tokens
 from chiasm.data.dataset import open_dataset
-from chiasm.evaluate.evaluator import GREY, Outcome, View, derangement, evaluate, scores_as_json
+from chiasm.evaluate.evaluator import GREY, derangement, evaluate
+from chiasm.evaluate.outcome import Outcome, View, scores_as_json
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import Calibration
 from chiasm.tasks.matching import Matching
@@ -226,13 +227,22 @@ def test_matching_takes_right_and_wrong_pairs_in_equal_parts(
 
     def say_yes(self: object, model: object, codec: object, image: object, texts: Any, of: Any) -> list[Prediction]:
         pairs.extend(zip(texts, of, strict=True))
-        return [Prediction("yes", 1.0)] * len(texts)
+        return [Prediction("yes", 1.0, {"match": 0.9}, 0.6)] * len(texts)
 
     monkeypatch.setattr(Matching, "predict", say_yes)
     found = evaluate(pipeline, examples)
-    assert found.scores["matching_accuracy"].value == found.baseline["matching_accuracy"] == 0.5
+    for name in ("matching_accuracy", "matching_hard_accuracy"):
+        assert found.scores[name].value == found.baseline[name] == 0.5 and found.scores[name].n == 2 * COUNT
+    assert found.scores["matching_ECE"].value == pytest.approx(0.4)
+    assert found.scores["matching_uncalibrated_ECE"].value == pytest.approx(0.1)
     own = {(example.captions[0].text, row) for row, example in enumerate(examples)}
-    assert len(pairs) == 2 * COUNT and own < set(pairs)
+    assert len(pairs) == len(set(pairs)) and own < set(pairs)
+    task = pipeline.tasks["retrieval"]
+    pictures = task.embed_images(pipeline.model, pipeline.encode_images([one.inputs["image"] for one in examples]))
+    for row, example in enumerate(examples):
+        similar = pictures @ task.embed_texts(pipeline.model, pipeline.codec, [example.captions[0].text])[0]
+        similar[row] = -2
+        assert (example.captions[0].text, int(similar.argmax())) in pairs, "the hardest picture is among them"
     pairs.clear()
     twins = [replace(example, group=f"{row // 2}") for row, example in enumerate(examples)]
     evaluate(pipeline, twins)

@@ -95,10 +95,61 @@ def test_questions_with_unknown_answers_do_not_count(examples: list[Example]) ->
 
 
 @pytest.mark.parametrize("objective", ["soft", "generate"])
-def test_only_a_softmax_has_a_temperature(objective: str, examples: list[Example]) -> None:
-    """Guards against a temperature of a softmax that the model never takes, and logits of a head that is not there."""
-    fitted = fit_calibration(build(examples[:8], TaskConfig(objective=objective)), examples[:4])
-    assert fitted == {"vqa": Calibration(1.0, 0.0)}
+def test_single_probabilities_are_scaled_and_shifted(
+    objective: str, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a temperature of a softmax that the model never takes, and an answer that calibration changes."""
+    pipeline = build(examples[:12], TaskConfig(objective=objective))
+    if objective == "generate":  # an untrained decoder is never right
+        told = iter(range(10**6))
+        monkeypatch.setattr(
+            "chiasm.evaluate.evaluator.exact_matches", lambda said, _: [next(told) % 3 == 0 for _ in said]
+        )
+    before = evaluate(pipeline, examples[:12]).answered
+    pipeline.codec.calibration.update(fit_calibration(pipeline, examples[:12]))
+    after = evaluate(pipeline, examples[:12]).answered
+    assert [one.prediction.answer for one in before] == [one.prediction.answer for one in after]
+    assert [one.prediction.confidence for one in before] == [one.prediction.uncalibrated for one in after]
+    right = np.array([one.right for one in before])
+    assert np.mean([one.prediction.confidence for one in after]) == pytest.approx(right.mean(), abs=0.02)
+
+
+def test_labels_sentences_matches_and_captions_are_calibrated(examples: list[Example], tmp_path: Path) -> None:
+    """Guards against an event that is counted on other pairs than it is fitted on, and fits that nobody uses."""
+    demo = find_recipe("demo", tiny=True)
+    model = replace(demo.model, dim=16, image=replace(demo.model.image, channels=(4, 8), size_px=16))
+    tasks = {name: TaskConfig() for name in ("retrieval", "matching", "captioning")}
+    text = replace(model.text, summary_tokens=0)
+    pipeline = Pipeline.build(replace(demo, model=replace(model, text=text), tasks=tasks), examples, CPU)
+    before = evaluate(pipeline, examples)
+    assert not any("uncalibrated" in name for name in before.scores)
+    # Of an untrained model nothing is true; what it says of the photos is compared with what "people" wrote instead.
+    photos = [replace(example, truth=None) for example in examples]
+    fitted = fit_calibration(pipeline, photos)
+    assert set(fitted) == set(tasks) and fitted["captioning"].near_from > 0
+    pipeline.codec.calibration.update(fitted)
+    after = evaluate(pipeline, photos)
+    for name in ("matching", "caption_near"):
+        error, own = after.scores[f"{name}_ECE"], after.scores[f"{name}_uncalibrated_ECE"]
+        assert error.value < own.value or own.value < 0.02, (name, error, own)
+    assert before.scores["matching_ECE"].value == pytest.approx(after.scores["matching_uncalibrated_ECE"].value)
+    assert after.scores["caption_near"].value >= 0.5, "half of validation's captions are near by definition"
+    hits = [one.similarity.argmax() == one.true for one in after.choices]
+    assert len(hits) == len(photos) and after.scores["pick_1_of_10"].value == pytest.approx(np.mean(hits))
+    cosines = pipeline.model.logit_scale.exp().item() * np.stack([one.similarity for one in after.choices])
+
+    def loss(temperature: float) -> float:
+        rows = torch.tensor(cosines, dtype=torch.float64) / temperature
+        return float(-rows.log_softmax(1)[range(len(rows)), [one.true for one in after.choices]].mean())
+
+    best = fitted["retrieval"].temperature
+    assert loss(best) <= min(loss(1.0), loss(1.05 * best), loss(best / 1.05))
+    shares = np.exp(cosines[0] / best) / np.exp(cosines[0] / best).sum()
+    assert after.choices[0].prediction.confidence == pytest.approx(shares.max(), rel=1e-5)
+    pipeline.save(tmp_path / "run", examples[0], {})
+    loaded = Pipeline.load(tmp_path / "run", CPU)
+    assert loaded.codec.calibration == fitted
+    assert [one.prediction for one in evaluate(loaded, photos).matched] == [one.prediction for one in after.matched]
 
 
 def test_what_was_fitted_travels_with_the_model(examples: list[Example], tmp_path: Path) -> None:
@@ -120,7 +171,9 @@ def test_what_was_fitted_travels_with_the_model(examples: list[Example], tmp_pat
     assert [one.prediction.evidence["abstains"] for one in answered] == (confidence < how.abstain_below).tolist()
     pipeline.save(tmp_path / "run", examples[0], {})
     stored = json.loads((tmp_path / "run" / "calibration.json").read_text())
-    assert stored == {"vqa": {"temperature": how.temperature, "abstain_below": how.abstain_below}}
+    assert stored == {
+        "vqa": {"temperature": how.temperature, "abstain_below": how.abstain_below, "bias": 0.0, "near_from": 0.0}
+    }
     loaded = Pipeline.load(tmp_path / "run", CPU)
     assert loaded.codec.calibration == pipeline.codec.calibration
     assert [one.prediction for one in evaluate(loaded, examples).answered] == [one.prediction for one in answered]

@@ -9,7 +9,10 @@ from doors import Door, running
 from PIL import Image
 
 import chiasm
+from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
+from chiasm.evaluate.evaluator import evaluate
+from chiasm.evaluate.outcome import Outcome
 from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
@@ -17,36 +20,48 @@ from chiasm.serve.index import Index, make_index
 
 
 @pytest.fixture(scope="session")
-def served_model(tiny_run: Path) -> Model:
+def model(tiny_run: Path) -> Model:
     return chiasm.load(tiny_run)
 
 
 @pytest.fixture(scope="session")
-def files(served_model: Model) -> list[bytes]:
-    """PNG files of scenes."""
-    config = served_model.pipeline.config
+def examples(model: Model) -> list[Example]:
+    """Scenes of the test split; an odd number, so that the last of a batch has no neighbour."""
+    config = model.pipeline.config
     dataset = open_dataset(config.data, "test", config.seed)
+    return [dataset.example(number) for number in range(21)]
+
+
+@pytest.fixture(scope="session")
+def outcome(model: Model, examples: list[Example]) -> Outcome:
+    """What evaluation says of them."""
+    return evaluate(model.pipeline, examples)
+
+
+@pytest.fixture(scope="session")
+def files(examples: list[Example]) -> list[bytes]:
+    """PNG files of scenes."""
     written = []
-    for number in range(6):
+    for example in examples[:6]:
         buffer = io.BytesIO()
-        Image.fromarray(dataset.example(number).inputs["image"].load()).save(buffer, "PNG")
+        Image.fromarray(example.inputs["image"].load()).save(buffer, "PNG")
         written.append(buffer.getvalue())
     return written
 
 
 @pytest.fixture(scope="session")
-def index(served_model: Model, files: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+def index(model: Model, files: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     """An index of these files, in their order."""
     folder = tmp_path_factory.mktemp("indexed")
     for number, content in enumerate(files):
         (folder / f"{number}.png").write_bytes(content)
-    made, _ = make_index(folder / "index", [folder], served_model)
+    made, _ = make_index(folder / "index", [folder], model)
     with made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def door(served_model: Model, index: Index) -> Iterator[Door]:
+def door(model: Model, index: Index) -> Iterator[Door]:
     """A server with an index, for all tests that only ask it."""
-    with running(Service(served_model, "demo", ServerSettings(max_body_bytes=2**20), index)) as open_door:
+    with running(Service(model, "demo", ServerSettings(max_body_bytes=2**20), index)) as open_door:
         yield open_door

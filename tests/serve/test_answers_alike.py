@@ -1,34 +1,12 @@
 """Alone, in a batch of mixed sizes and lengths, and in evaluation: the same answers, to the last bit."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 
-import chiasm
 from chiasm.core.types import Example
-from chiasm.data.dataset import open_dataset
-from chiasm.evaluate.evaluator import Outcome, evaluate
+from chiasm.evaluate.outcome import Outcome
 from chiasm.serve.engine import Model
 
 LABELS = ("red circle", "large blue square", "green triangle")
-
-
-@pytest.fixture(scope="module")
-def model(tiny_run: Path) -> Model:
-    return chiasm.load(tiny_run)
-
-
-@pytest.fixture(scope="module")
-def examples(model: Model) -> list[Example]:
-    config = model.pipeline.config
-    dataset = open_dataset(config.data, "test", config.seed)
-    return [dataset.example(number) for number in range(21)]
-
-
-@pytest.fixture(scope="module")
-def outcome(model: Model, examples: list[Example]) -> Outcome:
-    return evaluate(model.pipeline, examples)
 
 
 def pixels(examples: list[Example]) -> list[np.ndarray]:

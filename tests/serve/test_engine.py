@@ -8,33 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import chiasm
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example, ImageRef
-from chiasm.data.dataset import open_dataset
 from chiasm.data.image import ImageError
-from chiasm.evaluate.evaluator import Outcome, evaluate
+from chiasm.evaluate.outcome import Outcome
 from chiasm.serve.engine import Model, Picture, picture_ref
 
 CLOSE = 1e-5
 """Sums over a batch of another size are rounded otherwise."""
-
-
-@pytest.fixture(scope="module")
-def model(tiny_run: Path) -> Model:
-    return chiasm.load(tiny_run)
-
-
-@pytest.fixture(scope="module")
-def examples(model: Model) -> list[Example]:
-    config = model.pipeline.config
-    dataset = open_dataset(config.data, "test", config.seed)
-    return [dataset.example(number) for number in range(12)]
-
-
-@pytest.fixture(scope="module")
-def outcome(model: Model, examples: list[Example]) -> Outcome:
-    return evaluate(model.pipeline, examples)
 
 
 def pixels(example: Example) -> np.ndarray:
@@ -148,4 +129,4 @@ def test_projected_tower_vectors_are_the_embeddings(model: Model, photos: Path) 
     """Guards against a search over a frozen tower's cache that ranks by other vectors than evaluation does."""
     refs = [picture_ref(path) for path in sorted(photos.glob("*.png"))[:3]]
     said = model.pipeline.encode_images(refs).pooled.numpy()
-    np.testing.assert_allclose(model.project(said), model.embed_refs(refs), atol=1e-6)
+    np.testing.assert_allclose(model.project(said), model.encode_image(refs), atol=1e-6)

@@ -22,30 +22,30 @@ QUESTION = "how many circles are there?"
 LEAK = re.compile(rb"0x[0-9a-f]{6,}|Traceback|/home/|/tmp/|/usr/|\.py\b")
 
 
-def test_answers_are_the_engines(door: Door, served_model: Model, files: list[bytes]) -> None:
+def test_answers_are_the_engines(door: Door, model: Model, files: list[bytes]) -> None:
     """Guards against a second preprocessing or rounding on the way through JSON."""
     images = [data_uri(content) for content in files]
     asked = door("/v1/ask", {"image": images, "question": QUESTION, "heat_map": True})
     assert asked.status == 200, asked.content
-    for served, expected in zip(asked.json["answers"], served_model.ask(files, QUESTION, heat_map=True), strict=True):
+    for served, expected in zip(asked.json["answers"], model.ask(files, QUESTION, heat_map=True), strict=True):
         assert served == {"answer": expected.answer, "confidence": expected.confidence, **expected.evidence}
         assert sum(map(sum, served["heat_map"]["grid"])) == pytest.approx(1)
     captions = door("/v1/caption", {"image": images, "language": "zh"}).json["captions"]
-    for served, one in zip(captions, served_model.caption(files, "zh"), strict=True):
+    for served, one in zip(captions, model.caption(files, "zh"), strict=True):
         assert (served["caption"], served["confidence"], served["language"]) == (one.answer, one.confidence, "zh")
     labels = ["red circle", "蓝色方形", "green triangle"]
     classes = door("/v1/classify", {"image": images[0], "labels": labels}).json["classes"]
-    (expected,) = served_model.classify(files[:1], labels)
+    (expected,) = model.classify(files[:1], labels)
     assert classes == [{"label": expected.answer, "confidence": expected.confidence, **expected.evidence}]
     texts = ["a red circle", "a blue square"]
     matches = door("/v1/match", {"image": images[0], "text": texts}).json["matches"]
     assert matches == [
-        {"similarity": one.similarity, "probability": one.probability} for one in served_model.match(files[0], texts)
+        {"similarity": one.similarity, "probability": one.probability} for one in model.match(files[0], texts)
     ]
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
-def test_vectors_are_the_engines(door: Door, served_model: Model, files: list[bytes], encoding: str) -> None:
+def test_vectors_are_the_engines(door: Door, model: Model, files: list[bytes], encoding: str) -> None:
     """Guards against inputs that come back in another order, and numbers that were rounded to be written."""
     part = {"type": "image_url", "image_url": {"url": data_uri(files[1])}}
     given = ["a red circle", data_uri(files[0]), {"type": "text", "text": "有几个圆形？"}, part]
@@ -53,7 +53,7 @@ def test_vectors_are_the_engines(door: Door, served_model: Model, files: list[by
     rows = [one["embedding"] for one in said["data"]]
     if encoding == "base64":
         rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
-    texts, images = served_model.encode_text(["a red circle", "有几个圆形？"]), served_model.encode_image(files[:2])
+    texts, images = model.encode_text(["a red circle", "有几个圆形？"]), model.encode_image(files[:2])
     expected = np.stack([texts[0], images[0], texts[1], images[1]])
     assert np.array_equal(np.array(rows, dtype=np.float32), expected)
     assert [one["index"] for one in said["data"]] == [0, 1, 2, 3] and said["usage"]["prompt_tokens"] > 0
@@ -163,6 +163,47 @@ def test_other_sites_are_refused(door: Door, headers: dict[str, str], code: str)
         assert door(path, body, headers=headers).code == code
 
 
+FORGED: list[dict[str, str]] = [
+    {"Origin": "http://evil.example"},
+    {"Origin": "https://127.0.0.1"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1.evil.example"},
+    {"Origin": "http://localhost:1"},
+    {"Origin": "file://"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Host": "evil.example"},
+    {"Host": "127.0.0.1.evil.example"},
+    {"Host": "localhost.evil.example:80"},
+    {"Host": "127.0.0.1@evil.example"},
+    {"Host": ""},
+    {"Host": "[::1].evil.example"},
+]
+"""What a browser sends for a page of another site, or for a name that was pointed at this machine."""
+
+
+@pytest.mark.parametrize("headers", FORGED, ids=str)
+def test_no_route_can_be_driven_from_elsewhere(door: Door, headers: dict[str, str]) -> None:
+    """Guards against one route that forgot: a plain form of another site needs no permission to be sent."""
+    paths = [path for path, said in door("/openapi.json").json["paths"].items() if "post" in said]
+    assert len(paths) == 7
+    for path in paths:
+        for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded"):
+            said = door(path, {}, headers={"Content-Type": kind, **headers})
+            assert said.status == 403 and said.code in ("origin_not_allowed", "host_not_allowed"), (path, kind)
+            assert not [name for name in said.headers if name.lower().startswith("access-control")]
+
+
+def test_no_preflight_is_granted(door: Door) -> None:
+    """Guards against a permission for other sites that came with a library."""
+    asks = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    for path in ("/v1/ask", "/v1/search", "/v1/models", "/"):
+        for headers in (asks, {**asks, "Origin": door.address}):
+            said = door(path, method="OPTIONS", headers=headers)
+            assert said.status in (403, 405)
+            assert not [name for name in said.headers if name.lower().startswith("access-control")]
+
+
 def test_server_says_how_it_is(door: Door) -> None:
     """Guards against probes that cannot tell alive from ready, and counts that count nothing."""
     assert door("/healthz").json == {"status": "alive"} and door("/readyz").status == 200
@@ -180,10 +221,10 @@ def test_server_says_how_it_is(door: Door) -> None:
     assert "http://" not in json.dumps(described).replace("http://json-schema.org", "")
 
 
-def test_a_token_guards_every_route_but_the_probes(served_model: Model) -> None:
+def test_a_token_guards_every_route_but_the_probes(model: Model) -> None:
     """Guards against a route that was added and forgotten, and a token that is compared by its beginning."""
     token = "a-token-of-many-characters"  # noqa: S105
-    with running(Service(served_model, "demo", ServerSettings(token=token))) as door:
+    with running(Service(model, "demo", ServerSettings(token=token))) as door:
         paths = list(door("/openapi.json", headers={"Authorization": f"Bearer {token}"}).json["paths"])
         for path in [*paths, "/", "/page.js", "/openapi.json", "/nothing"]:
             for method in ("GET", "POST"):

@@ -53,28 +53,31 @@ def picture(files: list[bytes], tmp_path: Path) -> Path:
 
 def test_everything_by_keyboard(browser: Any, door: Door, index: Index, files: list[bytes], picture: Path) -> None:
     """Guards against a page that needs a mouse, asks other hosts, or shows other answers than the engine gives."""
-    visit, served_model = Visit(browser, door.address, locale="en-US"), door.service.model
+    visit, model = Visit(browser, door.address, locale="en-US"), door.service.model
     page = visit.page
     page.set_input_files("#file", picture)
     page.focus("#question")
     page.keyboard.type("how many circles are there?")
     page.keyboard.press("Enter")
-    expected = served_model.ask(files[1], "how many circles are there?")
+    expected = model.ask(files[1], "how many circles are there?")
     assert page.text_content("#answers h3").split(" (")[0] == expected.answer
     assert f"{100 * expected.confidence:.1f}%" in page.text_content("#answers .bar")
     page.wait_for_selector("#heat:not([hidden])")
-    colours = page.evaluate("""() => {
+    shades = page.evaluate("""() => {
         const heat = document.getElementById('heat');
-        return new Set(heat.getContext('2d').getImageData(0, 0, heat.width, heat.height).data).size;
+        const data = heat.getContext('2d').getImageData(0, 0, heat.width, heat.height).data;
+        const of = part => [...new Set(data.filter((_, n) => (n % 4 === 3) === (part === 'alpha')))];
+        return {tints: of('colour'), alphas: of('alpha')};
     }""")
-    assert colours > 10
+    assert shades["tints"] == [0], "the picture is darkened, not tinted"
+    assert len(shades["alphas"]) > 10 and min(shades["alphas"]) < 40 and max(shades["alphas"]) <= 190
     page.focus("#tab-ask")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Tab")
     page.wait_for_selector("#panel-caption:not([hidden])")
     page.focus('#panel-caption [type="submit"]')
     page.keyboard.press("Enter")
-    assert page.text_content("#captions h3") == served_model.caption([files[1]])[0].answer
+    assert page.text_content("#captions h3") == model.caption([files[1]])[0].answer
     page.focus("#tab-caption")
     page.keyboard.press("ArrowRight")
     page.fill("#labels", f"red circle\nblue square，{SCRIPT}")
@@ -97,7 +100,7 @@ def test_everything_by_keyboard(browser: Any, door: Door, index: Index, files: l
     assert not visit.complaints
 
 
-def test_chinese_on_a_phone_in_the_dark(browser: Any, door: Door, served_model: Model, picture: Path) -> None:
+def test_chinese_on_a_phone_in_the_dark(browser: Any, door: Door, model: Model, picture: Path) -> None:
     """Guards against a page that scrolls sideways on a phone, stays white at night, or speaks English to everybody."""
     visit = Visit(browser, door.address, 360, locale="zh-CN", color_scheme="dark", has_touch=True, is_mobile=True)
     page = visit.page
@@ -107,7 +110,7 @@ def test_chinese_on_a_phone_in_the_dark(browser: Any, door: Door, served_model: 
     page.tap("#tab-caption")
     page.locator("#panel-caption .check", has_text="中文").tap()
     page.tap('#panel-caption [type="submit"]')
-    expected = served_model.caption([picture], "zh")[0].answer
+    expected = model.caption([picture], "zh")[0].answer
     assert page.text_content("#captions h3") == expected
     for tab in ("ask", "caption", "classify", "search"):
         page.tap(f"#tab-{tab}")
@@ -121,11 +124,11 @@ def test_chinese_on_a_phone_in_the_dark(browser: Any, door: Door, served_model: 
 
 
 def test_what_cannot_be_done_is_hidden_with_a_reason(
-    browser: Any, served_model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    browser: Any, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Guards against buttons that end in an error, and errors that nobody understands."""
-    monkeypatch.delitem(served_model.pipeline.tasks, "vqa")
-    with running(Service(served_model, "demo", ServerSettings())) as door:
+    monkeypatch.delitem(model.pipeline.tasks, "vqa")
+    with running(Service(model, "demo", ServerSettings())) as door:
         page = Visit(browser, door.address, locale="en-US").page
         assert [one.get_attribute("data-tab") for one in page.locator('[role="tab"]').all()] == ["caption", "classify"]
         reasons = page.text_content("#cannot")

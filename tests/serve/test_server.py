@@ -36,8 +36,8 @@ class Slow:
 
 
 @pytest.fixture
-def slow(served_model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
-    made = Slow(served_model, monkeypatch)
+def slow(model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    made = Slow(model, monkeypatch)
     yield made
     made.open.set()
 
@@ -50,11 +50,11 @@ def until(what: Any) -> None:
     raise AssertionError("waited in vain")
 
 
-def test_overload_is_refused_and_ends(served_model: Model, files: list[bytes], slow: Slow) -> None:
+def test_overload_is_refused_and_ends(model: Model, files: list[bytes], slow: Slow) -> None:
     """Guards against a queue without an end, a refusal that takes long or says nothing, and one that never lifts."""
     body = {"image": data_uri(files[0]), "labels": LABELS}
     settings = ServerSettings(queue_rows=4, max_items=4, max_rows=2)
-    with running(Service(served_model, "demo", settings)) as door, ThreadPoolExecutor(4) as clients:
+    with running(Service(model, "demo", settings)) as door, ThreadPoolExecutor(4) as clients:
         waiting = [clients.submit(door, "/v1/classify", body) for _ in range(4)]
         until(lambda: door.service.batcher.admitted == 4)
         start = time.monotonic()
@@ -66,18 +66,18 @@ def test_overload_is_refused_and_ends(served_model: Model, files: list[bytes], s
         assert door("/v1/classify", body).status == 200 and door("/readyz").status == 200
 
 
-def test_deadline_is_kept(served_model: Model, files: list[bytes], slow: Slow) -> None:
+def test_deadline_is_kept(model: Model, files: list[bytes], slow: Slow) -> None:
     """Guards against a client that waits forever."""
-    with running(Service(served_model, "demo", ServerSettings(timeout_s=0.2))) as door:
+    with running(Service(model, "demo", ServerSettings(timeout_s=0.2))) as door:
         said = door("/v1/classify", {"image": data_uri(files[0]), "labels": LABELS})
         assert said.status == 503 and said.code == "deadline" and said.headers["retry-after"]
         slow.open.set()
 
 
-def test_client_that_left_is_not_computed(served_model: Model, files: list[bytes], slow: Slow) -> None:
+def test_client_that_left_is_not_computed(model: Model, files: list[bytes], slow: Slow) -> None:
     """Guards against work for a client that hung up while it waited."""
     body = json.dumps({"image": data_uri(files[0]), "labels": LABELS}).encode()
-    with running(Service(served_model, "demo", ServerSettings())) as door, ThreadPoolExecutor(1) as clients:
+    with running(Service(model, "demo", ServerSettings())) as door, ThreadPoolExecutor(1) as clients:
         first = clients.submit(door, "/v1/classify", body)
         until(lambda: slow.calls == 1)
         place = urlsplit(door.address)
@@ -92,12 +92,12 @@ def test_client_that_left_is_not_computed(served_model: Model, files: list[bytes
         assert slow.calls == 1
 
 
-def test_stopping_answers_what_is_open(served_model: Model, files: list[bytes], slow: Slow) -> None:
+def test_stopping_answers_what_is_open(model: Model, files: list[bytes], slow: Slow) -> None:
     """Guards against a stop that cuts requests off, and one that takes new ones."""
     import signal
 
     body = {"image": data_uri(files[0]), "labels": LABELS}
-    with running(Service(served_model, "demo", ServerSettings())) as door, ThreadPoolExecutor(8) as clients:
+    with running(Service(model, "demo", ServerSettings())) as door, ThreadPoolExecutor(8) as clients:
         waiting = [clients.submit(door, "/v1/classify", body) for _ in range(8)]
         until(lambda: door.service.batcher.admitted == 8)
         door.stop(signal.SIGTERM)

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from chiasm.core.run_config import ImageTowerConfig, RunConfig, TaskConfig
-from chiasm.core.types import Example, Tokens
+from chiasm.core.types import Example, Question, Tokens
+from chiasm.data.text import TextTokenizer
 from chiasm.objectives.answer import IGNORED
 from chiasm.tasks import build_tasks
+from chiasm.tasks.base import Codec
 from chiasm.tasks.batching import (
     FEATURES,
     Features,
@@ -171,6 +173,16 @@ def test_answers_are_ordered_by_frequency(examples: list[Example]) -> None:
     assert answers == answer_vocabulary(examples[::-1])
     ranks = [(-counts[answer], answer) for answer in answers]
     assert ranks == sorted(ranks) and len(set(answers)) == len(answers)
+
+
+def test_one_answer_in_several_spellings_is_one_class(examples: list[Example]) -> None:
+    """Guards against "Yes" and "yes" that share out the probability of one answer, and teach against each other."""
+    told = ["Yes", "yes", "yes ", "NO", "No", "No", "maybe"]
+    questions = tuple(Question("is it?", (answer,)) for answer in told)
+    answers = answer_vocabulary([replace(examples[0], questions=questions)])
+    assert answers == ("No", "Yes", "maybe")
+    codec = Codec(TextTokenizer.train(["is it"], 50, 8, ("en",)), answers)
+    assert [codec.answer_index(one) for one in ("YES", " no", "Maybe", "never")] == [1, 0, 2, None]
 
 
 def test_predictions_do_not_depend_on_the_batch(pipeline: Pipeline, examples: list[Example]) -> None:

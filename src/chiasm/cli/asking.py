@@ -42,7 +42,7 @@ def caption(
     for path, one in zip(images, said, strict=True):
         say(f"{one.confidence:6.1%}  {one.answer}" + (f"  ({path})" if len(images) > 1 else ""))
     rows = [
-        {"image": str(path), "caption": one.answer, "confidence": one.confidence}
+        {"image": str(path), "caption": one.answer, "confidence": one.confidence, **one.evidence}
         for path, one in zip(images, said, strict=True)
     ]
     write_result(json_file, rows)

@@ -21,7 +21,7 @@ from chiasm.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from chiasm.evaluate.evaluator import Outcome
+    from chiasm.evaluate.outcome import Outcome
     from chiasm.serve.engine import Model
 
 
@@ -43,8 +43,8 @@ def evaluate(
     """
     from chiasm.core.device import environment
     from chiasm.evaluate.comparison import difference_table, paired_differences
-    from chiasm.evaluate.evaluator import scores_as_json
     from chiasm.evaluate.measure import measure, open_prepared
+    from chiasm.evaluate.outcome import scores_as_json
 
     typed = set_ or []
     check_settable(typed, ("data.", "seed=", "decoding."))

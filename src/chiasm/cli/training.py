@@ -103,7 +103,7 @@ def _train(
 ) -> None:
     from chiasm.core.device import environment
     from chiasm.core.errors import Interrupted
-    from chiasm.evaluate.evaluator import scores_as_json
+    from chiasm.evaluate.outcome import scores_as_json
     from chiasm.train.stages import run_stages
 
     config = _config(recipe, assignments, tiny)

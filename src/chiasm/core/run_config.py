@@ -48,6 +48,9 @@ class DataConfig:
     """Folder that relative image paths start from; "" means the layout's own."""
     train_split: str = "train"
     """Split that is trained on; several are joined by "+", such as "train+hidden"."""
+    fold: str = ""
+    """"2/5" keeps the second of five parts of it, drawn by picture or group, out of training and validation: for
+    cross-validation, as the split "held_out" (--set test_split=held_out). "" keeps nothing out."""
     others: dict[str, OtherDataConfig] = field(default_factory=dict)
     """Further sets of files to train on, by a name of one's own."""
     mixture_temperature: float = 1.0

@@ -4,6 +4,7 @@ Axis legend: n pictures, m texts, l tokens, d numbers a token, h/w picture heigh
 Masks say what True means: `is_real[i, j]` is True where token j of row i is not padding.
 """
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -42,6 +43,11 @@ class Question:
     kind: str = ""
     """The question's type, such as "count" or "relational"; scores are also reported by kind."""
     language: str = ""
+
+
+def normalise_answer(text: str) -> str:
+    """Fold what never makes another answer: Unicode width forms, case, and runs of white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +147,11 @@ class Prediction:
 
     answer: str
     confidence: float
-    """In [0, 1]: the model's probability of `answer`."""
+    """In [0, 1]: the probability of `answer`, calibrated where the run has fitted that."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     """Runner-up answers and the like, JSON-serialisable."""
+    uncalibrated: float | None = None
+    """The model's own number in [0, 1], of which calibration made the probability; evaluation compares the two."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,12 @@ def open_dataset(config: DataConfig, split: str, seed: int) -> Dataset:
 
 
 def _open_main(config: DataConfig, split: str, seed: int) -> Dataset:
+    if config.source != "files" and config.fold:
+        raise InputError(
+            f"data.fold is {config.fold!r} with data.source {config.source!r}",
+            "files; a generator makes test pictures of its own",
+            "drop data.fold",
+        )
     spoken = ("en",) if config.source == "boxes" else LANGUAGES
     unknown = [language for language in config.languages if language not in spoken]
     if config.source != "files" and unknown:

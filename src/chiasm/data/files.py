@@ -14,6 +14,8 @@ from chiasm.data.sources.records import canonical_split, language_of
 
 VALIDATION_SHARE = 10
 """One in so many training examples is kept for validation where the files have no validation split."""
+HELD_OUT = "held_out"
+"""Split of the part that `data.fold` keeps out of training and validation."""
 LABEL_GROUP = "label:"
 """Begins the group of examples whose captions were made of their label."""
 
@@ -38,12 +40,17 @@ def open_files(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
 
     "train" stands for `config.train_split`, which may join several by "+". Other names are those of the files. Where
     the files have no validation split, one training example in ten, by a hash of its group or id, is kept for it: so
-    nothing is ever tuned on test. Examples with a label and no caption get `config.label_prompts` as captions.
+    nothing is ever tuned on test. With `config.fold`, a part of the training examples is in neither and makes the split
+    "held_out". Examples with a label and no caption get `config.label_prompts` as captions.
 
     Raises:
-        InputError: as `read_source`; the same id in two joined splits; a picture both in training and validation.
+        InputError: as `read_source`; the same id in two joined splits; a picture both in training and validation; a
+            fold that is none.
     """
-    if split == "train":
+    if config.fold and split == HELD_OUT:
+        training = _joined(config, config.train_split)
+        examples, ledger = _by_fold(config, training)[1], training.ledger
+    elif split == "train":
         examples, ledger = _training(config)
     elif canonical_split(split) == "val":
         examples, ledger = _validation(config, split)
@@ -103,7 +110,7 @@ def labels_in_words(examples: Iterable[Example], prompts: Sequence[str]) -> list
 
 
 def _training(config: DataConfig) -> tuple[list[Example], Ledger]:
-    found = _joined(config, config.train_split)
+    found = _not_held_out(config)
     if not found.has_validation:
         kept = [example for example in found.examples if not _is_kept_back(example)]
         _note_kept_back(config, found, len(found.examples) - len(kept))
@@ -116,7 +123,7 @@ def _validation(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
     try:
         found = _read(config, split)
     except InputError as error:
-        training = _joined(config, config.train_split)
+        training = _not_held_out(config)
         if training.has_validation:
             raise error from None
         examples = [example for example in training.examples if _is_kept_back(example)]
@@ -125,8 +132,50 @@ def _validation(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
     return found.examples, found.ledger
 
 
+def _not_held_out(config: DataConfig) -> ReadFiles:
+    """The splits that are trained on, less the part that `config.fold` names."""
+    found = _joined(config, config.train_split)
+    return replace(found, examples=_by_fold(config, found)[0]) if config.fold else found
+
+
+def _by_fold(config: DataConfig, found: ReadFiles) -> tuple[list[Example], list[Example]]:
+    """Training examples without and within the fold: groups in the order of a hash, dealt out in turn.
+
+    So all folds hold as many groups, to within one, and adding an example to a group moves no other one.
+    """
+    fold, folds = _fold(config.fold)
+    groups = {_group(example) for example in found.examples}
+    if len(groups) < folds:
+        raise InputError(
+            f"data.fold is {config.fold!r}, and {config.path} has {len(groups)} pictures or groups to train on",
+            "as many parts, or fewer",
+            "--set data.fold=1/2",
+        )
+    ordered = sorted(groups, key=lambda group: (counter_seed("fold", group), group))
+    held = {group for place, group in enumerate(ordered) if place % folds == fold - 1}
+    kept = [example for example in found.examples if _group(example) not in held]
+    out = [example for example in found.examples if _group(example) in held]
+    text = (
+        f"{len(out)} of the {len(found.examples)} examples of {config.train_split!r} are fold {config.fold}, held out"
+    )
+    found.ledger.note(Source(config.path), HELD_OUT, text)
+    return kept, out
+
+
+def _fold(text: str) -> tuple[int, int]:
+    """Read which part, and of how many."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) and int(count) > 1):
+        raise InputError(f"data.fold is {text!r}", 'one of several parts, such as "2/5"', "--set data.fold=1/5")
+    return int(number), int(count)
+
+
+def _group(example: Example) -> str:
+    return example.group or example.id
+
+
 def _is_kept_back(example: Example) -> bool:
-    return counter_seed("validation", example.group or example.id) % VALIDATION_SHARE == 0
+    return counter_seed("validation", _group(example)) % VALIDATION_SHARE == 0
 
 
 def _note_kept_back(config: DataConfig, found: ReadFiles, count: int) -> None:

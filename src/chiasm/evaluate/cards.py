@@ -9,8 +9,8 @@ from chiasm.core.config import to_dict
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
 from chiasm.evaluate.charts import Chart, Curve
-from chiasm.evaluate.evaluator import Answered, Captioned
 from chiasm.evaluate.measure import Measured
+from chiasm.evaluate.outcome import Answered, Captioned
 from chiasm.evaluate.page_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
 from chiasm.evaluate.report import LedgerSummary, Report, RunFacts
 from chiasm.evaluate.scores.calibration import ReliabilityBin, reliability_bins

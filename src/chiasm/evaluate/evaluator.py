@@ -5,18 +5,26 @@ texts says whether the model looks and reads: what it reaches blind is no merit 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from chiasm.core.random import counter_rng
-from chiasm.core.types import Example, Prediction, Question, Score, Tokens
+from chiasm.core.types import Example, Prediction, Tokens
 from chiasm.data.scene_language import SceneTruth
-from chiasm.evaluate.scores.calibration import expected_calibration_error
+from chiasm.evaluate.certainty import CANDIDATES, calibration_errors, hard_picture, picks
+from chiasm.evaluate.outcome import (
+    Answered,
+    Captioned,
+    Choice,
+    Items,
+    Matched,
+    Outcome,
+    View,
+    captions_with_references,
+)
 from chiasm.evaluate.scores.caption_scores import caption_scores, caption_statistics, ptb_tokens
 from chiasm.evaluate.scores.metrics import (
     accuracy,
@@ -31,6 +39,7 @@ from chiasm.evaluate.scores.metrics import (
     uniformity,
 )
 from chiasm.evaluate.scores.vqa_score import vqa_score
+from chiasm.tasks.base import Calibration
 from chiasm.tasks.batching import image_tensor, stack_pictures
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
@@ -42,61 +51,8 @@ from chiasm.tasks.vqa import AGREEING, VisualQuestionAnswering
 RECALLS = (1, 5, 10)
 CHUNK = 128
 """Pictures decoded and encoded at once."""
-View = Literal["seen", "shuffled", "no_picture", "no_text"]
 GREY = 127
 """Value of the uniform picture that stands for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One question with the model's answer; `of` is the example's number, `right` in [0, 1]."""
-
-    of: int
-    question: Question
-    prediction: Prediction
-    right: float
-
-
-@dataclass(frozen=True, slots=True)
-class Captioned:
-    """One generated caption. `right` is None where no one can tell by machine."""
-
-    of: int
-    prediction: Prediction
-    right: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Items:
-    """What a metric is made of, one row an item in an order that every run over the split shares.
-
-    `values` are outcomes [n] whose mean is the metric, or statistics [n, s] for BLEU; `clusters` are example numbers.
-    """
-
-    values: npt.NDArray[np.float64]
-    clusters: npt.NDArray[np.int64]
-
-
-@dataclass(slots=True)
-class Outcome:
-    """All predictions of one pass over a split, and the numbers made from them."""
-
-    scores: dict[str, Score] = field(default_factory=dict)
-    """Metric name -> score; larger is better, but for calibration errors (`*_ECE`)."""
-    by_kind: dict[str, dict[str, Score]] = field(default_factory=dict)
-    """Metric name -> kind (of question, or language) -> score."""
-    baseline: dict[str, float] = field(default_factory=dict)
-    """Metric name -> what a constant or random answer gets."""
-    items: dict[str, Items] = field(default_factory=dict)
-    """Metric name -> its items, for a paired test between two runs."""
-    geometry: dict[str, float] = field(default_factory=dict)
-    """Alignment, uniformity and modality gap of a dual encoder; no intervals."""
-    answered: list[Answered] = field(default_factory=list)
-    captioned: list[Captioned] = field(default_factory=list)
-    image_embeddings: np.ndarray | None = None
-    text_embeddings: np.ndarray | None = None
-    texts: list[tuple[int, str]] = field(default_factory=list)
-    """Row i of `text_embeddings`: the example it belongs to, and its words."""
 
 
 @dataclass(slots=True)
@@ -201,22 +157,42 @@ def _true(example: Example, prediction: Prediction) -> bool | None:
 
 
 def _match(state: _Pass, task: Matching, start: int, part: Sequence[Example], tokens: Tokens) -> None:
-    """Each picture's first sentence with its own picture, and with the next one of another group."""
+    """Each picture's first sentence with its own picture, and with the next one of another group.
+
+    Seen, also with the most similar one that it does not fit: on these the probability of a match is calibrated.
+    """
     described = [row for row, example in enumerate(part) if example.captions]
     if len(described) < 2:
         return
-    others = described[1:] + described[:1]
-    pairs = [(row, row) for row in described]
-    for row, other in zip(described, others, strict=True):
-        if (part[row].group or part[row].id) != (part[other].group or part[other].id):
-            pairs.append((row, other))
+    own, groups = [(row, row) for row in described], [example.group or example.id for example in part]
+    easy = list(zip(described, described[1:] + described[:1], strict=True))
+    easy = [(row, other) for row, other in easy if groups[row] != groups[other]]
+    hard = _hard_pairs(state, part, tokens, described) if state.view == "seen" else []
+    pairs = list(dict.fromkeys([*own, *easy, *hard]))
     texts = [state.text(part[row].captions[0].text) for row, _ in pairs]
     said = task.predict(state.pipeline.model, state.pipeline.codec, tokens, texts, [picture for _, picture in pairs])
-    right = [
-        (start + row, float((one.answer == "yes") == (row == picture)))
-        for (row, picture), one in zip(pairs, said, strict=True)
-    ]
-    state.add("matching_accuracy", right)
+    found = {pair: Matched(start + pair[0], pair in own, one) for pair, one in zip(pairs, said, strict=True)}
+    state.add("matching_accuracy", [found[pair].right for pair in [*own, *easy]])
+    if hard:
+        state.add("matching_hard_accuracy", [found[pair].right for pair in [*own, *hard]])
+    state.outcome.matched += [found[pair] for pair in [*own, *(hard or easy)]]
+
+
+def _hard_pairs(
+    state: _Pass, part: Sequence[Example], tokens: Tokens, described: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Each sentence with the picture that the run's contrast finds most similar; none where it has no contrast."""
+    if Retrieval.name not in state.pipeline.tasks:
+        return []
+    task: Retrieval = state.pipeline.task(Retrieval)
+    said = [part[row].captions[0].text for row in described]
+    known = [({one.text for one in part[row].captions}, part[row].group or part[row].id) for row in described]
+    fits = np.array(
+        [[text in texts or group == own for texts, group in known] for text, (_, own) in zip(said, known, strict=True)]
+    )
+    similarity = _embed(state, said) @ task.embed_images(state.pipeline.model, tokens)[described].T
+    found = hard_picture(similarity, fits)
+    return [(row, described[other]) for row, other in zip(described, found, strict=True) if other >= 0]
 
 
 def _fill_in(
@@ -260,6 +236,51 @@ def _retrieve(state: _Pass) -> None:
         outcome.baseline["acc1"] = float(np.bincount(true).max() / len(true))
         hits = (similarity.argmax(1) == true).astype(np.float64)
         outcome.items["acc1"] = Items(hits, np.array(labelled))
+        if state.view == "seen":
+            said_of = task.classify(pipeline.model, pipeline.codec, images[labelled], classes, names)
+            outcome.choices = [
+                Choice(row, int(at), one, similar)
+                for row, at, one, similar in zip(labelled, true, said_of, similarity, strict=True)
+            ]
+    elif state.view == "seen":
+        outcome.choices = _choices(state, images)
+    _score_choices(state)
+
+
+def _choices(state: _Pass, images: np.ndarray) -> list[Choice]:
+    """Each picture's first sentence picked among ten, where no labels are there to be picked."""
+    outcome, pipeline = state.outcome, state.pipeline
+    task: Retrieval = pipeline.task(Retrieval)
+    groups = [example.group or example.id for example in state.examples]
+    first = {of: number for number, (of, _) in reversed(list(enumerate(outcome.texts)))}
+    rows = sorted(first)
+    drawn = picks(
+        [groups[of] for of, _ in outcome.texts],
+        [groups[row] for row in rows],
+        [first[row] for row in rows],
+        pipeline.config.seed,
+    )
+    found = []
+    for row, numbers in zip(rows, drawn, strict=True):
+        if numbers:
+            assert outcome.text_embeddings is not None, "there are texts"
+            candidates, names = outcome.text_embeddings[numbers], [str(number) for number in numbers]
+            (said,) = task.classify(pipeline.model, pipeline.codec, images[row : row + 1], candidates, names)
+            found.append(Choice(row, 0, said, class_similarity(images[row : row + 1], candidates)[0]))
+    return found
+
+
+def _score_choices(state: _Pass) -> None:
+    """Calibration error of the share of the chosen label, or sentence; for sentences also how often it is right."""
+    outcome, seed = state.outcome, state.pipeline.config.seed
+    if not outcome.choices:
+        return
+    name = "acc1" if "acc1" in outcome.scores else f"pick_1_of_{CANDIDATES}"
+    right = np.array([one.similarity.argmax() == one.true for one in outcome.choices])
+    if name not in outcome.scores:
+        outcome.scores[name] = accuracy(right, np.array([one.of for one in outcome.choices]), seed)
+        outcome.baseline[name] = 1 / CANDIDATES
+    outcome.scores |= calibration_errors(name, [one.prediction for one in outcome.choices], right, seed)
 
 
 def _embed(state: _Pass, texts: Sequence[str]) -> np.ndarray:
@@ -306,8 +327,11 @@ def _score(state: _Pass) -> None:
         values, pictures = np.array([right for _, right in rows]), np.array([of for of, _ in rows])
         outcome.scores[name] = accuracy(values, pictures, seed)
         outcome.items[name] = Items(values, pictures)
-        if name == "matching_accuracy":
+        if name.startswith("matching_"):
             outcome.baseline[name] = 0.5
+    if outcome.matched and state.view == "seen":
+        chances = [replace(one.prediction, confidence=one.prediction.evidence["match"]) for one in outcome.matched]
+        outcome.scores |= calibration_errors("matching", chances, [one.is_match for one in outcome.matched], seed)
     if outcome.captioned:
         _score_captions(state)
 
@@ -325,8 +349,7 @@ def _score_answers(state: _Pass) -> None:
     usual = Counter(answer for one in outcome.answered for answer in dict.fromkeys(one.question.answers))
     outcome.baseline[name] = usual.most_common(1)[0][1] / len(outcome.answered)
     if state.view == "seen":
-        confidence = np.array([one.prediction.confidence for one in outcome.answered])
-        outcome.scores[f"{name}_ECE"] = expected_calibration_error(confidence, right >= 0.5, seed=seed)
+        outcome.scores |= calibration_errors(name, [one.prediction for one in outcome.answered], right >= 0.5, seed)
         given = np.array([not one.prediction.evidence["abstains"] for one in outcome.answered])
         if not given.all():
             outcome.scores["answered_share"] = accuracy(given, pictures, seed)
@@ -337,11 +360,7 @@ def _score_answers(state: _Pass) -> None:
 def _score_captions(state: _Pass) -> None:
     """Against what people wrote, and for generated pictures against the truth."""
     outcome, examples, seed = state.outcome, state.examples, state.pipeline.config.seed
-    known = [
-        [text.text for text in examples[one.of].captions if text.language == one.prediction.evidence["language"]]
-        for one in outcome.captioned
-    ]
-    described = [(one, texts) for one, texts in zip(outcome.captioned, known, strict=True) if texts]
+    described = captions_with_references(outcome, examples)
     if described:
         said, references = [one.prediction.answer for one, _ in described], [texts for _, texts in described]
         pictures = np.array([one.of for one, _ in described])
@@ -355,28 +374,22 @@ def _score_captions(state: _Pass) -> None:
             "Bleu_4": Items(measured.bleu, pictures),
         }
     judged = [one for one in outcome.captioned if one.right is not None]
-    if not judged:
-        return
-    right, pictures = np.array([bool(one.right) for one in judged]), np.array([one.of for one in judged])
-    languages = [str(one.prediction.evidence["language"]) for one in judged]
-    outcome.scores["caption_truth"] = accuracy(right, pictures, seed)
-    outcome.items["caption_truth"] = Items(right.astype(np.float64), pictures)
+    near_from = state.pipeline.codec.calibration.get(Captioning.name, Calibration()).near_from
+    if judged:
+        _score_caption_events(state, "caption_truth", judged, [bool(one.right) for one in judged])
+    elif described and near_from:
+        near = [bool(value >= near_from) for value in outcome.items["ROUGE_L"].values]
+        _score_caption_events(state, "caption_near", [one for one, _ in described], near)
+
+
+def _score_caption_events(state: _Pass, name: str, captions: Sequence[Captioned], happened: Sequence[bool]) -> None:
+    """How often captions are what their confidence is the probability of, and how well it is told."""
+    outcome, seed = state.outcome, state.pipeline.config.seed
+    right, pictures = np.array(happened), np.array([one.of for one in captions])
+    languages = [str(one.prediction.evidence["language"]) for one in captions]
+    outcome.scores[name] = accuracy(right, pictures, seed)
+    outcome.items[name] = Items(right.astype(np.float64), pictures)
     if len(set(languages)) > 1:
-        outcome.by_kind["caption_truth"] = accuracy_by_kind(right, languages, pictures, seed)
-
-
-def scores_as_json(outcome: Outcome, blind: Mapping[View, Outcome]) -> dict[str, Mapping[str, object]]:
-    """The `metrics` and `blind` sections of `evaluate --json`, kinds included; "blind" is the shuffled view."""
-
-    def plain(one: Outcome) -> dict[str, object]:
-        return {name: score.as_dict() for name, score in one.scores.items()}
-
-    return {
-        "metrics": plain(outcome),
-        **{("blind" if view == "shuffled" else view): plain(one) for view, one in blind.items()},
-        "baseline": dict(outcome.baseline),
-        "geometry": dict(outcome.geometry),
-        "by_kind": {
-            name: {kind: score.as_dict() for kind, score in kinds.items()} for name, kinds in outcome.by_kind.items()
-        },
-    }
+        outcome.by_kind[name] = accuracy_by_kind(right, languages, pictures, seed)
+    if state.view == "seen":
+        outcome.scores |= calibration_errors(name, [one.prediction for one in captions], right, seed)

@@ -62,6 +62,14 @@ class RunFacts:
     pictures_per_s: float
 
 
+REMARKS = {
+    "matching_hard_accuracy": "wrong pairs are each sentence with the most similar picture that it does not fit",
+    "pick_1_of_10": "each picture's own sentence among ten; labels get their calibration from it",
+    "caption_near": "captions as near to what people wrote (ROUGE_L) as half of validation's were",
+}
+"""What a reader of a metric must know that its name does not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class MetricRow:
     """One measured number and what it must beat."""
@@ -90,7 +98,11 @@ class MetricRow:
     @property
     def remark(self) -> str:
         """The note, or what a reader of this metric must know."""
-        return self.note or ("expected calibration error; lower is better" if self.is_error else "")
+        if self.name.endswith("_uncalibrated_ECE"):
+            return "calibration error of the model's own numbers, before their calibration; lower is better"
+        return self.note or (
+            "expected calibration error; lower is better" if self.is_error else REMARKS.get(self.name, "")
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Match:
     similarity: float | None
     """Cosine in [-1, 1]: larger fits better. No probability, and not to be compared between models."""
     probability: float | None
-    """In [0, 1], from the task "matching"."""
+    """In [0, 1], from the task "matching": calibrated among pairs half of which match, the others being hard ones."""
 
 
 def load(run: str | PathLike[str]) -> "Model":
@@ -105,15 +105,17 @@ class Model:
         """Languages of the data that it was trained on, ISO 639-1, the first one usual."""
         return tuple(dict.fromkeys(self.pipeline.config.data.languages))
 
+    @property
+    def caption_confidence(self) -> str:
+        """What a caption's confidence is the probability of: "truth", "near", or each of its "words" on the mean."""
+        how = self.pipeline.codec.calibration.get(Captioning.name)
+        return "words" if how is None else "near" if how.near_from else "truth"
+
     def encode_image(self, images: Sequence[Picture]) -> npt.NDArray[np.float32]:
         """Pictures -> unit vectors float32 [n, e] in the space shared with `encode_text`."""
         task: Retrieval = self.pipeline.task(Retrieval)
         parts = [task.embed_images(self.pipeline.model, tokens) for tokens in self._encoded(_listed(images))]
         return np.concatenate(parts) if parts else self._no_vectors()
-
-    def embed_refs(self, images: Sequence[ImageRef]) -> npt.NDArray[np.float32]:
-        """`encode_image`, by the name under which the search of a folder calls it."""
-        return self.encode_image(images)
 
     def prepare(self, picture: Picture) -> Tensor:
         """Decode and resize: uint8 [3, h, w] as the image tower takes it, for any method; may run in other threads.
@@ -184,8 +186,9 @@ class Model:
             heat_map: as in `ask`.
 
         Returns:
-            A sentence a picture. The confidence is the geometric mean probability of its words: larger is likelier,
-            but it is not the chance that the sentence is true.
+            A sentence a picture. The confidence is the probability that it is true, where the run's validation knew
+            the truth, else that it is as near to what people write as half of the run's captions are; where nothing
+            was fitted, the geometric mean probability of its words, which is also in `evidence["word_probability"]`.
         """
         task: Captioning = self.pipeline.task(Captioning)
         known = self.languages

@@ -3,6 +3,7 @@
 Evaluation and serving both call `predict`, so a served answer is the evaluated answer.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,12 @@ import numpy as np
 from torch import Tensor
 
 from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig
-from chiasm.core.types import Batch, Example, Tokens
+from chiasm.core.types import Batch, Example, Tokens, normalise_answer
 from chiasm.data.text import TextTokenizer
 from chiasm.models.vision_language import VisionLanguageModel
+
+MOST_LOGIT = 16.0
+"""Largest logit that calibration tells from certainty: float32 rounds the probability of a larger one to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,23 @@ class Calibration:
     """Divisor of the logits (Guo et al. 2017, section 4.2)."""
     abstain_below: float = 0.0
     """Confidence under which the model says that it does not know; 0 always answers."""
+    bias: float = 0.0
+    """Added after the division, where a single probability is calibrated (Platt 1999)."""
+    near_from: float = 0.0
+    """ROUGE_L from which on a caption counts as near to what people wrote: the median of validation's captions. 0 where
+    the truth of a caption is known, or nothing was fitted."""
+
+    def probability(self, logit: float) -> float:
+        """Platt scaling: the logistic function of logit / temperature + bias."""
+        scaled = logit / self.temperature + self.bias
+        return 1 / (1 + math.exp(-scaled)) if scaled > 0 else math.exp(scaled) / (1 + math.exp(scaled))
+
+
+def logit_of(probability: float) -> float:
+    """ln(p / (1 - p)), of at most `MOST_LOGIT` in size."""
+    if probability <= 0 or probability >= 1:
+        return math.copysign(MOST_LOGIT, probability - 0.5)
+    return max(-MOST_LOGIT, min(MOST_LOGIT, math.log(probability) - math.log1p(-probability)))
 
 
 @dataclass(slots=True)
@@ -38,14 +59,15 @@ class Codec:
     """Text -> float32 [d] from a frozen text tower; filled before training and evaluation."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     calibration: dict[str, Calibration] = field(default_factory=dict)
-    """Task name -> what was fitted; a task without entry has neither temperature nor threshold."""
+    """Task name -> what was fitted; a task without entry has neither temperature, bias nor threshold."""
     _answer_index: dict[str, int] = field(default_factory=dict)
 
     def answer_index(self, text: str) -> int | None:
-        """Place of an answer in the vocabulary; None where the model cannot give it."""
+        """Place of an answer in the vocabulary, however it is capitalised; None where the model cannot give it."""
         if not self._answer_index:
-            self._answer_index = {answer: number for number, answer in enumerate(self.answers)}
-        return self._answer_index.get(text)
+            for number, answer in enumerate(self.answers):
+                self._answer_index.setdefault(normalise_answer(answer), number)
+        return self._answer_index.get(normalise_answer(text))
 
 
 @dataclass(frozen=True, slots=True)

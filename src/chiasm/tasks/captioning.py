@@ -13,7 +13,7 @@ from chiasm.data.sources.records import language_of
 from chiasm.models.looking import looked_at_by_caption
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
-from chiasm.tasks.base import Codec, Task, Teacher
+from chiasm.tasks.base import Codec, Task, Teacher, logit_of
 from chiasm.tasks.heat_map import HeatMap, heat_maps_of
 from chiasm.tasks.texts import chosen_captions, nothing
 
@@ -51,14 +51,22 @@ class Captioning(Task):
 
     @torch.no_grad()
     def predict(self, model: VisionLanguageModel, codec: Codec, image: Tokens, language: str) -> list[Prediction]:
-        """Write one caption a picture in `language`; confidence is the geometric mean probability of its words."""
-        tokenizer = codec.tokenizer
+        """Write one caption a picture in `language`.
+
+        `evidence["word_probability"]` is the geometric mean probability of its words, and so is the confidence where
+        none was fitted. A fitted one is the probability that the sentence is true, where validation knows the truth,
+        and else that it is near to what people wrote (`Calibration.near_from`).
+        """
+        tokenizer, how = codec.tokenizer, codec.calibration.get(self.name)
         starts = torch.full((len(image.pooled),), tokenizer.start_of(language), device=image.pooled.device)
         said = model.write_captions(image, starts, tokenizer.end_id, codec.decoding, tokenizer.never_written)
-        return [
-            Prediction(tokenizer.decode(row), math.exp(score), {"language": language})
-            for row, score in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True)
-        ]
+        predictions = []
+        for row, score in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True):
+            own = math.exp(score)
+            confidence = own if how is None else how.probability(logit_of(own))
+            evidence = {"language": language, "word_probability": own}
+            predictions.append(Prediction(tokenizer.decode(row), confidence, evidence, own))
+        return predictions
 
     def heat_maps(
         self, model: VisionLanguageModel, codec: Codec, image: Tokens, captions: Sequence[Prediction]
@@ -78,7 +86,7 @@ class Captioning(Task):
     ) -> list[float]:
         """How well each text describes picture row `of[i]`: geometric mean probability of its words, the end included.
 
-        The number that `predict` gives as confidence for a text that it wrote itself.
+        The number that `predict` gives as `word_probability` for a text that it wrote itself.
         """
         if not texts:
             return []

@@ -12,7 +12,7 @@ from chiasm.core.run_config import ModelConfig
 from chiasm.core.types import Batch, Prediction, Tokens
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.matching import draw_negatives, image_text_matching, word_patch_alignment
-from chiasm.tasks.base import Codec, Teacher
+from chiasm.tasks.base import Codec, Teacher, logit_of
 from chiasm.tasks.texts import CaptionTask, nothing, text_fields, text_tokens
 
 
@@ -88,7 +88,11 @@ class Matching(CaptionTask):
     def predict(
         self, model: VisionLanguageModel, codec: Codec, image: Tokens, texts: Sequence[str], of: Sequence[int]
     ) -> list[Prediction]:
-        """Say for each text whether it belongs to picture row `of[i]`; `evidence["match"]` is that probability."""
+        """Say for each text whether it belongs to picture row `of[i]`; `evidence["match"]` is that probability.
+
+        Calibrated, it is the probability among pairs half of which match, each picture's other sentence being a hard
+        one (see `evaluate.certainty`); `uncalibrated` is the model's own.
+        """
         if not texts:
             return []
         device = image.values.device
@@ -99,8 +103,13 @@ class Matching(CaptionTask):
         text = model.read(model.encode_text(text_tokens(fields)))
         rows = torch.tensor([distinct[one] for one in texts], device=device)
         fused = model.fuse(text.rows(rows), model.seen(image), torch.tensor(of, dtype=torch.long, device=device))
-        matches = model.match(fused).softmax(-1)[:, 1].tolist()
-        return [Prediction("yes" if p > 0.5 else "no", max(p, 1 - p), {"match": p}) for p in matches]
+        own = model.match(fused).softmax(-1)[:, 1].tolist()
+        how = codec.calibration.get(self.name)
+        matches = own if how is None else [how.probability(logit_of(p)) for p in own]
+        return [
+            Prediction("yes" if p > 0.5 else "no", max(p, 1 - p), {"match": p}, raw)
+            for p, raw in zip(matches, own, strict=True)
+        ]
 
 
 def without_ends(is_real: Bool[Tensor, "n l"]) -> Bool[Tensor, "n l"]:

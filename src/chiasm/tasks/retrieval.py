@@ -95,21 +95,20 @@ class Retrieval(CaptionTask):
 
         Returns:
             For each picture the nearest class with its share of a softmax over all of them; `evidence["labels"]` holds
-            all, likeliest first, with "label", "probability" and "similarity".
+            all, likeliest first, with "label", "probability" and "similarity". The temperature is fitted on labels
+            where validation has them, and else on picking a picture's sentence among ten (see `evaluate.certainty`).
         """
         assert model.logit_scale is not None, "a model with a contrast has a scale"
         similarity = class_similarity(pictures, classes)
-        scale = model.logit_scale.exp().item() / codec.calibration.get(self.name, Calibration()).temperature
-        logits = scale * similarity.astype(np.float64)
-        shares = np.exp(logits - logits.max(1, keepdims=True))
-        shares /= shares.sum(1, keepdims=True)
+        logits = model.logit_scale.exp().item() * similarity.astype(np.float64)
+        shares = softmax(logits / codec.calibration.get(self.name, Calibration()).temperature)
         predictions = []
-        for share, cosine in zip(shares, similarity, strict=True):
+        for share, cosine, own in zip(shares, similarity, softmax(logits).max(1, initial=0.0), strict=True):
             order = np.argsort(-cosine, kind="stable")
             ranked = [
                 {"label": names[i], "probability": float(share[i]), "similarity": float(cosine[i])} for i in order
             ]
-            predictions.append(Prediction(names[order[0]], float(share[order[0]]), {"labels": ranked}))
+            predictions.append(Prediction(names[order[0]], float(share[order[0]]), {"labels": ranked}, float(own)))
         return predictions
 
 
@@ -118,6 +117,12 @@ def class_similarity(pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
     if not len(pictures):
         return np.zeros((0, len(classes)), dtype=np.float32)
     return np.stack([classes @ picture for picture in pictures])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Shares float64 [n, c] of each row of logits."""
+    shares: np.ndarray = np.exp(logits - logits.max(1, keepdims=True))
+    return shares / shares.sum(1, keepdims=True)
 
 
 def _pooled(model: VisionLanguageModel, fields: dict[str, Tensor]) -> Tensor:

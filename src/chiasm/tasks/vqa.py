@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from chiasm.core.run_config import ModelConfig, RunConfig
-from chiasm.core.types import Batch, Example, Prediction, Question, TextTokens, Tokens
+from chiasm.core.types import Batch, Example, Prediction, Question, TextTokens, Tokens, normalise_answer
 from chiasm.models.looking import looked_at_by_question
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification
 from chiasm.objectives.language_modelling import next_word
-from chiasm.tasks.base import Calibration, Codec, Task, Teacher
+from chiasm.tasks.base import MOST_LOGIT, Calibration, Codec, Task, Teacher, logit_of
 from chiasm.tasks.heat_map import HeatMap, heat_maps_of
 from chiasm.tasks.texts import nothing, steady_tokens
 
@@ -25,8 +25,16 @@ AGREEING = 3
 
 
 def answer_vocabulary(examples: Iterable[Example]) -> tuple[str, ...]:
-    """The usual answer of every training question, most frequent first, ties in alphabetical order."""
-    counts = Counter(question.answers[0] for example in examples for question in example.questions)
+    """The usual answer of every training question, most frequent first, ties in alphabetical order.
+
+    "Yes" and "yes" are one answer, written in its commonest way.
+    """
+    spellings: dict[str, Counter[str]] = {}
+    for example in examples:
+        for question in example.questions:
+            answer = question.answers[0]
+            spellings.setdefault(normalise_answer(answer), Counter())[answer] += 1
+    counts = {min(some, key=lambda one: (-some[one], one)): some.total() for some in spellings.values()}
     return tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))[:MAX_ANSWERS])
 
 
@@ -96,19 +104,25 @@ class VisualQuestionAnswering(Task):
         """
         if not questions:
             return []
-        how = codec.calibration.get(self.name, Calibration())
         if self.objective == "generate":
-            return _written_predictions(model, codec, _asked(model, codec, image, questions, of), how)
-        logits = self.logits(model, codec, image, questions, of) / how.temperature
-        probabilities = logits.sigmoid() if self.objective == "soft" else logits.softmax(-1)
-        best = probabilities.topk(min(3, probabilities.shape[1]), dim=-1)
+            said = _asked(model, codec, image, questions, of)
+            return _written_predictions(model, codec, said, codec.calibration.get(self.name))
+        how = codec.calibration.get(self.name, Calibration())
+        logits = self.logits(model, codec, image, questions, of)
+        if self.objective == "soft":
+            clear = logits.clamp(-MOST_LOGIT, MOST_LOGIT)
+            own, probabilities = clear.sigmoid(), (clear / how.temperature + how.bias).sigmoid()
+        else:
+            own, probabilities = logits.softmax(-1), (logits / how.temperature).softmax(-1)
+        indices_of = logits.topk(min(3, logits.shape[1]), dim=-1).indices
+        ranked_values, most = probabilities.gather(1, indices_of).tolist(), own.amax(-1).tolist()
         predictions = []
-        for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        for values, indices, raw in zip(ranked_values, indices_of.tolist(), most, strict=True):
             ranked = [
                 {"answer": codec.answers[i], "probability": value} for i, value in zip(indices, values, strict=True)
             ]
             evidence = {"answers": ranked, "abstains": values[0] < how.abstain_below}
-            predictions.append(Prediction(codec.answers[indices[0]], values[0], evidence))
+            predictions.append(Prediction(codec.answers[indices[0]], values[0], evidence, raw))
         return predictions
 
     def heat_maps(
@@ -132,7 +146,7 @@ class Statements(VisualQuestionAnswering):
 
 def _scores(question: Question, codec: Codec) -> dict[int, float]:
     """Soft score of each known answer: agreement of three people of ten is full, one answer alone is too."""
-    counts = Counter(question.answers)
+    counts = Counter(map(normalise_answer, question.answers))
     needed = AGREEING if len(question.answers) >= AGREEING else 1
     found = {codec.answer_index(answer): min(1.0, count / needed) for answer, count in counts.items()}
     return {number: value for number, value in found.items() if number is not None}
@@ -166,19 +180,22 @@ def _on_device(
     return {**fields, "image_index": torch.tensor(of, dtype=torch.long, device=device)}
 
 
-def _written_predictions(model: VisionLanguageModel, codec: Codec, fused: Tokens, how: Calibration) -> list[Prediction]:
-    """Answers word by word; the confidence is the probability of the whole answer."""
+def _written_predictions(
+    model: VisionLanguageModel, codec: Codec, fused: Tokens, how: Calibration | None
+) -> list[Prediction]:
+    """Answers word by word; the confidence is made from the probability of the whole answer."""
     tokenizer = codec.tokenizer
     starts = torch.full((len(fused.pooled),), tokenizer.start_id, device=fused.pooled.device)
     said = model.write_answers(fused, starts, tokenizer.end_id, codec.decoding, tokenizer.never_written)
     predictions = []
     for row, mean in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True):
         words = row.index(tokenizer.end_id) + 1 if tokenizer.end_id in row else len(row)
-        confidence = math.exp(mean * words)
+        own = math.exp(mean * words)
+        confidence = own if how is None else how.probability(logit_of(own))
         answer = tokenizer.decode(row)
         evidence = {
             "answers": [{"answer": answer, "probability": confidence}],
-            "abstains": confidence < how.abstain_below,
+            "abstains": how is not None and confidence < how.abstain_below,
         }
-        predictions.append(Prediction(answer, confidence, evidence))
+        predictions.append(Prediction(answer, confidence, evidence, own))
     return predictions

@@ -22,8 +22,9 @@ from chiasm.data.dataset import Dataset, ListDataset, open_dataset
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.text import TextTokenizer
 from chiasm.evaluate.cards import build_report
-from chiasm.evaluate.evaluator import evaluate, scores_as_json
+from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Measured, Stages, fit_calibration, measure, open_prepared
+from chiasm.evaluate.outcome import scores_as_json
 from chiasm.evaluate.report import RunFacts, write_report
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora

@@ -170,6 +170,8 @@ class Trainer:
             group["lr"] = rate * rate_factor(group["depth"], progress.step, self.train)
         seed_torch("step", self.run.seed, progress.step, rank())
         model.train()
+        for tower in frozen_towers(self.run.model):  # their outputs are those of evaluation: no dropout of their own
+            model.get_submodule(tower.removesuffix(".")).eval()
         row: dict[str, float] = {}
         for batch in batches:
             losses = self._losses(batch.to(self.pipeline.device))

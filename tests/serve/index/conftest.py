@@ -1,20 +1,13 @@
-"""Photos with their words, and a model, for the tests of the index."""
+"""Photos with their words, for the tests of the index."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-import chiasm
 from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
 from chiasm.serve.engine import Model
-
-
-@pytest.fixture(scope="session")
-def model(tiny_run: Path) -> Model:
-    """The model of the tiny run."""
-    return chiasm.load(tiny_run)
 
 
 @pytest.fixture(scope="session")

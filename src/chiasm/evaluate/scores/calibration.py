@@ -136,6 +136,50 @@ def fit_temperature(logits: npt.ArrayLike, target: npt.ArrayLike) -> float:
     return float(np.exp(_golden_section(negative_log_likelihood, float(low), float(high))))
 
 
+def fit_platt(logit: npt.ArrayLike, is_true: npt.ArrayLike) -> tuple[float, float]:
+    """Find T and b that minimise the negative log-likelihood of sigmoid(logit / T + b) (Platt 1999).
+
+    Targets are Platt's, (n+ + 1) / (n+ + 2) and 1 / (n- + 2), so that events which the logit tells apart without error
+    get no certainty from it. T stays within `TEMPERATURES`: a logit that says nothing, or the opposite, becomes the
+    share of true events. Computed in float64.
+
+    Args:
+        logit: finite numbers [n].
+        is_true: bool [n]; both values occur.
+
+    Returns:
+        T and b; with both 1 and 0, the logit was calibrated.
+    """
+    values, true = np.asarray(logit, dtype=np.float64), np.asarray(is_true, dtype=np.float64)
+    fits = values.ndim == 1 and values.shape == true.shape and np.isfinite(values).all()
+    if not fits or set(np.unique(true)) != {0.0, 1.0}:
+        raise InputError(
+            f"logits {values.shape}, outcomes {true.shape} of {len(np.unique(true))} kinds",
+            "finite logits [n] and as many outcomes, some true and some false",
+            "fit on more validation data",
+        )
+    positive = true.sum()
+    target = np.where(true == 1, (positive + 1) / (positive + 2), 1 / (len(true) - positive + 2))
+
+    def bias_at(slope: float) -> float:
+        """The best bias: where the mean probability is the mean target, which rises with it."""
+        low, high = -50.0 - abs(slope * values).max(), 50.0 + abs(slope * values).max()
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = _sigmoid(slope * values + middle).mean() < target.mean()
+            low, high = (middle, high) if below else (low, middle)
+        return float((low + high) / 2)
+
+    def negative_log_likelihood(log_temperature: float) -> float:
+        scaled = values * np.exp(-log_temperature)
+        scaled = scaled + bias_at(float(np.exp(-log_temperature)))
+        return float((np.logaddexp(0, scaled) - target * scaled).mean())
+
+    low, high = np.log(TEMPERATURES)
+    temperature = float(np.exp(_golden_section(negative_log_likelihood, float(low), float(high))))
+    return temperature, bias_at(1 / temperature)
+
+
 def abstain_threshold(confidence: npt.ArrayLike, is_right: npt.ArrayLike, risk: float) -> float:
     """Find the smallest confidence from which on answers are wrong at most `risk` of the time.
 
@@ -178,6 +222,11 @@ def _by_threshold(sure: FloatArray, right: FloatArray) -> tuple[FloatArray, Floa
     thresholds, index = np.unique(-sure, return_inverse=True)
     answered = np.cumsum(np.bincount(index)).astype(np.float64)
     return -thresholds, answered, np.cumsum(np.bincount(index, weights=1 - right))
+
+
+def _sigmoid(values: FloatArray) -> FloatArray:
+    found: FloatArray = np.exp(-np.logaddexp(0, -values))
+    return found
 
 
 def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:

@@ -6,7 +6,6 @@ Numbers that are not finite are refused, because every comparison with NaN is fa
 Axis legend: n pictures or questions, m texts, e numbers an embedding, c classes.
 """
 
-import unicodedata
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
-from chiasm.core.types import Score
+from chiasm.core.types import Score, normalise_answer
 from chiasm.evaluate.scores.intervals import CONFIDENCE, RESAMPLES, proportion, wilson
 
 BoolArray = npt.NDArray[np.bool_]
@@ -76,11 +75,6 @@ def recall_at(ranks: npt.ArrayLike, k: int, clusters: npt.ArrayLike | None = Non
         seed: decides the resamples.
     """
     return proportion(np.asarray(ranks) < _checked_k(k), clusters, seed)
-
-
-def normalise_answer(text: str) -> str:
-    """Fold what never changes an answer: Unicode width forms, case, and runs of white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def exact_matches(answers: Sequence[str], acceptable: Sequence[Collection[str]]) -> BoolArray:

@@ -1,5 +1,7 @@
 """Text tower trained from scratch: token and position embeddings, then transformer blocks."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -21,7 +23,12 @@ class TextEncoder(nn.Module):
             on these few instead of on every word (the idea of Q-Former's queries, Li et al. 2023, on the text side).
         summary_std: their spread at the start. They first gather the mean of words whose spread is 1: with 1, which
             colour a question of Sort-of-CLEVR names is 0.3 % of their variance, with 0.1 it is 4 %.
+
+    Attributes:
+        has_queries: a class with a second stream has a learned `query_token` [dim] that starts it.
     """
+
+    has_queries: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -41,6 +48,8 @@ class TextEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.apply(init_weights)
+        if self.has_queries:
+            self.query_token = nn.Parameter(torch.randn(dim))
 
     def forward(self, text: TextTokens) -> Tokens:
         """Encode; the summary tokens come first in `values`, `pooled` is the mean over real word tokens."""

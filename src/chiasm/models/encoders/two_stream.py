@@ -3,9 +3,10 @@
 Axis legend: n texts, l tokens, q query tokens, k key tokens, d model width.
 """
 
-import torch
+from typing import ClassVar
+
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.encoders.text import TextEncoder
@@ -33,18 +34,7 @@ class TwoStreamTextEncoder(TextEncoder):
         summary_tokens: learned tokens put before the words in `forward`; they take no part in `permuted`.
     """
 
-    def __init__(
-        self,
-        vocabulary: int,
-        max_tokens: int,
-        dim: int,
-        layers: int,
-        heads: int,
-        summary_tokens: int = 0,
-        summary_std: float = 1.0,
-    ) -> None:
-        super().__init__(vocabulary, max_tokens, dim, layers, heads, summary_tokens, summary_std)
-        self.query_token = nn.Parameter(torch.randn(dim))
+    has_queries: ClassVar[bool] = True
 
     def permuted(self, text: TextTokens, order: Int[Tensor, "n l"]) -> tuple[Tokens, Tokens]:
         """Encode so that each word can be predicted from the words before it in `order`.

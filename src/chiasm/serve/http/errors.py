@@ -34,6 +34,7 @@ CODES: dict[str, tuple[int, str]] = {
     "not_base64": (422, "a picture is a data URI: data:image/png;base64,..."),
     "url_not_allowed": (422, "this server fetches no such address; send the picture as a data URI"),
     "url_not_fetched": (422, "the picture could not be fetched"),
+    "image_too_slow": (422, "the picture takes too long to decode; send it smaller, or in another format"),
     "dimensions": (422, "the vectors of this model have another number of dimensions"),
     "no_index": (422, "this server was started without an index of pictures"),
     "no_query": (422, "give a text, a picture, or both"),

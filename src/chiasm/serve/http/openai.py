@@ -96,14 +96,7 @@ async def _said(service: Service, request: Request, image: str, words: str) -> P
     service.need("ask")
     if not words:
         raise ServedError("invalid_request", ["messages"])
-    with service.room(1):
-        rows = [(one, words) for one in await service.pictures.prepared([image])]
-        (said,) = await service.compute(
-            request,
-            ("ask", False),
-            rows,
-            lambda some: service.model.ask([one for one, _ in some], [text for _, text in some]),
-        )
+    (said,) = await service.pairs(request, ("ask", False), [image], [words], service.model.ask)
     return said
 
 

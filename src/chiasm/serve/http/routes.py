@@ -1,6 +1,5 @@
 """Our own routes: ask, caption, classify, match, search, and what the process says of itself."""
 
-import asyncio
 import io
 from typing import Any, cast
 from urllib.parse import quote
@@ -46,14 +45,11 @@ def answering(service: Service) -> APIRouter:
         """Answer questions about pictures."""
         service.need("ask")
         images, questions = service.paired(body.image, body.question, "question")
-        with service.room(len(images)):
-            rows = list(zip(await service.pictures.prepared(images), questions, strict=True))
-            found = await service.compute(
-                request,
-                ("ask", body.heat_map),
-                rows,
-                lambda some: model.ask([one for one, _ in some], [text for _, text in some], body.heat_map),
-            )
+
+        def work(rows: list[Any], texts: list[str]) -> list[Prediction]:
+            return model.ask(rows, texts, body.heat_map)
+
+        found = await service.pairs(request, ("ask", body.heat_map), images, questions, work)
         return JSONResponse(
             {"answers": [{"answer": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
         )
@@ -71,13 +67,8 @@ def answering(service: Service) -> APIRouter:
             labels, prompts = check_labels(body.labels), check_prompts(body.prompts)
         except InputError:
             raise ServedError("labels", ["labels", "prompts"]) from None
-        images = [body.image] if isinstance(body.image, str) else body.image
-        service.check_count(len(images))
-        with service.room(len(images)):
-            rows = await service.pictures.prepared(images)
-            found = await service.compute(
-                request, ("classify", labels, prompts), list(rows), lambda some: model.classify(some, labels, prompts)
-            )
+        kind = ("classify", labels, prompts)
+        found = await service.each(request, kind, body.image, lambda rows: model.classify(rows, labels, prompts))
         return JSONResponse(
             {"classes": [{"label": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
         )
@@ -87,11 +78,7 @@ def answering(service: Service) -> APIRouter:
         """Say how well texts fit pictures."""
         service.need("match")
         images, texts = service.paired(body.image, body.text, "text")
-        with service.room(len(images)):
-            rows = list(zip(await service.pictures.prepared(images), texts, strict=True))
-            found = await service.compute(
-                request, "match", rows, lambda some: model.match([one for one, _ in some], [text for _, text in some])
-            )
+        found = await service.pairs(request, "match", images, texts, model.match)
         return JSONResponse(
             {"matches": [{"similarity": one.similarity, "probability": one.probability} for one in found]}
         )
@@ -104,17 +91,12 @@ async def captions_of(service: Service, request: Request, body: schemas.CaptionR
     service.need("caption")
     if body.language and body.language not in service.model.languages:
         raise ServedError("language_unknown", ["language"])
-    images = [body.image] if isinstance(body.image, str) else body.image
-    service.check_count(len(images))
-    with service.room(len(images)):
-        rows = await service.pictures.prepared(images)
-        found = await service.compute(
-            request,
-            ("caption", body.language, body.heat_map),
-            list(rows),
-            lambda some: service.model.caption(some, body.language, body.heat_map),
+    kind = ("caption", body.language, body.heat_map)
+    return list(
+        await service.each(
+            request, kind, body.image, lambda rows: service.model.caption(rows, body.language, body.heat_map)
         )
-    return list(found)
+    )
 
 
 def _caption(one: Prediction) -> dict[str, Any]:
@@ -134,7 +116,7 @@ def searching(service: Service) -> APIRouter:
         if not body.text.strip() and body.image is None:
             raise ServedError("no_query", ["text", "image"])
         with service.room(1):
-            image = None if body.image is None else await service.pictures.content(body.image)
+            image = None if body.image is None else (await service.pictures.prepared([body.image]))[0]
             query: dict[str, Any] = {"text": body.text, "image": image, "count": body.count}
             query |= {"where": dict(body.where) or None, "rerank": body.rerank}
             (hits,) = await service.compute(
@@ -157,7 +139,7 @@ def searching(service: Service) -> APIRouter:
     async def picture(id: str) -> Response:  # noqa: A002  the word of the address
         """A small JPEG of an indexed picture, decoded and written anew: the file itself is never sent."""
         service.need("search")
-        content = await asyncio.get_running_loop().run_in_executor(None, _thumbnail, service, id)
+        content = await service.pictures.in_thread(_thumbnail, service, id)
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     return router
@@ -184,10 +166,16 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
         """The model, in OpenAI's shape, with what it can do."""
         can = {what: service.can(what) for what in (*NEEDS, "search")}
         one = {"id": service.name, "object": "model", "created": service.created, "owned_by": "chiasm"}
-        told = {"tasks": list(service.model.tasks), "languages": list(service.model.languages), "can": can}
+        told: dict[str, Any] = {
+            "tasks": list(service.model.tasks),
+            "languages": list(service.model.languages),
+            "can": can,
+        }
         size = None if service.index is None else len(service.index)
+        if service.can("caption"):
+            told["caption_confidence"] = service.model.caption_confidence
         limits = {"max_items": service.settings.max_items, "max_body_bytes": service.settings.max_body_bytes}
-        return {"object": "list", "data": [{**one, **told, "index_size": size, "limits": limits}]}
+        return {"object": "list", "data": [{**one, **told, "can": can, "index_size": size, "limits": limits}]}
 
     @router.get("/healthz")
     async def healthz() -> Any:
@@ -207,7 +195,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
     async def metrics_page() -> Response:
         """Counts and times in Prometheus' format."""
         return Response(
-            metrics.text(service.batcher, service.health.open_requests),
+            metrics.text(service.batcher, service.health.open_requests, service.pictures.decoders.left),
             media_type="text/plain; version=0.0.4; charset=utf-8",
         )
 

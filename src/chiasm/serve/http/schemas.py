@@ -169,10 +169,11 @@ class AskAnswer(BaseModel):
 
 
 class Caption(BaseModel):
-    """A sentence, and the geometric mean probability of its words."""
+    """A sentence, with the probability that it is true, or near to what people would write: what the run fitted."""
 
     caption: str
     confidence: float
+    word_probability: float = Field(description="Geometric mean probability of its words; the chance of nothing.")
     language: str
     heat_map: HeatMap | None = None
 

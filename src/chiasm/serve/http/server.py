@@ -4,11 +4,13 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from chiasm.serve.http.app import build_app
+from chiasm.serve.http.patience import PatientProtocol
 from chiasm.serve.http.service import Service
 
 QUIET_S = 0.3
@@ -74,6 +76,7 @@ def server_config(service: Service) -> uvicorn.Config:
     """How uvicorn serves us."""
     return uvicorn.Config(
         build_app(service),  # type: ignore[arg-type]
+        http=partial(PatientProtocol, head_s=service.settings.timeout_s),  # type: ignore[arg-type]
         log_level="warning",
         access_log=False,
         server_header=False,

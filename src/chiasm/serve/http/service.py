@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,31 @@ class Service:
     def room(self, rows: int) -> "_Admission":
         """Room in the queue for the rows of a request, or the answer that there is none."""
         return _Admission(self.batcher, rows)
+
+    async def each(
+        self, request: Request, kind: Hashable, images: str | list[str], work: Callable[[list[Any]], Sequence[Any]]
+    ) -> Sequence[Any]:
+        """Answers to pictures: decoded, then computed with those of other requests of this kind."""
+        given = [images] if isinstance(images, str) else images
+        self.check_count(len(given))
+        with self.room(len(given)):
+            rows: list[Any] = list(await self.pictures.prepared(given))
+            return await self.compute(request, kind, rows, work)
+
+    async def pairs(
+        self,
+        request: Request,
+        kind: Hashable,
+        images: list[str],
+        texts: list[str],
+        work: Callable[[list[Any], list[str]], Sequence[Any]],
+    ) -> Sequence[Any]:
+        """Answers to pictures with a text each, as `paired` makes them."""
+        with self.room(len(images)):
+            rows = list(zip(await self.pictures.prepared(images), texts, strict=True))
+            return await self.compute(
+                request, kind, rows, lambda some: work([one for one, _ in some], [text for _, text in some])
+            )
 
     async def compute(self, request: Request, kind: Hashable, rows: list[Any], work: Work) -> Sequence[Any]:
         """Answers to rows, computed with those of others; abandoned when the client has left.

@@ -31,7 +31,9 @@ class ServerSettings:
     queue_rows: int = 64
     """Most rows admitted and not yet answered."""
     timeout_s: float = 30.0
-    """Longest time from a request's admission to its answer, and for its body to arrive."""
+    """Longest time from a request's admission to its answer, for its head to arrive, and for its body."""
+    decode_s: float = 5.0
+    """Longest time that decoding one picture may take; it answers 422 then, and its thread is replaced."""
     drain_s: float = 30.0
     """Longest time for open requests to end when the server is stopped."""
 
@@ -53,7 +55,7 @@ class ServerSettings:
                 f"{LEAST_TOKEN} or more printable ASCII characters",
                 "python -c 'import secrets; print(secrets.token_urlsafe())' > FILE; chmod 600 FILE",
             )
-        for name in ("max_body_bytes", "max_items", "max_rows", "timeout_s", "drain_s"):
+        for name in ("max_body_bytes", "max_items", "max_rows", "timeout_s", "decode_s", "drain_s"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}", "a number above 0", f"change {name}")
         if self.queue_rows < self.max_items:

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes, write_bytes
 from chiasm.data.image import ImageError, image_ref, read_picture
-from chiasm.serve.engine import Model, Picture, load, picture_ref
+from chiasm.serve.engine import Model, Picture, load
 from chiasm.serve.index import rerank as reranking
 from chiasm.serve.index.build import Encode, Progress, Report, delete, sync
 from chiasm.serve.index.check import Finding, check
@@ -188,7 +188,7 @@ class Index:
         given = text is not None and (bool(text) or image is None)
         parts = [self.model.encode_text([text])[0]] if given else []
         if image is not None:
-            parts.append(self.model.embed_refs([picture_ref(image)])[0])
+            parts.append(self.model.encode_image([image])[0])
         if len(parts) == 1:
             return parts[0]
         total = parts[0] + parts[1]

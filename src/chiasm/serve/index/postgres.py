@@ -6,7 +6,6 @@ approximate search uses an HNSW index of pgvector, which the database keeps up t
 
 import hashlib
 import re
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -64,9 +63,9 @@ class PostgresStore(Store):
             from pgvector.psycopg import register_vector
         except ImportError:
             raise MissingExtraError("psycopg", "postgres") from None
+        super().__init__()
         self._psycopg: Any = psycopg
         self.where = re.sub(r"//[^@/]*@", "//", address.split("?")[0])
-        self._lock, self._depth = threading.RLock(), 0
         with self._teaching():
             self._connection: Any = psycopg.connect(address, autocommit=True)
             if makes:
@@ -91,21 +90,12 @@ class PostgresStore(Store):
             raise JobError(f"{self.where}: {said}\n  do: see that the database runs and may be used") from None
 
     @contextmanager
-    def transaction(self, writes: bool = False) -> Iterator[None]:
-        """As `Store.transaction`. Within another one, its block belongs to that."""
-        with self._lock, self._teaching():
-            if self._depth:
-                yield
-                return
-            with self._connection.transaction():
-                self._connection.execute(
-                    "SET TRANSACTION ISOLATION LEVEL " + ("READ COMMITTED" if writes else "REPEATABLE READ")
-                )
-                self._depth = 1
-                try:
-                    yield
-                finally:
-                    self._depth = 0
+    def _transaction(self, writes: bool) -> Iterator[None]:
+        """A reader sees what was there at its beginning."""
+        with self._connection.transaction():
+            level = "READ COMMITTED" if writes else "REPEATABLE READ"
+            self._connection.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+            yield
 
     @contextmanager
     def writing(self) -> Iterator[None]:

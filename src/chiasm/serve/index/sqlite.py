@@ -5,7 +5,6 @@ disk a transaction, that is, one for `photos.AT_ONCE` pictures.
 """
 
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -54,10 +53,10 @@ class SqliteStore(Store):
     """
 
     def __init__(self, folder: Path | None, makes: bool = False) -> None:
+        super().__init__()
         self.folder, self.where = folder, "the index in memory" if folder is None else str(folder)
         if folder is not None and not (folder / FILE).is_file():
             self._may_make(folder, makes)
-        self._lock, self._depth = threading.RLock(), 0
         place = ":memory:" if folder is None else str(folder / FILE)
         with self._teaching():
             self._database = sqlite3.connect(place, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
@@ -93,7 +92,7 @@ class SqliteStore(Store):
 
     @contextmanager
     def _teaching(self) -> Iterator[None]:
-        """Say in the words of this house what the database refuses."""
+        """As `Store._teaching`."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -106,21 +105,15 @@ class SqliteStore(Store):
             ) from error
 
     @contextmanager
-    def transaction(self, writes: bool = False) -> Iterator[None]:
-        """As `Store.transaction`. Within another one, its block belongs to that."""
-        with self._lock, self._teaching():
-            if self._depth:
-                yield
-                return
-            self._database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-            self._depth = 1
-            try:
-                yield
-                self._database.execute("COMMIT")
-            finally:
-                self._depth = 0
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
+    def _transaction(self, writes: bool) -> Iterator[None]:
+        """A writer waits for the one before it at the beginning, and not in the middle."""
+        self._database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        finally:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
 
     def writing(self) -> AbstractContextManager[None]:
         """As `Store.writing`: the folder's lock."""

@@ -9,9 +9,10 @@ SQL is written once, with "?" for parameters, and never holds a value itself.
 
 import json
 import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,11 +92,35 @@ class Store(ABC):
     dim: int
     """Numbers a vector; 0 before the header is written."""
 
+    def __init__(self) -> None:
+        self._lock, self._is_within = threading.RLock(), False
+
+    @contextmanager
+    def transaction(self, writes: bool = False) -> Iterator[None]:
+        """One unchanging view of the tables; with `writes`, what the block does happens at its end, or never.
+
+        Within another one, its block belongs to that.
+        """
+        with self._lock, self._teaching():
+            if self._is_within:
+                yield
+                return
+            with self._transaction(writes):
+                self._is_within = True
+                try:
+                    yield
+                finally:
+                    self._is_within = False
+
     # --- what each database does in its own way -------------------------------------------------------------
 
     @abstractmethod
-    def transaction(self, writes: bool = False) -> AbstractContextManager[None]:
-        """One unchanging view of the tables; with `writes`, what the block does happens at its end, or never."""
+    def _transaction(self, writes: bool) -> AbstractContextManager[None]:
+        """Begin one, and end it: an exception undoes it."""
+
+    @abstractmethod
+    def _teaching(self) -> AbstractContextManager[None]:
+        """Say in the words of this house what the database refuses."""
 
     @abstractmethod
     def writing(self) -> AbstractContextManager[None]:

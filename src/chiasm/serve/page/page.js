@@ -6,6 +6,7 @@ let language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 let model = null;
 let picture = null; // {address: data URI, url: blob URL}
 let heat = null;
+const DARKEST = 190; // of 255: what was not looked at can still be made out
 
 const word = name => WORDS[language][name] ?? name;
 const size = () => model?.index_size ?? 0;
@@ -80,6 +81,8 @@ function abilities() {
     label.append(input, make("span", word(one)));
     return label;
   }));
+  at("caption-meaning").dataset.word = "caption" + capital(model.caption_confidence ?? "words");
+  at("caption-meaning").textContent = word(at("caption-meaning").dataset.word);
   at("rerank-line").hidden = !model.tasks.includes("matching");
   choose(possible.includes(chosen) ? chosen : possible[0]);
 }
@@ -114,6 +117,7 @@ async function take(file) {
   tell(null);
 }
 
+// Darkens what was not looked at: where the model looked, the picture keeps its own colours.
 function show(map) {
   heat = map;
   const canvas = at("heat"), image = at("picture");
@@ -124,18 +128,18 @@ function show(map) {
   small.width = columns;
   small.height = rows;
   const pixels = small.getContext("2d").createImageData(columns, rows);
-  map.grid.flat().forEach((share, n) => pixels.data.set([255, 90, 0, Math.round(190 * share / most)], 4 * n));
+  map.grid.flat().forEach((share, n) => pixels.data.set([0, 0, 0, Math.round(DARKEST * (1 - share / most))], 4 * n));
   small.getContext("2d").putImageData(pixels, 0, 0);
   const {clientWidth: width, clientHeight: height} = image;
   canvas.width = width;
   canvas.height = height;
-  const brush = canvas.getContext("2d");
-  brush.fillStyle = "rgba(0, 0, 0, .35)";
+  const brush = canvas.getContext("2d"), side = Math.min(width, height);
+  const [x, y, w, h] = map.covers === "whole" ? [0, 0, width, height] : [(width - side) / 2, (height - side) / 2, side, side];
+  brush.fillStyle = `rgba(0, 0, 0, ${DARKEST / 255})`;
   brush.fillRect(0, 0, width, height);
+  brush.clearRect(x, y, w, h);
   brush.imageSmoothingQuality = "high";
-  const side = Math.min(width, height);
-  if (map.covers === "whole") brush.drawImage(small, 0, 0, width, height);
-  else brush.drawImage(small, (width - side) / 2, (height - side) / 2, side, side);
+  brush.drawImage(small, x, y, w, h);
 }
 
 // --- answers -----------------------------------------------------------------------------------------------
