@@ -91,13 +91,13 @@ def test_the_model_is_left_at_the_share_that_is_reported() -> None:
         model.weight.fill_(1.0)
 
     def new() -> Score:
-        return score(float(model.weight))
+        return score(model.weight.item())
 
     def old() -> Score:
-        return score(1 - float(model.weight) ** 2)
+        return score(1 - model.weight.item() ** 2)
 
     way = interpolate(model, before, "acc1", new, old, 0.5, Console(file=io.StringIO()))
-    assert way.alpha == 0.7 == pytest.approx(float(model.weight))
+    assert way.alpha == 0.7 == pytest.approx(model.weight.item())
     assert [row.alpha for row in way.rows] == list(ALPHAS)
     assert [row.new.value for row in way.rows] == pytest.approx(ALPHAS)
     assert "50.0 %" in way.rule

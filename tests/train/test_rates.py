@@ -27,7 +27,7 @@ def test_rates_fall_with_size_and_rise_with_the_batch() -> None:
     batches = [peak_rate(10**7, 10**7, 2**power, 1000)[0] for power in range(3, 14)]
     assert batches == sorted(batches) and batches[-1] / batches[0] == pytest.approx(4, rel=0.02)
     lengths = [peak_rate(10**7, 10**7, 512, steps)[0] for steps in (100, 10_000, 40_000)]
-    assert lengths[0] == lengths[1] == pytest.approx(2 * lengths[2], rel=0.02)
+    assert lengths[0] == lengths[1] == pytest.approx(2 * lengths[2], rel=0.05)
     for power in range(3, 10):
         assert peak_rate(10**power, 10**power, 4096, 10)[0] <= peak_rate(10**power, 0, 4096, 10)[0]
     assert peak_rate(10**12, 10**12, 8, 10**9)[0] > 0

@@ -61,6 +61,9 @@ def interpolate(
     """
     named = dict(model.named_parameters())
     after = {name: named[name].detach().clone() for name in before}
+    if all(torch.equal(start.to(after[name].device), after[name]) for name, start in before.items()):
+        only = Mixed(0.0, new(), old() if old else None)
+        return Interpolation(metric, [only], 0.0, "Nothing on the way was better on validation than the start.")
     rows = []
     with bar(console, "interpolating", "weights", len(ALPHAS)) as shown:
         for number, alpha in enumerate(ALPHAS, 1):
