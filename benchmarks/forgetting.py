@@ -1,19 +1,21 @@
-"""What adapting to emoji costs on photos, rail by rail: `python benchmarks/forgetting.py [--base RUN] [--seeds 0,1,2]`.
+"""What adapting to emoji costs on photos, rail by rail: `python benchmarks/forgetting.py [--photos N] [--seeds 0,1,2]`.
 
-A model is trained on Flickr8k by the recipe `flickr8k_retrieval` (or taken from --base), then adapted to emoji pictures
-and their English names by the same recipe: once without guard rails, and once with each of them. Data: CHIASM_DATA,
-default ../shared/data.
+A model is trained on Flickr8k by the recipe `flickr8k_retrieval`, then adapted to emoji pictures and their English
+names by the same recipe: once without guard rails, and once with each of them. Data: CHIASM_DATA, default
+../shared/data.
 
-Nothing is reported on what it was chosen on. Flickr8k's 1,000 validation photos are cut in two: one half is the probe
-that guards the run, the other is what "kept" is measured on. The concepts of emoji's validation split are cut in two as
-well: on one half weights are chosen, on the other the names of concepts that no training picture shows are told apart.
-Writes benchmarks/results/DATE-forgetting.json.
+Nothing is reported on what it was chosen on. Flickr8k's validation photos are cut in two: one half picks the first
+model's weights and is the probe that guards the others, on the other one "kept" is measured. The concepts of emoji's
+validation split are cut in two as well: one half picks weights and shares, on the other the names of concepts that no
+training picture shows are told apart. Writes benchmarks/results/DATE-forgetting.json after each run; with --work, runs
+that are there already are only measured.
 """
 
 import argparse
 import datetime
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -44,10 +46,10 @@ CONSOLE = Console(file=sys.stderr)
 
 RAILS: dict[str, tuple[str, ...]] = {
     "none": (),
-    "learning rate": ("train.lr=0",),
-    "probe stops": ("train.probe.on_drop=stop",),
-    "interpolation": ("train.interpolate=true",),
     "all": ("train.lr=0", "train.interpolate=true"),
+    "interpolation": ("train.interpolate=true",),
+    "probe stops": ("train.probe.on_drop=stop",),
+    "learning rate": ("train.lr=0",),
     "old data mixed in": (),
 }
 """Name -> what is set beside the recipe's own; "all" only warns, since interpolation makes good what was lost. Mixing
@@ -61,18 +63,17 @@ def halves(rows: Sequence[dict[str, Any]], key: str) -> tuple[list[dict[str, Any
     return first, [row for row in rows if row not in first]
 
 
-def cut(source: Path, target: Path, key: str, names: tuple[str, str], train: bool) -> None:
-    """Write the halves of a set's validation split as splits of their own, and its training split as it is."""
-    rows = [json.loads(line) for line in (source / "val" / "data.jsonl").read_text(encoding="utf-8").splitlines()]
-    parts = dict(zip(names, halves(rows, key), strict=True))
-    if train:
-        lines = (source / "train" / "data.jsonl").read_text(encoding="utf-8").splitlines()
-        parts["train"] = [json.loads(line) for line in lines]
-    for name, chosen in parts.items():
+def cut(source: Path, target: Path, key: str, most: int) -> None:
+    """Write the two halves of a set's validation split as "val" and "held_out", and its training split as it is."""
+    read = {}
+    for split in ("train", "val"):
+        lines = (source / split / "data.jsonl").read_text(encoding="utf-8").splitlines()
+        read[split] = [json.loads(line) for line in lines]
+    first, second = halves(read["val"][:most] if most else read["val"], key)
+    for name, chosen in {"train": read["train"], "val": first, "held_out": second}.items():
         (target / name).mkdir(parents=True)
-        text = "".join(
-            json.dumps({**{k: v for k, v in row.items() if k != "split"}}, ensure_ascii=False) + "\n" for row in chosen
-        )
+        rows = [{k: v for k, v in row.items() if k != "split"} for row in chosen]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (target / name / "data.jsonl").write_text(text, encoding="utf-8")
 
 
@@ -100,7 +101,7 @@ def adapt(rail: str, seed: int, base: Path, place: Path, settings: Sequence[str]
     if (folder / "MANIFEST.json").exists():
         return folder
     watch = [f"train.probe.path={place / 'flickr8k'}", f"train.probe.images={DATA / 'flickr8k'}"]
-    watch += ["train.probe.split=probe", "train.probe.examples=0"]
+    watch += ["train.probe.examples=0"]
     words = [
         f"seed={seed}",
         f"init_from={base}",
@@ -115,7 +116,7 @@ def adapt(rail: str, seed: int, base: Path, place: Path, settings: Sequence[str]
     ]
     config = override(find_recipe("flickr8k_retrieval"), words)
     if rail == "old data mixed in":
-        old = OtherDataConfig(path=str(DATA / "flickr8k"))
+        old = OtherDataConfig(path=str(place / "flickr8k"), images=str(DATA / "flickr8k"))
         config = replace(config, data=replace(config.data, others={"old": old}))
     run(config, folder, (folder / "checkpoints").exists(), CONSOLE)
     return folder
@@ -149,44 +150,44 @@ def shown(name: str, old: Mapping[str, Any], share: Mapping[str, Any], new: Mapp
 def main() -> None:
     """Train the base where none is given, adapt it with each rail and seed, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--base", type=Path, help="a finished run of flickr8k_retrieval")
+    parser.add_argument("--photos", type=int, default=0, help="of Flickr8k's validation photos, the first so many")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--work", type=Path, help="where runs are kept; a temporary folder if not given")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="key=value for every adaptation")
     parser.add_argument("--name", default="forgetting", help="of the file of results")
     given = parser.parse_args()
+    told = [f"--photos={given.photos}", f"--seeds={given.seeds}", *(f"--set={one}" for one in given.settings)]
     with tempfile.TemporaryDirectory() as temporary:
         place = given.work or Path(temporary)
         if not (place / "emoji").exists():
-            cut(DATA / "flickr8k", place / "flickr8k", "id", ("probe", "held_out"), train=False)
-            cut(DATA / "emoji", place / "emoji", "concept", ("val", "held_out"), train=True)
-        base = given.base or place / "base"
+            cut(DATA / "flickr8k", place / "flickr8k", "id", given.photos)
+            cut(DATA / "emoji", place / "emoji", "concept", 0)
+        base, flickr = place / "base", DataConfig(path=str(place / "flickr8k"), images=str(DATA / "flickr8k"))
         if not (base / "MANIFEST.json").exists():
-            run(override(find_recipe("flickr8k_retrieval"), [f"data.path={DATA / 'flickr8k'}"]), base, False, CONSOLE)
-        flickr = DataConfig(path=str(place / "flickr8k"), images=str(DATA / "flickr8k"))
+            config = replace(find_recipe("flickr8k_retrieval"), data=flickr)
+            run(config, base, (base / "checkpoints").exists(), CONSOLE)
         emoji = DataConfig(path=str(place / "emoji"), images=str(DATA / "emoji"), label_prompts=("{label}",))
         before, named = outcome_of(base, flickr, "held_out"), outcome_of(base, emoji, "held_out")
         start = {metric: before.scores[metric].as_dict() for metric in OLD}
         print("| guard rails | " + " | ".join(f"{m} | kept" for m in OLD) + f" | emoji {NEW} |")
         print("| --- " * 6 + "|")
         print(shown("before adapting", start, {}, named.scores[NEW].as_dict()), flush=True)
-        rows = []
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        rows: list[dict[str, Any]] = []
+        result = {
+            "date": today,
+            "command": shlex.join(["python", "benchmarks/forgetting.py", *told]),
+            "rails": RAILS,
+            "before": {"old": start, "new": named.scores[NEW].as_dict(), "new_majority": named.baseline[NEW]},
+            "rows": rows,
+            "environment": environment(),
+        }
         for seed in map(int, given.seeds.split(",")):
             for rail in RAILS:
                 folder = adapt(rail, seed, base.resolve(), place.resolve(), given.settings)
                 rows.append(row_of(rail, seed, folder, before, flickr))
                 print(shown(f"{rail}, seed {seed}", *(rows[-1][part] for part in ("old", "kept", "new"))), flush=True)
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    result = {
-        "date": today,
-        "command": "python benchmarks/forgetting.py",
-        "settings": given.settings,
-        "rails": RAILS,
-        "before": {"old": start, "new": named.scores[NEW].as_dict(), "new_majority": named.baseline[NEW]},
-        "rows": rows,
-        "environment": environment(),
-    }
-    write_json(HERE / "results" / f"{today}-{given.name}.json", result)
+                write_json(HERE / "results" / f"{today}-{given.name}.json", result)
 
 
 if __name__ == "__main__":
