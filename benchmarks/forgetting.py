@@ -50,11 +50,12 @@ RAILS: dict[str, tuple[str, ...]] = {
     "interpolation": ("train.interpolate=true",),
     "probe stops": ("train.probe.on_drop=stop",),
     "learning rate": ("train.lr=0",),
+    "learning rate, probe stops": ("train.lr=0", "train.probe.on_drop=stop", "train.validate_every=5"),
     "old data mixed in": (),
 }
 """Name -> what is set beside the recipe's own; "all" only warns, since interpolation makes good what was lost. Mixing
 in the old training data is no rail but what is possible where that is still there: twice as long a run."""
-WATCHED = ("probe stops", "interpolation", "all")
+WATCHED = ("all", "interpolation", "probe stops", "learning rate, probe stops")
 
 
 def halves(rows: Sequence[dict[str, Any]], key: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -97,7 +98,7 @@ def kept(before: Items, after: Items) -> dict[str, float | int]:
 
 def adapt(rail: str, seed: int, base: Path, place: Path, settings: Sequence[str]) -> Path:
     """Adapt the base model to emoji with one rail, and return the run folder."""
-    folder = place / f"{rail.replace(' ', '-')}-{seed}"
+    folder = place / f"{rail.replace(',', '').replace(' ', '-')}-{seed}"
     if (folder / "MANIFEST.json").exists():
         return folder
     watch = [f"train.probe.path={place / 'flickr8k'}", f"train.probe.images={DATA / 'flickr8k'}"]

@@ -125,9 +125,9 @@ def _way(way: Interpolation) -> Markup:
     heads = ["share", f"new domain: {way.metric}", *(["old domain"] if chosen.old else [])]
     head = element("tr", *(element("th", one, scope="col") for one in heads))
     body = [element("tr", *(element("td", cell) for cell in _cells(row))) for row in way.rows]
-    table = element("table", element("thead", head), element("tbody", *body))
+    table = element("table", element("thead", head), element("tbody", *body), class_="numbers")
     numbers = element("details", element("summary", "The numbers, with 95 % intervals"), table)
-    return join(said(way.rule, "p", "muted"), element("div", line_chart(chart), class_="charts"), numbers)
+    return join(said(way.rule, "p", "muted key"), element("div", line_chart(chart), class_="charts way"), numbers)
 
 
 def _cells(row: Mixed) -> list[str]:
