@@ -137,6 +137,17 @@ def row_of(rail: str, seed: int, folder: Path, before: Outcome, flickr: DataConf
     }
 
 
+def over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Rail -> metric -> mean, least and most over the seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for rail in dict.fromkeys(row["rail"] for row in rows):
+        own = [row for row in rows if row["rail"] == rail]
+        values = {f"kept {metric}": [row["kept"][metric]["value"] for row in own] for metric in OLD}
+        values[NEW] = [row["new"]["value"] for row in own]
+        found[rail] = {name: [sum(v) / len(v), min(v), max(v)] for name, v in values.items()}
+    return found
+
+
 def shown(name: str, old: Mapping[str, Any], share: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """A row of Markdown."""
     cells = [name]
@@ -175,7 +186,7 @@ def main() -> None:
         print(shown("before adapting", start, {}, named.scores[NEW].as_dict()), flush=True)
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         rows: list[dict[str, Any]] = []
-        result = {
+        result: dict[str, Any] = {
             "date": today,
             "command": shlex.join(["python", "benchmarks/forgetting.py", *told]),
             "rails": RAILS,
@@ -188,7 +199,12 @@ def main() -> None:
                 folder = adapt(rail, seed, base.resolve(), place.resolve(), given.settings)
                 rows.append(row_of(rail, seed, folder, before, flickr))
                 print(shown(f"{rail}, seed {seed}", *(rows[-1][part] for part in ("old", "kept", "new"))), flush=True)
+                result["over_seeds"] = over_seeds(rows)
                 write_json(HERE / "results" / f"{today}-{given.name}.json", result)
+        print("\nmean (least to most) over the seeds")
+        for rail, values in over_seeds(rows).items():
+            cells = [f"{name} {mean:.3f} ({least:.3f} to {most:.3f})" for name, (mean, least, most) in values.items()]
+            print(f"{rail}: " + ", ".join(cells))
 
 
 if __name__ == "__main__":

@@ -133,24 +133,26 @@ def test_the_probe_is_what_evaluation_says_and_warns_at_once(
 
 def test_a_run_that_forgets_stops_with_the_weights_from_before(base: Path, adapting: Adapting, tmp_path: Path) -> None:
     """Guards against a stop that keeps what was ruined, and a resume that trains on after it."""
-    config = adapting("train.probe.on_drop=stop", steps=40)
+    config = adapting("train.probe.on_drop=stop", steps=48, validate_every=12, lr=5e-3)
     _, said = start(config, tmp_path / "run")
-    last = rows_of(tmp_path / "run")[-1]
-    assert last["step"] == 2 and "the probe ended training at step 2, with the weights of step 0" in said
+    first, last = (row for row in rows_of(tmp_path / "run") if "loss" not in row)
+    assert last["step"] == 12 and "the probe ended training at step 12, with the weights of step 0" in said
+    assert last["val/text_to_image_R@1"] > first["val/text_to_image_R@1"], "validation alone would keep what forgot"
     kept, before = weights(tmp_path / "run"), weights(base)
     assert set(kept) == set(before) and all(torch.equal(kept[name], before[name]) for name in kept)
     told = guard_of(tmp_path / "run")["probe"]
-    assert told["kept"] == 1 and told["before"] == told["after"] and "step 2" in told["stopped"]
-    first = traces(tmp_path / "run")
+    assert told["kept"] == 1 and told["before"] == told["after"] and "step 12" in told["stopped"]
+    written = traces(tmp_path / "run")
     (tmp_path / "run" / MANIFEST).unlink()
     start(config, tmp_path / "run", resume=True)
-    assert traces(tmp_path / "run") == first
+    assert traces(tmp_path / "run") == written
 
 
 def test_a_gentle_run_is_left_alone(adapting: Adapting, tmp_path: Path) -> None:
     """Guards against a probe that stops what it should only watch, or that changes a step of training."""
-    config = adapting("train.probe.on_drop=stop", lr=1e-6)
+    config = adapting("train.probe.on_drop=stop", "train.probe.examples=20", lr=1e-6)
     _, said = start(config, tmp_path / "watched")
+    assert guard_of(tmp_path / "watched")["probe"]["before"]["n"] == 20
     assert "fell from" not in said and max(row["step"] for row in rows_of(tmp_path / "watched")) == 6
     start(override(config, ["train.probe.path=", "train.probe.on_drop=warn"]), tmp_path / "alone")
     losses = [[row["loss"] for row in rows_of(tmp_path / name) if "loss" in row] for name in ("watched", "alone")]
@@ -202,12 +204,12 @@ def test_low_rank_changes_are_interpolated_merged(base: Path, adapting: Adapting
 def test_a_guarded_run_goes_on_to_the_same_bits(adapting: Adapting, tmp_path: Path) -> None:
     """Guards against a probe, a chosen rate, or weights from before that a checkpoint forgets."""
     words = ("train.interpolate=true", "train.lr=0", "train.probe.max_drop=0.5")
-    config = adapting(*words, checkpoint_every=3)
+    config = adapting(*words, steps=24, validate_every=8, checkpoint_every=3)
     start(config, tmp_path / "whole")
     step = Trainer.step
 
     def stopping(self: Trainer, batches: Any) -> dict[str, float]:
-        if self.state.progress.step == 3:
+        if self.state.progress.step == 13:
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, batches)
 
@@ -217,7 +219,9 @@ def test_a_guarded_run_goes_on_to_the_same_bits(adapting: Adapting, tmp_path: Pa
             start(config, tmp_path / "parts")
     start(config, tmp_path / "parts", resume=True)
     assert traces(tmp_path / "parts") == traces(tmp_path / "whole")
-    rate = guard_of(tmp_path / "whole")["learning_rate"]
+    told = guard_of(tmp_path / "whole")
+    rate = told["learning_rate"]
+    assert len(told["interpolation"]["curve"]) == 11, "something was learned"
     assert rate["why"].startswith(f"{rate['peak']:g}: ") and "pre-trained" in rate["why"]
     assert max(row["lr"] for row in rows_of(tmp_path / "whole") if "lr" in row) == pytest.approx(rate["peak"])
 
