@@ -21,6 +21,7 @@ from chiasm.evaluate.cards import charts
 from chiasm.evaluate.charts import Chart, Curve, duration, line_chart, log_ticks, reliability_chart, short, ticks
 from chiasm.evaluate.markup import element, picture
 from chiasm.evaluate.page_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
+from chiasm.evaluate.page_guard import GuardFacts, Interpolation, Mixed, ProbeFacts
 from chiasm.evaluate.report import (
     LARGEST_BYTES,
     LedgerSummary,
@@ -425,3 +426,25 @@ def test_charts_of_the_metrics_file() -> None:
     labels = [text for text in Page(line_chart(agreement)).text if text in ("-1", "-0.5", "0", "0.5", "1")]
     assert {"-1", "0", "1"} <= set(labels)
     assert "Agreement of the tasks' gradients (cosine)" not in {chart.title for chart in charts(rows[1:])}
+
+
+def test_what_it_knew_before_stands_in_words_and_curves() -> None:
+    """Guards against ends that are swapped, a loss that is not said, and a mark at a share that was not chosen."""
+    before, after = Score(0.5, 0.45, 0.55, 500), Score(0.4, 0.35, 0.45, 500)
+    probe = ProbeFacts("text_to_image_R@10", "500 pictures", before, after, 0.05, "ended at step 20")
+    rows = [Mixed(alpha, Score(0.1 + alpha, 0.0, 1.0, 90), Score(0.5 - 0.1 * alpha, 0.3, 0.6, 500)) for alpha in (0, 1)]
+    facts = GuardFacts(1e-4, "0.0001: by size" + HOSTILE, probe, Interpolation("acc1", rows, 1, "best" + HOSTILE))
+    page = Page(render(replace(_report(), guard=facts)))
+    assert "50.0 % before training, 40.0 % after: 80 % kept, 95 % asked for — less than asked for." in page.words
+    assert "ended at step 20" in page.words and "0.0001: by size" in page.words
+    told = next(a["aria-label"] for a in page.having("svg") if "Weights between" in a.get("aria-label", ""))
+    assert "acc1 from 10% to 110%" in told and "old domain from 50% to 40%" in told and "chosen: 1 from 110%" in told
+    assert not any(name == "script" for name, _ in page.elements)
+    assert "What it knew before" not in Page(render(replace(_report(), guard=GuardFacts(1e-3, "set")))).words
+    stored = facts.as_dict()
+    assert stored["probe"]["kept"] == pytest.approx(0.8)
+    assert stored["interpolation"]["curve"][1] == {
+        "alpha": 1,
+        "acc1": rows[1].new.as_dict(),
+        "old": rows[1].old.as_dict(),
+    }

@@ -117,4 +117,4 @@ def _train(
     print_measured(finished.measured)
     scores = scores_as_json(finished.measured.outcome, finished.measured.blind)
     header = {"run": str(out), "data": config.data.path or config.data.source, "split": finished.measured.split}
-    write_result(json_file, {**header, **scores, "environment": environment()})
+    write_result(json_file, {**header, **scores, "guard": finished.guard.as_dict(), "environment": environment()})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from chiasm.core.errors import InputError
+from chiasm.core.probe_config import ProbeConfig
 
 FusionName = Literal[
     "sum",
@@ -218,7 +219,8 @@ class TrainConfig:
     accumulate: int = 1
     """Parts that a batch is cut into to save memory; gradients are summed over them. Contrast is within a part."""
     lr: float = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate; 0 chooses one by the number of trained parameters, whether they are pre-trained, the batch
+    and the steps (the rule stands in `train/rates.py`)."""
     warmup_steps: int = -1
     """Steps of linear warm-up; -1 means 5 % of the run, at most 500."""
     weight_decay: float = 0.05
@@ -253,6 +255,11 @@ class TrainConfig:
     """Factor, in (0, 1], on the learning rate of a tower's layer for each layer above it (0.65 to 0.9 are common)."""
     unfreeze_every: int = 0
     """Steps after which one more layer of the towers, from the top, starts to train (ULMFiT); 0 trains all at once."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """Watches that what the model knew before is kept."""
+    interpolate: bool = False
+    """Last step: weights between those before and after training, the share chosen on validation (WiSE-FT, Wortsman et
+    al. 2022). Weights that started anew stay as trained."""
     weighting: Literal["fixed", "uncertainty", "pcgrad"] = "fixed"
     """How the tasks' losses are put together: by their weights; by learned variances (Kendall et al. 2018); by taking
     from each task's gradient what goes against another's (PCGrad, Yu et al. 2020)."""
@@ -298,7 +305,6 @@ class RunConfig:
         positive = {
             "train.batch_size": train.batch_size,
             "train.accumulate": train.accumulate,
-            "train.lr": train.lr,
             "train.clip_norm": train.clip_norm,
             "train.keep_checkpoints": train.keep_checkpoints,
             "train.lora_rank": train.lora_rank,
@@ -311,6 +317,8 @@ class RunConfig:
         for key, value in positive.items():
             if value <= 0:
                 raise InputError(f"{key} is {value}", "a number above 0", f"--set {key}=...")
+        if train.lr < 0:
+            raise InputError(f"train.lr is {train.lr}", "a number above 0, or 0 to choose it", "--set train.lr=0")
         if train.steps <= 0 and train.epochs <= 0:
             raise InputError("train.steps and train.epochs are both 0", "one above 0", "--set train.epochs=10")
         if train.batch_size % train.accumulate:
@@ -330,8 +338,10 @@ class RunConfig:
         if not 0 <= train.ema_decay < 1:
             raise InputError(f"train.ema_decay is {train.ema_decay}", "a number in [0, 1)", "0.999 is common")
         _check_distillation("", self.tasks, train)
+        train.probe.check("train.probe")
         for name, stage in self.stages.items():
             _check_distillation(f"stages.{name}.", stage.tasks, stage.train)
+            stage.train.probe.check(f"stages.{name}.train.probe")
         if self.model.text.max_tokens < 3:
             raise InputError(
                 f"model.text.max_tokens is {self.model.text.max_tokens}",

@@ -12,6 +12,7 @@ from chiasm.evaluate.charts import Chart, Curve
 from chiasm.evaluate.measure import Measured
 from chiasm.evaluate.outcome import Answered, Captioned
 from chiasm.evaluate.page_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
+from chiasm.evaluate.page_guard import GuardFacts, probe_chart
 from chiasm.evaluate.report import LedgerSummary, Report, RunFacts
 from chiasm.evaluate.scores.calibration import ReliabilityBin, reliability_bins
 from chiasm.tasks.pipeline import Pipeline
@@ -33,6 +34,7 @@ def build_report(
     rows: Sequence[Mapping[str, Any]],
     batch: Sequence[Example],
     environment: Mapping[str, Any],
+    guard: GuardFacts | None = None,
 ) -> Report:
     """Assemble the page.
 
@@ -43,6 +45,7 @@ def build_report(
         rows: `metrics.jsonl`.
         batch: examples of one training batch, shown as the model saw them.
         environment: `environment.json`.
+        guard: what was done to keep what the model knew before.
     """
     rng = counter_rng("report", pipeline.config.seed)
     examples = measured.examples
@@ -74,6 +77,7 @@ def build_report(
         charts=charts(rows),
         batch=[BatchPicture(_pixels(one), _texts(one)) for one in batch[:SHOWN_BATCH]],
         ledger=LedgerSummary(ledger.offered, ledger.used, ledger.counts()),
+        guard=guard,
         environment={name: str(value) for name, value in environment.items()},
         config=to_dict(pipeline.config),
     )
@@ -95,6 +99,7 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
     made = [
         Chart("Training loss by task", losses, log_y=True),
         Chart("Validation", [curve(name, measured[name]) for name in shares], is_share=True),
+        *([watched] if (watched := probe_chart(rows)) else []),
         Chart("Validation: captions", [curve(name, measured[name]) for name in plain]),
         Chart("Validation: calibration error, lower is better", [curve(name, measured[name]) for name in errors]),
         Chart("Agreement of the tasks' gradients (cosine)", cosines, limits=(-1.0, 1.0)),

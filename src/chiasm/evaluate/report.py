@@ -26,6 +26,7 @@ from chiasm.evaluate.page_cards import (
     question_card,
     search_card,
 )
+from chiasm.evaluate.page_guard import GuardFacts, guard_section
 from chiasm.evaluate.scores.calibration import ReliabilityBin
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ class Report:
     charts: Sequence[Chart] = ()
     batch: Sequence[BatchPicture] = ()
     ledger: LedgerSummary | None = None
+    guard: GuardFacts | None = None
+    """What was done to keep what the model knew before."""
     environment: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able."""
@@ -165,6 +168,7 @@ def render(report: Report, photo_px: int = _PHOTO_PX[0]) -> Markup:
     sections = [
         _results(report),
         _section("By kind of question", _metric_table(report.kinds), _bar_key(report.kinds)) if report.kinds else None,
+        guard_section(report.guard) if report.guard else None,
         _cards("Confidence", [reliability_chart(report.reliability)] if report.reliability else [], "charts"),
         _cards("Questions", [question_card(card, photo_px) for card in report.questions]),
         _cards("Captions", [caption_card(card, photo_px) for card in report.captions], "cards wide"),
@@ -387,6 +391,7 @@ def _ledger(ledger: LedgerSummary) -> Markup:
 
 def _facts(report: Report) -> Markup:
     rows = {"recipe": report.facts.recipe, "hardware": report.facts.hardware, "precision": report.facts.precision}
+    rows |= {"learning rate": report.guard.why} if report.guard else {}
     rows |= report.environment
     entries = [part for name, value in rows.items() for part in (element("dt", name), element("dd", value))]
     config = json.dumps(report.config, indent=2, ensure_ascii=False)

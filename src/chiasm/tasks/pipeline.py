@@ -272,8 +272,8 @@ class Pipeline:
             )
         self.model.load_state_dict(dict(tensors), strict=False)
 
-    def take_weights(self, folder: Path) -> tuple[int, int]:
-        """Start from another run's weights wherever name and shape agree: counts of tensors taken and left.
+    def take_weights(self, folder: Path) -> tuple[list[str], int]:
+        """Start from another run's weights wherever name and shape agree: names taken, and a count of those left.
 
         The last layer of the answer head is taken where both runs know the same answers, whose order is then that of
         the other run; a row that meant another answer would teach nothing.
@@ -291,7 +291,7 @@ class Pipeline:
                 f"no tensor of {folder} fits this model", "a run with a model of the same sizes", "check init_from"
             )
         self.model.load_state_dict(fitting, strict=False)
-        return len(fitting), len(set(self.saved_names()) - set(fitting))
+        return list(fitting), len(set(self.saved_names()) - set(fitting))
 
     def _check_towers(self, folder: Path) -> None:
         stored = read_json(folder / "preprocessing.json", "the preprocessing")

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -13,6 +13,8 @@ from chiasm.core.errors import InputError
 from chiasm.core.random import seed_torch
 from chiasm.core.run_config import ModelConfig, RunConfig, TrainConfig
 from chiasm.models.lora import LORA_NAMES, add_lora
+from chiasm.tasks.pipeline import PACKAGED_TOWERS
+from chiasm.tasks.pretrained import KIND as FOLDER_TOWER
 
 TOWERS = ("image_encoder.", "text_encoder.")
 FROZEN = {
@@ -63,6 +65,19 @@ def frozen_towers(model: ModelConfig) -> tuple[str, ...]:
     """Beginnings of the parameter names of frozen towers."""
     sides = zip(TOWERS, (model.image.frozen, model.text.frozen), strict=True)
     return tuple(name for name, is_frozen in sides if is_frozen)
+
+
+def pretrained_names(names: Collection[str], model: ModelConfig, taken: Iterable[str]) -> frozenset[str]:
+    """Of all parameter names, those that do not start anew.
+
+    Args:
+        names: of the model's parameters, before low-rank changes are added.
+        model: whose towers may come from packages or folders.
+        taken: what `init_from` gave.
+    """
+    kinds = zip(TOWERS, (model.image.kind, model.text.kind), strict=True)
+    given = tuple(tower for tower, kind in kinds if kind in (*PACKAGED_TOWERS, FOLDER_TOWER))
+    return frozenset(names) & frozenset(taken) | frozenset(name for name in names if name.startswith(given))
 
 
 def adaptable(names: Sequence[str], train: TrainConfig) -> list[str]:

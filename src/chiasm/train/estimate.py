@@ -14,6 +14,7 @@ from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.measure import Stages
 from chiasm.tasks.features import cache_root, prepare
 from chiasm.tasks.pipeline import Pipeline
+from chiasm.train.adaptation import adapted, prepare_model, pretrained_names
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
 
@@ -35,6 +36,9 @@ class Estimate:
     precision: str
     limit_s: float
     """Time limit of the recipe; 0 where it has none."""
+    lr: float
+    """Peak learning rate: set, or chosen by the sizes."""
+    lr_why: str
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -49,6 +53,7 @@ class Estimate:
             f"parameters: {self.parameters:,}, of which {self.trained_parameters:,} are trained\n"
             f"memory for weights and optimiser: {self.weights_bytes / 2**20:.0f} MiB (activations come on top)\n"
             f"training pictures: {self.training_pictures:,}\n"
+            f"learning rate: {self.lr_why}\n"
             f"time: about {whole_s / 60:.1f} minutes of training here "
             f"({self.steps:,} steps of {self.step_s * 1000:.0f} ms, measured on {TIMED_STEPS} steps; {self.precision})"
             f"{cut}"
@@ -57,6 +62,7 @@ class Estimate:
 
 def estimate(config: RunConfig, console: Console) -> Estimate:
     """Build the run in memory and time a few steps; nothing is written but the cache of frozen features."""
+    config = adapted(config)
     config.check()
     keep_freed_memory()
     device = pick_device()
@@ -66,6 +72,9 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
         chosen, why = measure_precision(device)
     training = open_dataset(config.data, "train", config.seed)
     pipeline = Pipeline.build(config, islice((training.example(n) for n in range(len(training))), 4096), device)
+    names = [name for name, _ in pipeline.model.named_parameters()]
+    pretrained = pretrained_names(names, config.model, names if config.init_from else ())
+    prepare_model(pipeline.model, config)
     stages = Stages(console)
     try:
         training = prepare(pipeline, training, cache_root(), stages)
@@ -73,7 +82,7 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
         stages.close()
     loader = Loader(training, pipeline.tasks, pipeline.codec, config)
     trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict), "")
-    trainer.start(None, chosen, why)
+    trainer.start(None, chosen, why, pretrained)
     times = []
     for batches in loader.ahead(0, TIMED_STEPS):
         start = time.perf_counter()
@@ -92,4 +101,6 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
         step_s=sorted(times)[len(times) // 2],
         precision=why,
         limit_s=config.train.limit_s,
+        lr=trainer.state.progress.lr,
+        lr_why=trainer.state.progress.lr_why,
     )

@@ -25,15 +25,20 @@ from chiasm.evaluate.cards import build_report
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Measured, Stages, fit_calibration, measure, open_prepared
 from chiasm.evaluate.outcome import scores_as_json
+from chiasm.evaluate.page_guard import GuardFacts, ProbeFacts
 from chiasm.evaluate.report import RunFacts, write_report
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
+from chiasm.models.steady import make_steady
 from chiasm.tasks import TASKS
 from chiasm.tasks.features import cache_root, prepare
 from chiasm.tasks.pipeline import Pipeline, codec_from, make_codec, tokenizer_from
-from chiasm.train.adaptation import adapted, prepare_model
+from chiasm.train.adaptation import adapted, prepare_model, pretrained_names
 from chiasm.train.curves import TensorBoard
+from chiasm.train.guard import Guard
+from chiasm.train.interpolation import interpolate
 from chiasm.train.loader import Loader
+from chiasm.train.rates import rate_note, warmup_note
 from chiasm.train.trainer import Hooks, Trainer
 
 VOCABULARY_EXAMPLES = 4096
@@ -50,6 +55,7 @@ class Finished:
     folder: Path
     measured: Measured
     facts: RunFacts
+    guard: GuardFacts
 
 
 def run(
@@ -82,21 +88,26 @@ def run(
         precision = _precision(config, checkpoint, console)
         training = open_dataset(config.data, "train", config.seed)
         training.ledger.check(config.data.max_rejected)
-        pipeline = _build(config, training, checkpoint, tokenizer, console)
+        pipeline, pretrained = _build(config, training, checkpoint, tokenizer, console)
         prepare_model(pipeline.model, config)
         training, ready, unchecked = _prepare(pipeline, training, console)
         _check_measurable(pipeline, ready)
         loader = Loader(training, pipeline.tasks, pipeline.codec, config)
         files = {"config.json": to_dict(config), "environment.json": environment()}
-        trainer = Trainer(pipeline, loader, folder, _hooks(pipeline, ready, files, training), _primary(config))
-        trainer.start(checkpoint, *precision)
+        hooks = _hooks(pipeline, ready, files, training, console)
+        trainer = Trainer(pipeline, loader, folder, hooks, _primary(config))
+        trainer.start(checkpoint, *precision, pretrained)
+        if checkpoint is None:
+            _say_rates(trainer, pretrained, console)
         _fit(trainer, folder, console)
         if rank() != 0:
             return None
         merge_lora(pipeline.model)
+        make_steady(pipeline.model)
+        guarded = _guarded(trainer, hooks, console)
         pipeline.codec.calibration.update(fit_calibration(pipeline, ready))
         measured = _final(pipeline, config, ready, unchecked, console)
-        return _finish(trainer, training, measured, folder, console)
+        return _finish(trainer, training, measured, guarded, folder, console)
 
 
 @contextmanager
@@ -163,19 +174,53 @@ def vocabulary_examples(training: Dataset) -> Iterator[Example]:
 
 def _build(
     config: RunConfig, training: Dataset, checkpoint: Path | None, tokenizer: TextTokenizer | None, console: Console
-) -> Pipeline:
-    """An untrained pipeline; a resumed run takes the vocabularies that were saved, never newly learned ones."""
+) -> tuple[Pipeline, frozenset[str]]:
+    """An untrained pipeline, and the names of its parameters that do not start anew.
+
+    A resumed run takes the vocabularies that were saved, never newly learned ones; its checkpoint knows the rest.
+    """
     examples = list(vocabulary_examples(training))
     if checkpoint is not None:
-        return Pipeline.build(config, examples, pick_device(), codec_from(config, checkpoint))
+        return Pipeline.build(config, examples, pick_device(), codec_from(config, checkpoint)), frozenset()
     if tokenizer is None and config.init_from:
         verify_folder(Path(config.init_from), "run")
         tokenizer = tokenizer_from(config, Path(config.init_from))
     pipeline = Pipeline.build(config, examples, pick_device(), make_codec(config, examples, tokenizer))
+    taken: list[str] = []
     if config.init_from:
         taken, own = pipeline.take_weights(Path(config.init_from))
-        console.print(f"weights of {config.init_from}: {taken} tensors taken, {own} start anew", highlight=False)
-    return pipeline
+        console.print(f"weights of {config.init_from}: {len(taken)} tensors taken, {own} start anew", highlight=False)
+    names = [name for name, _ in pipeline.model.named_parameters()]
+    return pipeline, pretrained_names(names, config.model, taken)
+
+
+def _say_rates(trainer: Trainer, pretrained: frozenset[str], console: Console) -> None:
+    """The learning rate that was chosen, and warnings of one that was set, or of a warm-up, that does not fit."""
+    train, sizes = trainer.pipeline.config.train, trainer.sizes(pretrained)
+    if not train.lr:
+        console.print(f"learning rate {trainer.state.progress.lr_why}", highlight=False)
+    for warning in (rate_note(train, *sizes), warmup_note(train, sizes[-1])):
+        if warning:
+            console.print(warning, highlight=False, markup=False, style="yellow")
+
+
+def _guarded(trainer: Trainer, hooks: Hooks, console: Console) -> GuardFacts:
+    """The last step: interpolate where the run does, and measure the old domain with the weights to be saved."""
+    progress, guard, way = trainer.state.progress, hooks.guard, None
+    config = trainer.pipeline.config.train
+    before = Score(**progress.probe_before) if guard else None  # type: ignore[arg-type]
+    trainer.pipeline.model.eval()
+    if config.interpolate:
+        primary, floor = trainer.primary, config.probe.floor(before.value) if before else 0.0
+        old = guard.measure if guard else None
+        model, start = trainer.pipeline.model, trainer.state.before
+        way = interpolate(model, start, primary, lambda: hooks.validate()[primary], old, floor, console)
+        console.print(f"interpolated: {way.alpha:g} of the way from before to after training. {way.rule}")
+    if guard is None or before is None:
+        return GuardFacts(progress.lr, progress.lr_why, None, way)
+    probe = ProbeFacts(guard.metric, guard.about, before, guard.measure(), guard.config.max_drop, progress.stopped)
+    (guard.say if probe.after.value >= guard.config.floor(before.value) else guard.warn)(probe.sentence())
+    return GuardFacts(progress.lr, progress.lr_why, probe, way)
 
 
 def _prepare(pipeline: Pipeline, training: Dataset, console: Console) -> tuple[Dataset, list[Example], Dataset]:
@@ -217,7 +262,9 @@ def _primary(config: RunConfig) -> str:
     return config.primary_metric or TASKS[next(iter(config.tasks))].primary_metric
 
 
-def _hooks(pipeline: Pipeline, examples: list[Example], files: Mapping[str, object], training: Dataset) -> Hooks:
+def _hooks(
+    pipeline: Pipeline, examples: list[Example], files: Mapping[str, object], training: Dataset, console: Console
+) -> Hooks:
     def validate() -> Mapping[str, Score]:
         return evaluate(pipeline, examples).scores
 
@@ -225,7 +272,8 @@ def _hooks(pipeline: Pipeline, examples: list[Example], files: Mapping[str, obje
         content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
         return {**content, **pipeline.codec_files()}
 
-    return Hooks(validate, extra_files)
+    is_watched = bool(pipeline.config.train.probe.path) and rank() == 0
+    return Hooks(validate, extra_files, Guard(pipeline, console) if is_watched else None)
 
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:
@@ -250,7 +298,9 @@ def _final(
     return measure(pipeline, examples, ledger, config.test_split, console)
 
 
-def _finish(trainer: Trainer, training: Dataset, measured: Measured, folder: Path, console: Console) -> Finished:
+def _finish(
+    trainer: Trainer, training: Dataset, measured: Measured, guarded: GuardFacts, folder: Path, console: Console
+) -> Finished:
     """Write metrics, report, and last the manifest that makes the folder a finished run."""
     progress, pipeline = trainer.state.progress, trainer.pipeline
     pipeline.config = replace(pipeline.config, train=replace(pipeline.config.train, steps=progress.total_steps))
@@ -267,13 +317,13 @@ def _finish(trainer: Trainer, training: Dataset, measured: Measured, folder: Pat
     epoch, numbers = trainer.loader.indices(0)
     batch = [training.example(number, epoch) for number in numbers[:12]]
     rows = read_metrics(folder / "metrics.jsonl")
-    write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment))
+    write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment, guarded))
     training.ledger.write(folder / "ledger.jsonl")
-    results = {"split": measured.split, **scores_as_json(measured.outcome, measured.blind)}
+    results = {"split": measured.split, **scores_as_json(measured.outcome, measured.blind), "guard": guarded.as_dict()}
     extra = {
         "environment.json": json.dumps(facts_environment, indent=2).encode(),
         "results.json": json.dumps(results, indent=2, ensure_ascii=False).encode(),
     }
     pipeline.save(folder, measured.examples[0], extra, keep=("metrics.jsonl", "report.html", "ledger.jsonl"))
     console.print(f"run folder: {folder}   report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-    return Finished(folder, measured, facts)
+    return Finished(folder, measured, facts, guarded)

@@ -34,6 +34,13 @@ class Progress:
     """Validations since the best one, for early stopping."""
     precision: str = ""
     precision_why: str = ""
+    lr: float = 0.0
+    """Peak learning rate: what the config says, or what was chosen."""
+    lr_why: str = ""
+    probe_before: dict[str, float] = field(default_factory=dict)
+    """Score of the old domain before the first step, as `Score.as_dict`; {} without a probe."""
+    stopped: str = ""
+    """Why training ended before its last step, where the probe ended it."""
 
 
 @dataclass(slots=True)
@@ -43,6 +50,8 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     ema: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
+    before: dict[str, Tensor] = field(default_factory=dict)
+    """Weights from before training that it ends between, where the run interpolates."""
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[str, Tensor]:
@@ -81,6 +90,8 @@ def save_checkpoint(
         "ema": {name: value.cpu() for name, value in state.ema.items()},
         "best": {name: value.cpu() for name, value in state.best.items()},
     }
+    if state.before:
+        tensors["before"] = {name: value.cpu() for name, value in state.before.items()}
     content = {f"{name}.safetensors": safetensors.torch.save(values) for name, values in tensors.items()}
     content["progress.json"] = json.dumps(asdict(state.progress), allow_nan=False).encode()
     folder = step_folder(checkpoints, state.progress.step)
@@ -106,8 +117,10 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         place = value if kind == "step" else value.to(named[name].device)
         optimizer.state[named[name]][kind] = place
     progress = Progress(**read_json(folder / "progress.json", "the run's progress"))
+    before = folder / "before.safetensors"
     return TrainState(
         progress,
         safetensors.torch.load_file(folder / "ema.safetensors"),
         safetensors.torch.load_file(folder / "best.safetensors"),
+        safetensors.torch.load_file(before) if before.exists() else {},
     )

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from chiasm.core.device import DTYPES
 from chiasm.core.distributed import average_gradients, mean_over_processes, rank, said_by_first
-from chiasm.core.errors import Interrupted, JobError
+from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
 from chiasm.core.random import seed_torch
@@ -27,8 +27,11 @@ from chiasm.tasks.batching import to_model_range
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.adaptation import adaptable, frozen_towers, rate_factor
 from chiasm.train.curves import TensorBoard
+from chiasm.train.guard import Guard
+from chiasm.train.interpolation import names_between
 from chiasm.train.loader import Loader
 from chiasm.train.optimizer import AveragedModel, ComputeCopy, build_optimizer, learning_rate, trainable_names
+from chiasm.train.rates import peak_rate
 from chiasm.train.state import TrainState, load_checkpoint, save_checkpoint
 from chiasm.train.weighting import LossCombiner
 
@@ -44,6 +47,8 @@ class Hooks:
     """Scores of the current weights on the validation split."""
     extra_files: Callable[[], dict[str, bytes]]
     """Config and vocabularies, kept in each checkpoint so that a resumed run has the very same ones."""
+    guard: Guard | None = None
+    """The old domain; None in all processes but the first, and where the config names none."""
 
 
 class Trainer:
@@ -70,8 +75,20 @@ class Trainer:
 
     # --- state ----------------------------------------------------------------------------------------------
 
-    def start(self, checkpoint: Path | None, precision: str, why: str) -> None:
-        """Begin at step 0, or where a checkpoint stands (which also fixes precision and length)."""
+    def start(
+        self, checkpoint: Path | None, precision: str, why: str, pretrained: frozenset[str] = frozenset()
+    ) -> None:
+        """Begin at step 0, or where a checkpoint stands (which also fixes precision, length and learning rate).
+
+        Args:
+            checkpoint: None begins anew.
+            precision: number format of a new run.
+            why: reason for it.
+            pretrained: names of the parameters of a new run that do not start anew.
+
+        Raises:
+            InputError: the run interpolates, and everything that is trained starts anew.
+        """
         progress = self.state.progress
         if checkpoint is not None:
             self.state = load_checkpoint(checkpoint, self.pipeline.model, self.optimizer)
@@ -79,8 +96,13 @@ class Trainer:
         else:
             progress.precision, progress.precision_why = precision, why
             progress.total_steps = self._planned_steps()
+            progress.lr, progress.lr_why = self._rate(pretrained)
             if self.train.ema_decay:
                 self.state.ema = self._weights()
+            if self.train.interpolate:
+                self.state.before = self._weights(self._between(pretrained))
+        if not self.train.lr:
+            self.train = replace(self.train, lr=progress.lr)
         self.copy = ComputeCopy(self.pipeline.model, DTYPES[progress.precision], self.names)
         self.copy.refresh()
         self.combiner = LossCombiner(self.train, self.run.tasks, [computed for _, computed in self.copy.pairs])
@@ -88,9 +110,31 @@ class Trainer:
             self.teacher = AveragedModel(self.copy.model, self.names)
             self.teacher.refresh(self.state.ema)
 
-    def _weights(self) -> dict[str, Tensor]:
+    def sizes(self, pretrained: frozenset[str]) -> tuple[int, int, int, int]:
+        """What the learning rate goes by: numbers trained, of these pre-trained, pictures a step, steps."""
         named = dict(self.pipeline.model.named_parameters())
-        return {name: named[name].detach().clone() for name in self.names}
+        known = [name for name in self.names if names_between([name], pretrained)]
+        trained, taken = (sum(named[name].numel() for name in names) for names in (self.names, known))
+        return trained, taken, self.loader.batch_size, self._planned_steps()
+
+    def _rate(self, pretrained: frozenset[str]) -> tuple[float, str]:
+        if self.train.lr:
+            return self.train.lr, f"{self.train.lr:g}: set by train.lr"
+        return peak_rate(*self.sizes(pretrained))
+
+    def _between(self, pretrained: frozenset[str]) -> list[str]:
+        names = names_between(self.names, pretrained)
+        if not names:
+            raise InputError(
+                "train.interpolate is true, and everything that is trained starts anew",
+                "trained weights that were there before: of init_from, or of a pre-trained tower",
+                "--set init_from=RUN, or --set train.interpolate=false",
+            )
+        return names
+
+    def _weights(self, names: Sequence[str] = ()) -> dict[str, Tensor]:
+        named = dict(self.pipeline.model.named_parameters())
+        return {name: named[name].detach().clone() for name in names or self.names}
 
     @torch.no_grad()
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -132,9 +176,12 @@ class Trainer:
         metrics = MetricsFile(self.folder / "metrics.jsonl", progress.step) if rank() == 0 else None
         before, started = progress.trained_s, time.monotonic()
         self._looked_at = (progress.step, before)
-        last = progress.step if self._out_of_patience() else self._planned_steps()
+        last = progress.step if self._is_over() else self._planned_steps()
         try:
             if progress.step == 0:
+                if self.train.probe.path:
+                    progress.best_value, progress.worse_in_a_row = None, 0  # as if not looked at before
+                    self._validate(metrics, board)
                 self.save()
             with self._signals():
                 for batches in self.loader.ahead(progress.step, last):
@@ -239,29 +286,58 @@ class Trainer:
         if board is not None:
             board.add(row)
 
-    def _out_of_patience(self) -> bool:
-        return 0 < self.train.patience <= self.state.progress.worse_in_a_row
+    def _is_over(self) -> bool:
+        """Patience is at its end, or the probe has ended the run."""
+        progress = self.state.progress
+        return 0 < self.train.patience <= progress.worse_in_a_row or bool(progress.stopped)
 
     def _maybe_validate(self, metrics: MetricsFile | None, board: TensorBoard | None) -> bool:
-        """Validate where it is due, keep the best weights; True where patience is at its end."""
+        """Validate where it is due; True where the run is to end early."""
         progress = self.state.progress
         every = self.train.validate_every or max(1, progress.total_steps // 10)
         if progress.step % every and progress.step != progress.total_steps:
             return False
+        self._validate(metrics, board)
+        return self._is_over()
+
+    def _validate(self, metrics: MetricsFile | None, board: TensorBoard | None) -> None:
+        """Measure, log, and keep the best weights: never those from after the probe has ended the run."""
+        progress = self.state.progress
         with self.averaged():
             self.pipeline.model.eval()
             scores = self.hooks.validate() if rank() == 0 else {}
+            watched = self._probe()
             value = said_by_first([scores[self.primary].value if scores else 0.0])[0]
-            if progress.best_value is None or value > progress.best_value:
+            if not progress.stopped and (progress.best_value is None or value > progress.best_value):
                 progress.best_value, progress.best_step, progress.worse_in_a_row = value, progress.step, 0
                 self.state.best = self._weights()
             else:
                 progress.worse_in_a_row += 1
         row = {"step": progress.step, **{f"val/{name}": score.value for name, score in scores.items()}}
-        self._log(row, metrics, board)
+        self._log({**row, **watched}, metrics, board)
         if metrics is not None:
             metrics.flush()
-        return self._out_of_patience()
+
+    def _probe(self) -> dict[str, float]:
+        """Measure the old domain, tell people what was lost, and end the run where it says so; returns what to log."""
+        progress, probe, guard = self.state.progress, self.train.probe, self.hooks.guard
+        if not probe.path:
+            return {}
+        score = None
+        if guard is not None:
+            score = guard.first_look() if progress.step == 0 else guard.measure()
+            if progress.step == 0:
+                progress.probe_before = score.as_dict()
+        now, before = said_by_first([score.value, progress.probe_before["value"]] if score else [0.0, 0.0])
+        has_fallen = now < probe.floor(before)
+        if has_fallen and probe.on_drop == "stop":
+            progress.stopped = f"the probe ended training at step {progress.step}"
+        if guard is None or score is None:
+            return {}
+        if has_fallen:
+            end = f"; {progress.stopped}, with the weights of step {progress.best_step}" if progress.stopped else ""
+            guard.warn(guard.fall(progress.step, before, now) + end)
+        return {f"probe/{guard.metric}": now}
 
     def _checkpoint_due(self) -> bool:
         progress = self.state.progress

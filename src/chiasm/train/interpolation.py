@@ -1,0 +1,95 @@
+"""Weights between those before and after training: WiSE-FT (Wortsman et al. 2022, section 3, equation 1).
+
+theta(alpha) = (1 - alpha) theta_before + alpha theta_after. On the way from one to the other a model often keeps what
+it knew and has most of what it learned. Low-rank changes are merged first: the matrices are interpolated, not their
+factors, whose product is not linear in alpha. The weights after training are those of the moving average, where one is
+kept.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from chiasm.core.log import bar
+from chiasm.core.types import Score
+from chiasm.evaluate.page_guard import Interpolation, Mixed
+from chiasm.models.lora import LORA_NAMES
+
+ALPHAS = tuple(number / 10 for number in range(11))
+
+
+def names_between(trained: Iterable[str], pretrained: frozenset[str]) -> list[str]:
+    """Names, in the merged model, of the trained weights that were there before; others have no value to start from.
+
+    Args:
+        trained: names of the parameters that are trained, low-rank changes among them.
+        pretrained: names of all that did not start anew.
+    """
+    merged = [f"{name.rsplit('.', 1)[0]}.weight" if name.endswith(LORA_NAMES) else name for name in trained]
+    return [name for name in dict.fromkeys(merged) if name in pretrained]
+
+
+@torch.no_grad()
+def set_between(model: nn.Module, before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float) -> None:
+    """Give the named weights their value at `alpha`; 0 and 1 give those before and after to the last bit."""
+    named = dict(model.named_parameters())
+    for name, start in before.items():
+        named[name].copy_(torch.lerp(start.to(named[name].device), after[name], alpha))
+
+
+def interpolate(
+    model: nn.Module,
+    before: Mapping[str, Tensor],
+    metric: str,
+    new: Callable[[], Score],
+    old: Callable[[], Score] | None,
+    floor: float,
+    console: Console,
+) -> Interpolation:
+    """Measure both domains on the way, and leave the model at the share that is chosen.
+
+    Args:
+        model: trained and merged, in evaluation mode.
+        before: weights from before training, by name.
+        metric: name of what `new` measures.
+        new: the new domain's validation with the current weights.
+        old: the probe; None watches nothing.
+        floor: least value of the probe that is enough.
+        console: where people look.
+    """
+    named = dict(model.named_parameters())
+    after = {name: named[name].detach().clone() for name in before}
+    if all(torch.equal(start.to(after[name].device), after[name]) for name, start in before.items()):
+        only = Mixed(0.0, new(), old() if old else None)
+        return Interpolation(metric, [only], 0.0, "Nothing on the way was better on validation than the start.")
+    rows = []
+    with bar(console, "interpolating", "weights", len(ALPHAS)) as shown:
+        for number, alpha in enumerate(ALPHAS, 1):
+            set_between(model, before, after, alpha)
+            rows.append(Mixed(alpha, new(), old() if old else None))
+            shown.update(number)
+    alpha = choose(rows, floor)
+    set_between(model, before, after, alpha)
+    return Interpolation(metric, rows, alpha, _rule(rows, floor, metric))
+
+
+def choose(rows: Sequence[Mixed], floor: float) -> float:
+    """The share with the best new domain among those that keep the old one; of equals, the one nearest to before.
+
+    Where none keeps it, the one that keeps most.
+    """
+    enough = [row for row in rows if row.old is None or row.old.value >= floor]
+    if enough:
+        return max(enough, key=lambda row: (row.new.value, -row.alpha)).alpha
+    return max(rows, key=lambda row: (row.old.value if row.old else 0.0, -row.alpha)).alpha
+
+
+def _rule(rows: Sequence[Mixed], floor: float, metric: str) -> str:
+    best = f"The share of the weights after training with the highest {metric} on validation"
+    if rows[0].old is None:
+        return f"{best}; no probe watched the old domain."
+    if all(row.old is not None and row.old.value < floor for row in rows):
+        return f"No share keeps the old domain at {100 * floor:.1f} % or more; the one that keeps most was taken."
+    return f"{best}, among those that keep the old domain at {100 * floor:.1f} % or more."
