@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from chiasm.cli.asking import ask, caption, classify, embed, match
-from chiasm.cli.measuring import evaluate
+from chiasm.cli.measuring import evaluate, probe
 from chiasm.cli.searching import index, search
 from chiasm.cli.serving import serve
 from chiasm.cli.training import demo, recipes, show, train
@@ -38,7 +38,7 @@ def options(
         os.environ["CHIASM_DEBUG"] = "1"
 
 
-for _verb in (demo, recipes, show, train, evaluate, ask, caption, match, classify, embed, search, serve):
+for _verb in (demo, recipes, show, train, evaluate, probe, ask, caption, match, classify, embed, search, serve):
     app.command()(_verb)
 app.add_typer(index, name="index")
 

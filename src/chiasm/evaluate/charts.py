@@ -42,6 +42,8 @@ class Chart:
     """Values are shares in [0, 1] and are printed in percent."""
     limits: tuple[float, float] | None = None
     """Ends of a linear value axis; None follows the values."""
+    x_name: str = "steps"
+    """What the horizontal axis counts, a short word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,7 @@ def _axes(x: _Scale, y: _Scale, chart: Chart) -> Markup:
     for value in _axis_ticks(x, 4):
         label = short(value)
         parts.append(element("text", label, class_="tick", x=round(x(value), 1), y=HEIGHT - 10, text_anchor="middle"))
-    parts.append(element("text", "steps", class_="tick", x=WIDTH - 4, y=HEIGHT - 10, text_anchor="end"))
+    parts.append(element("text", chart.x_name, class_="tick", x=WIDTH - 4, y=HEIGHT - 10, text_anchor="end"))
     return join(*parts)
 
 
