@@ -76,11 +76,14 @@ def test_a_leak_is_dropped_or_kept_as_asked(root: Path) -> None:
     for held, own in ((101, 7), (202, 3)):
         shutil.copy(next(root.glob(f"*/{held}.png")), root / f"train/{own}.png")
     dropped, told = open_training(config(root, on_leak="drop"))
-    assert set(ids(dropped)) == {str(number) for number in range(12)} - {"3", "7"} and "2 examples are left out" in told
+    assert (
+        set(ids(dropped)) == {str(number) for number in range(12)} - {"3", "7"}
+        and "left out of training, as held out: 2 of 12 examples" in told
+    )
     assert dropped.ledger.summary() == "12 offered = 10 used + 2 rejected (leak 2)"
     dropped.ledger.check(0.01)  # the user chose it: no sign of broken data
     kept, told = open_training(config(root, on_leak="keep"))
-    assert len(kept) == 12 and "2 examples are kept" in told
+    assert len(kept) == 12 and "kept in training although held out: 2 of 12" in told
     assert kept.ledger.counts("note") == {"leak": 2} and kept.ledger.rejected == 0
 
 
@@ -140,7 +143,7 @@ def test_copies_across_a_drawn_split_leave_training(tmp_path: Path) -> None:
     (val,) = held_out(config(tmp_path))
     twins = {str((int(example.id) + 30) % 60) for example in val.examples}
     lost = twins - {example.id for example in val.examples}
-    assert lost and dataset.ledger.counts() == {"leak": len(lost)} and f"{len(lost)} examples are left out" in told
+    assert lost and dataset.ledger.counts() == {"leak": len(lost)} and f"held out: {len(lost)} of " in told
     assert not set(ids(dataset)) & (twins | {example.id for example in val.examples})
 
 

@@ -127,7 +127,7 @@ def _without_leaks(name: str, part: ListDataset, held: Sequence[HeldOut], config
         else:
             part.ledger.withdraw(source, LEAK, text)
     said = "kept in training although held out" if config.on_leak == "keep" else "left out of training, as held out"
-    told = f"{path}: {len(found)} examples are {said}; the first: {_described(part.examples, found[0])}"
+    told = f"{path}: {said}: {len(found)} of {len(part)} examples; the first: {_described(part.examples, found[0])}"
     if config.on_leak == "keep":
         return part, told
     rest = [example for number, example in enumerate(part.examples) if number not in leaks]

@@ -19,7 +19,7 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
 
-DECAYS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 1e-3, 3e-4, 1e-4)
+DECAYS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
 """Weight decays to choose from, on features of variance 1; the larger of two that are equally good is taken."""
 MOST_ITERATIONS = 1000
 CHOOSING_DRAWS = 3
@@ -72,7 +72,7 @@ def fit_logistic(
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=MOST_ITERATIONS,
-        tolerance_grad=1e-7,
+        tolerance_grad=1e-6,
         tolerance_change=1e-12,
         history_size=20,
         line_search_fn="strong_wolfe",
