@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig, OtherDataConfig
+from chiasm.core.run_config import DataConfig, OtherDataConfig, RunConfig
 from chiasm.data.dataset import Dataset, ListDataset, open_dataset
+from chiasm.data.leaks import open_training
 from chiasm.data.mixture import MixedDataset
 
 
@@ -32,6 +33,10 @@ def write(root: Path, split: str, ids: range, **row: Any) -> None:
 
 def config(root: Path, **changes: Any) -> DataConfig:
     return DataConfig(path=str(root), **changes)
+
+
+def run_on(data: DataConfig) -> RunConfig:
+    return RunConfig(recipe="", data=data)
 
 
 def ids(dataset: Dataset) -> list[str]:
@@ -59,8 +64,8 @@ def test_splits_are_joined(tmp_path: Path) -> None:
         ("train+", "'train+'"),
         ("train+training", "'train+training'"),
         ("train+again", "the id '5' is in the splits 'train' and 'again'"),
-        ("train+dev", "'20' of 'train+dev' is also in the validation split"),
-        ("train+leaked", "'20' of 'train+leaked' is also in the validation split"),
+        ("train+dev", "the first: '20'"),
+        ("train+leaked", "the first: '20'"),
         ("train+hiden", "did you mean 'hidden'"),
     ],
 )
@@ -70,26 +75,26 @@ def test_splits_that_overlap_are_refused(tmp_path: Path, split: str, part: str) 
         write(tmp_path, name, numbers)
     write(tmp_path, "leaked", range(20, 21))
     with pytest.raises(InputError) as caught:
-        open_dataset(config(tmp_path, train_split=split), "train", 0)
+        open_training(run_on(config(tmp_path, train_split=split)))
     assert part in str(caught.value)
 
 
-def test_splits_numbered_alike_are_no_leak_but_shared_groups_are_told(tmp_path: Path) -> None:
+def test_splits_numbered_alike_are_no_leak_but_shared_groups_are(tmp_path: Path) -> None:
     """Guards against refusing the many sets that number each split from 1, and against a silent patient in both."""
     write(tmp_path, "train", range(4))
     write(tmp_path, "val", range(100, 102))
     text = (tmp_path / "val/data.jsonl").read_text().replace('"id": "100"', '"id": "1", "patient": "p7"')
     (tmp_path / "val/data.jsonl").write_text(text)
-    assert len(open_dataset(config(tmp_path), "train", 0)) == 4
+    assert len(open_training(run_on(config(tmp_path))).dataset) == 4
     rows = (tmp_path / "train/data.jsonl").read_text().replace('"id": "3"', '"id": "3", "patient": "p7"')
     (tmp_path / "train/data.jsonl").write_text(rows)
-    ledger = open_dataset(config(tmp_path), "train", 0).ledger
-    assert ledger.counts("note") == {"leak": 1} and "'p7'" in ledger.entries[0].text
+    with pytest.raises(InputError, match=r"the first: '3' .* is of the group 'p7', as is '1'"):
+        open_training(run_on(config(tmp_path)))
     # The same file under another id is a leak whatever it is called.
-    rows = rows.replace("imgs/2.png", "imgs/100.png")
+    rows = rows.replace("imgs/2.png", "imgs/100.png").replace("p7", "p8")
     (tmp_path / "train/data.jsonl").write_text(rows)
-    with pytest.raises(InputError, match="'2' of 'train' is also in the validation split"):
-        open_dataset(config(tmp_path), "train", 0)
+    with pytest.raises(InputError, match=r"the first: '2' .* has the very bytes of '1'"):
+        open_training(run_on(config(tmp_path)))
 
 
 def test_validation_is_drawn_where_the_files_have_none(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_matching_takes_right_and_wrong_pairs_in_equal_parts(
 
 
 def test_labels_are_found_by_their_sentences(pipeline: Pipeline, examples: list[Example]) -> None:
-    """Guards against the wrong prompt for a class: the loop scores each picture against the mean of its sentences."""
+    """Guards against the wrong prompt for a class: the loop measures each picture's angle to the sentences' mean."""
     names = ["red_circle", "blue_square", "cyan_triangle"]
     labelled = [replace(e, captions=(), label=names[row % 3 and 1 + row % 2]) for row, e in enumerate(examples)]
     prompts = ("a photo of a {label}.", "there is a {label}")
@@ -267,9 +267,8 @@ def test_labels_are_found_by_their_sentences(pipeline: Pipeline, examples: list[
         score = {}
         for name in names:
             texts = [prompt.format(label=name.replace("_", " ")) for prompt in prompts]
-            score[name] = float(
-                np.mean([task.embed_texts(contrast.model, contrast.codec, [t])[0] @ picture for t in texts])
-            )
+            mean = np.mean([task.embed_texts(contrast.model, contrast.codec, [t])[0] for t in texts], axis=0)
+            score[name] = float(mean @ picture / np.sqrt((mean**2).sum()))
         right.append(max(score, key=score.__getitem__) == example.label)
         by_class[str(example.label)].append(right[-1])
     assert outcome.scores["acc1"].value == pytest.approx(np.mean(right))
@@ -278,8 +277,21 @@ def test_labels_are_found_by_their_sentences(pipeline: Pipeline, examples: list[
     )
     assert outcome.scores["acc5"].value == 1, "there are three classes"
     assert outcome.baseline["acc1"] == max(len(found) for found in by_class.values()) / COUNT
+    assert outcome.baseline["acc5"] == 1 and outcome.baseline["mean_per_class_recall"] == pytest.approx(1 / 3)
     assert outcome.items["acc1"].values.tolist() == right
     assert not any(name.startswith("text_to_image") for name in outcome.scores)
+
+
+def test_pictures_with_captions_and_a_label_are_scored_on_both(pipeline: Pipeline, examples: list[Example]) -> None:
+    """Guards against a set with names and captions that is only classified, and classes searched by sentence."""
+    config = replace(pipeline.config, tasks={"retrieval": TaskConfig()})
+    contrast = Pipeline(config, pipeline.model, pipeline.codec, pipeline.device)
+    both = [replace(example, label=("red circle", "blue square")[row % 2]) for row, example in enumerate(examples)]
+    scores = evaluate(contrast, both).scores
+    assert {"acc1", "text_to_image_R@1"} <= set(scores)
+    assert scores["text_to_image_R@1"].n == sum(len(example.captions) for example in examples)
+    classes = [replace(example, group=f"label:{example.label}") for example in both]
+    assert not any("R@" in name for name in evaluate(contrast, classes).scores)
 
 
 def test_doubts_are_counted_and_left_out(pipeline: Pipeline, examples: list[Example], seen: Outcome) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chiasm.core.errors import InputError
-from chiasm.evaluate.scores.intervals import bootstrap_mean, proportion, wilson
+from chiasm.evaluate.scores.intervals import bootstrap_mean, mean_of_draws, proportion, wilson
 
 
 @pytest.mark.parametrize(
@@ -123,3 +123,16 @@ def test_proportion_refuses_values_outside_zero_and_one() -> None:
     """A CIDEr of 1.3 is no proportion."""
     with pytest.raises(InputError, match="bootstrap_mean"):
         proportion([0.2, 1.3])
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 40])
+def test_the_interval_of_draws_is_students(count: int) -> None:
+    """Parity with SciPy's t; two draws have the heaviest tails and must not be cut off."""
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(count).normal(0.5, 0.1, count)
+    score = mean_of_draws(values)
+    low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+    assert (score.value, score.low, score.high) == pytest.approx((values.mean(), low, high), abs=1e-4)
+    assert score.n == count
+    with pytest.raises(InputError, match="at least 2"):
+        mean_of_draws([0.5])

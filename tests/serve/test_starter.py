@@ -1,4 +1,4 @@
-"""The starter works with no run folder, and its bridge is the convex combination that ConSE describes."""
+"""The starter works with no run folder, and brings pictures and words into the space of the classes."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from torch import nn
 
 import chiasm
 from chiasm.core.errors import InputError
-from chiasm.models.encoders.imagenet import LabelBridge, imagenet_classes
+from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, imagenet_classes
+from chiasm.serve.starter import picture_of_nothing
 
 
 def test_the_classes_are_the_thousand_in_order() -> None:
@@ -21,17 +22,41 @@ def test_the_classes_are_the_thousand_in_order() -> None:
     assert classes[134].kind == "bird" and classes[517].kind == "machine", "the two cranes differ"
 
 
-def test_the_bridge_is_a_weighted_mean_of_the_top_classes() -> None:
-    """Guards against weights of other classes, of another temperature, or read from the wrong features."""
+def test_a_picture_is_its_classes_less_those_of_nothing() -> None:
+    """Guards against an offset of the wrong sign, and a classifier that reads other features."""
     torch.manual_seed(0)
-    classifier, vectors = nn.Linear(5, 7), nn.functional.normalize(torch.randn(7, 4), dim=-1)
-    pooled = torch.randn(3, 9)
-    found = LabelBridge(classifier, 5, vectors, top=2, temperature=3.0)(pooled)
+    classifier, offset, pooled = nn.Linear(5, 7), torch.randn(7), torch.randn(3, 9)
+    found = ClassDistribution(classifier, 5, offset, temperature=3.0)(pooled).detach().double()
     for row, given in zip(pooled, found, strict=True):
-        logits = (classifier.weight @ row[:5] + classifier.bias).detach().numpy() / 3.0
-        best = sorted(range(7), key=lambda number: -logits[number])[:2]
-        mean = sum(np.exp(logits[number]) * vectors[number].numpy() for number in best)
-        np.testing.assert_allclose(given.detach().numpy(), mean / np.linalg.norm(mean), atol=1e-5)
+        logits = ((classifier.weight @ row[:5] + classifier.bias - offset) / 3.0).detach().double().numpy()
+        shares = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose(given.numpy() ** 2, shares, atol=1e-6)
+        assert float(given.norm()) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_sentence_is_a_mixture_of_the_nearest_classes() -> None:
+    """A slow loop in double precision: centred cosines, the best of them, a softmax, and zeros elsewhere."""
+    torch.manual_seed(1)
+    vectors, pooled = nn.functional.normalize(torch.randn(7, 4) + 1, dim=-1), 3 * torch.randn(3, 4)
+    found = ClassMixture(vectors, top=2, temperature=0.5)(pooled).numpy()
+    mean = vectors.double().numpy().mean(0)
+    for row, given in zip(pooled.double().numpy(), found, strict=True):
+        text = row / np.linalg.norm(row) - mean
+        cosines = [text @ (one - mean) / np.linalg.norm(text) / np.linalg.norm(one - mean) for one in vectors.numpy()]
+        best = np.argsort(cosines)[::-1][:2]
+        shares = np.exp(np.array(cosines)[best] / 0.5)
+        expected = np.zeros(7)
+        expected[best] = np.sqrt(shares / shares.sum())
+        np.testing.assert_allclose(given, expected, atol=1e-5)
+
+
+def test_pictures_of_nothing_are_always_the_same_and_all_different() -> None:
+    """Guards against an offset that changes from one start to the next, which would make an index useless."""
+    pictures = [picture_of_nothing(number, 32) for number in range(8)]
+    assert np.array_equal(pictures[3], picture_of_nothing(3, 32))
+    assert len({one.tobytes() for one in pictures}) == 8
+    for one in pictures:
+        assert one.shape == (32, 32, 3) and one.dtype == np.uint8 and 60 < one.mean() < 195 and one.std() > 10
 
 
 def test_the_starter_loads_by_its_word_and_refuses_chinese(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from chiasm.cli.asking import ask, caption, classify, embed, match
 from chiasm.cli.exporting import export
-from chiasm.cli.measuring import evaluate
+from chiasm.cli.measuring import evaluate, probe
 from chiasm.cli.searching import index, search
 from chiasm.cli.serving import serve
 from chiasm.cli.training import demo, recipes, show, train
@@ -39,7 +39,7 @@ def options(
         os.environ["CHIASM_DEBUG"] = "1"
 
 
-for _verb in (demo, recipes, show, train, evaluate, ask, caption, match, classify, embed, search, serve, export):
+for _verb in (demo, recipes, show, train, evaluate, probe, ask, caption, match, classify, embed, search, serve, export):
     app.command()(_verb)
 app.add_typer(index, name="index")
 

@@ -73,7 +73,10 @@ def classify(
     labels: Annotated[str, typer.Option(help="Names to choose from, separated by commas.")],
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="Sentence with {label} where a name belongs; may be repeated. The run's own if not given."),
+        typer.Option(
+            help="Sentence with {label} where a name belongs, or one of the words photos_en, photos_zh, drawings_en, "
+            "drawings_zh for several of them; may be repeated. The run's own if not given."
+        ),
     ] = None,
     json_file: Json = None,
 ) -> None:

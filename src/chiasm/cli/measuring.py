@@ -1,4 +1,4 @@
-"""The verb that measures runs: evaluate."""
+"""The verbs that measure runs: evaluate, probe."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,10 +17,13 @@ from chiasm.cli.shared import (
     notes,
     print_measured,
     say,
+    writable,
     write_result,
 )
+from chiasm.core.errors import InputError
 
 if TYPE_CHECKING:
+    from chiasm.core.run_config import DataConfig
     from chiasm.evaluate.outcome import Outcome
     from chiasm.serve.engine import Model
 
@@ -52,7 +55,7 @@ def evaluate(
     pipeline = model.pipeline
     chosen = pipeline.config.data
     if data is not None:
-        chosen = replace(chosen, source="files", path=str(data), format="auto", images="")
+        chosen = _of_files(chosen, data)
     change(pipeline, chosen, typed)
     second = _seen(other, model, split, typed) if other else None
     examples, ledger = open_prepared(pipeline, split, notes())
@@ -68,6 +71,69 @@ def evaluate(
     compared = {"against": {"run": str(against), "differences": told}} if against else {}
     ends = {**compared, "ledger": ledger.summary(), "environment": environment()}
     write_result(json_file, {**header, "split": split, **scores, **ends})
+
+
+def probe(
+    run: Run,
+    data: Annotated[Path, typer.Option(help="Pictures with classes: a folder of classes, or files with a label.")],
+    split: Annotated[str, typer.Option(help="Split to measure on; it is neither fitted nor chosen on.")] = "val",
+    shots: Annotated[str, typer.Option(help="Examples a class to learn from, separated by commas; 0 for none.")] = "0",
+    draws: Annotated[int, typer.Option(help="How often the few examples are drawn.")] = 10,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Also use every picture's mirror image.")] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Also write tables and curve to this HTML file.", metavar="FILE", callback=writable),
+    ] = None,
+    set_: Set = None,
+    json_file: Json = None,
+) -> None:
+    """Say how well a run's image tower serves for new classes: a linear map of its features, fitted on labels.
+
+    Beside it: the map of a few examples a class, drawn several times, and the classes by their names alone.
+
+    Example: chiasm probe starter --data CLASSES --split test --shots 1,2,4,8,16 --json probe.json
+    """
+    from chiasm.core.device import environment
+    from chiasm.core.files import write_text
+    from chiasm.evaluate.probe import probe as run_probe
+    from chiasm.evaluate.report import metric_table
+
+    typed, counts = set_ or [], _counts(shots)
+    check_settable(typed, ("data.", "seed="))
+    if draws < 2:
+        raise InputError(f"--draws {draws}", "2 or more, 10 are usual", "an interval over draws needs several")
+    pipeline = load(run).pipeline
+    change(pipeline, _of_files(pipeline.config.data, data), typed)
+    probed, ledger = run_probe(pipeline, split, counts, draws, mirror, notes())
+    counted = probed.counts
+    told = f"linear probe: {counted['fitted']} pictures fitted, {counted['choosing']} choose the weight decay "
+    console().print(metric_table(probed.rows(), f"{told}({probed.decay:g}), {counted['measured']} of {split!r}"))
+    if rows := probed.shot_rows():
+        console().print(metric_table(rows, f"\nfew shots: mean over draws and its interval; n: {draws} draws"))
+    if probed.why_not:
+        say(f"zero-shot was not measured: {probed.why_not}")
+    if ledger.rejected:
+        say(ledger.summary())
+    if page is not None:
+        write_text(page, probed.page(str(run)))
+    write_result(
+        json_file,
+        {"run": str(run), "data": str(data), **probed.as_dict(), "seed": pipeline.config.seed, "mirror": mirror}
+        | {"ledger": ledger.summary(), "environment": environment()},
+    )
+
+
+def _of_files(config: "DataConfig", path: Path) -> "DataConfig":
+    """Other files in the place of a run's own."""
+    return replace(config, source="files", path=str(path), format="auto", images="", others={})
+
+
+def _counts(shots: str) -> tuple[int, ...]:
+    """Numbers of examples as they are typed: "1,2,4"."""
+    words = [word.strip() for word in shots.replace("，", ",").split(",") if word.strip()]
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise InputError(f"--shots {shots}", "whole numbers separated by commas", "--shots 1,2,4,8,16")
+    return tuple(sorted({int(word) for word in words} - {0}))
 
 
 def _seen(other: "Model", model: "Model", split: str, assignments: list[str]) -> "Outcome":

@@ -30,7 +30,9 @@ def writable(path: Path | None) -> Path | None:
     return path
 
 
-Run = Annotated[Path, typer.Argument(help="A run folder, made by `chiasm demo` or `chiasm train`.")]
+Run = Annotated[
+    Path, typer.Argument(help="A run folder, made by `chiasm demo` or `chiasm train`; or the word starter.")
+]
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the result to this file.", metavar="FILE", callback=writable),

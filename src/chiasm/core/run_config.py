@@ -58,7 +58,8 @@ class DataConfig:
     """T in the share of a set in an epoch, proportional to weight * size^(1 / T): 1 keeps the sizes, infinity takes as
     much of each. An epoch is as many examples as all sets have; each set goes on where its last epoch ended."""
     label_prompts: tuple[str, ...] = ("a photo of a {label}.",)
-    """Sentences that stand for a class where pictures have a label and no caption."""
+    """Sentences that stand for a class where pictures have a label and no caption; or a word for several of them:
+    photos_en, photos_zh, drawings_en, drawings_zh (`data.prompts`)."""
     languages: tuple[str, ...] = ("en",)
     """ISO 639-1 codes of the captions and questions to use; a generator draws from them, repeats weigh."""
     train_pictures: int = 0
@@ -72,6 +73,12 @@ class DataConfig:
     symmetries: bool = False
     """Show training pictures of Sort-of-CLEVR mirrored, turned and recoloured in each epoch after the first, with the
     answers that are then true (source "sort_of_clevr"). The published set has no such augmentation."""
+    on_leak: Literal["refuse", "drop", "keep"] = "refuse"
+    """What becomes of a training picture whose bytes, or whose group (a patient), are also in a split that is measured:
+    the run is refused; the picture is left out of training; or it is kept, and told of."""
+    leak_likeness: float = 0.0
+    """Correlation, in [0, 1], of two small grey versions from which on pictures count as copies for `on_leak`: 0.98
+    finds other sizes and compressions. 0 compares bytes alone, which costs seconds; this decodes every picture."""
     max_rejected: float = 0.01
     """Share of unusable examples, in [0, 1], above which the run stops."""
     workers: int = 0
@@ -348,6 +355,8 @@ class RunConfig:
                 "3 or more: start, a word, end",
                 "--set model.text.max_tokens=48",
             )
+        if not 0 <= data.leak_likeness <= 1:
+            raise InputError(f"data.leak_likeness is {data.leak_likeness}", "a number in [0, 1]", "0 turns it off")
         if not data.languages:
             raise InputError("data.languages is empty", "at least one language", "--set data.languages=en")
         if not self.tasks:

@@ -9,6 +9,7 @@ from chiasm.core.random import counter_seed
 from chiasm.core.run_config import DataConfig, OtherDataConfig
 from chiasm.core.types import Caption, Example, Source
 from chiasm.data.ledger import Ledger
+from chiasm.data.prompts import expanded, filled
 from chiasm.data.sources import FileData, read_source
 from chiasm.data.sources.records import canonical_split, language_of
 
@@ -44,8 +45,7 @@ def open_files(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
     "held_out". Examples with a label and no caption get `config.label_prompts` as captions.
 
     Raises:
-        InputError: as `read_source`; the same id in two joined splits; a picture both in training and validation; a
-            fold that is none.
+        InputError: as `read_source`; the same id in two joined splits; a fold that is none.
     """
     if config.fold and split == HELD_OUT:
         training = _joined(config, config.train_split)
@@ -58,6 +58,11 @@ def open_files(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
         found = _read(config, split)
         examples, ledger = found.examples, found.ledger
     return labels_in_words(examples, config.label_prompts), ledger
+
+
+def splits_of(config: DataConfig) -> tuple[str, ...]:
+    """Names of the splits that the files have, as they write them."""
+    return _joined(config, config.train_split).splits
 
 
 def open_other_files(
@@ -83,25 +88,18 @@ def open_other_files(
 
 
 def labels_in_words(examples: Iterable[Example], prompts: Sequence[str]) -> list[Example]:
-    """Give examples with a label and no caption the prompts as captions, "_" in the label read as a space.
+    """Give examples with a label and no caption the prompts (see `data.prompts`) as captions.
 
     Their group becomes their label, so that pictures of a class are positives of all its sentences (UniCL, Yang et
     al. 2022, equation 3). Other examples stay as they are, and so do all where there are no prompts.
     """
-    for prompt in prompts:
-        if "{label}" not in prompt:
-            raise InputError(
-                f"the prompt {prompt!r} in data.label_prompts does not say where the label belongs",
-                'a sentence with {label}, such as "a photo of a {label}."',
-                "write {label} where the label belongs",
-            )
+    prompts = expanded(prompts)
     languages = [language_of(prompt) for prompt in prompts]
     told = []
     for example in examples:
         if prompts and example.label and not example.captions:
-            words = example.label.replace("_", " ")
             captions = tuple(
-                Caption(prompt.replace("{label}", words), language)
+                Caption(filled(prompt, example.label), language)
                 for prompt, language in zip(prompts, languages, strict=True)
             )
             example = replace(example, captions=captions, group=f"{LABEL_GROUP}{example.label}")
@@ -115,7 +113,6 @@ def _training(config: DataConfig) -> tuple[list[Example], Ledger]:
         kept = [example for example in found.examples if not _is_kept_back(example)]
         _note_kept_back(config, found, len(found.examples) - len(kept))
         return kept, found.ledger
-    _check_leak(config, found)
     return found.examples, found.ledger
 
 
@@ -206,24 +203,3 @@ def _joined(config: DataConfig | OtherDataConfig, splits: str) -> ReadFiles:
         seen.update((example.id, name) for example in part.examples)
     examples = [example for part in parts for example in part.examples]
     return ReadFiles(examples, Ledger.added(part.ledger for part in parts), parts[0].splits)
-
-
-def _check_leak(config: DataConfig, training: ReadFiles) -> None:
-    """Refuse a picture that is both trained on and validated on; note groups that are in both.
-
-    Ids alone are compared only where splits were joined: many sets number each split from 1.
-    """
-    validation = _read(config, "val").examples
-    paths = {example.inputs["image"].path for example in validation}
-    ids = {example.id for example in validation} if "+" in config.train_split else set()
-    for example in training.examples:
-        if example.inputs["image"].path in paths or example.id in ids:
-            raise InputError(
-                f"{config.path}: {example.id!r} of {config.train_split!r} is also in the validation split",
-                "splits that have no picture in common",
-                "set data.train_split to splits without it",
-            )
-    shared = {example.group for example in validation if example.group}
-    shared &= {example.group for example in training.examples}
-    for group in sorted(shared):
-        training.ledger.note(Source(config.path), "leak", f"the group {group!r} is in training and in validation")

@@ -180,6 +180,11 @@ def image_ref_from_array(image: np.ndarray) -> ImageRef:
     return ImageRef(kept.copy, partial(_array_key, kept))
 
 
+def mirrored(ref: ImageRef) -> ImageRef:
+    """Refer to the same picture with left and right exchanged; its content key is its own."""
+    return ImageRef(partial(_load_mirrored, ref), partial(_mirrored_key, ref))
+
+
 def resize_to(image: np.ndarray, height_px: int, width_px: int, crop: bool) -> np.ndarray:
     """Resize uint8 [h, w, 3] to uint8 [height_px, width_px, 3] with Pillow's antialiased bicubic filter.
 
@@ -274,6 +279,14 @@ def _load_file(path: str, max_side_px: int | None) -> np.ndarray:
 
 def _file_key(path: str) -> str:
     return sha256_bytes(read_picture(path))
+
+
+def _load_mirrored(ref: ImageRef) -> np.ndarray:
+    return np.ascontiguousarray(ref.load()[:, ::-1])
+
+
+def _mirrored_key(ref: ImageRef) -> str:
+    return sha256_bytes(f"mirrored {ref.content_key()}".encode())
 
 
 def _array_key(image: np.ndarray) -> str:

@@ -13,6 +13,8 @@ import torch
 
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Prediction, Tokens
+from chiasm.data.files import LABEL_GROUP
+from chiasm.data.prompts import prompts_for
 from chiasm.data.scene_language import SceneTruth
 from chiasm.evaluate.certainty import CANDIDATES, calibration_errors, hard_picture, picks
 from chiasm.evaluate.outcome import (
@@ -30,12 +32,11 @@ from chiasm.evaluate.scores.metrics import (
     accuracy,
     accuracy_by_kind,
     alignment,
+    class_scores,
     exact_matches,
-    mean_per_class_recall,
     modality_gap,
     recall_at,
     retrieval_ranks,
-    top_k_accuracy,
     uniformity,
 )
 from chiasm.evaluate.scores.vqa_score import vqa_score
@@ -216,24 +217,22 @@ def _retrieve(state: _Pass) -> None:
     """Recall both ways over the captions, and classes over the labels."""
     pipeline, outcome = state.pipeline, state.outcome
     images = np.concatenate(state.vectors)
-    captioned = [row for row, example in enumerate(state.examples) if example.captions and example.label is None]
+    captioned = [row for row, one in enumerate(state.examples) if one.captions and not _is_class(one)]
     outcome.texts = [(row, caption.text) for row in captioned for caption in state.examples[row].captions]
     if outcome.texts:
         _recall(state, images, _embed(state, [state.text(text) for _, text in outcome.texts]))
     labelled = [row for row, example in enumerate(state.examples) if example.label is not None]
     names = sorted({str(state.examples[row].label) for row in labelled})
-    prompts = pipeline.config.data.label_prompts
-    if len(names) > 1 and prompts:
+    own = pipeline.config.data.label_prompts
+    if len(names) > 1 and own:
         task: Retrieval = pipeline.task(Retrieval)
-        said = [state.text(prompt) for prompt in prompts]
+        said = [state.text(prompt) for prompt in prompts_for(names, own)]
         classes = task.embed_classes(pipeline.model, pipeline.codec, names, said)
         similarity = class_similarity(images[labelled], classes)
         true = np.array([names.index(str(state.examples[row].label)) for row in labelled])
-        seed = pipeline.config.seed
-        outcome.scores["acc1"] = top_k_accuracy(similarity, true, 1, seed=seed)
-        outcome.scores["acc5"] = top_k_accuracy(similarity, true, min(5, len(names)), seed=seed)
-        outcome.scores["mean_per_class_recall"] = mean_per_class_recall(similarity.argmax(1), true, seed=seed)
-        outcome.baseline["acc1"] = float(np.bincount(true).max() / len(true))
+        scores, baseline = class_scores(similarity, true, pipeline.config.seed)
+        outcome.scores |= scores
+        outcome.baseline |= baseline
         hits = (similarity.argmax(1) == true).astype(np.float64)
         outcome.items["acc1"] = Items(hits, np.array(labelled))
         if state.view == "seen":
@@ -281,6 +280,11 @@ def _score_choices(state: _Pass) -> None:
         outcome.scores[name] = accuracy(right, np.array([one.of for one in outcome.choices]), seed)
         outcome.baseline[name] = 1 / CANDIDATES
     outcome.scores |= calibration_errors(name, [one.prediction for one in outcome.choices], right, seed)
+
+
+def _is_class(example: Example) -> bool:
+    """Whether the captions were made of the label: all pictures of a class would be right for each of them."""
+    return example.group.startswith(LABEL_GROUP)
 
 
 def _embed(state: _Pass, texts: Sequence[str]) -> np.ndarray:

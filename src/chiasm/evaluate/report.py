@@ -167,7 +167,7 @@ def render(report: Report, photo_px: int = _PHOTO_PX[0]) -> Markup:
     """Return the whole page; photos are stored with their longer side at most `photo_px`."""
     sections = [
         _results(report),
-        _section("By kind of question", _metric_table(report.kinds), _bar_key(report.kinds)) if report.kinds else None,
+        scores_section("By kind of question", report.kinds) if report.kinds else None,
         guard_section(report.guard) if report.guard else None,
         _cards("Confidence", [reliability_chart(report.reliability)] if report.reliability else [], "charts"),
         _cards("Questions", [question_card(card, photo_px) for card in report.questions]),
@@ -179,6 +179,11 @@ def render(report: Report, photo_px: int = _PHOTO_PX[0]) -> Markup:
         _section("Data", _ledger(report.ledger)) if report.ledger else None,
         _section("How to repeat it", _facts(report)),
     ]
+    return document(report.title, _header(report), sections)
+
+
+def document(title: str, header: Markup, sections: Sequence[Markup | None]) -> Markup:
+    """A whole page in the report's style: a header, and the sections that there are."""
     head = join(
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -189,11 +194,16 @@ def render(report: Report, photo_px: int = _PHOTO_PX[0]) -> Markup:
             http_equiv="Content-Security-Policy",
             content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
         ),
-        element("title", report.title),
+        element("title", title),
         element("style", Markup((files("chiasm.evaluate") / "page.css").read_text(encoding="utf-8"))),
     )
-    body = element("body", _header(report), element("main", *(part for part in sections if part)))
+    body = element("body", header, element("main", *(part for part in sections if part)))
     return Markup("<!doctype html>\n" + element("html", element("head", head), body, lang="en") + "\n")
+
+
+def scores_section(heading: str, rows: Sequence[MetricRow]) -> Markup:
+    """A section with the table of rows and the key to its bars."""
+    return _section(heading, _metric_table(rows), _bar_key(rows))
 
 
 def metric_table(rows: Sequence[MetricRow], title: str = "") -> "Table":

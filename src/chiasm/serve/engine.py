@@ -19,7 +19,7 @@ from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
 from chiasm.core.types import ImageRef, Prediction, Tokens
 from chiasm.data.image import image_ref, image_ref_from_array, image_ref_from_bytes
-from chiasm.data.sources.records import language_of
+from chiasm.data.prompts import expanded, prompts_for
 from chiasm.serve.starter import STARTER, starter_pipeline
 from chiasm.tasks.batching import Features, stack_features, stack_pictures
 from chiasm.tasks.captioning import Captioning
@@ -35,8 +35,6 @@ ENCODE_AT_ONCE = 64
 
 CLASS_SETS = 32
 """Sets of labels whose vectors are remembered."""
-LABEL_PROMPTS = {"en": ("a photo of a {label}.",), "zh": ("一张{label}的照片。",)}
-"""Sentences for labels in a language in which the run has none of its own (Radford et al. 2021, section 3.1.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,23 +209,18 @@ class Model:
         Args:
             images: pictures.
             labels: two or more different names, in a language the model reads.
-            prompts: sentences with `{label}` where the name belongs; none takes those that the run was evaluated with,
-                or a Chinese sentence where a label is Chinese.
+            prompts: sentences with `{label}` where the name belongs, or words of `data.prompts`; none takes those that
+                the run was evaluated with, or packaged ones where none is in the language of the labels.
 
         Returns:
             See `Retrieval.classify`.
         """
         task: Retrieval = self.pipeline.task(Retrieval)
         names = check_labels(labels)
-        classes = self._class_vectors(task, names, prompts or self.prompts_for(names))
+        own = self.pipeline.config.data.label_prompts
+        classes = self._class_vectors(task, names, expanded(prompts) or prompts_for(names, own))
         vectors = self.encode_image(images)
         return task.classify(self.pipeline.model, self.pipeline.codec, vectors, classes, names)
-
-    def prompts_for(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """The sentences that labels are put into: the run's own in their language, or one that is made for it."""
-        language = "zh" if any(language_of(label) == "zh" for label in labels) else "en"
-        own = tuple(one for one in self.pipeline.config.data.label_prompts if language_of(one) == language)
-        return own or LABEL_PROMPTS[language]
 
     def match(self, image: Picture | Sequence[Picture], texts: Sequence[str]) -> list[Match]:
         """Say how well pictures and texts fit: one picture with each text, or as many pictures as texts in pairs."""
@@ -256,10 +249,10 @@ class Model:
         return [float(np.dot(pictures[row], word)) for row, word in zip(of, words, strict=True)]
 
     def _class_vectors(
-        self, task: Retrieval, names: tuple[str, ...], prompts: Sequence[str]
+        self, task: Retrieval, names: tuple[str, ...], prompts: tuple[str, ...]
     ) -> npt.NDArray[np.float32]:
         """Vectors of the classes; the newest sets are remembered, since one is asked about many pictures."""
-        key = (names, check_prompts(prompts))
+        key = (names, prompts)
         if key not in self._classes:
             while len(self._classes) >= CLASS_SETS:
                 self._classes.pop(next(iter(self._classes)))
@@ -304,17 +297,6 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise InputError(f"the labels {', '.join(names) or '(none)'}", "two or more different labels", "give others")
     return names
-
-
-def check_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
-    """Prompts as `classify` takes them.
-
-    Raises:
-        InputError: one that does not say where the label belongs.
-    """
-    for prompt in (one for one in prompts if "{label}" not in one):
-        raise InputError(f"the prompt {prompt!r}", "a sentence with {label} in it", "put {label} where the name goes")
-    return tuple(prompts)
 
 
 def _paired(

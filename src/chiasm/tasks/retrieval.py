@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from chiasm.core.types import Batch, Prediction, Tokens
+from chiasm.data.prompts import filled
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.contrastive import distilled_contrast, softmax_contrast
@@ -67,7 +68,9 @@ class Retrieval(CaptionTask):
     def embed_classes(
         self, model: VisionLanguageModel, codec: Codec, names: Sequence[str], prompts: Sequence[str]
     ) -> np.ndarray:
-        """Class names -> float32 [c, e]: the mean vector of each name's sentences (Radford et al. 2021, section 3.1.4).
+        """Class names -> unit vectors float32 [c, e]: the direction of the mean of each name's sentence vectors.
+
+        The ensemble of Radford et al. 2021, section 3.1.4: averaged among the vectors, not among the probabilities.
 
         Args:
             model: with a contrast.
@@ -75,11 +78,11 @@ class Retrieval(CaptionTask):
             names: class names; "_" is read as a space.
             prompts: sentences with `{label}` where the name belongs.
         """
-        texts = [prompt.replace("{label}", name.replace("_", " ")) for name in names for prompt in prompts]
+        texts = [filled(prompt, name) for name in names for prompt in prompts]
         starts = range(0, len(texts), TEXTS_AT_ONCE)
         parts = [self.embed_texts(model, codec, texts[start : start + TEXTS_AT_ONCE]) for start in starts]
-        found: np.ndarray = np.concatenate(parts).reshape(len(names), len(prompts), -1).mean(1)
-        return found
+        mean: np.ndarray = np.concatenate(parts).reshape(len(names), len(prompts), -1).mean(1)
+        return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
 
     def classify(
         self, model: VisionLanguageModel, codec: Codec, pictures: np.ndarray, classes: np.ndarray, names: Sequence[str]

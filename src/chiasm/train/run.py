@@ -2,12 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from chiasm.core.config import as_typed, from_dict, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
@@ -19,6 +20,7 @@ from chiasm.core.run_config import RunConfig
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset, ListDataset, open_dataset
+from chiasm.data.leaks import open_training
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.text import TextTokenizer
 from chiasm.evaluate.cards import build_report
@@ -59,7 +61,12 @@ class Finished:
 
 
 def run(
-    config: RunConfig, folder: Path, resume: bool, console: Console, tokenizer: TextTokenizer | None = None
+    config: RunConfig,
+    folder: Path,
+    resume: bool,
+    console: Console,
+    tokenizer: TextTokenizer | None = None,
+    also_held_out: Sequence[RunConfig] = (),
 ) -> Finished | None:
     """Train what the config says into `folder`, with the other processes where torchrun started several.
 
@@ -71,9 +78,11 @@ def run(
         resume: go on from the newest complete checkpoint in it; starts anew where there is none.
         console: where people look.
         tokenizer: words and ids, shared by the stages of a run; None learns one or takes that of `init_from`.
+        also_held_out: runs whose held-out splits this one must not train on, beside its own.
 
     Raises:
-        InputError: wrong config or data; a folder that holds another run; a resume with another config.
+        InputError: wrong config or data; a picture both trained on and held out; a folder that holds another run; a
+            resume with another config.
         Interrupted: stopped by a signal, state saved.
         JobError: training broke.
     """
@@ -86,7 +95,9 @@ def run(
         checkpoint = _starting_point(config, folder, resume, console)
         mean_over_processes([0.0])  # nobody writes before everybody has looked
         precision = _precision(config, checkpoint, console)
-        training = open_dataset(config.data, "train", config.seed)
+        training, told = open_training(config, also_held_out)
+        if told:
+            console.print(f"[yellow]{escape(told)}[/yellow]", highlight=False)
         training.ledger.check(config.data.max_rejected)
         pipeline, pretrained = _build(config, training, checkpoint, tokenizer, console)
         prepare_model(pipeline.model, config)

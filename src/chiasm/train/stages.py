@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from chiasm.core.config import to_dict
-from chiasm.core.run_config import DataConfig, RunConfig, StageConfig
+from chiasm.core.run_config import RunConfig, StageConfig
 from chiasm.core.run_folder import MANIFEST
 from chiasm.core.types import Example
-from chiasm.data.dataset import open_dataset
+from chiasm.data.leaks import open_training
 from chiasm.data.text import TextTokenizer
 from chiasm.tasks.pipeline import make_tokenizer
 from chiasm.train.run import Finished, run, vocabulary_examples
@@ -40,7 +40,7 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
         place = folder.resolve() / "stages" / name
         if not (resume and (place / MANIFEST).exists()):
             console.print(f"stage {number} of {len(config.stages) + 1}: {name}", highlight=False)
-            run(stage_config(config, stage, before), place, resume, console, tokenizer)
+            run(stage_config(config, stage, before), place, resume, console, tokenizer, (config,))
         before = str(place)
     return run(replace(config, stages={}, init_from=before), folder, resume, console, tokenizer)
 
@@ -60,11 +60,11 @@ def stage_config(config: RunConfig, stage: StageConfig, before: str) -> RunConfi
 
 
 def _tokenizer_of_all(config: RunConfig) -> TextTokenizer:
-    datas = [stage.data or config.data for stage in config.stages.values()] + [config.data]
-    distinct = {str(to_dict(data)): data for data in datas}
+    runs = [stage_config(config, stage, "") for stage in config.stages.values()] + [config]
+    distinct = {str(to_dict(one.data)): one for one in runs}
     return make_tokenizer(config, _examples(config, distinct.values()))
 
 
-def _examples(config: RunConfig, datas: Iterable[DataConfig]) -> Iterator[Example]:
-    for data in datas:
-        yield from vocabulary_examples(open_dataset(data, "train", config.seed))
+def _examples(config: RunConfig, runs: Iterable[RunConfig]) -> Iterator[Example]:
+    for one in runs:
+        yield from vocabulary_examples(open_training(one, (config,)).dataset)

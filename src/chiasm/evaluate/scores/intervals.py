@@ -72,6 +72,32 @@ def bootstrap_mean(
     return Score(float(numbers.mean()), float(low), float(high), len(numbers))
 
 
+def mean_of_draws(values: npt.ArrayLike) -> Score:
+    """Mean of a few repetitions with Student's t interval (Student 1908), n - 1 degrees of freedom.
+
+    A bootstrap of ten values is too narrow by a tenth. The interval tells of the repetitions alone: what they share,
+    such as the pictures they are all measured on, is not in it.
+
+    Args:
+        values: one number a repetition, at least 2.
+    """
+    numbers = _checked(values)
+    if len(numbers) < 2:
+        raise InputError(f"{len(numbers)} repetition", "at least 2", "repeat it")
+    mean = float(numbers.mean())
+    half = _student_quantile(len(numbers) - 1) * float(numbers.std(ddof=1)) / len(numbers) ** 0.5
+    return Score(mean, mean - half, mean + half, len(numbers))
+
+
+def _student_quantile(freedom: int) -> float:
+    """The t that the share `CONFIDENCE` of Student's distribution lies within, plus or minus."""
+    # With t = sqrt(freedom) tan(angle) the density is cos(angle) ** (freedom - 1): no tail is cut off.
+    angles = np.linspace(0, np.pi / 2, 200_001)
+    density = np.cos(angles) ** (freedom - 1)
+    share = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return float(freedom**0.5 * np.tan(np.interp(CONFIDENCE, share / share[-1], angles)))
+
+
 def proportion(outcomes: npt.ArrayLike, clusters: npt.ArrayLike | None = None, seed: int = 0) -> Score:
     """Share of outcomes that are true, with its interval.
 

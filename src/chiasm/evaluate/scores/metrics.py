@@ -164,6 +164,26 @@ def mean_per_class_recall(predicted: npt.ArrayLike, labels: npt.ArrayLike, seed:
     return Score(value, float(low), float(high), len(true))
 
 
+def class_scores(
+    logits: npt.NDArray[np.floating], labels: IntArray, seed: int = 0
+) -> tuple[dict[str, Score], dict[str, float]]:
+    """Scores of naming classes, and what the commonest class (or five) would get: acc1, acc5, mean_per_class_recall.
+
+    Args:
+        logits: float [n, c], larger is likelier.
+        labels: the right classes, int [n] in [0, c).
+        seed: decides the draws of the intervals.
+    """
+    scores = {
+        "acc1": top_k_accuracy(logits, labels, 1, seed=seed),
+        "acc5": top_k_accuracy(logits, labels, min(5, logits.shape[1]), seed=seed),
+        "mean_per_class_recall": mean_per_class_recall(logits.argmax(1), labels, seed=seed),
+    }
+    counts = np.sort(np.bincount(labels))[::-1] / len(labels)
+    commonest = {"acc1": float(counts[0]), "acc5": float(counts[:5].sum())}
+    return scores, {**commonest, "mean_per_class_recall": 1 / len(np.unique(labels))}
+
+
 def alignment(
     image: npt.NDArray[np.floating],
     text: npt.NDArray[np.floating],

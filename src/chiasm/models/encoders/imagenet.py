@@ -1,7 +1,8 @@
 """The 1,000 classes of ImageNet as a bridge from pictures to words, with nothing to train.
 
-ConSE after Norouzi et al. 2014 ("Zero-Shot Learning by Convex Combination of Semantic Embeddings", equation 4), on the
-idea of a common word space of Frome et al. 2013 (DeViSE). Here the space is that of whole sentences.
+On the idea of Norouzi et al. 2014 (ConSE, "Zero-Shot Learning by Convex Combination of Semantic Embeddings"), that a
+picture is the classes it may be of, and of Frome et al. 2013 (DeViSE), that classes lie among words. Here both sides
+come into the space of the classes: a sentence is the mixture of those that mean something near.
 
 Axis legend: n pictures, m texts, c = 1000 classes, d numbers of a pooled vector, e numbers of the shared space.
 """
@@ -38,49 +39,58 @@ def imagenet_classes() -> list[ImageNetClass]:
     return [ImageNetClass(tuple(row[1].split("; ")), row[2] if len(row) > 2 else "") for row in rows]
 
 
-class LabelBridge(nn.Module):
-    """Pooled picture [n, d] -> unit vector [n, e]: the mean of the likeliest classes' vectors, weighed by probability.
+class ClassDistribution(nn.Module):
+    """Pooled picture [n, d] -> unit vector [n, c]: the square roots of the classes' probabilities.
+
+    A picture of nothing also has likely classes. What the classifier says of some of these is taken off first, so that
+    a class that it names easily does not win by that (calibration without content, Zhao et al. 2021, section 4).
 
     Args:
         classifier: pooled features of `features` numbers -> logits [n, c].
         features: numbers of the pooled vector, from its beginning, that the classifier reads.
-        vectors: class vectors of unit length, float32 [c, e].
-        top: classes that take part, T of Norouzi et al.
+        offset: taken off the logits, float32 [c].
         temperature: divisor of the logits.
     """
 
-    vectors: Tensor
+    offset: Tensor
 
-    def __init__(self, classifier: nn.Linear, features: int, vectors: Tensor, top: int, temperature: float) -> None:
+    def __init__(self, classifier: nn.Linear, features: int, offset: Tensor, temperature: float) -> None:
         super().__init__()
-        self.classifier, self.features, self.top, self.temperature = classifier, features, top, temperature
-        self.register_buffer("vectors", vectors)
+        self.classifier, self.features, self.temperature = classifier, features, temperature
+        self.register_buffer("offset", offset)
 
-    def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
-        """Bridge and normalise, float32."""
-        logits, chosen = (self.classifier(pooled[:, : self.features].float()) / self.temperature).topk(self.top)
-        mean = (logits.softmax(-1)[..., None] * self.vectors[chosen]).sum(1)
-        return F.normalize(mean, dim=-1)
+    def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+        """Classify, float32; the product of two such vectors is their Bhattacharyya coefficient, in [0, 1]."""
+        logits = self.classifier(pooled[:, : self.features].float()) - self.offset
+        return (logits / self.temperature).softmax(-1).sqrt()
 
 
-class Centred(nn.Module):
-    """Pooled text [m, e] -> unit vector less the classes' mean, at unit length again.
+class ClassMixture(nn.Module):
+    """Pooled text [m, e] -> unit vector [m, c]: the square roots of the shares of the classes nearest in meaning.
 
     All class sentences share a direction that says nothing of which class; what is left of it tells them apart.
 
     Args:
-        mean: mean of the classes' unit vectors, float32 [e].
+        vectors: class vectors of unit length, float32 [c, e].
+        top: classes that take part.
+        temperature: divisor of the cosines.
     """
 
+    vectors: Tensor
     mean: Tensor
 
-    def __init__(self, mean: Tensor) -> None:
+    def __init__(self, vectors: Tensor, top: int, temperature: float) -> None:
         super().__init__()
-        self.register_buffer("mean", mean)
+        self.top, self.temperature = top, temperature
+        self.register_buffer("mean", vectors.mean(0))
+        self.register_buffer("vectors", F.normalize(vectors - vectors.mean(0), dim=-1))
 
-    def forward(self, pooled: Float[Tensor, "m e"]) -> Float[Tensor, "m e"]:
-        """Normalise, centre, normalise, float32."""
-        return F.normalize(F.normalize(pooled.float(), dim=-1) - self.mean, dim=-1)
+    def forward(self, pooled: Float[Tensor, "m e"]) -> Float[Tensor, "m c"]:
+        """Compare with the classes, float32."""
+        apart = F.normalize(F.normalize(pooled.float(), dim=-1) - self.mean, dim=-1)
+        cosine, chosen = (apart @ self.vectors.T).topk(self.top)
+        shares = (cosine / self.temperature).softmax(-1).sqrt()
+        return torch.zeros(len(pooled), len(self.vectors), device=pooled.device).scatter(1, chosen, shares)
 
 
 def class_vectors(unit: Float[Tensor, "s e"], counts: list[int]) -> Float[Tensor, "c e"]:

@@ -11,7 +11,8 @@ from PIL import Image as PillowImage
 from chiasm.core.errors import InputError
 from chiasm.core.types import Prediction
 from chiasm.data.image import ImageError, load_image
-from chiasm.serve.engine import check_labels, check_prompts
+from chiasm.data.prompts import expanded
+from chiasm.serve.engine import check_labels
 from chiasm.serve.http import schemas
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.metrics import Metrics
@@ -64,7 +65,7 @@ def answering(service: Service) -> APIRouter:
         """Say which of your labels fits each picture best."""
         service.need("classify")
         try:
-            labels, prompts = check_labels(body.labels), check_prompts(body.prompts)
+            labels, prompts = check_labels(body.labels), expanded(body.prompts)
         except InputError:
             raise ServedError("labels", ["labels", "prompts"]) from None
         kind = ("classify", labels, prompts)

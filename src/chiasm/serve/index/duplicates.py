@@ -10,14 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from chiasm.core.errors import InputError
-from chiasm.data.image import ImageError, load_image, read_picture
+from chiasm.data.image import ImageError
+from chiasm.data.likeness import grey_file
 from chiasm.serve.index.store import Store, Vector
 
-GREY_PX = 16
-"""Side of the small grey version."""
 LIKE = 0.95
 """Correlation of two grey versions from which on they show one picture."""
 ROWS_AT_ONCE = 2048
@@ -95,13 +93,11 @@ def _alike(first: str, second: str, grey: dict[str, npt.NDArray[np.float64] | No
 
 
 def _grey(path: str) -> npt.NDArray[np.float64] | None:
-    """A small grey version with mean 0 and variance 1; None where the file cannot be read any more."""
+    """The small grey version; None where the file cannot be read any more."""
     try:
-        picture = Image.fromarray(load_image(read_picture(path), path, GREY_PX))
+        return grey_file(path)
     except ImageError:
         return None
-    small = np.asarray(picture.convert("L").resize((GREY_PX, GREY_PX), Image.Resampling.BOX), dtype=np.float64)
-    return (small - small.mean()) / max(float(small.std()), 1e-6)
 
 
 def _groups(pairs: Sequence[Pair]) -> list[list[str]]:
