@@ -77,7 +77,6 @@ class Header:
         for name, what in (
             ("dim", "width of the vectors"),
             ("image", "image weights or preprocessing"),
-            ("text", "text weights or tokenizer"),
             ("precision", "number format"),
         ):
             old, new = getattr(self, name), getattr(model, name)
