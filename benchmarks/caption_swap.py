@@ -1,13 +1,13 @@
-"""Do swapped captions teach which words belong together? `python benchmarks/caption_swap.py [scenes] [flickr8k]`.
+"""Do swapped captions teach which words belong together? `python benchmarks/caption_swap.py SOURCE`.
 
-Scenes: the recipe `clip`, with and without hard negatives, at one budget. Flickr8k: a run of `flickr8k_retrieval`
-goes on for a few epochs with low-rank changes of its text tower, with and without hard negatives, so that what further
-training does is not taken for what the negatives do. Of each: caption_swap_accuracy (chance 0.5), the
-same without pictures, and retrieval, all on validation. Prints tables and keeps them in
-benchmarks/results/DATE-caption_swap.json.
+A trained run goes on for a few epochs, with and without hard negatives, so that what further training does is not taken
+for what the negatives do. Of each: caption_swap_accuracy (chance 0.5), the same without pictures, and retrieval, all on
+validation. Prints a table and keeps it in benchmarks/results/DATE-caption_swap.json.
 
-`--data FLICKR8K` says where the photos are (default: CHIASM_DATA/flickr8k), `--base RUN` which run to start from (it is
-trained otherwise), `--keep FOLDER` where runs are kept, so that a second call goes on.
+`--base RUN` is the trained run, of any recipe with the task retrieval; if none is given, `demo` is trained for scenes
+and `flickr8k_retrieval` for photos. Its image tower is frozen; `--adapt lora` lets a frozen text tower take part by
+low-rank changes. `--data FLICKR8K` says where the photos are (default: CHIASM_DATA/flickr8k), `--keep FOLDER` where the
+runs are kept, so that a second call goes on.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from chiasm.core.config import override
+from chiasm.core.config import from_dict, override
 from chiasm.core.device import environment, pick_device
 from chiasm.core.files import read_json, write_json
-from chiasm.core.run_config import RunConfig
+from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.run_folder import MANIFEST
 from chiasm.evaluate.caption_swap import METRIC
 from chiasm.evaluate.evaluator import scores_as_json
@@ -52,41 +52,45 @@ def finished(config: RunConfig, folder: Path) -> Path:
     return folder
 
 
-def measured(folder: Path) -> dict[str, Any]:
-    """All validation scores of a run, the caption-swap test included, whether or not it was trained for it."""
+def measured(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """Validation scores of a run's retrieval on the data of `config`, the caption-swap test included."""
     pipeline = Pipeline.load(folder, pick_device())
-    config = with_swaps(pipeline.config, 1.0)
-    # As if its text tower were frozen: each text is then encoded once, and not once a view.
-    words = replace(config.model.text, frozen=True)
-    pipeline.config = replace(config, model=replace(config.model, text=words))
+    # As if its towers were frozen: each picture and text is then encoded once, and not once a view.
+    model = pipeline.config.model
+    model = replace(model, image=config.model.image, text=replace(model.text, frozen=True))
+    pipeline.config = replace(with_swaps(config, 1.0), model=model)
+    pipeline.tasks = {"retrieval": pipeline.tasks["retrieval"]}
     examples, ledger = open_prepared(pipeline, "val", NOTES)
     whole = measure(pipeline, examples, ledger, "val", NOTES)
     return dict(scores_as_json(whole.outcome, whole.blind))
 
 
-def scenes(keep: Path, _: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """The recipe `clip` from scratch, in English and Chinese: without, and with hard negatives."""
-    config = override(
-        find_recipe("clip"),
-        ["data.languages=en,zh", "train.precision=fp32", "train.validate_every=250", "test_split=val"],
-    )
-    runs = {"without": config, "with": with_swaps(config, SHARE)}
-    return {name: measured(finished(one, keep / "scenes" / name)) for name, one in runs.items()}
+def further(base: Path, typed: argparse.Namespace, settings: list[str]) -> RunConfig:
+    """The run that goes on where `base` ended, on retrieval alone."""
+    config = from_dict(RunConfig, read_json(base / "config.json", "the run's config"), "config.json")
+    config = replace(config, tasks={"retrieval": TaskConfig(captions_per_picture=typed.captions)})
+    settings = [*settings, f"init_from={base}", f"train.adapt={typed.adapt}", "train.trainable=*", "train.steps=0"]
+    settings += [f"train.epochs={typed.epochs}", f"train.lr={typed.lr}", "train.limit_s=0", "train.ema_decay=0"]
+    settings += ["train.validate_every=100000", "train.precision=fp32", "primary_metric=text_to_image_R@1"]
+    return override(config, ["test_split=val", "train.warmup_steps=-1", "model.image.frozen=true", *settings])
 
 
-def flickr8k(keep: Path, typed: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def source(name: str, keep: Path, typed: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """A trained run, and that run trained further: without, and with hard negatives."""
-    where = f"data.path={typed.data}"
-    base = typed.base
+    if name == "scenes":
+        recipe, settings = "demo", ["data.languages=en,zh", "data.train_pictures=8192", "train.batch_size=64"]
+        settings.append("data.questions_per_picture=1")
+    else:
+        recipe, settings = "flickr8k_retrieval", [f"data.path={typed.data}", "train.batch_size=128"]
+    base = Path(typed.base) if typed.base else None
     if base is None:
-        base = finished(override(find_recipe("flickr8k_retrieval"), [where]), keep / "flickr8k" / "base")
-    further = [where, f"init_from={base}", "train.adapt=lora", f"train.epochs={typed.epochs}", "train.batch_size=128"]
-    further += ["train.lr=3e-4", "train.validate_every=100000", "tasks.retrieval.captions_per_picture=1"]
-    config = override(find_recipe("flickr8k_retrieval"), further)
-    runs = {"further, without": config, "further, with": with_swaps(config, SHARE)}
-    found = {"base": measured(Path(base))}
-    for name, one in runs.items():
-        found[name] = measured(finished(one, keep / "flickr8k" / name.replace(", ", "-")))
+        data = [one for one in settings if one.startswith("data.path")]
+        base = finished(override(find_recipe(recipe), data), keep / name / "base")
+    config = further(base, typed, settings)
+    found = {"before": measured(base, config)}
+    for run_name, share in (("further, without", 0.0), ("further, with", SHARE)):
+        place = finished(with_swaps(config, share), keep / name / run_name.replace(", ", "-"))
+        found[run_name] = measured(place, config)
     return found
 
 
@@ -108,24 +112,25 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Train what is not there, measure, print, keep."""
-    sources = {"scenes": scenes, "flickr8k": flickr8k}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="scenes, flickr8k; both if none is named")
+    parser.add_argument("source", choices=["scenes", "flickr8k"])
     parser.add_argument("--data", default=str(Path(os.environ.get("CHIASM_DATA", "../shared/data")) / "flickr8k"))
     parser.add_argument("--base", default=None)
-    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--adapt", default="", help="as train.adapt; a frozen text tower needs lora or full")
+    parser.add_argument("--epochs", type=float, default=5.0)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--captions", type=int, default=2, help="captions of a picture in a step")
     parser.add_argument("--keep", default=None)
     typed = parser.parse_args()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     place = RESULTS / f"{today}-caption_swap.json"
     kept = read_json(place, "results") if place.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
-        keep = Path(typed.keep or temporary)
-        for name in typed.sources or sources:
-            kept[name] = sources[name](keep, typed)
-            print(f"\n{name}, validation, seed 0\n\n{table(kept[name])}")
-            kept |= {"seed": 0, "threads": torch.get_num_threads(), "environment": environment()}
-            write_json(place, kept)
+        rows = source(typed.source, Path(typed.keep or temporary), typed)
+    print(f"\n{typed.source}, validation, seed 0\n\n{table(rows)}")
+    settings = {name: value for name, value in vars(typed).items() if name not in ("data", "base", "keep")}
+    kept[typed.source] = {"settings": settings, "threads": torch.get_num_threads(), "rows": rows}
+    write_json(place, {**kept, "seed": 0, "environment": environment()})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example
 from chiasm.data.dataset import open_dataset
 from chiasm.data.ledger import Ledger
+from chiasm.data.scene_language import WORDS
 from chiasm.recipes import find_recipe
 from chiasm.serve.index import make_index, open_index
 from chiasm.tasks.features import cache_root, prepare, taught
@@ -109,8 +110,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(base: Path, tmp_path: Path, monk
 
 def test_words_come_to_where_the_teacher_puts_them(base: Path, tmp_path: Path) -> None:
     """Guards against targets of other captions, and a share that pulls the wrong way: cosines on unseen pictures."""
-    start(learning(base, 1.0, lr=1e-2, accumulate=1), tmp_path / "far")
-    start(learning(base, 1.0, lr=1e-2, accumulate=1, steps=60), tmp_path / "near")
+    for name, steps in (("far", 1), ("near", 60)):
+        plain = {"lr": 1e-2, "accumulate": 1, "ema_decay": 0.0, "validate_every": steps}
+        start(learning(base, 1.0, steps=steps, **plain), tmp_path / name)
     teacher = chiasm.load(base)
     cosines = {}
     for name in ("far", "near"):
@@ -190,6 +192,28 @@ def test_a_teacher_without_a_space_is_refused(base: Path, tmp_path: Path) -> Non
     start(replace(config, tasks={"vqa": TaskConfig()}), tmp_path / "vqa")
     with pytest.raises(InputError, match="was trained for vqa"):
         start(replace(learning(base), init_from=str(tmp_path / "vqa")), tmp_path / "run")
+
+
+def test_a_multilingual_network_of_ones_own_takes_the_place(base: Path, tmp_path: Path) -> None:
+    """Guards against a tower out of a folder that gets the teacher's words or weights."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    characters = [chr(code) for code in range(97, 123)] + sorted(
+        set("".join(WORDS["zh"].values()) + "有，上下左右边方中间的")
+    )
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ",", *characters, *(f"##{one}" for one in characters)]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(pieces)), encoding="utf-8")
+    transformers.BertTokenizer.from_pretrained(folder).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    bert = transformers.BertConfig(vocab_size=len(dict.fromkeys(pieces)), **sizes)
+    transformers.BertModel(bert, add_pooling_layer=False).save_pretrained(folder)
+    settings = ["model.text.kind=hugging_face", f"model.text.name={folder}", "model.text.max_tokens=512"]
+    start(override(learning(base), settings), tmp_path / "run")
+    old, new = chiasm.load(base), chiasm.load(tmp_path / "run")
+    assert old.pipeline.embedding_fingerprint() == new.pipeline.embedding_fingerprint()
+    assert new.encode_text(["左上有小的红色圆形", "a small red circle top left"]).shape == (2, 16)
+    assert not new.pipeline.codec.tokenizer.remarks("左上有小的红色圆形")
 
 
 def test_recipe_is_the_setting_that_is_tested() -> None:

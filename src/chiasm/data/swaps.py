@@ -53,15 +53,14 @@ def swaps(caption: Caption, others: Sequence[Caption] = (), truth: object = None
 
 
 @lru_cache(maxsize=65_536)
-def _remembered(caption: Caption, others: tuple[Caption, ...]) -> tuple[Swap, ...]:
-    return tuple(swaps(caption, others))
+def _remembered(caption: Caption, others: tuple[Caption, ...], truth: SceneTruth | None) -> tuple[Swap, ...]:
+    return tuple(swaps(caption, others, truth))
 
 
 def swaps_of(example: Example, caption: Caption) -> Sequence[Swap]:
     """`swaps` of one of an example's captions; remembered, since each epoch asks again."""
-    if isinstance(example.truth, SceneTruth):
-        return swaps(caption, example.captions, example.truth)
-    return _remembered(caption, example.captions)
+    truth = example.truth if isinstance(example.truth, SceneTruth) else None
+    return _remembered(caption, example.captions, truth)
 
 
 def choose_swap(example: Example, caption: Caption, share: float, seed: int, epoch: int) -> Swap | None:
