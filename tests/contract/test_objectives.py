@@ -11,7 +11,8 @@ from torch import Tensor
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification
 from chiasm.objectives.checks import check_objective
-from chiasm.objectives.contrastive import distilled_contrast, softmax_contrast
+from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
+from chiasm.objectives.distillation import vector_distillation
 from chiasm.objectives.language_modelling import next_word
 from chiasm.objectives.masked_language_modelling import distilled_words, masked_words
 from chiasm.objectives.matching import image_text_matching, word_patch_alignment
@@ -41,6 +42,18 @@ WORDS = {
 ANSWERS = {"logits": numbers(6, 5) * 4, "answer": torch.tensor([0, 4, IGNORED, 2, 2, IGNORED])}
 KEYED = {**CONTRAST, "text_key": torch.tensor([5, 3, 5, 4, 3])}
 KEYED_ROWS = {**CONTRAST_ROWS, "text_key": "texts"}
+SWAPPED = {
+    **KEYED,
+    "wrong": F.normalize(numbers(5, 6, seed=8), dim=-1),
+    "wrong_key": torch.tensor([9, 5, 8, 7, 6]),
+    "is_wrong": torch.tensor([1, 1, 0, 1, 1]).bool(),
+}
+SWAPPED_ROWS = {**KEYED_ROWS, "wrong": "texts", "wrong_key": "texts", "is_wrong": "texts"}
+AGREED = {
+    "student": F.normalize(numbers(5, 6), dim=-1),
+    "teacher": F.normalize(numbers(5, 6, seed=1), dim=-1),
+    "has_teacher": torch.tensor([1, 0, 1, 1, 0]).bool(),
+}
 TAUGHT = {
     **{name: value for name, value in KEYED.items() if name != "logit_scale"},
     "image_teacher": F.normalize(numbers(4, 6, seed=2), dim=-1),
@@ -75,6 +88,10 @@ WEIGHED = {
 }
 
 
+def among_swaps(wrong: Tensor, wrong_key: Tensor, is_wrong: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
+    return softmax_contrast(**inputs, chunk_rows=3, hard_negatives=HardNegatives(wrong, wrong_key, is_wrong))
+
+
 def weighed(one: Tensor, other: Tensor, one_log: Tensor, other_log: Tensor) -> dict[str, Tensor]:
     return uncertainty_weighted({"one": one, "other": other}, {"one": one_log, "other": other_log})
 
@@ -82,6 +99,8 @@ def weighed(one: Tensor, other: Tensor, one_log: Tensor, other_log: Tensor) -> d
 OBJECTIVES: dict[str, tuple[Objective, dict[str, Tensor], dict[str, str]]] = {
     "softmax_contrast": (softmax_contrast, CONTRAST, CONTRAST_ROWS),
     "softmax_contrast, equal sentences": (partial(softmax_contrast, chunk_rows=2), KEYED, KEYED_ROWS),
+    "softmax_contrast, hard negatives": (among_swaps, SWAPPED, SWAPPED_ROWS),
+    "vector_distillation": (vector_distillation, AGREED, dict.fromkeys(AGREED, "texts")),
     "sigmoid_contrast": (sigmoid_contrast, KEYED | {"logit_bias": -2 * numbers(1).abs()[0]}, KEYED_ROWS),
     "additive_contrast": (additive_contrast, ADDED, {"text": "texts", "image_index": "texts"}),
     "distilled_contrast": (
@@ -108,6 +127,7 @@ OBJECTIVES: dict[str, tuple[Objective, dict[str, Tensor], dict[str, str]]] = {
 CONSTANT = {
     "distilled_contrast": ("image_teacher", "text_teacher"),
     "distilled_words": ("teacher_logits",),
+    "vector_distillation": ("teacher",),
     "soft_answer_classification": ("score",),
 }
 

@@ -55,6 +55,10 @@ WHOLE_WORDS = (("summary_tokens", 0),)
 CASES: dict[str, Case] = {
     "retrieval": case("retrieval", ("image_encoder.", WORDS, *PROJECTIONS)),
     "retrieval, two captions": case("retrieval", ("image_encoder.", WORDS, *PROJECTIONS), captions_per_picture=2),
+    "retrieval, swapped captions": case(
+        "retrieval", ("image_encoder.", WORDS, *PROJECTIONS), hard_negatives=0.7, captions_per_picture=2
+    ),
+    "retrieval, text teacher": case("retrieval", ("image_encoder.", WORDS, *PROJECTIONS), text_teacher=0.5),
     "retrieval, sigmoid": case(
         "retrieval", ("image_encoder.", WORDS, *PROJECTIONS, "logit_bias"), objective="sigmoid", captions_per_picture=2
     ),

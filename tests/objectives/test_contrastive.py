@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chiasm.core.errors import InputError
-from chiasm.objectives.contrastive import distilled_contrast, softmax_contrast
+from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
 
 IMAGE_GROUP = torch.tensor([3, 1, 3, 7, 4])
 TEXT_GROUP = torch.tensor([1, 3, 4, 3, 9, 4, 1])
@@ -190,3 +190,71 @@ def test_negative_chunk_is_refused() -> None:
     """Guards against a silent fall back to all rows at once."""
     with pytest.raises(InputError, match="chunk_rows is -1"):
         softmax_contrast(unit_rows(5, 0), unit_rows(7, 1), torch.tensor(1.0), IMAGE_GROUP, TEXT_GROUP, chunk_rows=-1)
+
+
+WRONG_KEY = torch.tensor([100, 101, 8, 2**60, -5, 100, 103])
+"""The third is text 3's sentence, of group 3; the fourth text 1's, likewise; the fifth that of texts 0, 2 and 4."""
+IS_WRONG = torch.tensor([True, False, True, True, True, True, False])
+
+
+def wrong_texts(dtype: torch.dtype = torch.float64) -> HardNegatives:
+    return HardNegatives(unit_rows(7, 5, dtype), WRONG_KEY, IS_WRONG)
+
+
+def test_hard_negatives_equal_the_written_out_sum() -> None:
+    """Guards against negatives that search, that count where there is none, or that are true of a picture."""
+    image, text, wrong = unit_rows(5, 0), unit_rows(7, 1), wrong_texts()
+    terms = softmax_contrast(
+        image, text, torch.tensor(4.0), IMAGE_GROUP, TEXT_GROUP, text_key=TEXT_KEY, hard_negatives=wrong
+    )
+    fits = belongs(IMAGE_GROUP, TEXT_GROUP, TEXT_KEY)
+    true = belongs_by_key(WRONG_KEY)
+    assert true[:, IS_WRONG].any() and not true[:, IS_WRONG].all()
+    losses = []
+    for row in range(5):
+        own = [math.exp(4.0 * float(image[row] @ text[column])) for column in range(7)]
+        beside = [
+            math.exp(4.0 * float(image[row] @ wrong.text[c])) for c in range(7) if IS_WRONG[c] and not true[row, c]
+        ]
+        positives = [w for w, fit in zip(own, fits[row].tolist(), strict=True) if fit]
+        if positives:
+            losses.append(-sum(math.log(w / (sum(own) + sum(beside))) for w in positives) / len(positives))
+    assert float(terms["image_to_text"]) == pytest.approx(sum(losses) / len(losses), abs=1e-12)
+    plain = softmax_contrast(image, text, torch.tensor(4.0), IMAGE_GROUP, TEXT_GROUP, text_key=TEXT_KEY)
+    assert float(terms["text_to_image"]) == float(plain["text_to_image"])
+    assert float(terms["image_to_text"]) > float(plain["image_to_text"])
+
+
+def belongs_by_key(keys: Tensor) -> Tensor:
+    """[n, w], True where a sentence is one of the picture's, written out."""
+    links = set(zip(TEXT_GROUP.tolist(), TEXT_KEY.tolist(), strict=True))
+    return torch.tensor([[(group, key) in links for key in keys.tolist()] for group in IMAGE_GROUP.tolist()])
+
+
+def test_no_hard_negative_changes_nothing() -> None:
+    """Guards against rows that stand for none, and against the sentence of another picture left out for all."""
+    image, text, scale = unit_rows(5, 0), unit_rows(7, 1), torch.tensor(4.0)
+    plain = softmax_contrast(image, text, scale, IMAGE_GROUP, TEXT_GROUP, text_key=TEXT_KEY)
+    none = wrong_texts()._replace(is_real=torch.zeros(7, dtype=torch.bool))
+    got = softmax_contrast(image, text, scale, IMAGE_GROUP, TEXT_GROUP, text_key=TEXT_KEY, hard_negatives=none)
+    torch.testing.assert_close(got, plain, rtol=0, atol=0)
+    with pytest.raises(InputError, match="without text_key"):
+        softmax_contrast(image, text, scale, IMAGE_GROUP, TEXT_GROUP, hard_negatives=none)
+
+
+@pytest.mark.parametrize("chunk_rows", [0, 3])
+def test_gradient_with_hard_negatives(chunk_rows: int) -> None:
+    """Guards against negatives that teach nothing, NaN where one is left out, and pieces that differ."""
+    leaves = [unit_rows(5, 0), unit_rows(7, 1), unit_rows(7, 5), torch.tensor(3.0, dtype=torch.float64)]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+
+    def loss(image: Tensor, text: Tensor, wrong: Tensor, scale: Tensor) -> Tensor:
+        negatives = HardNegatives(wrong, WRONG_KEY, IS_WRONG)
+        return softmax_contrast(image, text, scale, IMAGE_GROUP, TEXT_GROUP, chunk_rows, TEXT_KEY, negatives)["loss"]
+
+    assert torch.autograd.gradcheck(loss, tuple(leaves))
+    whole = softmax_contrast(*leaves[:2], leaves[3], IMAGE_GROUP, TEXT_GROUP, 0, TEXT_KEY, wrong_texts())["loss"]
+    torch.testing.assert_close(loss(*leaves), whole, rtol=0, atol=1e-12)
+    gradient = torch.autograd.grad(loss(*leaves), leaves[2])[0]
+    used = IS_WRONG & ~belongs_by_key(WRONG_KEY).all(0)
+    assert (gradient.abs().sum(1) > 0).tolist() == used.tolist()

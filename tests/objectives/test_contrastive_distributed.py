@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from chiasm.core.distributed import average_gradients, gather_with_gradient, rank, world_size
 from chiasm.core.errors import JobError
 from chiasm.objectives.additive import additive_contrast
-from chiasm.objectives.contrastive import distilled_contrast, softmax_contrast
+from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
 from chiasm.objectives.sigmoid import sigmoid_contrast
 from chiasm.objectives.weighting import project_conflicts
 
@@ -23,6 +23,9 @@ TEXT_GROUP = torch.tensor([2, 0, 1, 1, 0, 5, 8, 2])
 """Rows 0 and 3 are one picture on two processes; picture 4 and text 8 have no partner, so the shares are unequal."""
 TEXT_KEY = torch.tensor([40, 41, 42, 43, 42, 44, 40, 45])
 """Sentences 40 and 42 are on both processes, in different groups: text 8 has pictures by its words alone."""
+WRONG_KEY = torch.tensor([60, 44, 61, 42, 62, 63, 40, 64])
+IS_WRONG = torch.tensor([1, 1, 0, 1, 0, 1, 1, 0]).bool()
+"""Unequally many on the two processes; sentences 42, 44 and 40 are true of pictures of the other process too."""
 IMAGE_INDEX = torch.tensor([2, 0, 1, 1, 3, 5, 4, 3])
 """Each text's picture for the additive contrast, always one of its own process."""
 CONFLICTING = torch.tensor([[1.0, 0.0, 0.2], [-1.0, 1.0, 0.0], [-0.5, -1.0, 0.1]])
@@ -53,6 +56,9 @@ class Towers(nn.Module):
             return softmax_contrast(image, text, scale, *groups, chunk_rows)
         if name == "keyed":
             return softmax_contrast(image, text, scale, *groups, chunk_rows, key)
+        if name == "swapped":
+            wrong = HardNegatives(F.normalize(text.flip(1).exp(), dim=-1), part(WRONG_KEY), part(IS_WRONG))
+            return softmax_contrast(image, text, scale, *groups, chunk_rows, key, wrong)
         if name == "sigmoid":
             return sigmoid_contrast(image, text, scale, self.bias, *groups, chunk_rows, key)
         if name == "additive":
@@ -64,7 +70,7 @@ class Towers(nn.Module):
 
 
 OBJECTIVES = [
-    *(f"{name}{rows}" for name in ("softmax", "keyed", "sigmoid", "additive") for rows in ("", " by 2")),
+    *(f"{name}{rows}" for name in ("softmax", "keyed", "swapped", "sigmoid", "additive") for rows in ("", " by 2")),
     "distilled",
 ]
 

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from chiasm.cli.shared import Json, Run, SetDecoding, load, print_rejected, say, with_bar, writable, write_result
+from chiasm.cli.shared import (
+    Json,
+    Run,
+    SetDecoding,
+    load,
+    print_rejected,
+    remark,
+    say,
+    with_bar,
+    writable,
+    write_result,
+)
 
 
 def ask(
@@ -19,7 +30,9 @@ def ask(
 
     Example: chiasm ask runs/demo picture.png 'what color is the circle?'
     """
-    answer = load(run, set_).ask(image, question)
+    model = load(run, set_)
+    answer = model.ask(image, question)
+    remark(model, [question])
     if answer.evidence["abstains"]:
         say("not sure: below the confidence from which on this model answers; its guesses:")
     for one in answer.evidence["answers"]:
@@ -58,7 +71,9 @@ def match(
 
     Example: chiasm match runs/photos dog.jpg 'a dog in the snow' 'a red car'
     """
-    pairs = list(zip(texts, load(run).match(image, texts), strict=True))
+    model = load(run)
+    pairs = list(zip(texts, model.match(image, texts), strict=True))
+    remark(model, texts)
     pairs.sort(key=lambda pair: pair[1].probability or pair[1].similarity or 0.0, reverse=True)
     for text, one in pairs:
         cosine = "" if one.similarity is None else f"{one.similarity:+.3f}  "
@@ -85,7 +100,9 @@ def classify(
     Example: chiasm classify runs/photos dog.jpg cat.jpg --labels 'dog,cat,red car'
     """
     names = [name.strip() for name in labels.replace("，", ",").split(",") if name.strip()]
-    found = load(run).classify(list(images), names, prompt or ())
+    model = load(run)
+    found = model.classify(list(images), names, prompt or ())
+    remark(model, names)
     for path, one in zip(images, found, strict=True):
         for label in one.evidence["labels"] if len(images) == 1 else one.evidence["labels"][:1]:
             say(f"{label['probability']:6.1%}  {label['label']}" + (f"  ({path})" if len(images) > 1 else ""))

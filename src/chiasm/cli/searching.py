@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chiasm.cli.shared import Json, load, notes, print_rejected, say, with_bar, write_result
+from chiasm.cli.shared import Json, load, notes, print_rejected, remark, say, with_bar, write_result
 from chiasm.core.errors import InputError, JobError
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def search(
     with _opened(source, folder, model, approximate) as opened:
         found = opened.search(text=text, image=picture, count=count, where=filters(where), rerank=rerank)
         searched = len(opened)
+        remark(opened.model, [text] if text else [])
     for hit in found:
         score = "" if hit.score is None else f"{hit.score:6.1%}  "
         say(f"{score}{hit.similarity:+.3f}  {hit.path}")

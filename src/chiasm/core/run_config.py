@@ -183,6 +183,12 @@ class TaskConfig:
     """Share of words that masked language modelling hides (Devlin et al. 2019)."""
     word_patch_weight: float = 0.0
     """Weight of word-patch alignment within the task "matching" (ViLT: 0.1)."""
+    hard_negatives: float = 0.0
+    """Share, in [0, 1], of captions that the task "retrieval" also shows with an attribute, the count, the relation or
+    the order swapped by rule, for pictures not to find (NegCLIP); above 0 `evaluate` adds caption_swap_accuracy."""
+    text_teacher: float = 0.0
+    """Share, in [0, 1], of the loss of "retrieval" that draws a new text tower to where the run of `init_from` puts the
+    same words, or what it puts for the other captions of their picture (Reimers and Gurevych 2020)."""
     distil: float = 0.0
     """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
     label_smoothing: float = 0.0
@@ -368,8 +374,11 @@ class RunConfig:
 
 
 def _check_distillation(where: str, tasks: Mapping[str, TaskConfig], train: TrainConfig) -> None:
-    """A task that learns from the moving average needs one."""
+    """A task that learns from the moving average needs one; shares are shares."""
     for name, task in tasks.items():
+        for key, value in (("hard_negatives", task.hard_negatives), ("text_teacher", task.text_teacher)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{where}tasks.{name}.{key} is {value}", "a share in [0, 1]", "0 turns it off")
         if not 0 <= task.distil < 1:
             raise InputError(f"{where}tasks.{name}.distil is {task.distil}", "a number in [0, 1)", "ALBEF takes 0.4")
         if task.distil and not train.ema_decay:

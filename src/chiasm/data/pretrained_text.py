@@ -79,21 +79,10 @@ class PretrainedTokenizer(TextTokenizer):
             raise InputError("this text tower has no mask token", "one that has, such as BERT", "choose another tower")
         return self._id(self.mask)
 
-    def ids(self, text: str) -> list[int]:
-        """Token ids of one text between the special tokens; remembered, because questions repeat."""
-        known = self._seen.get(text)
-        if known is not None:
-            return known
+    def pieces(self, text: str) -> list[int]:
+        """Token ids of the words of one text, all of them."""
         readable = text.encode("utf-8", "replace").decode("utf-8")
-        inner = self.tokenizer.encode(readable, add_special_tokens=False).ids
-        room = self.max_tokens - len(self._before_ids) - len(self._after_ids)
-        if len(inner) > room:
-            self.num_truncated += 1
-            inner = inner[:room]
-        found = [*self._before_ids, *inner, *self._after_ids]
-        if len(self._seen) < 100_000:
-            self._seen[text] = found
-        return found
+        return list(self.tokenizer.encode(readable, add_special_tokens=False).ids)
 
     def batch(self, texts: Sequence[str]) -> TextTokens:
         """Pad to the longest text given, or to `max_tokens` with `pads_to_max`: ids int64 [m, l], is_real bool."""

@@ -122,6 +122,10 @@ class SceneTruth:
         said = read_caption(sentence)
         return said is not None and sorted(said) == sorted(thing.described for thing in self.scene)
 
+    def denies(self, sentence: str) -> bool:
+        """True where `sentence` can be read and names other objects; nobody can tell of one that cannot be read."""
+        return read_caption(sentence) is not None and not self.agrees(sentence)
+
 
 def _unique_descriptions(scene: Scene, fields: tuple[tuple[str, ...], ...]) -> list[tuple[Description, SceneObject]]:
     """Descriptions naming one of the given sets of attributes that fit exactly one object."""

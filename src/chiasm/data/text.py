@@ -74,6 +74,7 @@ class TextTokenizer:
         tokenizer.encode_special_tokens = True
         self.tokenizer, self.max_tokens, self.wrap, self.pad = tokenizer, max_tokens, wrap, pad
         self.start_id, self.end_id, self.pad_id = (self._id(name) for name in (*wrap, pad))
+        self._before_ids, self._after_ids = [self.start_id], [self.end_id]
         self.num_truncated = 0
         self._seen: dict[str, list[int]] = {}
 
@@ -130,19 +131,44 @@ class TextTokenizer:
         found = self.tokenizer.token_to_id(language_token(language)) if language else None
         return self.start_id if found is None else int(found)
 
+    @property
+    def room(self) -> int:
+        """Longest text in tokens, the special tokens around it aside."""
+        return self.max_tokens - len(self._before_ids) - len(self._after_ids)
+
+    def pieces(self, text: str) -> list[int]:
+        """Token ids of the words of one text, all of them."""
+        return list(self.tokenizer.encode(_readable(text), add_special_tokens=False).ids)
+
     def ids(self, text: str) -> list[int]:
         """Token ids of one text between start and end token; remembered, because questions repeat."""
         known = self._seen.get(text)
         if known is not None:
             return known
-        inner = self.tokenizer.encode(_readable(text), add_special_tokens=False).ids
-        if len(inner) > self.max_tokens - 2:
+        inner = self.pieces(text)
+        if len(inner) > self.room:
             self.num_truncated += 1
-            inner = inner[: self.max_tokens - 2]
-        found = [self.start_id, *inner, self.end_id]
+            inner = inner[: self.room]
+        found = [*self._before_ids, *inner, *self._after_ids]
         if len(self._seen) < 100_000:
             self._seen[text] = found
         return found
+
+    def remarks(self, text: str) -> list[str]:
+        """What of a text is not read, in sentences: its end, where it is too long, and words that are not known."""
+        inner, found = self.pieces(text), []
+        if len(inner) > self.room:
+            found.append(f"{len(inner)} tokens, of which the model reads the first {self.room}")
+        unknown = sum(one == self.unknown_id for one in inner)
+        if unknown:
+            found.append(f"{unknown} of {len(inner)} tokens are unknown to the model")
+        return found
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Id of what is in no vocabulary; None where every text can be spelled."""
+        name = getattr(self.tokenizer.model, "unk_token", None)
+        return self.tokenizer.token_to_id(name) if isinstance(name, str) else None
 
     def batch(self, texts: Sequence[str]) -> TextTokens:
         """Pad to the longest text given: ids int64 [m, l], is_real bool [m, l]."""

@@ -7,6 +7,7 @@ texts says whether the model looks and reads: what it reaches blind is no merit 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from chiasm.core.types import Example, Prediction, Tokens
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.prompts import prompts_for
 from chiasm.data.scene_language import SceneTruth
+from chiasm.evaluate import caption_swap
 from chiasm.evaluate.certainty import CANDIDATES, calibration_errors, hard_picture, picks
 from chiasm.evaluate.outcome import (
     Answered,
@@ -220,7 +222,10 @@ def _retrieve(state: _Pass) -> None:
     captioned = [row for row, one in enumerate(state.examples) if one.captions and not _is_class(one)]
     outcome.texts = [(row, caption.text) for row in captioned for caption in state.examples[row].captions]
     if outcome.texts:
-        _recall(state, images, _embed(state, [state.text(text) for _, text in outcome.texts]))
+        texts = _embed(state, [text for _, text in outcome.texts])
+        _recall(state, images, texts)
+        if pipeline.config.tasks[Retrieval.name].hard_negatives:
+            _swap(state, images, texts)
     labelled = [row for row, example in enumerate(state.examples) if example.label is not None]
     names = sorted({str(state.examples[row].label) for row in labelled})
     own = pipeline.config.data.label_prompts
@@ -290,6 +295,7 @@ def _is_class(example: Example) -> bool:
 def _embed(state: _Pass, texts: Sequence[str]) -> np.ndarray:
     task: Retrieval = state.pipeline.task(Retrieval)
     model, codec = state.pipeline.model, state.pipeline.codec
+    texts = [state.text(one) for one in texts]
     parts = [task.embed_texts(model, codec, texts[at : at + 2 * CHUNK]) for at in range(0, len(texts), 2 * CHUNK)]
     return np.concatenate(parts)
 
@@ -312,7 +318,8 @@ def _recall(state: _Pass, images: np.ndarray, texts: np.ndarray) -> None:
         outcome.items[f"text_to_image_R@{k}"] = Items((text_ranks < k).astype(np.float64), text_of)
     languages = [caption.language for row in with_text for caption in examples[row].captions]
     if len(set(languages)) > 1:
-        outcome.by_kind["text_to_image_R@1"] = accuracy_by_kind(text_ranks == 0, languages, text_of, seed)
+        for k in (1, 10):
+            outcome.by_kind[f"text_to_image_R@{k}"] = accuracy_by_kind(text_ranks < k, languages, text_of, seed)
     if state.view == "seen" and len(with_text) > 1:
         shown = images[with_text]
         outcome.geometry = {
@@ -321,6 +328,17 @@ def _recall(state: _Pass, images: np.ndarray, texts: np.ndarray) -> None:
             "text_uniformity": uniformity(texts),
             "modality_gap": modality_gap(shown, texts),
         }
+
+
+def _swap(state: _Pass, images: np.ndarray, texts: np.ndarray) -> None:
+    """Each caption against a swap of it, in runs that were trained with swaps."""
+    outcome, name, seed = state.outcome, caption_swap.METRIC, state.pipeline.config.seed
+    found = caption_swap.caption_swaps(state.examples, images, texts, partial(_embed, state))
+    if found.kinds:
+        outcome.scores[name] = accuracy(found.right, found.of, seed)
+        outcome.items[name] = Items(found.right, found.of)
+        outcome.baseline[name] = 0.5
+        outcome.by_kind[name] = accuracy_by_kind(found.right, found.kinds, found.of, seed)
 
 
 def _score(state: _Pass) -> None:

@@ -1,6 +1,6 @@
 """One split measured honestly: the scores, and beside them those of the same model with the pictures dealt wrongly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +10,9 @@ from rich.console import Console
 from chiasm.core.errors import InputError
 from chiasm.core.log import Bar, bar
 from chiasm.core.types import Example, Prediction, Score
-from chiasm.data.dataset import open_dataset
+from chiasm.data.dataset import open_dataset, texts_of
 from chiasm.data.ledger import Ledger
+from chiasm.data.text import TextTokenizer
 from chiasm.evaluate.evaluator import CHUNK, evaluate
 from chiasm.evaluate.outcome import Outcome, View, captions_with_references
 from chiasm.evaluate.report import MetricRow
@@ -113,7 +114,31 @@ def open_prepared(pipeline: Pipeline, split: str, console: Console) -> tuple[lis
         )
     finally:
         stages.close()
-    return [dataset.example(number) for number in range(len(dataset))], dataset.ledger
+    examples = [dataset.example(number) for number in range(len(dataset))]
+    tell_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, split, console)
+    return examples, dataset.ledger
+
+
+def tell_cut_texts(
+    tokenizer: TextTokenizer, examples: Iterable[Example], ledger: Ledger, split: str, console: Console
+) -> None:
+    """Say how many texts are too long for the model and are read without their ends; the ledger says which."""
+    texts = cut = 0
+    for example in examples:
+        own = list(texts_of([example]))
+        long = sum(len(tokenizer.pieces(text)) > tokenizer.room for text in own)
+        texts, cut = texts + len(own), cut + long
+        if long:
+            ledger.note(
+                example.source, "text_cut", f"{long} of its {len(own)} texts are cut to {tokenizer.room} tokens"
+            )
+    if cut:
+        console.print(
+            f"[yellow]{split}: {cut:,} of {texts:,} texts are longer than {tokenizer.room} tokens and are read without "
+            "their ends; train with a larger model.text.max_tokens to read them whole[/yellow]",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def measure(pipeline: Pipeline, examples: Sequence[Example], ledger: Ledger, split: str, console: Console) -> Measured:

@@ -8,11 +8,14 @@ Axis legend: n pictures and m texts of this process, q rows that search, k rows 
 processes), e numbers of an embedding.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from chiasm.core.distributed import gather_with_gradient
+from chiasm.core.errors import InputError
 from chiasm.objectives.distillation import check_share, teacher_cross_entropy
 from chiasm.objectives.similarity import (
     Pairing,
@@ -21,7 +24,24 @@ from chiasm.objectives.similarity import (
     mean_over_rows,
     pair_up,
     search_loss,
+    sum_in_pieces,
 )
+
+
+class HardNegatives(NamedTuple):
+    """For each text a sentence that resembles it and is not true of its picture, where there is one.
+
+    A row a text, so that every process has equally many.
+
+    Attributes:
+        text: unit vectors float [m, e]; what stands where there is none does not count.
+        key: int64 [m], which sentence it is, comparable with the key of the texts.
+        is_real: bool [m], True where there is one.
+    """
+
+    text: Tensor
+    key: Tensor
+    is_real: Tensor
 
 
 def softmax_contrast(
@@ -32,6 +52,7 @@ def softmax_contrast(
     text_group: Int[Tensor, " m"],
     chunk_rows: int = 0,
     text_key: Int[Tensor, " m"] | None = None,
+    hard_negatives: HardNegatives | None = None,
 ) -> dict[str, Tensor]:
     """Symmetric softmax contrast in which rows of equal group are positives of each other.
 
@@ -56,22 +77,29 @@ def softmax_contrast(
         text_key: which sentence each text is; texts of equal key are the same sentence (equal captions of two
             pictures, the prompt of one label). A picture is then positive with every text that is the same sentence
             as a text of its group, whatever group that text has.
+        hard_negatives: further texts among which pictures search, and which belong to none (NegCLIP, Yuksekgonul et
+            al. 2023, section 4); they do not search. One that is the same sentence as a text of a picture is not among
+            those that this picture searches. Needs text_key.
 
     Returns:
         "image_to_text" and "text_to_image": mean over the rows that have a positive; "loss": mean of the two.
 
     Raises:
-        InputError: no picture of the batch has a text in it, or chunk_rows is negative.
+        InputError: no picture of the batch has a text in it, chunk_rows is negative, or text_key is missing.
     """
+    if hard_negatives is not None and text_key is None:
+        raise InputError("hard negatives without text_key", "a key for each sentence", "pass text_key")
     with torch.autocast(image.device.type, enabled=False):
         dtype = torch.promote_types(image.dtype, torch.float32)
         image, text, logit_scale = image.to(dtype), text.to(dtype), logit_scale.to(dtype)
-        to_text, to_image = pair_up(image_group, text_group, text_key)
+        wrong_key = None if hard_negatives is None else hard_negatives.key
+        to_text, to_image = pair_up(image_group, text_group, text_key, wrong_key)
         all_image, all_text = gather_with_gradient(image), gather_with_gradient(text)
-        return _both_ways(
-            search_loss(image * logit_scale, all_text, to_text, chunk_rows),
-            search_loss(text * logit_scale, all_image, to_image, chunk_rows),
-        )
+        if hard_negatives is None:
+            image_to_text = search_loss(image * logit_scale, all_text, to_text, chunk_rows)
+        else:
+            image_to_text = _search_among_wrong(image * logit_scale, all_text, hard_negatives, to_text, chunk_rows)
+        return _both_ways(image_to_text, search_loss(text * logit_scale, all_image, to_image, chunk_rows))
 
 
 def distilled_contrast(
@@ -126,6 +154,34 @@ def distilled_contrast(
         keys, teacher_keys = gather_with_gradient(image), gather_with_gradient(image_teacher)
         text_to_image = _soft_search(text @ keys.T, text_teacher @ teacher_keys.T, to_image, alpha)
         return _both_ways(image_to_text, text_to_image)
+
+
+def _search_among_wrong(
+    query: Float[Tensor, "q e"], key: Float[Tensor, "k e"], wrong: HardNegatives, pairing: Pairing, chunk_rows: int
+) -> Float[Tensor, ""]:
+    """`search_loss` with the hard negatives of all processes among what is searched."""
+    is_real = gather_with_gradient(wrong.is_real.long()).bool()
+    columns = gather_with_gradient(wrong.text.to(key.dtype))[is_real]
+    assert pairing.wrong is not None, "hard negatives have labels"
+    whole = (key, pairing.key, pairing.link, columns, pairing.wrong[is_real])
+    return mean_over_rows(sum_in_pieces(_summed_among_wrong, chunk_rows, (query, pairing.query), whole), pairing)
+
+
+def _summed_among_wrong(
+    query: Float[Tensor, "q e"],
+    query_label: Int[Tensor, " q"],
+    key: Float[Tensor, "k e"],
+    key_label: Int[Tensor, " k"],
+    link: Int[Tensor, "2 l"],
+    wrong: Float[Tensor, "w e"],
+    wrong_label: Int[Tensor, " w"],
+) -> Float[Tensor, ""]:
+    positive = is_positive(query_label, torch.cat([key_label, wrong_label]), link)
+    logits = query @ torch.cat([key, wrong]).T
+    # A swap that is a true sentence of the picture after all is neither right nor wrong to find: it is not there.
+    is_true = positive.clone()
+    is_true[:, : len(key)] = False
+    return cross_entropy_rows(logits.masked_fill(is_true, -torch.inf), positive & ~is_true)[0].sum()
 
 
 def _soft_search(

@@ -1,6 +1,7 @@
-"""Soft targets of a teacher: the moving average of the model itself in ALBEF (Li et al. 2021, section 3.3)."""
+"""What a teacher says: soft targets (ALBEF, Li et al. 2021, section 3.3), and vectors to agree with."""
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from chiasm.core.errors import InputError
@@ -13,6 +14,30 @@ def teacher_cross_entropy(logits: Float[Tensor, "r c"], teacher_logits: Float[Te
     cannot change: the gradients are the same, and the value mixes with a cross-entropy towards hard targets.
     """
     return -(teacher_logits.detach().softmax(1) * logits.log_softmax(1)).sum(1)
+
+
+def vector_distillation(
+    student: Float[Tensor, "m e"], teacher: Float[Tensor, "m e"], has_teacher: Bool[Tensor, " m"]
+) -> dict[str, Tensor]:
+    """Squared distance of a student's vectors to a teacher's; no gradient reaches the teacher.
+
+    Reimers and Gurevych 2020 ("Making monolingual sentence embeddings multilingual using knowledge distillation",
+    section 2, equation 1): the student's vectors of a sentence and of its translation shall both be the teacher's
+    vector of the sentence. Of unit vectors the squared distance is 2 less twice their cosine. Computed in float32
+    (float64 for float64 input), autocast or not.
+
+    Args:
+        student: vectors of m sentences.
+        teacher: where they shall be.
+        has_teacher: rows that have a teacher; others do not count.
+
+    Returns:
+        "loss": mean over the rows that count, in [0, 4] for unit vectors; 0 with a zero gradient where none does.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        dtype = torch.promote_types(student.dtype, torch.float32)
+        squared = (student.to(dtype) - teacher.detach().to(dtype)).square().sum(1)
+        return {"loss": torch.where(has_teacher, squared, 0).sum() / has_teacher.sum().clamp_min(1)}
 
 
 def check_share(alpha: float) -> None:

@@ -25,35 +25,43 @@ class Pairing(NamedTuple):
         link: int64 [2, l]; rows with labels (a, b) belong together where a column of `link` is (a, b), and labels
             count from 0. None: rows with equal labels belong together.
         rows: searching rows of all processes that have a row to find.
+        wrong: int64 [k], labels of the rows that are searched beside those of `key` and that are made to be wrong.
     """
 
     query: Tensor
     key: Tensor
     link: Tensor | None
     rows: int
+    wrong: Tensor | None = None
 
 
 def pair_up(
-    image_group: Int[Tensor, " n"], text_group: Int[Tensor, " m"], text_key: Int[Tensor, " m"] | None = None
+    image_group: Int[Tensor, " n"],
+    text_group: Int[Tensor, " m"],
+    text_key: Int[Tensor, " m"] | None = None,
+    wrong_key: Int[Tensor, " m"] | None = None,
 ) -> tuple[Pairing, Pairing]:
     """Return who belongs to whom among all processes: pictures that search texts, and texts that search pictures.
 
     A picture and a text belong together if their groups are equal. With `text_key`, texts of equal key are one
     sentence, so a picture belongs with every text whose key occurs in the picture's group. The relation is not
     transitive: of two pictures that share one of two sentences each, neither gets the other's second sentence.
+    `wrong_key` are sentences, one a text, that pictures search too; which of them are sentences of a picture after all
+    is told by the labels.
     """
     image_label, text_label = gather_with_gradient(image_group), gather_with_gradient(text_group)
-    sentence, link = text_label, None
+    sentence, link, wrong = text_label, None, None
     if text_key is not None:
         image_label, text_label = _count_from_zero(image_label, text_label)
-        (sentence,) = _count_from_zero(gather_with_gradient(text_key))
-        link = torch.stack([text_label, sentence])
+        keys = [gather_with_gradient(key) for key in (text_key, wrong_key) if key is not None]
+        sentence, *wrongs = _count_from_zero(*keys)
+        link, wrong = torch.stack([text_label, sentence]), (wrongs[0] if wrongs else None)
     found = sentence[torch.isin(text_label, image_label)]
     image_rows = int(torch.isin(image_label, text_label).sum())
     text_rows = int(torch.isin(sentence, found).sum())
     back = None if link is None else link.flip(0)
     return (
-        Pairing(_own(image_label), sentence, link, image_rows),
+        Pairing(_own(image_label), sentence, link, image_rows, wrong),
         Pairing(_own(sentence), image_label, back, text_rows),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.run_config import RunConfig
+from chiasm.recipes.another_language import another_language
 from chiasm.recipes.demo import demo
 from chiasm.recipes.families import FAMILIES
 from chiasm.recipes.flickr8k_captions import flickr8k_captions
@@ -18,6 +19,7 @@ RECIPES: dict[str, Callable[..., RunConfig]] = {
     "sort_of_clevr": sort_of_clevr,
     "flickr8k_retrieval": flickr8k_retrieval,
     "flickr8k_captions": flickr8k_captions,
+    "another_language": another_language,
     "nlvr": nlvr,
     "vqa": vqa,
     "labels_and_captions": labels_and_captions,

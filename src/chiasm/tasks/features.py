@@ -21,6 +21,7 @@ import safetensors
 import torch
 from safetensors.torch import save
 
+from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes, sha256_file, write_bytes
 from chiasm.core.types import Example, Tokens
 from chiasm.data.dataset import Dataset, ListDataset
@@ -28,8 +29,11 @@ from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image import ImageError
 from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset
+from chiasm.data.swaps import swapped_texts
 from chiasm.tasks.batching import FEATURES, Features, stack_pictures
 from chiasm.tasks.pipeline import Pipeline
+from chiasm.tasks.retrieval import TEXTS_AT_ONCE, Retrieval
+from chiasm.tasks.teaching import TARGETS, caption_targets
 
 CHUNK = 512
 """Pictures or texts in a file of the cache."""
@@ -219,5 +223,49 @@ def prepare(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: Progres
         examples = readable_pictures(examples, dataset.ledger, progress)
     dataset.ledger.check(config.data.max_rejected)
     if config.model.text.frozen:
-        cache_texts(pipeline, (caption.text for example in examples for caption in example.captions), cache, progress)
+        texts = [caption.text for example in examples for caption in example.captions]
+        retrieval = config.tasks.get(Retrieval.name)
+        if retrieval is not None and retrieval.hard_negatives:
+            texts += swapped_texts(examples)
+        cache_texts(pipeline, texts, cache, progress)
+    return ListDataset(dataset.split, examples, dataset.ledger)
+
+
+def taught(teacher: Pipeline, dataset: Dataset, cache: Path, progress: Progress) -> Dataset:
+    """Give every example of a prepared split the teacher's `caption_targets`, under `TARGETS`.
+
+    Args:
+        teacher: a run with a contrast, which reads the languages of its own data.
+        dataset: a split as `prepare` returns it where the image tower is frozen.
+        cache: where vectors of the teacher's text tower are kept, if that is frozen.
+        progress: told how far it is.
+
+    Raises:
+        InputError: no caption is in a language of the teacher.
+    """
+    if isinstance(dataset, MixedDataset):
+        return dataset.with_parts(
+            {name: taught(teacher, part, cache, progress) for name, part in dataset.parts.items()}
+        )
+    assert isinstance(dataset, ListDataset), "pictures of a locked image side are encoded, and so listed"
+    languages = set(teacher.config.data.languages)
+    texts = list(dict.fromkeys(one.text for e in dataset.examples for one in e.captions if one.language in languages))
+    if not texts:
+        raise InputError(
+            f"split {dataset.split!r} has no caption in {', '.join(sorted(languages))}, the teacher's languages",
+            "captions in a language that the run of init_from reads, beside the new one",
+            "name both in data.languages",
+        )
+    if teacher.config.model.text.frozen:
+        cache_texts(teacher, texts, cache, progress)
+    task: Retrieval = teacher.task(Retrieval)
+    known: dict[str, np.ndarray] = {}
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = texts[start : start + TEXTS_AT_ONCE]
+        known |= dict(zip(part, task.embed_texts(teacher.model, teacher.codec, part), strict=True))
+        progress(min(start + TEXTS_AT_ONCE, len(texts)), len(texts), "asking the teacher once")
+    examples = [
+        replace(example, inputs={**example.inputs, TARGETS: caption_targets(example.captions, known)})
+        for example in dataset.examples
+    ]
     return ListDataset(dataset.split, examples, dataset.ledger)

@@ -130,15 +130,16 @@ class Pipeline:
     def embedding_fingerprint(self) -> str:
         """Name of everything that decides a picture's vector in the shared space."""
         model = self.model
-        deciding = (model.image_pooler, model.image_adapter, model.fusion, model.image_projection)
-        hashes = [_weights_hash(module) for module in deciding if module is not None]
+        # Without a projection the space is within the fusion block (ALBEF); else fusion never sees these vectors.
+        last = (model.image_adapter, model.fusion) if model.image_projection is None else (model.image_projection,)
+        hashes = [_weights_hash(module) for module in (model.image_pooler, *last) if module is not None]
         return "-".join([self.image_fingerprint(), str(self.config.model.embedding_dim), *hashes])
 
     def query_fingerprint(self) -> str:
         """Name of everything that decides a sentence's vector in the shared space."""
         model = self.model
-        deciding = (model.text_adapter, model.fusion, model.text_projection)
-        hashes = [_weights_hash(module) for module in deciding if module is not None]
+        last = (model.text_adapter, model.fusion) if model.text_projection is None else (model.text_projection,)
+        hashes = [_weights_hash(module) for module in last if module is not None]
         words = hashlib.sha256(self.codec.tokenizer.to_json().encode()).hexdigest()[:16]
         return "-".join([self.text_fingerprint(), words, *hashes])
 
@@ -272,14 +273,22 @@ class Pipeline:
             )
         self.model.load_state_dict(dict(tensors), strict=False)
 
-    def take_weights(self, folder: Path) -> tuple[list[str], int]:
+    def take_weights(
+        self, folder: Path, anew: tuple[str, ...] = (), needed: tuple[str, ...] = ()
+    ) -> tuple[list[str], int]:
         """Start from another run's weights wherever name and shape agree: names taken, and a count of those left.
 
         The last layer of the answer head is taken where both runs know the same answers, whose order is then that of
         the other run; a row that meant another answer would teach nothing.
+
+        Args:
+            folder: the other run.
+            anew: beginnings of names that are not taken.
+            needed: beginnings of names that must all be taken.
         """
         state = self.model.state_dict()
         given = safetensors.torch.load_file(folder / "model.safetensors")
+        given = {name: value for name, value in given.items() if not (anew and name.startswith(anew))}
         answers = tuple(read_json(folder / "answers.json", "the answer vocabulary"))
         if set(answers) == set(self.codec.answers):
             self.codec = replace(self.codec, answers=answers, _answer_index={})
@@ -290,8 +299,16 @@ class Pipeline:
             raise InputError(
                 f"no tensor of {folder} fits this model", "a run with a model of the same sizes", "check init_from"
             )
+        own = set(self.saved_names()) - set(fitting)
+        missing = sorted(name for name in own if needed and name.startswith(needed))
+        if missing:
+            raise InputError(
+                f"{folder} has no {missing[0]!r} of the shape {tuple(state[missing[0]].shape)}",
+                "a run whose pictures and sentences meet in a space of their own, with this image side",
+                "check init_from, and train it with the task retrieval",
+            )
         self.model.load_state_dict(fitting, strict=False)
-        return list(fitting), len(set(self.saved_names()) - set(fitting))
+        return list(fitting), len(own)
 
     def _check_towers(self, folder: Path) -> None:
         stored = read_json(folder / "preprocessing.json", "the preprocessing")

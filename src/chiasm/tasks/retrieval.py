@@ -7,14 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chiasm.core.types import Batch, Prediction, Tokens
+from chiasm.core.errors import InputError
+from chiasm.core.random import counter_seed
+from chiasm.core.run_config import ModelConfig, RunConfig
+from chiasm.core.types import Batch, Caption, Example, Prediction, Tokens
 from chiasm.data.prompts import filled
+from chiasm.data.swaps import choose_swap
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
-from chiasm.objectives.contrastive import distilled_contrast, softmax_contrast
+from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
+from chiasm.objectives.distillation import vector_distillation
 from chiasm.objectives.sigmoid import sigmoid_contrast
 from chiasm.tasks.base import Calibration, Codec, Teacher
-from chiasm.tasks.texts import CaptionTask, nothing, text_fields, text_tokens
+from chiasm.tasks.teaching import target_fields
+from chiasm.tasks.texts import CaptionTask, caption_fields, chosen_captions, nothing, text_fields, text_tokens
 
 TEXTS_AT_ONCE = 256
 
@@ -26,17 +32,64 @@ class Retrieval(CaptionTask):
     primary_metric: ClassVar[str] = "text_to_image_R@1"
     objectives: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid", "additive")
 
+    def check(self, model: ModelConfig) -> None:
+        """Refuse options of the softmax contrast with another one."""
+        config = self.config
+        options = {"hard_negatives": config.hard_negatives, "text_teacher": config.text_teacher}
+        for key, share in options.items():
+            if share and (self.objective != "softmax" or config.distil):
+                other = f"objective {self.objective!r}" if self.objective != "softmax" else f"distil {config.distil}"
+                raise InputError(
+                    f"tasks.retrieval.{key} {share} with {other}",
+                    "the objective softmax, without the moving average's soft targets",
+                    f"--set tasks.retrieval.{key}=0, or leave objective and distil as they are",
+                )
+
+    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
+        """The fields of `caption_fields`, and those of the options that are on.
+
+        With `hard_negatives`: the rows of the texts after the first m are k swapped captions, and `swap_of` int64 [k]
+        says of which caption. `swap_key` int64 [k] is to them what `text_key` is to captions. With `text_teacher`:
+        `text_target` float32 [m, e], and `has_target` bool [m].
+        """
+        chosen = chosen_captions(examples, self.config.captions_per_picture, run.seed, epoch)
+        fields = caption_fields(chosen, codec)
+        if self.config.text_teacher:
+            fields |= target_fields(chosen, examples, run.model.embedding_dim)
+        if self.config.hard_negatives:
+            fields |= self._swap_fields(chosen, examples, codec, run, epoch)
+        return fields
+
+    def _swap_fields(
+        self,
+        chosen: Sequence[tuple[int, Caption]],
+        examples: Sequence[Example],
+        codec: Codec,
+        run: RunConfig,
+        epoch: int,
+    ) -> dict[str, Tensor]:
+        drawn = [
+            choose_swap(examples[row], caption, self.config.hard_negatives, run.seed, epoch) for row, caption in chosen
+        ]
+        swapped = {number: swap.text for number, swap in enumerate(drawn) if swap is not None}
+        return {
+            **text_fields([caption.text for _, caption in chosen] + list(swapped.values()), codec),
+            "swap_of": torch.tensor(list(swapped), dtype=torch.long),
+            "swap_key": torch.tensor([counter_seed("text", text) for text in swapped.values()], dtype=torch.long),
+        }
+
     def loss(
         self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
     ) -> dict[str, Tensor]:
-        """The chosen contrast; terms by direction, and "loss"."""
+        """The chosen contrast; terms by direction, "text_teacher" where there is one, and "loss"."""
         fields = batch.by_task[self.name]
         if not len(fields["image_index"]):
             return nothing(image.pooled)
         assert model.logit_scale is not None
-        pictures, texts = model.embed_image(image), model.embed_text(_pooled(model, fields))
+        pictures, all_texts = model.embed_image(image), model.embed_text(_pooled(model, fields))
         scale, of, key = model.logit_scale.exp(), fields["image_index"], fields["text_key"]
         text_group = batch.group[of]
+        texts = all_texts[: len(of)]
         if self.objective == "additive":
             return additive_contrast(pictures, texts, scale, of, batch.group)
         if self.objective == "sigmoid":
@@ -51,7 +104,13 @@ class Retrieval(CaptionTask):
             return distilled_contrast(
                 pictures, texts, *soft, scale, batch.group, text_group, alpha=self.config.distil, text_key=key
             )
-        return softmax_contrast(pictures, texts, scale, batch.group, text_group, text_key=key)
+        wrong = _hard_negatives(all_texts, fields) if self.config.hard_negatives else None
+        terms = softmax_contrast(pictures, texts, scale, batch.group, text_group, text_key=key, hard_negatives=wrong)
+        share = self.config.text_teacher
+        if not share:
+            return terms
+        distance = vector_distillation(texts, fields["text_target"], fields["has_target"])["loss"]
+        return {**terms, "text_teacher": distance, "loss": (1 - share) * terms["loss"] + share * distance}
 
     @torch.no_grad()
     def embed_images(self, model: VisionLanguageModel, image: Tokens) -> np.ndarray:
@@ -126,6 +185,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Shares float64 [n, c] of each row of logits."""
     shares: np.ndarray = np.exp(logits - logits.max(1, keepdims=True))
     return shares / shares.sum(1, keepdims=True)
+
+
+def _hard_negatives(texts: Tensor, fields: dict[str, Tensor]) -> HardNegatives:
+    """The rows after the captions' own, each put beside its caption."""
+    key, of = fields["text_key"], fields["swap_of"]
+    beside = torch.zeros(len(key), texts.shape[1], dtype=texts.dtype, device=texts.device)
+    is_real = torch.zeros(len(key), dtype=torch.bool, device=key.device).index_fill(0, of, True)
+    keys = torch.zeros_like(key).index_copy(0, of, fields["swap_key"])
+    return HardNegatives(beside.index_copy(0, of, texts[len(key) :]), keys, is_real)
 
 
 def _pooled(model: VisionLanguageModel, fields: dict[str, Tensor]) -> Tensor:

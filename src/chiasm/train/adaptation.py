@@ -6,17 +6,27 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
+from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
+from chiasm.core.files import read_json
 from chiasm.core.random import seed_torch
 from chiasm.core.run_config import ModelConfig, RunConfig, TrainConfig
+from chiasm.core.run_folder import verify_folder
 from chiasm.models.lora import LORA_NAMES, add_lora
 from chiasm.tasks.pipeline import PACKAGED_TOWERS
 from chiasm.tasks.pretrained import KIND as FOLDER_TOWER
+from chiasm.tasks.pretrained import at_home
+from chiasm.tasks.retrieval import Retrieval
 
 TOWERS = ("image_encoder.", "text_encoder.")
+TEXT_SIDE = ("text_encoder.", "text_projection.")
+"""Beginnings of the names of what reads sentences into the shared space."""
+IMAGE_SIDE = ("image_encoder.", "image_pooler.", "image_projection.", "logit_scale")
+"""Beginnings of the names of what sees pictures into it."""
 FROZEN = {
     "full": (False, False),
     "projection": (True, True),
@@ -41,6 +51,53 @@ def adapted(config: RunConfig) -> RunConfig:
         image = True
     frozen = replace(model, image=replace(model.image, frozen=image), text=replace(model.text, frozen=text))
     return replace(config, model=frozen)
+
+
+def has_text_teacher(config: RunConfig) -> bool:
+    """Whether a new text tower learns from the run of `init_from`."""
+    return Retrieval.name in config.tasks and config.tasks[Retrieval.name].text_teacher > 0
+
+
+def beside_teacher(config: RunConfig) -> RunConfig:
+    """With a text teacher, return the config with the teacher's image side and space, both locked; else as it is.
+
+    What finds pictures is then the same to the bit as in the teacher's run, and an index of their vectors stays good.
+    Widths are the teacher's where its image side depends on them.
+
+    Raises:
+        InputError: no `init_from`, one without retrieval, or `train.trainable` that reaches beyond the text side.
+    """
+    if not has_text_teacher(config):
+        return config
+    if not config.init_from:
+        raise InputError(
+            f"tasks.retrieval.text_teacher is {config.tasks[Retrieval.name].text_teacher} and init_from is not set",
+            "a run folder that finds pictures by sentences",
+            "--set init_from=RUN, made by chiasm train flickr8k_retrieval for example",
+        )
+    folder = Path(config.init_from)
+    verify_folder(folder, "run")
+    teacher = from_dict(RunConfig, read_json(folder / "config.json", "the run's config"), "config.json")
+    if Retrieval.name not in teacher.tasks:
+        raise InputError(
+            f"{folder} was trained for {', '.join(teacher.tasks)}",
+            "a run trained for retrieval",
+            "set another init_from",
+        )
+    beyond = [pattern for pattern in config.train.trainable if pattern != "*" and not pattern.startswith(TEXT_SIDE)]
+    if beyond:
+        raise InputError(
+            f"train.trainable has {beyond[0]!r} beside a text teacher",
+            "patterns that begin with " + " or ".join(TEXT_SIDE) + ": the image side stays as it is",
+            "drop it",
+        )
+    own, base = config.model, at_home(teacher, folder).model
+    image = replace(base.image, frozen=True, grid=base.image.grid or base.image.pool_queries > 0)
+    model = replace(base, image=image, text=own.text, dropout=own.dropout)
+    if base.image.kind != "conv" and not base.image.pool_queries:
+        model = replace(model, dim=own.dim, heads=own.heads)
+    trainable = tuple(f"{part}*" for part in TEXT_SIDE) if "*" in config.train.trainable else config.train.trainable
+    return replace(config, model=model, train=replace(config.train, trainable=trainable))
 
 
 def prepare_model(model: nn.Module, config: RunConfig) -> None:

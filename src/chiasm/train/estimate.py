@@ -14,7 +14,7 @@ from chiasm.data.leaks import open_training
 from chiasm.evaluate.measure import Stages
 from chiasm.tasks.features import cache_root, prepare
 from chiasm.tasks.pipeline import Pipeline
-from chiasm.train.adaptation import adapted, prepare_model, pretrained_names
+from chiasm.train.adaptation import adapted, beside_teacher, prepare_model, pretrained_names
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
 
@@ -62,7 +62,7 @@ class Estimate:
 
 def estimate(config: RunConfig, console: Console) -> Estimate:
     """Build the run in memory and time a few steps; nothing is written but the cache of frozen features."""
-    config = adapted(config)
+    config = beside_teacher(adapted(config))
     config.check()
     keep_freed_memory()
     device = pick_device()

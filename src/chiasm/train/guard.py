@@ -13,7 +13,8 @@ from chiasm.core.random import counter_rng
 from chiasm.core.run_config import DataConfig, RunConfig
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import ListDataset, open_dataset
-from chiasm.evaluate.evaluator import Outcome, evaluate
+from chiasm.evaluate.evaluator import evaluate
+from chiasm.evaluate.outcome import Outcome
 from chiasm.evaluate.measure import Stages
 from chiasm.tasks.base import Task
 from chiasm.tasks.features import cache_root, prepare

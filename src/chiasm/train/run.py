@@ -25,7 +25,14 @@ from chiasm.data.mixture import MixedDataset
 from chiasm.data.text import TextTokenizer
 from chiasm.evaluate.cards import build_report
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import Measured, Stages, fit_calibration, measure, open_prepared
+from chiasm.evaluate.measure import (
+    Measured,
+    Stages,
+    fit_calibration,
+    measure,
+    open_prepared,
+    tell_cut_texts,
+)
 from chiasm.evaluate.outcome import scores_as_json
 from chiasm.evaluate.page_guard import GuardFacts, ProbeFacts
 from chiasm.evaluate.report import RunFacts, write_report
@@ -33,9 +40,17 @@ from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
 from chiasm.models.steady import make_steady
 from chiasm.tasks import TASKS
-from chiasm.tasks.features import cache_root, prepare
+from chiasm.tasks.features import cache_root, prepare, taught
 from chiasm.tasks.pipeline import Pipeline, codec_from, make_codec, tokenizer_from
-from chiasm.train.adaptation import adapted, prepare_model, pretrained_names
+from chiasm.train.adaptation import (
+    IMAGE_SIDE,
+    TEXT_SIDE,
+    adapted,
+    beside_teacher,
+    has_text_teacher,
+    prepare_model,
+    pretrained_names,
+)
 from chiasm.train.curves import TensorBoard
 from chiasm.train.guard import Guard
 from chiasm.train.interpolation import interpolate
@@ -86,7 +101,7 @@ def run(
         Interrupted: stopped by a signal, state saved.
         JobError: training broke.
     """
-    config = adapted(config)
+    config = beside_teacher(adapted(config))
     config.check()
     check_decoding(config.decoding, config.model.text.max_tokens)
     keep_freed_memory()
@@ -192,14 +207,18 @@ def _build(
     """
     examples = list(vocabulary_examples(training))
     if checkpoint is not None:
-        return Pipeline.build(config, examples, pick_device(), codec_from(config, checkpoint)), frozenset()
-    if tokenizer is None and config.init_from:
+        pipeline = Pipeline.build(config, examples, pick_device(), codec_from(config, checkpoint))
+        pipeline.take_weights(checkpoint)  # a frozen tower encodes before the trainer reads the rest of the state
+        return pipeline, frozenset()
+    learns_words = has_text_teacher(config)
+    if tokenizer is None and config.init_from and not learns_words:
         verify_folder(Path(config.init_from), "run")
         tokenizer = tokenizer_from(config, Path(config.init_from))
     pipeline = Pipeline.build(config, examples, pick_device(), make_codec(config, examples, tokenizer))
     taken: list[str] = []
     if config.init_from:
-        taken, own = pipeline.take_weights(Path(config.init_from))
+        parts = (TEXT_SIDE, IMAGE_SIDE) if learns_words else ((), ())
+        taken, own = pipeline.take_weights(Path(config.init_from), *parts)
         console.print(f"weights of {config.init_from}: {len(taken)} tensors taken, {own} start anew", highlight=False)
     names = [name for name, _ in pipeline.model.named_parameters()]
     return pipeline, pretrained_names(names, config.model, taken)
@@ -239,6 +258,9 @@ def _prepare(pipeline: Pipeline, training: Dataset, console: Console) -> tuple[D
     stages = Stages(console)
     try:
         training = prepare(pipeline, training, cache_root(), stages)
+        if has_text_teacher(pipeline.config):
+            teacher = Pipeline.load(Path(pipeline.config.init_from), pipeline.device)
+            training = taught(teacher, training, cache_root(), stages)
         validation = prepare(
             pipeline, open_dataset(pipeline.config.data, "val", pipeline.config.seed), cache_root(), stages
         )
@@ -247,7 +269,11 @@ def _prepare(pipeline: Pipeline, training: Dataset, console: Console) -> tuple[D
     for dataset in (training, validation):
         if dataset.ledger.rejected:
             console.print(f"[yellow]{dataset.split}: {dataset.ledger.summary()}[/yellow]", highlight=False)
-    return training, [validation.example(number) for number in range(len(validation))], validation
+    ready = [validation.example(number) for number in range(len(validation))]
+    parts = training.parts.values() if isinstance(training, MixedDataset) else [training]
+    for dataset, examples in [*((part, vocabulary_examples(part)) for part in parts), (validation, ready)]:
+        tell_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, dataset.split, console)
+    return training, ready, validation
 
 
 def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:

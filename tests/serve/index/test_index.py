@@ -132,7 +132,7 @@ def test_stopped_build_goes_on(photos: Path, tmp_path: Path, tiny_run: Path, mon
     assert len(made) == 30 and report.added < 30 and report.ledger.used == 30
 
 
-@pytest.mark.parametrize("part", ["dim", "image", "text", "precision"])
+@pytest.mark.parametrize("part", ["dim", "image", "precision"])
 def test_another_model_is_refused(index: Index, model: Model, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against vectors of two models in one index, which no error ever shows."""
     inner = Header.of

@@ -1,6 +1,7 @@
 """Whose vectors an index holds: a model and its preprocessing by their hashes; another one is refused, with the reason.
 
-Two models of one width give vectors that can be compared and mean nothing; no error ever shows it later.
+Two models of one width give vectors that can be compared and mean nothing; no error ever shows it later. A model of
+which the text side alone differs makes the very same vectors of pictures: it has learned to read into the same space.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ class Header:
         run: the run folder, absolute, or "starter": where the model is looked for; "" where that is not known.
         dim: numbers a vector.
         image: the image tower's weights and preprocessing, and what leads from them into the shared space.
-        text: the same of the text side, with its tokenizer.
+        text: the same of the text side, with its tokenizer, of the model that made the index; any other is taken too.
         precision: number format of the weights.
     """
 
@@ -77,7 +78,6 @@ class Header:
         for name, what in (
             ("dim", "width of the vectors"),
             ("image", "image weights or preprocessing"),
-            ("text", "text weights or tokenizer"),
             ("precision", "number format"),
         ):
             old, new = getattr(self, name), getattr(model, name)

@@ -1,0 +1,33 @@
+"""A trained retrieval run learns to read another language, and keeps its pictures where they are."""
+
+from dataclasses import replace
+
+from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TextTowerConfig, TrainConfig
+
+
+def another_language(tiny: bool = False) -> RunConfig:
+    """A new text tower for several languages, taught by a run that reads one; the image side is locked.
+
+    The tower learns words from the captions, or is a multilingual one of yours (`model.text.kind=hugging_face`,
+    `model.text.name=FOLDER`). Half of its loss draws each caption to where the run of `init_from` puts it, or puts the
+    other captions of the same picture (Reimers and Gurevych 2020); half is contrast with the locked pictures (LiT).
+    An index of the teacher's run stays good: the vectors of pictures do not change.
+
+    Command: chiasm train another_language --set init_from=RUN --set data.path=FLICKR8K --out runs/zh
+    """
+    config = RunConfig(
+        recipe="another_language",
+        primary_metric="text_to_image_R@1",
+        data=DataConfig(languages=("en", "zh")),
+        model=ModelConfig(
+            dim=256,
+            heads=4,
+            dropout=0.1,
+            text=TextTowerConfig(layers=2, max_tokens=48, vocabulary=8000),
+        ),
+        tasks={"retrieval": TaskConfig(captions_per_picture=4, text_teacher=0.5)},
+        train=TrainConfig(epochs=15, batch_size=128, lr=1e-3, precision="fp32"),
+    )
+    if tiny:
+        config = replace(config, train=replace(config.train, epochs=0, steps=4, batch_size=16, validate_every=2))
+    return config
