@@ -19,7 +19,8 @@ from chiasm.core.types import Example
 from chiasm.models import encoders
 from chiasm.tasks import pipeline as pipeline_module
 from chiasm.tasks.captioning import Captioning
-from chiasm.tasks.pipeline import Pipeline, make_codec
+from chiasm.tasks.codecs import make_codec
+from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import VisualQuestionAnswering
 

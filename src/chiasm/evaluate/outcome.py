@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chiasm.core.types import Example, Prediction, Question, Score
+from chiasm.tasks.pipeline import Pipeline
 
 View = Literal["seen", "shuffled", "no_picture", "no_text"]
 
@@ -91,6 +92,27 @@ class Outcome:
     text_embeddings: np.ndarray | None = None
     texts: list[tuple[int, str]] = field(default_factory=list)
     """Row i of `text_embeddings`: the example it belongs to, and its words."""
+
+
+@dataclass(slots=True)
+class Pass:
+    """A view of the split while it is walked through."""
+
+    pipeline: Pipeline
+    examples: Sequence[Example]
+    view: View
+    outcome: Outcome = field(default_factory=Outcome)
+    vectors: list[np.ndarray] = field(default_factory=list)
+    paired: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    """Metric name -> (example, outcome) of tasks scored on pairs and hidden words."""
+
+    def text(self, words: str) -> str:
+        """The words, or none."""
+        return "" if self.view == "no_text" else words
+
+    def add(self, metric: str, rows: Sequence[tuple[int, float]]) -> None:
+        """Note more outcomes of a metric."""
+        self.paired.setdefault(metric, []).extend(rows)
 
 
 def captions_with_references(outcome: Outcome, examples: Sequence[Example]) -> list[tuple[Captioned, list[str]]]:

@@ -22,8 +22,9 @@ from chiasm.data.text import TextTokenizer
 from chiasm.models.encoders.efficientnet_lite import HEAD_CHANNELS, EfficientNetLite0
 from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, class_vectors, imagenet_classes
 from chiasm.tasks.batching import FEATURES
+from chiasm.tasks.codecs import make_codec
 from chiasm.tasks.features import cache_root, cache_texts, cached_pictures
-from chiasm.tasks.pipeline import Pipeline, make_codec
+from chiasm.tasks.pipeline import Pipeline
 
 STARTER = "starter"
 """The word that stands where a run folder would."""

@@ -22,29 +22,25 @@ from chiasm.core.random import seed_torch
 from chiasm.core.run_config import RunConfig
 from chiasm.core.run_folder import verify_folder, write_folder
 from chiasm.core.types import Example, ImageRef, Tokens
-from chiasm.data.dataset import texts_of
 from chiasm.data.image import load_image
-from chiasm.data.pretrained_text import PretrainedTokenizer
-from chiasm.data.text import END, START, TextTokenizer
-from chiasm.models.encoders.minilm import load_minilm_tokenizer
-from chiasm.models.networks import build_model, labels_of
+from chiasm.models.networks import build_model
 from chiasm.models.steady import make_steady
 from chiasm.models.vision_language import Parts, VisionLanguageModel
-from chiasm.tasks import TASKS, build_tasks
-from chiasm.tasks.base import Calibration, Codec, Task
+from chiasm.tasks import build_tasks
+from chiasm.tasks.base import Codec, Task
 from chiasm.tasks.batching import stack_pictures, to_model_range
 from chiasm.tasks.captioning import Captioning
+from chiasm.tasks.codecs import codec_from, make_codec
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
-from chiasm.tasks.pretrained import KIND, at_home, check_pretrained, folder_tokenizer, preprocessing_hash, tower_files
+from chiasm.tasks.pretrained import KIND, at_home, check_pretrained, preprocessing_hash, tower_files
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.texts import steady_tokens
-from chiasm.tasks.vqa import VisualQuestionAnswering, answer_vocabulary
+from chiasm.tasks.vqa import VisualQuestionAnswering
 
 ENCODE_BATCH = 16
 """Pictures encoded at once: EfficientNet-Lite0 did 70 pictures a second at 16 and 33 at 64, which no longer fit
 the cache of a two-core machine."""
-MINILM_WRAP = ("[CLS]", "[SEP]")
 PACKAGED_TOWERS = ("efficientnet_lite0", "minilm")
 """Kinds of towers whose weights come with an installed package; frozen, they are left out of a run folder."""
 ANSWER_ROWS = "answer_head.2."
@@ -358,44 +354,6 @@ def parts_of(config: RunConfig, codec: Codec) -> Parts:
         word_prediction=bool(hidden & set(tasks)),
         learned_weights=tuple(tasks) if config.train.weighting == "uncertainty" else (),
     )
-
-
-def make_codec(config: RunConfig, examples: Sequence[Example], tokenizer: TextTokenizer | None = None) -> Codec:
-    """Learn the vocabularies from training examples; the tokenizer may be given, or belong to a pre-trained tower."""
-    needs_answers = any(issubclass(TASKS[name], VisualQuestionAnswering) for name in config.tasks)
-    answers = (labels_of(config.model.network) or answer_vocabulary(examples)) if needs_answers else ()
-    if needs_answers and not answers:
-        raise InputError("no training example has a question", "examples with questions and answers", "check the data")
-    if tokenizer is None:
-        tokenizer = make_tokenizer(config, examples)
-    return Codec(tokenizer, answers, decoding=config.decoding)
-
-
-def make_tokenizer(config: RunConfig, examples: Iterable[Example]) -> TextTokenizer:
-    """The pre-trained text tower's tokenizer, or one learned from the texts of the examples."""
-    text = config.model.text
-    if text.kind == "minilm":
-        return TextTokenizer(load_minilm_tokenizer(), text.max_tokens, MINILM_WRAP)
-    if text.kind == KIND:
-        return folder_tokenizer(text)
-    return TextTokenizer.train(texts_of(examples), text.vocabulary, text.max_tokens, config.data.languages)
-
-
-def codec_from(config: RunConfig, folder: Path) -> Codec:
-    """Read the vocabularies that `Pipeline.codec_files` wrote."""
-    answers = tuple(read_json(folder / "answers.json", "the answer vocabulary"))
-    fitted = read_json(folder / "calibration.json", "the calibration")
-    calibration = {task: from_dict(Calibration, one, f"calibration.json.{task}") for task, one in fitted.items()}
-    return Codec(tokenizer_from(config, folder), answers, decoding=config.decoding, calibration=calibration)
-
-
-def tokenizer_from(config: RunConfig, folder: Path) -> TextTokenizer:
-    """Read the tokenizer of a run folder."""
-    content = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    if config.model.text.kind == KIND:
-        return PretrainedTokenizer.from_json(content, config.model.text.max_tokens)
-    wrap = MINILM_WRAP if config.model.text.kind == "minilm" else (START, END)
-    return TextTokenizer.from_json(content, config.model.text.max_tokens, wrap)
 
 
 def _words_of(example: Example) -> dict[str, str]:

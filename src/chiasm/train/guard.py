@@ -14,8 +14,8 @@ from chiasm.core.run_config import DataConfig, RunConfig
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import ListDataset, open_dataset
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.outcome import Outcome
 from chiasm.evaluate.measure import Stages
+from chiasm.evaluate.outcome import Outcome
 from chiasm.tasks.base import Task
 from chiasm.tasks.features import cache_root, prepare
 from chiasm.tasks.pipeline import Pipeline

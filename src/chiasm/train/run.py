@@ -40,8 +40,9 @@ from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
 from chiasm.models.steady import make_steady
 from chiasm.tasks import TASKS
+from chiasm.tasks.codecs import codec_from, make_codec, tokenizer_from
 from chiasm.tasks.features import cache_root, prepare, taught
-from chiasm.tasks.pipeline import Pipeline, codec_from, make_codec, tokenizer_from
+from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.adaptation import (
     IMAGE_SIDE,
     TEXT_SIDE,

@@ -12,7 +12,7 @@ from chiasm.core.run_folder import MANIFEST
 from chiasm.core.types import Example
 from chiasm.data.leaks import open_training
 from chiasm.data.text import TextTokenizer
-from chiasm.tasks.pipeline import make_tokenizer
+from chiasm.tasks.codecs import make_tokenizer
 from chiasm.train.run import Finished, run, vocabulary_examples
 
 
