@@ -27,8 +27,8 @@ from chiasm.core.files import read_json, write_json
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.run_folder import MANIFEST
 from chiasm.evaluate.caption_swap import METRIC
-from chiasm.evaluate.evaluator import scores_as_json
 from chiasm.evaluate.measure import measure, open_prepared
+from chiasm.evaluate.outcome import scores_as_json
 from chiasm.recipes import find_recipe
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.run import run

@@ -31,8 +31,9 @@ from chiasm.core.device import environment, pick_device
 from chiasm.core.files import write_json
 from chiasm.core.random import counter_rng, counter_seed
 from chiasm.core.run_config import DataConfig, OtherDataConfig
-from chiasm.evaluate.evaluator import Items, Outcome, evaluate
+from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
+from chiasm.evaluate.outcome import Items, Outcome
 from chiasm.recipes import find_recipe
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.run import run

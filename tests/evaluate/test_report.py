@@ -109,7 +109,7 @@ def _report(extra: str = "") -> Report:
         metrics=[row, MetricRow("CIDEr", Score(0.9, 0.8, 1.0, 50), is_share=False, largest=2.0)],
         kinds=[replace(row, name="count" + extra)],
         geometry={"alignment": 0.4123, "modality_gap": 1.335},
-        reliability=reliability_bins([0.15, 0.95, 0.95, 0.95], [False, True, True, False], 10),
+        reliability={"vqa_accuracy": reliability_bins([0.15, 0.95, 0.95, 0.95], [False, True, True, False], 10)},
         questions=asked[:3],
         captions=[described],
         searches=[SearchCard("find a circle" + extra, hits, 2, 500)],
@@ -391,7 +391,9 @@ def test_a_model_that_does_not_know_is_neither_right_nor_wrong() -> None:
 
 def test_reliability_chart_puts_points_where_the_numbers_say() -> None:
     """Guards against swapped axes, an axis upside down, and a count over another bin."""
-    chart = Page(reliability_chart(reliability_bins([0.1] * 4 + [0.9] * 1500, [0, 1, 0, 0] + [1] * 1500, 10)))
+    chart = Page(
+        reliability_chart(reliability_bins([0.1] * 4 + [0.9] * 1500, [0, 1, 0, 0] + [1] * 1500, 10), "vqa_accuracy")
+    )
     low, high = (
         (float(a["cx"]), float(a["cy"])) for name, a in chart.elements if name == "circle" and a["class"] == "dot c0"
     )

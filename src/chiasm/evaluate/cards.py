@@ -14,7 +14,7 @@ from chiasm.evaluate.outcome import Answered, Captioned
 from chiasm.evaluate.page_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
 from chiasm.evaluate.page_guard import GuardFacts, probe_chart
 from chiasm.evaluate.report import LedgerSummary, Report, RunFacts
-from chiasm.evaluate.scores.calibration import ReliabilityBin, reliability_bins
+from chiasm.evaluate.scores.calibration import reliability_bins
 from chiasm.tasks.pipeline import Pipeline
 
 SHOWN_QUESTIONS = 12
@@ -69,7 +69,10 @@ def build_report(
         metrics=measured.rows(),
         kinds=measured.kind_rows(),
         geometry=measured.outcome.geometry,
-        reliability=_reliability(answered),
+        reliability={
+            name: reliability_bins(sure, is_true, RELIABILITY_BINS)
+            for name, (sure, is_true) in measured.outcome.confidences.items()
+        },
         questions=[_question_card(one, examples) for one in shown_questions],
         captions=[_caption_card(of, [one for one in captioned if one.of == of], examples) for of in shown_captions],
         searches=_searches(measured, rng),
@@ -112,13 +115,6 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 def _is_shown(name: str) -> bool:
     """One of a family of metrics that rise together: recall at 1, BLEU of four words."""
     return not name.endswith(("@5", "@10", "Bleu_1", "Bleu_2", "Bleu_3"))
-
-
-def _reliability(answered: Sequence[Answered]) -> list[ReliabilityBin]:
-    if not answered:
-        return []
-    confidence = [one.prediction.confidence for one in answered]
-    return reliability_bins(confidence, [one.right >= 0.5 for one in answered], RELIABILITY_BINS)
 
 
 def _pixels(example: Example) -> np.ndarray:

@@ -96,10 +96,10 @@ def line_chart(chart: Chart) -> Markup:
     return element("figure", title, legend, svg, note, class_="chart")
 
 
-def reliability_chart(bins: Sequence[ReliabilityBin], title: str = "Confidence against accuracy") -> Markup:
+def reliability_chart(bins: Sequence[ReliabilityBin], title: str) -> Markup:
     """Draw a reliability diagram: a point a bin with its 95 % interval, the bin's count above it, and the diagonal.
 
-    On the diagonal an answer is right as often as the model says; below it the model is too confident.
+    On the diagonal the event (`title`) happens as often as the model says; below it the model is too confident.
     """
     x = _Scale(0.0, 1.0, _LEFT, WIDTH - 20, is_log=False)
     y = _Scale(0.0, 1.0, HEIGHT - _BOTTOM - 14, _TOP + 16, is_log=False)
@@ -124,7 +124,7 @@ def reliability_chart(bins: Sequence[ReliabilityBin], title: str = "Confidence a
         for one in bins
     )
     svg = element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {told}")
-    note = "Answers in bins of equal confidence: share that is right, with its 95 % interval. Below the dotted line "
+    note = "In bins of equal confidence: share that is right, with its 95 % interval. Below the dotted line "
     note += "the model is too confident."
     return element("figure", element("h3", title), svg, element("figcaption", note, class_="muted"), class_="chart")
 

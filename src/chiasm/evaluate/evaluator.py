@@ -14,7 +14,7 @@ import torch
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Prediction, Tokens
 from chiasm.data.scene_language import SceneTruth
-from chiasm.evaluate.certainty import calibration_errors, hard_picture
+from chiasm.evaluate.certainty import hard_picture
 from chiasm.evaluate.outcome import (
     Answered,
     Captioned,
@@ -197,7 +197,7 @@ def _score(state: Pass) -> None:
             outcome.baseline[name] = 0.5
     if outcome.matched and state.view == "seen":
         chances = [replace(one.prediction, confidence=one.prediction.evidence["match"]) for one in outcome.matched]
-        outcome.scores |= calibration_errors("matching", chances, [one.is_match for one in outcome.matched], seed)
+        outcome.add_confidences("matching", chances, [one.is_match for one in outcome.matched], seed)
     if outcome.captioned:
         _score_captions(state)
 
@@ -215,7 +215,7 @@ def _score_answers(state: Pass) -> None:
     usual = Counter(answer for one in outcome.answered for answer in dict.fromkeys(one.question.answers))
     outcome.baseline[name] = usual.most_common(1)[0][1] / len(outcome.answered)
     if state.view == "seen":
-        outcome.scores |= calibration_errors(name, [one.prediction for one in outcome.answered], right >= 0.5, seed)
+        outcome.add_confidences(name, [one.prediction for one in outcome.answered], right >= 0.5, seed)
         given = np.array([not one.prediction.evidence["abstains"] for one in outcome.answered])
         if not given.all():
             outcome.scores["answered_share"] = accuracy(given, pictures, seed)
@@ -258,4 +258,4 @@ def _score_caption_events(state: Pass, name: str, captions: Sequence[Captioned],
     if len(set(languages)) > 1:
         outcome.by_kind[name] = accuracy_by_kind(right, languages, pictures, seed)
     if state.view == "seen":
-        outcome.scores |= calibration_errors(name, [one.prediction for one in captions], right, seed)
+        outcome.add_confidences(name, [one.prediction for one in captions], right, seed)

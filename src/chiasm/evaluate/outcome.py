@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chiasm.core.types import Example, Prediction, Question, Score
+from chiasm.evaluate.certainty import calibration_errors
 from chiasm.tasks.pipeline import Pipeline
 
 View = Literal["seen", "shuffled", "no_picture", "no_text"]
@@ -92,6 +93,14 @@ class Outcome:
     text_embeddings: np.ndarray | None = None
     texts: list[tuple[int, str]] = field(default_factory=list)
     """Row i of `text_embeddings`: the example it belongs to, and its words."""
+    confidences: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = field(default_factory=dict)
+    """Event (see `evaluate.certainty`) -> how sure the model was of each, and whether it was so."""
+
+    def add_confidences(self, name: str, predictions: Sequence[Prediction], is_true: npt.ArrayLike, seed: int) -> None:
+        """Keep how sure the model was of an event, with its calibration errors among the scores."""
+        sure = np.array([one.confidence for one in predictions])
+        self.confidences[name] = sure, np.asarray(is_true, dtype=np.bool_)
+        self.scores |= calibration_errors(name, predictions, is_true, seed)
 
 
 @dataclass(slots=True)

@@ -130,7 +130,7 @@ class Report:
     """Scores of one metric by kind of question."""
     geometry: Mapping[str, float] = field(default_factory=dict)
     """`Outcome.geometry`: how the vectors of a dual encoder lie in their space."""
-    reliability: Sequence[ReliabilityBin] = ()
+    reliability: Mapping[str, Sequence[ReliabilityBin]] = field(default_factory=dict)
     """Confidence against accuracy of the answered questions."""
     questions: Sequence[QuestionCard] = ()
     captions: Sequence[CaptionCard] = ()
@@ -169,7 +169,7 @@ def render(report: Report, photo_px: int = _PHOTO_PX[0]) -> Markup:
         _results(report),
         scores_section("By kind of question", report.kinds) if report.kinds else None,
         guard_section(report.guard) if report.guard else None,
-        _cards("Confidence", [reliability_chart(report.reliability)] if report.reliability else [], "charts"),
+        _cards("Confidence", [reliability_chart(bins, name) for name, bins in report.reliability.items()], "charts"),
         _cards("Questions", [question_card(card, photo_px) for card in report.questions]),
         _cards("Captions", [caption_card(card, photo_px) for card in report.captions], "cards wide"),
         _cards("Search", [search_card(card, photo_px) for card in report.searches], "searches"),

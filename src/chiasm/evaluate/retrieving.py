@@ -9,7 +9,7 @@ from chiasm.core.types import Example
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.prompts import prompts_for
 from chiasm.evaluate import caption_swap
-from chiasm.evaluate.certainty import CANDIDATES, calibration_errors, picks
+from chiasm.evaluate.certainty import CANDIDATES, picks
 from chiasm.evaluate.outcome import Choice, Items, Pass
 from chiasm.evaluate.scores.metrics import (
     accuracy,
@@ -95,7 +95,7 @@ def _score_choices(state: Pass) -> None:
     if name not in outcome.scores:
         outcome.scores[name] = accuracy(right, np.array([one.of for one in outcome.choices]), seed)
         outcome.baseline[name] = 1 / CANDIDATES
-    outcome.scores |= calibration_errors(name, [one.prediction for one in outcome.choices], right, seed)
+    outcome.add_confidences(name, [one.prediction for one in outcome.choices], right, seed)
 
 
 def _is_class(example: Example) -> bool:
