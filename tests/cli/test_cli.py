@@ -2,9 +2,9 @@
 
 import io
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,7 @@ from chiasm.train.run import run
 
 QUESTION = "how many circles are there?"
 METRICS = {f"{way}_R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
-METRICS |= {"vqa_accuracy", "vqa_accuracy_ECE", "caption_truth", "CIDEr", "ROUGE_L"} | {
-    f"Bleu_{n}" for n in range(1, 5)
-}
-SEEN_ONLY = {"vqa_accuracy_ECE"}
+METRICS |= {"vqa_accuracy", "caption_truth", "CIDEr", "ROUGE_L"} | {f"Bleu_{n}" for n in range(1, 5)}
 UNREAD = {"vqa_accuracy", *(name for name in METRICS if "_R@" in name)}
 """Metrics that need a text as input, which can be taken away."""
 VERBS = verbs()
@@ -41,8 +38,9 @@ def written(path: Path) -> Any:
 def assert_measured(found: dict[str, Any], metrics: set[str]) -> None:
     """The published shape of measured numbers, each within its interval."""
     assert {"run", "data", "split", "metrics", "blind", "baseline", "by_kind", "environment"} <= set(found)
-    assert set(found["metrics"]) == metrics
-    assert set(found["blind"]) == set(found["no_picture"]) == metrics - SEEN_ONLY
+    of_confidences = {name for name in found["metrics"] if name.endswith("_ECE") or name.startswith("pick_1_of_")}
+    assert set(found["metrics"]) - of_confidences == metrics and "vqa_accuracy_ECE" in of_confidences
+    assert set(found["blind"]) == set(found["no_picture"]) == metrics
     assert set(found["no_text"]) == metrics & UNREAD
     assert {"alignment", "modality_gap"} <= set(found["geometry"])
     for part in ("metrics", "blind", "no_picture", "no_text"):
@@ -119,7 +117,7 @@ def test_train_on_own_files(chiasm: Shell, own_files: Path, tmp_path: Path) -> N
     assert rejected["file"] == str(own_files / "table.csv") and rejected["row"] == 5
     assert rejected["code"] == "truncated" and "scene03.png" in rejected["text"]
     numbers = written(tmp_path / "a.json")
-    assert_measured(numbers, METRICS - {"caption_truth"})
+    assert_measured(numbers, METRICS - {"caption_truth"} | {"caption_near"})
     assert numbers["split"] == "val" and numbers["metrics"]["vqa_accuracy"]["n"] == 8
     measured = chiasm("evaluate", out, "--data", own_files, "--split", "val", "--json", tmp_path / "b.json")
     assert measured.code == 0, measured.err
@@ -287,11 +285,13 @@ def test_no_words_show_the_help(chiasm: Shell) -> None:
 
 
 def best_seconds(words: list[str]) -> float:
+    """Least processor time of five calls: what others do on the machine is not counted."""
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
     return min(times)
 

@@ -10,7 +10,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Score
 from chiasm.evaluate.comparison import difference_table, paired_differences
 from chiasm.evaluate.outcome import Items, Outcome
-from chiasm.evaluate.report import MetricRow
+from chiasm.evaluate.page_scores import MetricRow
 from chiasm.evaluate.scores.caption_scores import bleu_of_sums, caption_statistics
 
 CLUSTERS = np.arange(40) // 2

@@ -22,14 +22,12 @@ from chiasm.evaluate.charts import Chart, Curve, duration, line_chart, log_ticks
 from chiasm.evaluate.markup import element, picture
 from chiasm.evaluate.page_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
 from chiasm.evaluate.page_guard import GuardFacts, Interpolation, Mixed, ProbeFacts
+from chiasm.evaluate.page_scores import MetricRow, geometry_line, metric_table
 from chiasm.evaluate.report import (
     LARGEST_BYTES,
     LedgerSummary,
-    MetricRow,
     Report,
     RunFacts,
-    geometry_line,
-    metric_table,
     render,
     write_report,
 )

@@ -95,8 +95,8 @@ def probe(
     """
     from chiasm.core.device import environment
     from chiasm.core.files import write_text
+    from chiasm.evaluate.page_scores import metric_table
     from chiasm.evaluate.probe import probe as run_probe
-    from chiasm.evaluate.report import metric_table
 
     typed, counts = set_ or [], _counts(shots)
     check_settable(typed, ("data.", "seed="))

@@ -105,7 +105,7 @@ def say(text: str) -> None:
 
 def print_measured(measured: "Measured") -> None:
     """Print the tables of a measured split."""
-    from chiasm.evaluate.report import geometry_line, metric_table
+    from chiasm.evaluate.page_scores import geometry_line, metric_table
 
     shown = console()
     shown.print(metric_table(measured.rows(), f"{len(measured.examples)} pictures of split {measured.split!r}"))

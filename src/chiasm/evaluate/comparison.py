@@ -7,7 +7,7 @@ import numpy as np
 
 from chiasm.core.errors import InputError
 from chiasm.evaluate.outcome import Items, Outcome
-from chiasm.evaluate.report import MetricRow
+from chiasm.evaluate.page_scores import MetricRow
 from chiasm.evaluate.scores.caption_scores import bleu_of_sums
 from chiasm.evaluate.scores.paired import PairedResult, paired_corpus_difference, paired_difference
 

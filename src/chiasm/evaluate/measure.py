@@ -15,7 +15,7 @@ from chiasm.data.ledger import Ledger
 from chiasm.data.text import TextTokenizer
 from chiasm.evaluate.evaluator import CHUNK, evaluate
 from chiasm.evaluate.outcome import Outcome, View, captions_with_references
-from chiasm.evaluate.report import MetricRow
+from chiasm.evaluate.page_scores import MetricRow
 from chiasm.evaluate.scores.calibration import abstain_threshold, fit_platt, fit_temperature
 from chiasm.tasks.base import Calibration, logit_of
 from chiasm.tasks.batching import image_tensor

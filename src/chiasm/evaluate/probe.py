@@ -23,7 +23,8 @@ from chiasm.evaluate.evaluator import derangement, evaluate
 from chiasm.evaluate.linear_probe import choose_decay, few_shot, fit_map
 from chiasm.evaluate.markup import Markup, element, said
 from chiasm.evaluate.measure import Stages
-from chiasm.evaluate.report import MetricRow, document, scores_section
+from chiasm.evaluate.page_scores import MetricRow, scores_section
+from chiasm.evaluate.report import document
 from chiasm.evaluate.scores.intervals import mean_of_draws
 from chiasm.evaluate.scores.metrics import class_scores
 from chiasm.tasks.batching import FEATURES
