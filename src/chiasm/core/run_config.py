@@ -104,8 +104,8 @@ class ImageTowerConfig:
     """Start the small convolutional tower from what differs between places: for pictures that are mostly empty and hold
     their objects anywhere. On scenes, whose objects fill the cells of a grid, it costs accuracy (docs/log.md)."""
     coordinates: bool = False
-    """Let the small convolutional tower know where in a cell of its grid things lie, for questions about distances: its
-    first convolution's channels also come multiplied by x and by y."""
+    """Tell each token of the small convolutional tower where in its cell of the grid things lie: for questions about
+    distances."""
     channels: tuple[int, ...] = (32, 64, 128, 128)
     """Output channels of the stem's stride-2 convolutions (kind "conv")."""
     layers: int = 1

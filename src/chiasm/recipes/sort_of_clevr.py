@@ -41,11 +41,11 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
             "one_object": StageConfig(
                 data=replace(data, question_kinds=("non-relational",)),
                 tasks={"vqa": TaskConfig()},
-                train=TrainConfig(steps=1200, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.99),
+                train=TrainConfig(steps=1000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.99),
             )
         },
         tasks={"vqa": TaskConfig()},
-        train=TrainConfig(steps=12000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999, limit_s=1320),
+        train=TrainConfig(steps=5000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999, limit_s=1380),
     )
     if tiny:
         few = replace(config.train, steps=6, batch_size=16, validate_every=3, precision="fp32")

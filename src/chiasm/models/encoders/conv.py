@@ -6,7 +6,10 @@ statistics over a picture that is mostly background hide what is drawn on it, an
 tokens to its neighbours. docs/log.md has the comparison.
 """
 
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,25 +21,28 @@ PROJECT_GAIN, MEAN_KEPT, PLACE_STD = 2.0, 0.1, 0.25
 picture, the place itself.
 
 On mostly empty pictures the mean is the background and says nothing. With 1, 1 and 0.5 what differs between pictures
-of Sort-of-CLEVR is a twentieth of a token's variance, with these a third, or a fifth with coordinates (docs/log.md)."""
+of Sort-of-CLEVR is a twentieth of a token's variance, with these a third, and a quarter with coordinates."""
 
 
-class Placed(nn.Module):
-    """Channels h -> h, h x and h y, where x and y run from -1 to 1 over the picture's width and height.
+class Moments(nn.Module):
+    """Means over each cell of the grid of channels h, of h x and of h y; x and y run from -1 to 1 over the picture.
 
-    What lies where in a cell of the grid is the mean of h x and h y over the cell, which no convolution of h alone
-    gives: sums over a cell forget where their terms lay, and a token's place is known to its cell only. Adding x and y
-    as two more input channels (Liu et al. 2018, "CoordConv") asks the stem to learn the product first, and on
-    Sort-of-CLEVR it does not (docs/log.md).
+    Where in its cell a thing lies is the ratio of such means. Convolutions with strides leave it in shades, from which
+    distances are learned late or never; x and y as input channels (Liu et al. 2018, "CoordConv") leave the product to
+    be learned, and brought nothing (docs/log.md).
     """
 
     copies = 3
 
-    def forward(self, h: Float[Tensor, "n c height width"]) -> Float[Tensor, "n 3*c height width"]:
-        """Return h with its two copies after it."""
+    def __init__(self, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, h: Float[Tensor, "n c height width"]) -> Float[Tensor, "n 3*c rows columns"]:
+        """Return the three kinds of means, one after the other."""
         x = torch.linspace(-1, 1, h.shape[3], dtype=h.dtype, device=h.device)
         y = torch.linspace(-1, 1, h.shape[2], dtype=h.dtype, device=h.device)
-        return torch.cat([h, h * x, h * y[:, None]], dim=1)
+        return F.adaptive_avg_pool2d(torch.cat([h, h * x, h * y[:, None]], dim=1), self.grid)
 
 
 class ConvEncoder(nn.Module):
@@ -49,8 +55,7 @@ class ConvEncoder(nn.Module):
         layers: transformer blocks over the grid.
         heads: attention heads.
         centred: start from what differs between places, see `MEAN_KEPT`; for pictures that are mostly empty.
-        coordinates: what follows the first convolution also reads its channels times x and times y, see `Placed`; for
-            questions about distances.
+        coordinates: each token is also told where in its cell things lie, see `Moments`; for questions about distances.
     """
 
     def __init__(
@@ -66,17 +71,17 @@ class ConvEncoder(nn.Module):
         super().__init__()
         stem: list[nn.Module] = []
         height, width = image_size_px
-        depth = 3
-        for number, after in enumerate(channels):
-            stem += [nn.Conv2d(depth, after, 3, stride=2, padding=1), nn.GELU()]
-            depth = after
-            if coordinates and number == 0:
-                stem.append(Placed())
-                depth *= Placed.copies
+        widths = (3, *channels)
+        stem: list[nn.Module] = []
+        height, width = image_size_px
+        for before, after in pairwise(widths):
+            stem += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
             height, width = (height + 1) // 2, (width + 1) // 2
         self.dim, self.length = dim, height * width
         self.stem = nn.Sequential(*stem)
-        self.project = nn.Linear(depth, dim)
+        self.moments = Moments((height, width)) if coordinates else None
+        more = Moments.copies * channels[0] if coordinates else 0
+        self.project = nn.Linear(widths[-1] + more, dim)
         self.mean_kept = nn.Parameter(torch.tensor(MEAN_KEPT)) if centred else None
         self.position = nn.Parameter(torch.randn(self.length, dim) * (PLACE_STD if centred else POSITION_STD))
         blocks = [Block(dim, heads) for _ in range(layers)]
@@ -95,7 +100,10 @@ class ConvEncoder(nn.Module):
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
         """Encode pictures with values in [-1, 1], already of the size the tower was built for."""
-        grid = self.stem(image.contiguous(memory_format=torch.channels_last))
+        first = self.stem[:2](image.contiguous(memory_format=torch.channels_last))
+        grid = self.stem[2:](first)
+        if self.moments is not None:
+            grid = torch.cat([grid, self.moments(first)], dim=1)
         x = self.project(grid.flatten(2).transpose(1, 2))
         if self.mean_kept is not None:
             x = x + (self.mean_kept - 1) * x.mean(1, keepdim=True)
