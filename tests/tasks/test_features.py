@@ -346,6 +346,34 @@ def test_frozen_towers_give_the_loss_of_live_ones(tmp_path: Path, config: RunCon
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+@pytest.mark.parametrize("fusion", ["bilinear", "film", "cross_attention"])
+def test_questions_are_encoded_once_where_their_vector_is_all_that_is_read(
+    tmp_path: Path, config: RunConfig, examples: list[Example], fusion: str
+) -> None:
+    """Guards against questions that train, or are answered, otherwise out of the cache."""
+    text = replace(config.model.text, frozen=True, summary_tokens=0)
+    model = replace(config.model, text=text, fusion=fusion, fusion_layers=1)
+    chosen = replace(
+        config, model=model, tasks={"vqa": config.tasks["vqa"]}, data=replace(config.data, train_pictures=6)
+    )
+    pipeline = Pipeline.build(chosen, examples, torch.device("cpu"))
+    ready = prepare(pipeline, open_dataset(chosen.data, "train", 0), tmp_path, quiet)
+    rows = [ready.example(number) for number in range(6)]
+    vqa, known = pipeline.tasks["vqa"], dict(pipeline.codec.text_vectors)
+    found = []
+    for vectors in (known, {}):
+        pipeline.codec.text_vectors = vectors
+        batch = make_batch(rows, pipeline.tasks, pipeline.codec, chosen, 0)
+        assert ("question_vectors" in batch.by_task["vqa"]) == (bool(vectors) and fusion != "cross_attention")
+        image = pipeline.encode_pixels(batch.image)
+        loss = vqa.loss(pipeline.model, image, batch)["loss"].item()
+        texts = [question.text for question in rows[0].questions]
+        asked = vqa.logits(pipeline.model, pipeline.codec, image, texts, [0] * len(texts))
+        assert vqa.heat_maps(pipeline.model, pipeline.codec, image, texts, [0] * len(texts))
+        found.append([loss, *asked.flatten().tolist()])
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
 def test_generated_pictures_pass_through(tmp_path: Path, pipeline: Pipeline, config: RunConfig) -> None:
     """Guards against questions frozen to the first epoch, and an hour spent checking what cannot be broken."""
     dataset = open_dataset(config.data, "train", 0)

@@ -185,7 +185,7 @@ class VisionLanguageModel(nn.Module):
     def ask(
         self,
         image: Tokens,
-        question: TextTokens,
+        question: TextTokens | Tokens,
         question_index: Int[Tensor, " m"],
         image_index: Int[Tensor, " m"],
     ) -> Tokens:
@@ -193,12 +193,12 @@ class VisionLanguageModel(nn.Module):
 
         Args:
             image: n encoded pictures.
-            question: u distinct questions; each is encoded once however often it is asked.
+            question: u distinct questions; each is encoded once however often it is asked, or was encoded before.
             question_index: which question row i asks.
             image_index: which picture row i asks about.
         """
-        text = self.read(self.encode_text(question))
-        return self.fuse(text.rows(question_index), self.seen(image), image_index)
+        encoded = question if isinstance(question, Tokens) else self.encode_text(question)
+        return self.fuse(self.read(encoded).rows(question_index), self.seen(image), image_index)
 
     def answer(self, fused: Tokens) -> Float[Tensor, "m a"]:
         """Logits over the answer vocabulary, float32."""

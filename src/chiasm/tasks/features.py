@@ -30,10 +30,12 @@ from chiasm.data.image import ImageError
 from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.swaps import swapped_texts
+from chiasm.tasks import TASKS
 from chiasm.tasks.batching import FEATURES, Features, stack_pictures
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import TEXTS_AT_ONCE, Retrieval
 from chiasm.tasks.teaching import TARGETS, caption_targets
+from chiasm.tasks.vqa import VisualQuestionAnswering, encodes_questions_once
 
 CHUNK = 512
 """Pictures or texts in a file of the cache."""
@@ -227,6 +229,9 @@ def prepare(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: Progres
         retrieval = config.tasks.get(Retrieval.name)
         if retrieval is not None and retrieval.hard_negatives:
             texts += swapped_texts(examples)
+        asks = any(issubclass(TASKS[name], VisualQuestionAnswering) for name in config.tasks)
+        if asks and encodes_questions_once(config.model):
+            texts += [question.text for example in examples for question in example.questions]
         cache_texts(pipeline, texts, cache, progress)
     return ListDataset(dataset.split, examples, dataset.ledger)
 

@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Example, Prediction, Question, TextTokens, Tokens, normalise_answer
+from chiasm.models.fusion import FUSIONS
 from chiasm.models.looking import looked_at_by_question
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification
@@ -48,11 +50,12 @@ class VisualQuestionAnswering(Task):
     def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
         """`question_ids` and `question_is_real` [u, l], `question_index` and `image_index` [m], and the answers.
 
-        Those are `answer` [m]; or `answer_score` [m, a] and `is_known` [m] for "soft"; or `answer_ids` and
+        Where questions were encoded before (`encodes_questions_once`), `question_vectors` [u, d] stand for their ids.
+        The answers are `answer` [m]; or `answer_score` [m, a] and `is_known` [m] for "soft"; or `answer_ids` and
         `answer_is_real` [m, l] for "generate".
         """
         asked = [(row, question) for row, example in enumerate(examples) for question in example.questions]
-        fields = _question_fields([question.text for _, question in asked], codec)
+        fields = _question_fields([question.text for _, question in asked], codec, run.model)
         fields["image_index"] = torch.tensor([row for row, _ in asked], dtype=torch.long)
         if self.objective == "generate":
             tokens = codec.tokenizer.batch([question.answers[0] for _, question in asked])
@@ -132,6 +135,8 @@ class VisualQuestionAnswering(Task):
         if not questions:
             return []
         fields = _on_device(model.config, codec, image, questions, of)
+        if "question_ids" not in fields:  # fusion reads one vector of a question, and looks nowhere
+            return [None] * len(questions)
         asked = TextTokens(fields["question_ids"], fields["question_is_real"])
         shares = looked_at_by_question(model, image, asked, fields["question_index"], fields["image_index"])
         return heat_maps_of(model, shares, len(questions))
@@ -152,17 +157,31 @@ def _scores(question: Question, codec: Codec) -> dict[int, float]:
     return {number: value for number, value in found.items() if number is not None}
 
 
-def _question_fields(questions: Sequence[str], codec: Codec, steady: ModelConfig | None = None) -> dict[str, Tensor]:
-    """Tokenise each distinct question once."""
+def encodes_questions_once(model: ModelConfig) -> bool:
+    """Whether a question is known by one vector that training does not change: a frozen tower, and pooled fusion."""
+    return model.text.frozen and FUSIONS[model.fusion].reads_pooled
+
+
+def _question_fields(
+    questions: Sequence[str], codec: Codec, model: ModelConfig, is_steady: bool = False
+) -> dict[str, Tensor]:
+    """Tokenise each distinct question once, or take its vector."""
     distinct = {text: number for number, text in enumerate(dict.fromkeys(questions))}
+    index = {"question_index": torch.tensor([distinct[text] for text in questions], dtype=torch.long)}
     texts = list(distinct)
-    tokens = codec.tokenizer.batch(texts) if steady is None else steady_tokens(texts, codec, steady)
-    index = torch.tensor([distinct[text] for text in questions], dtype=torch.long)
-    return {"question_ids": tokens.ids, "question_is_real": tokens.is_real, "question_index": index}
+    if texts and encodes_questions_once(model) and all(text in codec.text_vectors for text in texts):
+        return {"question_vectors": torch.from_numpy(np.stack([codec.text_vectors[text] for text in texts])), **index}
+    tokens = steady_tokens(texts, codec, model) if is_steady else codec.tokenizer.batch(texts)
+    return {"question_ids": tokens.ids, "question_is_real": tokens.is_real, **index}
 
 
 def _fused(model: VisionLanguageModel, image: Tokens, fields: dict[str, Tensor]) -> Tokens:
-    question = TextTokens(fields["question_ids"], fields["question_is_real"])
+    question: TextTokens | Tokens
+    if "question_vectors" in fields:
+        vectors = fields["question_vectors"]
+        question = Tokens(vectors[:, None], torch.ones_like(vectors[:, :1], dtype=torch.bool), vectors)
+    else:
+        question = TextTokens(fields["question_ids"], fields["question_is_real"])
     return model.ask(image, question, fields["question_index"], fields["image_index"])
 
 
@@ -176,7 +195,8 @@ def _on_device(
     model: ModelConfig, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
 ) -> dict[str, Tensor]:
     device = image.values.device
-    fields = {name: value.to(device) for name, value in _question_fields(questions, codec, steady=model).items()}
+    fields = _question_fields(questions, codec, model, is_steady=True)
+    fields = {name: value.to(device) for name, value in fields.items()}
     return {**fields, "image_index": torch.tensor(of, dtype=torch.long, device=device)}
 
 

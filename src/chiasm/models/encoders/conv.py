@@ -69,8 +69,6 @@ class ConvEncoder(nn.Module):
         coordinates: bool = False,
     ) -> None:
         super().__init__()
-        stem: list[nn.Module] = []
-        height, width = image_size_px
         widths = (3, *channels)
         stem: list[nn.Module] = []
         height, width = image_size_px

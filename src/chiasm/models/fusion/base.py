@@ -52,6 +52,7 @@ class Fusion(nn.Module, ABC):
     Attributes:
         keeps_words: True where `values[:, :l]` stand for the l text tokens, in order; masked language modelling
             reads them.
+        reads_pooled: True where of the text its `pooled` vector alone is read.
         least_layers: fewest layers with which the modalities meet at all.
         dim: width of `pooled`.
         token_dim: width of `values`.
@@ -61,6 +62,7 @@ class Fusion(nn.Module, ABC):
     """
 
     keeps_words: ClassVar[bool]
+    reads_pooled: ClassVar[bool] = False
     least_layers: ClassVar[int] = 1
 
     def __init__(self, shape: FusionShape) -> None:

@@ -58,6 +58,7 @@ class FilmFusion(Fusion):
     """
 
     keeps_words = False
+    reads_pooled = True
 
     def __init__(self, shape: FusionShape) -> None:
         super().__init__(shape)

@@ -26,6 +26,7 @@ class PooledFusion(Fusion):
     """
 
     keeps_words = False
+    reads_pooled = True
     least_layers = 0
 
     def __init__(self, shape: FusionShape, width: int) -> None:
