@@ -1,10 +1,10 @@
 """What a new language costs and brings: `python benchmarks/another_language.py [flickr8k] [emoji]`.
 
 Flickr8k: a run of `flickr8k_retrieval`, which reads English, teaches the recipe `another_language` Chinese by captions
-that people wrote in both; by contrast with the locked pictures alone (share 0), by the teacher alone (1), by half of
-each. Emoji: the same with names and keywords in a further language (`--language`, default ru), for pictures in five
-styles. Scores are on validation, each language asked alone; the teacher's own score stands first. Prints a table and
-keeps it in benchmarks/results/DATE-another_language.json.
+that people wrote in both; by half teacher and half contrast with the locked pictures, by contrast alone (`--shares 0`)
+and by the teacher alone (1). Emoji: the same with names and keywords in a further language (`--language`, default ru),
+for pictures in five styles. Scores are on validation, each language asked alone; the teacher's own score stands first.
+Prints a table and keeps it in benchmarks/results/DATE-another_language.json.
 
 `--base RUN` takes a trained teacher for flickr8k, `--keep FOLDER` keeps runs, so that a second call goes on.
 """
@@ -14,6 +14,7 @@ import datetime
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,6 @@ from chiasm.train.run import run
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NOTES = Console(stderr=True)
-SHARES = (0.5, 0.0, 1.0)
 METRICS = ("text_to_image_R@1", "text_to_image_R@10", "image_to_text_R@10")
 
 
@@ -64,10 +64,10 @@ def taught(base: Path, data: Path, language: str, share: float) -> RunConfig:
     return override(find_recipe("another_language"), settings)
 
 
-def rows(base: Path, data: Path, language: str, keep: Path) -> dict[str, dict[str, Any]]:
+def rows(base: Path, data: Path, language: str, keep: Path, shares: Sequence[float]) -> dict[str, dict[str, Any]]:
     """The teacher in both languages, then each share in both."""
     found = {f"teacher, {one}": scored(base, one) for one in ("en", language)}
-    for share in SHARES:
+    for share in shares:
         folder = finished(taught(base, data, language, share), keep / f"share-{share}")
         found |= {f"teacher's share {share}, {one}": scored(folder, one) for one in ("en", language)}
     return found
@@ -78,7 +78,7 @@ def flickr8k(keep: Path, typed: argparse.Namespace) -> dict[str, dict[str, Any]]
     data = Path(typed.data) / "flickr8k"
     config = override(find_recipe("flickr8k_retrieval"), [f"data.path={data}"])
     base = Path(typed.base) if typed.base else finished(config, keep / "flickr8k" / "base")
-    return rows(base, data, "zh", keep / "flickr8k")
+    return rows(base, data, "zh", keep / "flickr8k", typed.shares)
 
 
 def emoji(keep: Path, typed: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -87,7 +87,7 @@ def emoji(keep: Path, typed: argparse.Namespace) -> dict[str, dict[str, Any]]:
     data = write_emoji(Path(typed.data) / "emoji", keep / f"emoji-{language}" / "data", language)
     config = override(find_recipe("flickr8k_retrieval"), [f"data.path={data}"])
     base = finished(config, keep / f"emoji-{language}" / "base")
-    return rows(base, data, language, keep / f"emoji-{language}")
+    return rows(base, data, language, keep / f"emoji-{language}", typed.shares)
 
 
 def write_emoji(source: Path, target: Path, language: str) -> Path:
@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--data", default=os.environ.get("CHIASM_DATA", "../shared/data"))
     parser.add_argument("--base", default=None)
     parser.add_argument("--language", default="ru")
+    parser.add_argument("--shares", type=float, nargs="*", default=[0.5, 0.0, 1.0], help="of the teacher")
     parser.add_argument("--keep", default=None)
     typed = parser.parse_args()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()

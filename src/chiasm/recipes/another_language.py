@@ -25,7 +25,7 @@ def another_language(tiny: bool = False) -> RunConfig:
             dropout=0.1,
             text=TextTowerConfig(layers=2, max_tokens=48, vocabulary=8000),
         ),
-        tasks={"retrieval": TaskConfig(captions_per_picture=4, text_teacher=0.5)},
+        tasks={"retrieval": TaskConfig(captions_per_picture=2, text_teacher=0.5)},
         train=TrainConfig(epochs=15, batch_size=128, lr=1e-3, precision="fp32"),
     )
     if tiny:
