@@ -45,7 +45,7 @@ def test_a_summary_tells_the_colour_asked_about() -> None:
 def test_moments_are_means_over_cells() -> None:
     """Guards against x for y, and against places that do not reach from edge to edge."""
     h = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    found = Moments((2, 3))(h)
+    found = Moments((4, 6), (2, 3))(h)
     for n, c, row, column in itertools.product(range(2), range(3), range(2), range(3)):
         cell = list(itertools.product((2 * row, 2 * row + 1), (2 * column, 2 * column + 1)))
         values = [float(h[n, c, y, x]) for y, x in cell]

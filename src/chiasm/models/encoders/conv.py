@@ -30,19 +30,27 @@ class Moments(nn.Module):
     Where in its cell a thing lies is the ratio of such means. Convolutions with strides leave it in shades, from which
     distances are learned late or never; x and y as input channels (Liu et al. 2018, "CoordConv") leave the product to
     be learned, and brought nothing (docs/log.md).
+
+    Args:
+        size: rows and columns of h.
+        grid: rows and columns of cells; the borders are those of adaptive pooling.
     """
 
     copies = 3
+    x: Tensor
+    y: Tensor
 
-    def __init__(self, grid: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], grid: tuple[int, int]) -> None:
         super().__init__()
-        self.grid = grid
+        for name, length, cells in zip("yx", size, grid, strict=True):
+            share = F.adaptive_avg_pool1d(torch.eye(length)[None], cells)[0].T
+            self.register_buffer(name, torch.stack([share, share * torch.linspace(-1, 1, length)]), persistent=False)
 
     def forward(self, h: Float[Tensor, "n c height width"]) -> Float[Tensor, "n 3*c rows columns"]:
         """Return the three kinds of means, one after the other."""
-        x = torch.linspace(-1, 1, h.shape[3], dtype=h.dtype, device=h.device)
-        y = torch.linspace(-1, 1, h.shape[2], dtype=h.dtype, device=h.device)
-        return F.adaptive_avg_pool2d(torch.cat([h, h * x, h * y[:, None]], dim=1), self.grid)
+        across = h @ self.x.flatten(0, 1).T  # both weights of x at once: a third of the work of pooling h, h x and h y
+        plain, weighed = across.chunk(2, dim=-1)
+        return torch.cat([self.y[0] @ plain, self.y[0] @ weighed, self.y[1] @ plain], dim=1)
 
 
 class ConvEncoder(nn.Module):
@@ -77,7 +85,8 @@ class ConvEncoder(nn.Module):
             height, width = (height + 1) // 2, (width + 1) // 2
         self.dim, self.length = dim, height * width
         self.stem = nn.Sequential(*stem)
-        self.moments = Moments((height, width)) if coordinates else None
+        after_first = (image_size_px[0] + 1) // 2, (image_size_px[1] + 1) // 2
+        self.moments = Moments(after_first, (height, width)) if coordinates else None
         more = Moments.copies * channels[0] if coordinates else 0
         self.project = nn.Linear(widths[-1] + more, dim)
         self.mean_kept = nn.Parameter(torch.tensor(MEAN_KEPT)) if centred else None
