@@ -45,7 +45,7 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
             )
         },
         tasks={"vqa": TaskConfig()},
-        train=TrainConfig(steps=5000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999, limit_s=1380),
+        train=TrainConfig(steps=8000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999, limit_s=1440),
     )
     if tiny:
         few = replace(config.train, steps=6, batch_size=16, validate_every=3, precision="fp32")
