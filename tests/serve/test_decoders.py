@@ -1,5 +1,6 @@
 """Slow decoders and slow clients cost themselves, and nobody else."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -14,6 +15,7 @@ from doors import Door, data_uri, running
 
 from chiasm.serve.engine import Model
 from chiasm.serve.http import decoders
+from chiasm.serve.http.decoders import Decoders
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
 from chiasm.serve.index import Index
@@ -73,6 +75,20 @@ def test_no_thread_is_free(
                 break
         else:
             raise AssertionError("it never recovers")
+
+
+def test_closed_decoders_have_ended() -> None:
+    """Guards against a thread that comes back from decoding while the interpreter ends, which aborts the process."""
+    before, decoding = set(threading.enumerate()), Decoders(2)
+
+    async def slow() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(decoding.run(time.sleep, 0.3, limit_s=5, end=time.monotonic() + 5), 0.05)
+
+    asyncio.run(slow())
+    assert set(threading.enumerate()) > before
+    decoding.close()
+    assert set(threading.enumerate()) <= before
 
 
 def raw(door: Door) -> socket.socket:

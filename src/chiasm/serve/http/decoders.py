@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 MOST_LEFT = 16
 """Threads that may be busy with what nobody waits for any more, before no further one is started."""
+CLOSE_S = 2.0
+"""Longest wait for the threads when the server ends."""
 
 
 class TooSlowError(Exception):
@@ -107,10 +109,13 @@ class Decoders:
             job.done.cancel()
 
     def close(self) -> None:
-        """End the threads when they have done what they are at."""
+        """End the threads, and wait a moment for them: one that comes back to an interpreter that ends aborts it."""
         for worker in self._workers:
             worker.is_left = True
             self._jobs.put(None)
+        end = time.monotonic() + CLOSE_S
+        for worker in self._workers:
+            worker.thread.join(max(0.0, end - time.monotonic()))
 
     def _leave(self, worker: _Worker) -> None:
         worker.is_left = True
