@@ -257,8 +257,11 @@ class VisionLanguageModel(nn.Module):
         return self.answer_decoder.write(self.tower, fused, start_ids, end_id, how, banned)
 
     def clamp_logit_scale(self) -> None:
-        """Keep the temperature within CLIP's bounds; called after every optimiser step."""
-        if self.logit_scale is not None:
+        """Keep the temperature within CLIP's bounds; called after every optimiser step.
+
+        A sigmoid contrast has none (Zhai et al. 2023), and published SigLIP models lie beyond CLIP's.
+        """
+        if self.logit_scale is not None and self.logit_bias is None:
             with torch.no_grad():
                 self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
