@@ -125,7 +125,8 @@ def run(
         trainer = Trainer(pipeline, loader, folder, hooks, _primary(config))
         trainer.start(checkpoint, *precision, pretrained)
         if checkpoint is None:
-            _say_rates(trainer, pretrained, console)
+            # What an earlier stage of the recipe learned was made for this one, whose rate is the recipe's to choose.
+            _say_rates(trainer, pretrained if tokenizer is None else frozenset(), console)
         _fit(trainer, folder, console)
         if rank() != 0:
             return None
