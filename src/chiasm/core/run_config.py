@@ -106,6 +106,8 @@ class ImageTowerConfig:
     coordinates: bool = False
     """Tell each token of the small convolutional tower where in its cell of the grid things lie: for questions about
     distances."""
+    distance_bias: bool = False
+    """Let attention over the small convolutional tower's grid start from distances, some heads near and some far."""
     channels: tuple[int, ...] = (32, 64, 128, 128)
     """Output channels of the stem's stride-2 convolutions (kind "conv")."""
     layers: int = 1

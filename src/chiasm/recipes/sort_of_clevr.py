@@ -34,7 +34,7 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
             heads=8,
             fusion_layers=1,
             fusion_mlp_ratio=2.0,
-            image=ImageTowerConfig(size_px=75, layers=3, centred=True, coordinates=True),
+            image=ImageTowerConfig(size_px=75, layers=3, centred=True, coordinates=True, distance_bias=True),
             text=TextTowerConfig(layers=1, max_tokens=24, vocabulary=200, summary_tokens=4, summary_std=0.1),
         ),
         stages={
@@ -45,7 +45,7 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
             )
         },
         tasks={"vqa": TaskConfig()},
-        train=TrainConfig(steps=8000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999, limit_s=1440),
+        train=TrainConfig(steps=4000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999, limit_s=1380),
     )
     if tiny:
         few = replace(config.train, steps=6, batch_size=16, validate_every=3, precision="fp32")

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
+from chiasm.models.distance_bias import DistanceBias
 from chiasm.models.transformer import POSITION_STD, Block, init_weights
 
 PROJECT_GAIN, MEAN_KEPT, PLACE_STD = 2.0, 0.1, 0.25
@@ -64,6 +65,7 @@ class ConvEncoder(nn.Module):
         heads: attention heads.
         centred: start from what differs between places, see `MEAN_KEPT`; for pictures that are mostly empty.
         coordinates: each token is also told where in its cell things lie, see `Moments`; for questions about distances.
+        distance_bias: attention over the grid starts from distances, see `DistanceBias`.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ConvEncoder(nn.Module):
         heads: int,
         centred: bool = False,
         coordinates: bool = False,
+        distance_bias: bool = False,
     ) -> None:
         super().__init__()
         widths = (3, *channels)
@@ -104,6 +107,7 @@ class ConvEncoder(nn.Module):
                 self.project.weight.mul_(PROJECT_GAIN)
         for block in blocks:
             block.start_near_identity()
+            block.self_attention.bias = DistanceBias((height, width), heads) if distance_bias else None
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
         """Encode pictures with values in [-1, 1], already of the size the tower was built for."""
