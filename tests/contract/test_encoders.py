@@ -35,18 +35,6 @@ def minilm() -> nn.Module:
 ENCODERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor | TextTokens]]] = {
     "conv": (lambda: ConvEncoder((20, 20), (4, 8), 16, 1, 2), lambda: pictures(20)),
     "conv, centred": (lambda: ConvEncoder((20, 20), (4, 8), 16, 1, 2, centred=True), lambda: pictures(20)),
-    "conv, with coordinates": (
-        lambda: ConvEncoder((12, 20), (4, 8), 16, 1, 2, coordinates=True),
-        lambda: pictures(12, 20),
-    ),
-    "conv, one layer with coordinates": (
-        lambda: ConvEncoder((8, 8), (4,), 16, 0, 2, coordinates=True),
-        lambda: pictures(8),
-    ),
-    "conv, with distances": (
-        lambda: ConvEncoder((12, 20), (4, 8), 16, 1, 2, distance_bias=True),
-        lambda: pictures(12, 20),
-    ),
     "conv without blocks": (lambda: ConvEncoder((16, 16), (4, 8, 8), 16, 0, 2), lambda: pictures(16)),
     "conv, not square": (lambda: ConvEncoder((12, 20), (4, 8), 16, 1, 2), lambda: pictures(12, 20)),
     "efficientnet_lite0": (EfficientNetLite0, lambda: pictures(40)),

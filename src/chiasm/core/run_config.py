@@ -103,11 +103,6 @@ class ImageTowerConfig:
     centred: bool = False
     """Start the small convolutional tower from what differs between places: for pictures that are mostly empty and hold
     their objects anywhere. On scenes, whose objects fill the cells of a grid, it costs accuracy (docs/log.md)."""
-    coordinates: bool = False
-    """Tell each token of the small convolutional tower where in its cell of the grid things lie: for questions about
-    distances."""
-    distance_bias: bool = False
-    """Let attention over the small convolutional tower's grid start from distances, some heads near and some far."""
     channels: tuple[int, ...] = (32, 64, 128, 128)
     """Output channels of the stem's stride-2 convolutions (kind "conv")."""
     layers: int = 1

@@ -32,22 +32,17 @@ def attend(
     key: Float[Tensor, "n h k c"],
     value: Float[Tensor, "n h k c"],
     allowed: Bool[Tensor, "..."] | None,
-    bias: Float[Tensor, "h q k"] | None = None,
 ) -> Float[Tensor, "n h q c"]:
     """Scaled dot-product attention; `allowed` broadcasts to [n, h, q, k], True where a query may look.
 
-    `bias` is added to the logits before the softmax. A query that may look at nothing gets zeros, and gives no
-    gradient. Only the kernel differs by device, number format and length: torch's fused one or `matrix_attention`.
+    A query that may look at nothing gets zeros, and gives no gradient. Only the kernel differs by device, number
+    format and length: torch's fused one or `matrix_attention`.
     """
     is_short = query.dtype.itemsize < 4 and key.shape[2] <= SHORT_TOKENS
     is_steady = query.shape[2] < STEADY_QUERIES and not torch.is_grad_enabled()
     if query.device.type == "cpu" and (is_short or is_steady):
-        return matrix_attention(query, key, value, allowed, bias)
-    mask = allowed
-    if bias is not None:
-        mask = bias[None].to(query.dtype)
-        mask = mask if allowed is None else mask.masked_fill(~allowed, float("-inf"))
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return matrix_attention(query, key, value, allowed)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
 
 
 def matrix_attention(
@@ -55,11 +50,9 @@ def matrix_attention(
     key: Float[Tensor, "n h k c"],
     value: Float[Tensor, "n h k v"],
     allowed: Bool[Tensor, "..."] | None,
-    bias: Float[Tensor, "h q k"] | None = None,
 ) -> Float[Tensor, "n h q v"]:
     """`attend` as two matrix products and a softmax, with the whole score matrix in memory; for a CPU."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    scores = scores if bias is None else scores + bias.to(scores.dtype)
     if allowed is None:
         return scores.softmax(dim=-1) @ value
     # The least number and not minus infinity: a row of these has a softmax, where infinities would give NaN.
@@ -70,14 +63,11 @@ def matrix_attention(
 
 
 def attention_weights(
-    query: Float[Tensor, "n h q c"],
-    key: Float[Tensor, "n h k c"],
-    allowed: Bool[Tensor, "..."] | None,
-    bias: Float[Tensor, "h q k"] | None = None,
+    query: Float[Tensor, "n h q c"], key: Float[Tensor, "n h k c"], allowed: Bool[Tensor, "..."] | None
 ) -> Float[Tensor, "n h q k"]:
     """The weights with which `attend` mixes values: each row sums to 1, or is zero where nothing may be looked at."""
     values = torch.eye(key.shape[2], dtype=key.dtype, device=key.device).expand(*key.shape[:2], -1, -1)
-    return matrix_attention(query, key, values, allowed, bias)
+    return matrix_attention(query, key, values, allowed)
 
 
 _watched: ContextVar[dict[nn.Module, Tensor | None] | None] = ContextVar("watched", default=None)
@@ -138,13 +128,7 @@ class Attention(nn.Module):
         dim: width of the queries and of the output; a multiple of `heads`.
         heads: number of heads.
         context_dim: width of the context tokens; None means `dim`.
-
-    Attributes:
-        bias: gives what is added to the logits, float [h, q, k] of tokens that stand in a grid (`DistanceBias`); None
-            adds nothing.
     """
-
-    bias: nn.Module | None
 
     def __init__(self, dim: int, heads: int, context_dim: int | None = None) -> None:
         super().__init__()
@@ -152,7 +136,6 @@ class Attention(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(context_dim or dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
-        self.bias = None
 
     def split(self, x: Tensor) -> Tensor:
         """[n, l, d] -> [n, h, l, d / h]."""
@@ -182,10 +165,9 @@ class Attention(nn.Module):
         assert x.shape[0] % max(key.shape[0], 1) == 0, f"{x.shape[0]} rows cannot share {key.shape[0]} evenly"
         together = x.reshape(key.shape[0], -1, x.shape[-1]) if x.shape[0] != key.shape[0] else x
         query = self.split(self.query(together))
-        bias = None if self.bias is None else self.bias()
         if (watched := _watched.get()) is not None and self in watched:
-            watched[self] = attention_weights(query, key, allowed, bias)
-        mixed = attend(query, key, value, allowed, bias)
+            watched[self] = attention_weights(query, key, allowed)
+        mixed = attend(query, key, value, allowed)
         return self.out(mixed.transpose(1, 2).flatten(2)).view_as(x)
 
     def forward(

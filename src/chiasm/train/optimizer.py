@@ -42,7 +42,7 @@ def trainable_names(model: nn.Module, patterns: Sequence[str], frozen: Sequence[
 
 def has_decay(name: str, parameter: nn.Parameter) -> bool:
     """Matrices decay; norms, biases, the temperature (all of one dimension or none) and learned tokens do not."""
-    tokens = ("position", "summary", "queries", ".query", "query_token", "types.weight", "by_offset")
+    tokens = ("position", "summary", "queries", ".query", "query_token", "types.weight")
     is_token = ".absent." in name or name.endswith(tokens)
     return parameter.ndim >= 2 and not is_token
 

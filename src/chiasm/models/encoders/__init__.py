@@ -20,8 +20,7 @@ def build_image_tower(config: ModelConfig) -> nn.Module:
     image = config.image
     if image.kind == "conv":
         size_px = (image.size_px, image.width_px or image.size_px)
-        sizes = size_px, image.channels, config.dim, image.layers, config.heads
-        return ConvEncoder(*sizes, image.centred, image.coordinates, image.distance_bias)
+        return ConvEncoder(size_px, image.channels, config.dim, image.layers, config.heads, image.centred)
     if image.kind == "hugging_face":
         folder = Path(image.name)
         return read_open_clip(folder).image if is_open_clip(folder) else load_image_tower(image.name)

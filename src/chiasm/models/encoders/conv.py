@@ -9,12 +9,10 @@ tokens to its neighbours. docs/log.md has the comparison.
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.distance_bias import DistanceBias
 from chiasm.models.transformer import POSITION_STD, Block, init_weights
 
 PROJECT_GAIN, MEAN_KEPT, PLACE_STD = 2.0, 0.1, 0.25
@@ -22,36 +20,7 @@ PROJECT_GAIN, MEAN_KEPT, PLACE_STD = 2.0, 0.1, 0.25
 picture, the place itself.
 
 On mostly empty pictures the mean is the background and says nothing. With 1, 1 and 0.5 what differs between pictures
-of Sort-of-CLEVR is a twentieth of a token's variance, with these a third, and a quarter with coordinates."""
-
-
-class Moments(nn.Module):
-    """Means over each cell of the grid of channels h, of h x and of h y; x and y run from -1 to 1 over the picture.
-
-    Where in its cell a thing lies is the ratio of such means. Convolutions with strides leave it in shades, from which
-    distances are learned late or never; x and y as input channels (Liu et al. 2018, "CoordConv") leave the product to
-    be learned, and brought nothing (docs/log.md).
-
-    Args:
-        size: rows and columns of h.
-        grid: rows and columns of cells; the borders are those of adaptive pooling.
-    """
-
-    copies = 3
-    x: Tensor
-    y: Tensor
-
-    def __init__(self, size: tuple[int, int], grid: tuple[int, int]) -> None:
-        super().__init__()
-        for name, length, cells in zip("yx", size, grid, strict=True):
-            share = F.adaptive_avg_pool1d(torch.eye(length)[None], cells)[0].T
-            self.register_buffer(name, torch.stack([share, share * torch.linspace(-1, 1, length)]), persistent=False)
-
-    def forward(self, h: Float[Tensor, "n c height width"]) -> Float[Tensor, "n 3*c rows columns"]:
-        """Return the three kinds of means, one after the other."""
-        across = h @ self.x.flatten(0, 1).T  # both weights of x at once: a third of the work of pooling h, h x and h y
-        plain, weighed = across.chunk(2, dim=-1)
-        return torch.cat([self.y[0] @ plain, self.y[0] @ weighed, self.y[1] @ plain], dim=1)
+of Sort-of-CLEVR is a twentieth of a token's variance, with these a third (docs/log.md)."""
 
 
 class ConvEncoder(nn.Module):
@@ -64,8 +33,6 @@ class ConvEncoder(nn.Module):
         layers: transformer blocks over the grid.
         heads: attention heads.
         centred: start from what differs between places, see `MEAN_KEPT`; for pictures that are mostly empty.
-        coordinates: each token is also told where in its cell things lie, see `Moments`; for questions about distances.
-        distance_bias: attention over the grid starts from distances, see `DistanceBias`.
     """
 
     def __init__(
@@ -76,8 +43,6 @@ class ConvEncoder(nn.Module):
         layers: int,
         heads: int,
         centred: bool = False,
-        coordinates: bool = False,
-        distance_bias: bool = False,
     ) -> None:
         super().__init__()
         widths = (3, *channels)
@@ -88,10 +53,7 @@ class ConvEncoder(nn.Module):
             height, width = (height + 1) // 2, (width + 1) // 2
         self.dim, self.length = dim, height * width
         self.stem = nn.Sequential(*stem)
-        after_first = (image_size_px[0] + 1) // 2, (image_size_px[1] + 1) // 2
-        self.moments = Moments(after_first, (height, width)) if coordinates else None
-        more = Moments.copies * channels[0] if coordinates else 0
-        self.project = nn.Linear(widths[-1] + more, dim)
+        self.project = nn.Linear(widths[-1], dim)
         self.mean_kept = nn.Parameter(torch.tensor(MEAN_KEPT)) if centred else None
         self.position = nn.Parameter(torch.randn(self.length, dim) * (PLACE_STD if centred else POSITION_STD))
         blocks = [Block(dim, heads) for _ in range(layers)]
@@ -107,14 +69,10 @@ class ConvEncoder(nn.Module):
                 self.project.weight.mul_(PROJECT_GAIN)
         for block in blocks:
             block.start_near_identity()
-            block.self_attention.bias = DistanceBias((height, width), heads) if distance_bias else None
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
         """Encode pictures with values in [-1, 1], already of the size the tower was built for."""
-        first = self.stem[:2](image.contiguous(memory_format=torch.channels_last))
-        grid = self.stem[2:](first)
-        if self.moments is not None:
-            grid = torch.cat([grid, self.moments(first)], dim=1)
+        grid = self.stem(image.contiguous(memory_format=torch.channels_last))
         x = self.project(grid.flatten(2).transpose(1, 2))
         if self.mean_kept is not None:
             x = x + (self.mean_kept - 1) * x.mean(1, keepdim=True)
