@@ -25,23 +25,15 @@ from chiasm.core.config import override
 from chiasm.core.device import environment, pick_device
 from chiasm.core.files import read_json, write_json, write_text
 from chiasm.core.run_config import RunConfig
-from chiasm.core.run_folder import MANIFEST
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.recipes import find_recipe
 from chiasm.tasks.pipeline import Pipeline
-from chiasm.train.run import run
+from kept_runs import finished
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NOTES = Console(stderr=True)
 METRICS = ("text_to_image_R@1", "text_to_image_R@10", "image_to_text_R@10")
-
-
-def finished(config: RunConfig, folder: Path) -> Path:
-    """Train a config into a folder, unless it is there."""
-    if not (folder / MANIFEST).exists():
-        run(config, folder, True, NOTES)
-    return folder
 
 
 def scored(folder: Path, language: str) -> dict[str, Any]:

@@ -25,13 +25,12 @@ from chiasm.core.config import from_dict, override
 from chiasm.core.device import environment, pick_device
 from chiasm.core.files import read_json, write_json
 from chiasm.core.run_config import RunConfig, TaskConfig
-from chiasm.core.run_folder import MANIFEST
 from chiasm.evaluate.caption_swap import METRIC
 from chiasm.evaluate.measure import measure, open_prepared
 from chiasm.evaluate.outcome import scores_as_json
 from chiasm.recipes import find_recipe
 from chiasm.tasks.pipeline import Pipeline
-from chiasm.train.run import run
+from kept_runs import finished
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NOTES = Console(stderr=True)
@@ -43,13 +42,6 @@ def with_swaps(config: RunConfig, share: float) -> RunConfig:
     """The config with a share of hard negatives in its retrieval."""
     tasks = {**config.tasks, "retrieval": replace(config.tasks["retrieval"], hard_negatives=share)}
     return replace(config, tasks=tasks)
-
-
-def finished(config: RunConfig, folder: Path) -> Path:
-    """Train a config into a folder, unless it is there."""
-    if not (folder / MANIFEST).exists():
-        run(config, folder, True, NOTES)
-    return folder
 
 
 def measured(folder: Path, config: RunConfig) -> dict[str, Any]:

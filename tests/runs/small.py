@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import safetensors.torch
 import torch
 from rich.console import Console
 
+from chiasm.core.errors import Interrupted
 from chiasm.core.run_config import (
     DataConfig,
     ImageTowerConfig,
@@ -19,6 +21,7 @@ from chiasm.core.run_config import (
     TrainConfig,
 )
 from chiasm.train.run import Finished, run
+from chiasm.train.trainer import Trainer
 
 
 def small_config(**train: Any) -> RunConfig:
@@ -82,6 +85,26 @@ def start(config: RunConfig, folder: Path, resume: bool = False) -> tuple[Finish
     """Run, and return what was said to people beside the result."""
     said = io.StringIO()
     return run(config, folder, resume, Console(file=said, width=400)), said.getvalue()
+
+
+def stopped_and_whole(
+    config: RunConfig, place: Path, monkeypatch: pytest.MonkeyPatch, at: int = 2
+) -> list[dict[str, bytes]]:
+    """Traces of a run that was stopped at a step and went on, and of the same run in one piece."""
+    start(config, place / "whole")
+    step = Trainer.step
+
+    def stopping(self: Trainer, batches: object) -> dict[str, float]:
+        if self.state.progress.step == at:
+            self._stop = "interrupted"
+        return step(self, batches)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopping)
+        with pytest.raises(Interrupted):
+            start(config, place / "parts")
+    start(config, place / "parts", resume=True)
+    return [traces(place / "parts"), traces(place / "whole")]
 
 
 def weights_that_count(folder: Path) -> dict[str, torch.Tensor]:

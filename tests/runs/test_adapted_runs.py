@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from small import small_config, start, traces
+from small import small_config, start, stopped_and_whole
 
 import chiasm
 from chiasm.core.run_config import RunConfig
@@ -50,24 +50,9 @@ def test_a_stopped_lora_run_goes_on_to_the_same_bits(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against low-rank parameters that a checkpoint forgets, and against a merge before the end."""
-    from chiasm.core.errors import Interrupted
-    from chiasm.train.trainer import Trainer
-
     config = adapting(base, adapt="lora", lora_rank=2)
-    start(config, tmp_path / "whole")
-    step = Trainer.step
-
-    def stopping(self: Trainer, batches: object) -> dict[str, float]:
-        if self.state.progress.step == 2:
-            self._stop = "interrupted"
-        return step(self, batches)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stopping)
-        with pytest.raises(Interrupted):
-            start(config, tmp_path / "parts")
-    start(config, tmp_path / "parts", resume=True)
-    assert traces(tmp_path / "parts") == traces(tmp_path / "whole")
+    parts, whole = stopped_and_whole(config, tmp_path, monkeypatch)
+    assert parts == whole
 
 
 def test_projection_leaves_both_towers_as_they_are(base: Path, tmp_path: Path) -> None:

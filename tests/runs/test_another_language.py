@@ -10,11 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from small import small_config, start, traces
+from small import small_config, start, stopped_and_whole
 
 import chiasm
 from chiasm.core.config import override
-from chiasm.core.errors import InputError, Interrupted
+from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example
 from chiasm.data.dataset import open_dataset
@@ -26,7 +26,6 @@ from chiasm.tasks.features import cache_root, prepare, taught
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.teaching import TARGETS, caption_targets
 from chiasm.train.adaptation import beside_teacher
-from chiasm.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -92,20 +91,8 @@ def test_pictures_keep_their_vectors_and_words_get_new_ones(base: Path, tmp_path
 def test_a_stopped_run_goes_on_to_the_same_bits(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against targets that are not there again after a stop."""
     config = learning(base)
-    start(config, tmp_path / "whole")
-    step = Trainer.step
-
-    def stopping(self: Trainer, batches: object) -> dict[str, float]:
-        if self.state.progress.step == 2:
-            self._stop = "interrupted"
-        return step(self, batches)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stopping)
-        with pytest.raises(Interrupted):
-            start(config, tmp_path / "parts")
-    start(config, tmp_path / "parts", resume=True)
-    assert traces(tmp_path / "parts") == traces(tmp_path / "whole")
+    parts, whole = stopped_and_whole(config, tmp_path, monkeypatch)
+    assert parts == whole
 
 
 def test_words_come_to_where_the_teacher_puts_them(base: Path, tmp_path: Path) -> None:
