@@ -43,7 +43,8 @@ def test_outcomes_are_those_of_a_slow_loop() -> None:
     images = numbers.normal(size=(8, 15)).astype(np.float32)
     images[3] = 0  # equally near to everything
     texts = read([one.text for e in examples if e.label is None for one in e.captions])
-    found = caption_swaps(examples, images, texts, read)
+    captioned = [row for row, e in enumerate(examples) if e.label is None]
+    found = caption_swaps(examples, captioned, images, texts, read)
     expected = []
     for row, example in enumerate(examples):
         for caption in example.captions if example.label is None else ():
@@ -54,7 +55,7 @@ def test_outcomes_are_those_of_a_slow_loop() -> None:
     assert list(zip(found.right.tolist(), found.of.tolist(), found.kinds, strict=True)) == expected
     assert {0.0, 0.5, 1.0} == set(found.right) and "no rule fits" not in found.kinds
     none = [Example("0", {}, (Caption("no rule fits", "en"),))]
-    assert caption_swaps(none, images[:1], read(["no rule fits"]), read).kinds == []
+    assert caption_swaps(none, [0], images[:1], read(["no rule fits"]), read).kinds == []
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,16 @@ def test_evaluate_has_it_where_the_option_is_on(config: RunConfig) -> None:
     )
     pipeline.config = replace(config, tasks={"retrieval": TaskConfig()})
     assert METRIC not in evaluate(pipeline, examples).scores
+
+
+def test_pictures_with_captions_and_a_label_are_measured_on_both(config: RunConfig) -> None:
+    """Guards against two rules for whose captions count, which ended the evaluation of such data."""
+    dataset = open_dataset(config.data, "val", 0)
+    examples = [replace(dataset.example(number), label="ab"[number % 2]) for number in range(10)]
+    pipeline = Pipeline.build(config, examples, torch.device("cpu"))
+    seen = evaluate(pipeline, examples)
+    assert seen.scores[METRIC].n == sum(len(example.captions) for example in examples)
+    assert seen.scores["acc1"].n == 10 and "text_to_image_R@1" in seen.scores
 
 
 def test_recall_is_told_for_each_language(config: RunConfig) -> None:

@@ -36,17 +36,22 @@ class Swapped:
 
 
 def caption_swaps(
-    examples: Sequence[Example], images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32], embed: Embed
+    examples: Sequence[Example],
+    captioned: Sequence[int],
+    images: npt.NDArray[np.float32],
+    texts: npt.NDArray[np.float32],
+    embed: Embed,
 ) -> Swapped:
     """Compare each caption with one swap of it.
 
     Args:
         examples: one split.
+        captioned: numbers of the examples whose captions are measured.
         images: unit vectors float32 [n, e] of the pictures that are shown, one an example.
-        texts: unit vectors float32 [m, e] of the captions of all examples without a label, in their order.
+        texts: unit vectors float32 [m, e] of all captions of these examples, in their order.
         embed: sentences -> unit vectors float32 [s, e].
     """
-    said = [(row, one) for row, e in enumerate(examples) if e.label is None for one in e.captions]
+    said = [(row, one) for row in captioned for one in examples[row].captions]
     assert len(said) == len(texts), "one vector a caption"
     drawn = [choose_swap(examples[row], caption, 1.0, SEED, 0) for row, caption in said]
     chosen = [(number, swap) for number, swap in enumerate(drawn) if swap is not None]

@@ -36,7 +36,7 @@ def retrieve(state: Pass) -> None:
         texts = embed(state, [text for _, text in outcome.texts])
         _recall(state, images, texts)
         if pipeline.config.tasks[Retrieval.name].hard_negatives:
-            _swap(state, images, texts)
+            _swap(state, captioned, images, texts)
     labelled = [row for row, example in enumerate(state.examples) if example.label is not None]
     names = sorted({str(state.examples[row].label) for row in labelled})
     own = pipeline.config.data.label_prompts
@@ -144,10 +144,10 @@ def _recall(state: Pass, images: np.ndarray, texts: np.ndarray) -> None:
         }
 
 
-def _swap(state: Pass, images: np.ndarray, texts: np.ndarray) -> None:
+def _swap(state: Pass, captioned: Sequence[int], images: np.ndarray, texts: np.ndarray) -> None:
     """Each caption against a swap of it, in runs that were trained with swaps."""
     outcome, name, seed = state.outcome, caption_swap.METRIC, state.pipeline.config.seed
-    found = caption_swap.caption_swaps(state.examples, images, texts, partial(embed, state))
+    found = caption_swap.caption_swaps(state.examples, captioned, images, texts, partial(embed, state))
     if found.kinds:
         outcome.scores[name] = accuracy(found.right, found.of, seed)
         outcome.items[name] = Items(found.right, found.of)
