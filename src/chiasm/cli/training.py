@@ -77,7 +77,10 @@ def show(
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe; `chiasm recipes` lists them.")],
     out: Annotated[Path | None, typer.Option(help="Run folder to create; runs/RECIPE if not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped, bit for bit.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a run that was stopped, bit for bit unless a time limit ends it."),
+    ] = False,
     set_: Set = None,
     tiny: Tiny = False,
     json_file: Json = None,
