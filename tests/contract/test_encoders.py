@@ -11,6 +11,7 @@ from chiasm.models.checks import check_encoder
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.conv import ConvEncoder
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0
+from chiasm.models.encoders.keypoints import KeypointEncoder
 from chiasm.models.encoders.minilm import MiniLM
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
@@ -37,6 +38,8 @@ ENCODERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor | T
     "conv, centred": (lambda: ConvEncoder((20, 20), (4, 8), 16, 1, 2, centred=True), lambda: pictures(20)),
     "conv without blocks": (lambda: ConvEncoder((16, 16), (4, 8, 8), 16, 0, 2), lambda: pictures(16)),
     "conv, not square": (lambda: ConvEncoder((12, 20), (4, 8), 16, 1, 2), lambda: pictures(12, 20)),
+    "keypoints": (lambda: KeypointEncoder((20, 20), (4, 8), 16, 5, 2, 4), lambda: pictures(20)),
+    "keypoints, not square": (lambda: KeypointEncoder((12, 20), (4, 8), 16, 3, 0, 2), lambda: pictures(12, 20)),
     "efficientnet_lite0": (EfficientNetLite0, lambda: pictures(40)),
     "efficientnet_lite0 with grid": (lambda: EfficientNetLite0(grid=True), lambda: pictures(40)),
     "text": (lambda: TextEncoder(40, 12, 16, 2, 2), texts),

@@ -96,6 +96,32 @@ def test_place_of_a_token_is_its_place_in_the_picture(examples: Sequence[Example
     assert np.array(found["grid"]).argmax() == 5 and found["grid"][1][2] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("queries", [0, 3])
+def test_keypoints_look_where_they_were_gathered(examples: Sequence[Example], queries: int) -> None:
+    """Guards against a map of points in the place of a map of the picture: one point is made the only one."""
+    pipeline = build(examples, "cross_attention", kind="keypoints", points=4, pool_queries=queries)
+    tokens = pipeline.encode_images([example.inputs["image"] for example in examples[:2]])
+    is_real = torch.zeros_like(tokens.is_real)
+    is_real[:, 2] = True
+    task = pipeline.tasks["vqa"]
+    maps = task.heat_maps(  # type: ignore[attr-defined]
+        pipeline.model, pipeline.codec, tokens._replace(is_real=is_real), ["is there a circle?"] * 2, [1, 0]
+    )
+    assert tokens.places is not None and tokens.places.shape == (2, 4, 6, 6)
+    for found, row in zip(maps, (1, 0), strict=True):
+        assert found["covers"] == "whole"
+        np.testing.assert_allclose(found["grid"], tokens.places[row, 2], atol=1e-6)
+
+
+def test_places_are_unknown_of_tokens_from_a_cache(examples: Sequence[Example]) -> None:
+    """Guards against points of the picture drawn as a grid where it is not said what they were gathered from."""
+    pipeline = build(examples, "cross_attention", kind="keypoints", points=4)
+    tokens = pipeline.encode_images([examples[0].inputs["image"]])
+    task = pipeline.tasks["vqa"]
+    known = tokens._replace(places=None)
+    assert task.heat_maps(pipeline.model, pipeline.codec, known, ["is there a circle?"], [0]) == [None]  # type: ignore[attr-defined]
+
+
 def test_captions_say_where(examples: Sequence[Example]) -> None:
     """Guards against a map of the start token alone."""
     pipeline = build(examples, "cross_attention")

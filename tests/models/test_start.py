@@ -3,9 +3,11 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from chiasm.core.run_config import ImageTowerConfig, ModelConfig
 from chiasm.core.types import TextTokens
 from chiasm.data import sort_of_clevr
 from chiasm.models.encoders import build_image_tower, build_text_tower
@@ -16,11 +18,18 @@ def power(values: Tensor) -> float:
     return float(values.square().sum(-1).mean())
 
 
+TOWERS = {
+    "conv": ImageTowerConfig(size_px=75, channels=(32, 64, 128, 128), layers=3, centred=True),
+    "keypoints": ImageTowerConfig(kind="keypoints", size_px=75, channels=(32, 64, 64), layers=2),
+}
+
+
 @torch.no_grad()
-def test_tokens_differ_between_mostly_empty_pictures() -> None:
+@pytest.mark.parametrize("kind", sorted(TOWERS))
+def test_tokens_differ_between_mostly_empty_pictures(kind: str) -> None:
     """Guards against tokens that are background and place alone, on which binding is learned a thousand steps later."""
     torch.manual_seed(0)
-    tower = build_image_tower(find_recipe("sort_of_clevr").model)
+    tower = build_image_tower(ModelConfig(dim=128, heads=8, image=TOWERS[kind]))
     drawn = [sort_of_clevr.render(sort_of_clevr.picture_at("train", number, 0)) for number in range(64)]
     pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 127.5 - 1
     tokens = tower(pictures).values

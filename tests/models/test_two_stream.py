@@ -42,7 +42,7 @@ def test_forward_equals_the_plain_text_encoder() -> None:
     plain = TextEncoder(WORDS, LONGEST, DIM, 2, HEADS, summary_tokens=2).double()
     left_over = plain.load_state_dict(encoder.state_dict(), strict=False)
     assert left_over.unexpected_keys == ["query_token"] and not left_over.missing_keys
-    for got, expected in zip(encoder(texts()), plain(texts()), strict=True):
+    for got, expected in zip(encoder(texts())[:3], plain(texts())[:3], strict=True):
         assert torch.equal(got, expected)
 
 

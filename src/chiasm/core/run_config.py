@@ -89,7 +89,9 @@ class DataConfig:
 class ImageTowerConfig:
     """The image encoder."""
 
-    kind: Literal["conv", "efficientnet_lite0", "hugging_face"] = "conv"
+    kind: Literal["conv", "keypoints", "efficientnet_lite0", "hugging_face"] = "conv"
+    """From scratch: a grid of tokens ("conv"), or a few points that know where they are ("keypoints"), for few things
+    anywhere and questions on how they lie. Packaged: "efficientnet_lite0". A folder's own: "hugging_face"."""
     name: str = ""
     """Folder of the network, local, with its preprocessing and safetensors (kind "hugging_face")."""
     projection: Literal["norm", "linear", "none"] = "norm"
@@ -104,9 +106,12 @@ class ImageTowerConfig:
     """Start the small convolutional tower from what differs between places: for pictures that are mostly empty and hold
     their objects anywhere. On scenes, whose objects fill the cells of a grid, it costs accuracy (docs/log.md)."""
     channels: tuple[int, ...] = (32, 64, 128, 128)
-    """Output channels of the stem's stride-2 convolutions (kind "conv")."""
+    """Output channels of the stem's 3x3 convolutions (kinds "conv" and "keypoints"), each of stride 2; of "keypoints"
+    the last has stride 1."""
+    points: int = 12
+    """Points that a picture is read at (kind "keypoints"): about twice as many as it shows things."""
     layers: int = 1
-    """Transformer blocks over the image tokens (kind "conv")."""
+    """Blocks of attention among the image tokens (kinds "conv" and "keypoints")."""
     frozen: bool = False
     """Keep the pre-trained weights and encode each picture once; the outputs are cached by content."""
     grid: bool = False
@@ -114,6 +119,11 @@ class ImageTowerConfig:
     pool_queries: int = 0
     """Learned queries that gather the picture for captions, with one more for contrast (CoCa); 0 takes the grid and
     its mean."""
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the tower starts untrained, is as wide as the model, and is shown the whole picture, squeezed."""
+        return self.kind in ("conv", "keypoints")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -325,6 +335,7 @@ class RunConfig:
             "model.dim": self.model.dim,
             "model.heads": self.model.heads,
             "model.image.size_px": self.model.image.size_px,
+            "model.image.points": self.model.image.points,
             "data.questions_per_picture": data.questions_per_picture,
         }
         for key, value in positive.items():

@@ -91,15 +91,22 @@ class Tokens(NamedTuple):
         values: float [n, l, d].
         is_real: bool [n, l], True where the token is not padding.
         pooled: float [n, d], one vector for the row.
+        places: float [n, l, r, c], from where among r rows and c columns of the picture each token was gathered, in
+            shares that sum to 1; None where a picture's tokens are the places themselves, and for texts.
     """
 
     values: Tensor
     is_real: Tensor
     pooled: Tensor
+    places: Tensor | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Tokens":
+        """Do the same to every part that is there."""
+        return Tokens(*(change(part) for part in self if part is not None))
 
     def rows(self, index: Tensor) -> "Tokens":
         """Select (and repeat) rows: int64 [m] -> Tokens of m rows. Many questions share one picture this way."""
-        return Tokens(self.values[index], self.is_real[index], self.pooled[index])
+        return self.each(lambda part: part[index])
 
 
 class TextTokens(NamedTuple):
@@ -132,7 +139,7 @@ class Batch:
         def move(value: Tensor) -> Tensor:
             return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
 
-        image = Tokens(*map(move, self.image)) if isinstance(self.image, Tokens) else self.image
+        image = self.image.each(move) if isinstance(self.image, Tokens) else self.image
         return Batch(
             self.ids,
             move(image) if isinstance(image, Tensor) else image,

@@ -192,7 +192,7 @@ def _check_absence(fusion: Fusion, given: dict[str, Tokens], name: str, fused: T
     assert not torch.allclose(without.pooled, fused.pooled, atol=TOLERANCE), f"{name} has no influence"
     # Nothing may be read from a row without a real token, not even what is not a number.
     is_absent = torch.arange(rows) == 0
-    values, is_real, pooled = given[name]
+    values, is_real, pooled = given[name][:3]
     empty = Tokens(
         values.masked_fill(is_absent[:, None, None], float("nan")),
         is_real & ~is_absent[:, None],
@@ -264,7 +264,7 @@ def _check_modality_dropout(fusion: Fusion, given: dict[str, Tokens]) -> None:
 
 def _check_words(fusion: Fusion, given: dict[str, Tokens], fused: Tokens) -> None:
     asking = fusion.shape.modalities[0]
-    values, is_real, _ = given[asking]
+    values, is_real, _ = given[asking][:3]
     rows, length = is_real.shape
     allowed = torch.ones(length, length, dtype=torch.bool).tril().expand(rows, -1, -1)
     if not fusion.keeps_words:

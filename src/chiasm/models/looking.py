@@ -3,7 +3,7 @@
 A weight says what was read, not why an answer was given: attention is a hint, no proof (Jain & Wallace 2019).
 
 Axis legend: m texts, n pictures, h heads, q queries, k keys, s tokens that fusion and captions see, l tokens of the
-image tower.
+image tower, or the places from which it says that it gathered them.
 """
 
 import math
@@ -69,16 +69,20 @@ def looked_at_by_caption(model: VisionLanguageModel, image: Tokens, text: TextTo
 def _on_tower(
     model: VisionLanguageModel, image: Tokens, shares: Float[Tensor, "m s"], image_index: Int[Tensor, " m"]
 ) -> Float[Tensor, "m l"]:
-    """Shares of the tokens that were seen -> shares of the tower's tokens, through the pooler where there is one."""
+    """Shares of the tokens that were seen -> shares of the tower's tokens, through the pooler where there is one.
+
+    Where the tower says from which places it gathered its tokens, shares of these places.
+    """
     pooler = model.image_pooler
-    if pooler is None:
-        return shares
-    with watching([pooler.attention]) as notes:
-        pooler(image)
-    (weights,) = notes.values()
-    assert weights is not None, "the pooler has one attention"
-    gathered = weights.mean(1)[:, : pooler.queries][image_index]
-    return (shares[:, None] @ gathered)[:, 0]
+    if pooler is not None:
+        with watching([pooler.attention]) as notes:
+            pooler(image)
+        (weights,) = notes.values()
+        assert weights is not None, "the pooler has one attention"
+        shares = (shares[:, None] @ weights.mean(1)[:, : pooler.queries][image_index])[:, 0]
+    if image.places is not None:
+        shares = (shares[:, None] @ image.places.flatten(2)[image_index])[:, 0]
+    return shares
 
 
 def as_grid(shares: Float[Tensor, "m l"], tower: ImageTowerConfig) -> Float[Tensor, "m r c"] | None:
@@ -87,10 +91,9 @@ def as_grid(shares: Float[Tensor, "m l"], tower: ImageTowerConfig) -> Float[Tens
     Tokens that stand for no place come first and are left out. None where the tokens are no grid.
     """
     height, width = tower.size_px, tower.width_px or tower.size_px
-    if tower.kind == "conv":
-        for _ in tower.channels:
-            height, width = (height + 1) // 2, (width + 1) // 2
-        rows, columns = height, width
+    if tower.from_scratch:
+        halvings = len(tower.channels) - (tower.kind == "keypoints")
+        rows, columns = (-(-side // 2**halvings) for side in (height, width))
     else:
         rows = math.isqrt(max(shares.shape[1] * height // width, 1))
         columns = rows * width // height

@@ -34,18 +34,18 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
             heads=8,
             fusion_layers=1,
             fusion_mlp_ratio=2.0,
-            image=ImageTowerConfig(size_px=75, channels=(32, 64, 128, 128), layers=3, centred=True),
+            image=ImageTowerConfig(kind="keypoints", size_px=75, channels=(32, 64, 64), points=12, layers=2),
             text=TextTowerConfig(layers=1, max_tokens=24, vocabulary=200, summary_tokens=4, summary_std=0.1),
         ),
         stages={
             "one_object": StageConfig(
                 data=replace(data, question_kinds=("non-relational",)),
                 tasks={"vqa": TaskConfig()},
-                train=TrainConfig(steps=1400, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.99, limit_s=240),
+                train=TrainConfig(steps=500, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.99),
             )
         },
         tasks={"vqa": TaskConfig()},
-        train=TrainConfig(steps=12000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999, limit_s=1350),
+        train=TrainConfig(steps=2000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999),
     )
     if tiny:
         few = replace(config.train, steps=6, batch_size=16, validate_every=3, precision="fp32")

@@ -38,7 +38,7 @@ def stack_pictures(pictures: Sequence[np.ndarray], tower: ImageTowerConfig) -> T
     """
     if tower.kind == KIND:
         return torch.from_numpy(np.stack([picture_as_trained(one, tower) for one in pictures])).permute(0, 3, 1, 2)
-    crop, width_px = tower.kind != "conv", tower.width_px or tower.size_px
+    crop, width_px = not tower.from_scratch, tower.width_px or tower.size_px
     resized = np.stack([resize_to(picture, tower.size_px, width_px, crop) for picture in pictures])
     return torch.from_numpy(resized).permute(0, 3, 1, 2)
 

@@ -19,5 +19,5 @@ def heat_maps_of(model: VisionLanguageModel, shares: Tensor | None, count: int) 
     grids = None if shares is None else as_grid(shares.double(), model.config.image)
     if grids is None:
         return [None] * count
-    covers = "whole" if model.config.image.kind == "conv" else "middle"
+    covers = "whole" if model.config.image.from_scratch else "middle"
     return [{"grid": grid, "covers": covers} for grid in grids.tolist()]

@@ -77,13 +77,13 @@ class Pipeline:
     def encode_pixels(self, image: Tensor | Tokens) -> Tokens:
         """uint8 [n, 3, h, w], or what a frozen tower made of them -> float32 Tokens on `device`, no gradient."""
         if isinstance(image, Tokens):
-            on_device = Tokens(*(part.to(self.device) for part in to_model_range(image, torch.float32)))
+            on_device = cast(Tokens, to_model_range(image, torch.float32)).each(lambda part: part.to(self.device))
             return self.model.encode_image(on_device)
         parts = []
         with torch.no_grad():
             for piece in image.split(ENCODE_BATCH):
                 parts.append(self._encode(cast(Tensor, to_model_range(piece.to(self.device), torch.float32))))
-        return Tokens(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
+        return Tokens(*(torch.cat(pieces) for pieces in zip(*parts, strict=True) if pieces[0] is not None))
 
     def _encode(self, image: Tensor) -> Tokens:
         """Encode a piece of a batch; a lone picture gets company where convolutions would round it otherwise.
@@ -93,10 +93,10 @@ class Pipeline:
         """
         if len(image) > 1 or self._lone_differs is False:
             return self.model.encode_image(image)
-        in_company = Tokens(*(part[:1] for part in self.model.encode_image(image.repeat(2, 1, 1, 1))))
+        in_company = self.model.encode_image(image.repeat(2, 1, 1, 1)).each(lambda part: part[:1])
         if self._lone_differs is None:
             lone = self.model.encode_image(image)
-            self._lone_differs = not all(torch.equal(*pair) for pair in zip(lone, in_company, strict=True))
+            self._lone_differs = not all(torch.equal(*pair) for pair in zip(lone[:3], in_company[:3], strict=True))
         return in_company
 
     def encode_images(self, images: Sequence[ImageRef]) -> Tokens:

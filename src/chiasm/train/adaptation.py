@@ -94,7 +94,7 @@ def beside_teacher(config: RunConfig) -> RunConfig:
     own, base = config.model, at_home(teacher, folder).model
     image = replace(base.image, frozen=True, grid=base.image.grid or base.image.pool_queries > 0)
     model = replace(base, image=image, text=own.text, dropout=own.dropout)
-    if base.image.kind != "conv" and not base.image.pool_queries:
+    if not base.image.from_scratch and not base.image.pool_queries:
         model = replace(model, dim=own.dim, heads=own.heads)
     trainable = tuple(f"{part}*" for part in TEXT_SIDE) if "*" in config.train.trainable else config.train.trainable
     return replace(config, model=model, train=replace(config.train, trainable=trainable))

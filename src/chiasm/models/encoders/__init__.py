@@ -9,6 +9,7 @@ from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.conv import ConvEncoder
 from chiasm.models.encoders.efficientnet_lite import load_efficientnet_lite0
 from chiasm.models.encoders.hugging_face import load_image_tower, load_text_tower
+from chiasm.models.encoders.keypoints import KeypointEncoder
 from chiasm.models.encoders.minilm import load_minilm
 from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
 from chiasm.models.encoders.text import TextEncoder
@@ -18,8 +19,10 @@ from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
 def build_image_tower(config: ModelConfig) -> nn.Module:
     """Build the image tower that the config names; pre-trained ones come with their weights."""
     image = config.image
+    size_px = (image.size_px, image.width_px or image.size_px)
+    if image.kind == "keypoints":
+        return KeypointEncoder(size_px, image.channels, config.dim, image.points, image.layers, config.heads)
     if image.kind == "conv":
-        size_px = (image.size_px, image.width_px or image.size_px)
         return ConvEncoder(size_px, image.channels, config.dim, image.layers, config.heads, image.centred)
     if image.kind == "hugging_face":
         folder = Path(image.name)

@@ -23,6 +23,26 @@ On mostly empty pictures the mean is the background and says nothing. With 1, 1 
 of Sort-of-CLEVR is a twentieth of a token's variance, with these a third (docs/log.md)."""
 
 
+def build_stem(
+    image_size_px: tuple[int, int], channels: tuple[int, ...], strides: tuple[int, ...]
+) -> tuple[nn.Sequential, tuple[int, int]]:
+    """3x3 convolutions, each followed by GELU; and rows and columns of the grid that they make of a picture."""
+    stem: list[nn.Module] = []
+    rows, columns = image_size_px
+    for (before, after), stride in zip(pairwise((3, *channels)), strides, strict=True):
+        stem += [nn.Conv2d(before, after, 3, stride=stride, padding=1), nn.GELU()]
+        rows, columns = -(-rows // stride), -(-columns // stride)
+    return nn.Sequential(*stem), (rows, columns)
+
+
+def start_stem(stem: nn.Sequential) -> None:
+    """He et al. 2015's initialisation, with zero biases."""
+    for layer in stem:
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+
 class ConvEncoder(nn.Module):
     """uint8-range pictures -> grid of tokens.
 
@@ -45,25 +65,16 @@ class ConvEncoder(nn.Module):
         centred: bool = False,
     ) -> None:
         super().__init__()
-        widths = (3, *channels)
-        stem: list[nn.Module] = []
-        height, width = image_size_px
-        for before, after in pairwise(widths):
-            stem += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
-            height, width = (height + 1) // 2, (width + 1) // 2
-        self.dim, self.length = dim, height * width
-        self.stem = nn.Sequential(*stem)
-        self.project = nn.Linear(widths[-1], dim)
+        self.stem, (rows, columns) = build_stem(image_size_px, channels, (2,) * len(channels))
+        self.dim, self.length = dim, rows * columns
+        self.project = nn.Linear(channels[-1], dim)
         self.mean_kept = nn.Parameter(torch.tensor(MEAN_KEPT)) if centred else None
         self.position = nn.Parameter(torch.randn(self.length, dim) * (PLACE_STD if centred else POSITION_STD))
         blocks = [Block(dim, heads) for _ in range(layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim)
         self.apply(init_weights)
-        for layer in self.stem:
-            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+        start_stem(self.stem)
         if centred:
             with torch.no_grad():
                 self.project.weight.mul_(PROJECT_GAIN)

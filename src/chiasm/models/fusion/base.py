@@ -172,7 +172,7 @@ class Fusion(nn.Module, ABC):
             return Tokens(absent.expand(rows, -1, -1), is_real, absent.mean(0).expand(rows, -1))
         if here.all():
             return part
-        values, is_real, pooled = part
+        values, is_real, pooled = part[:3]
         short = max(length - values.shape[1], 0)
         values, is_real = F.pad(values, (0, 0, 0, short)), F.pad(is_real, (0, short))
         filler, is_filler = _padded(absent, values)
