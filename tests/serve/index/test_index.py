@@ -1,5 +1,6 @@
 """The index finds what evaluation finds, sees what changes in folders, and refuses what is not its own."""
 
+import inspect
 import json
 import os
 import shutil
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chiasm.cli import searching as cli_searching
 from chiasm.core.errors import InputError, Interrupted
 from chiasm.core.types import Example
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve import photos as photo_files
 from chiasm.serve.engine import Model
 from chiasm.serve.index import Index, folder_index, make_index, open_index
+from chiasm.serve.index.duplicates import find_duplicates
 from chiasm.serve.index.header import Header
 from chiasm.serve.index.sqlite import FILE
 from chiasm.serve.photos import Encoder
@@ -274,6 +277,12 @@ def test_near_duplicates(index: Index, photos: Path) -> None:
         ["13-copy.png", "13.png"],
     ]
     assert found.compared > 2, "the model alone would have called others the same"
+
+
+def test_both_doors_look_alike_for_duplicates() -> None:
+    """Guards against a command and a method that find other duplicates in one index."""
+    doors = (cli_searching.duplicates, Index.duplicates, find_duplicates)
+    assert len({inspect.signature(door).parameters["above"].default for door in doors}) == 1
 
 
 def test_check_names_what_is_wrong(index: Index, photos: Path) -> None:

@@ -46,7 +46,7 @@ class Duplicates:
     compared: int
 
 
-def find_duplicates(store: Store, above: float = 0.95, like: float = LIKE) -> Duplicates:
+def find_duplicates(store: Store, above: float = 0.9, like: float = LIKE) -> Duplicates:
     """Compare every picture with every other one.
 
     Args:

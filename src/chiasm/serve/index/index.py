@@ -271,7 +271,7 @@ class Index:
         """Everything that is wrong, with what to do about it; empty where nothing is."""
         return check(self.store)
 
-    def duplicates(self, above: float = 0.95) -> Duplicates:
+    def duplicates(self, above: float = 0.9) -> Duplicates:
         """Groups of pictures that are the same or nearly so, see `find_duplicates`."""
         return find_duplicates(self.store, above)
 
