@@ -130,9 +130,10 @@ class ImageTowerConfig:
 class TextTowerConfig:
     """The text encoder."""
 
-    kind: Literal["transformer", "causal", "two_stream", "minilm", "hugging_face"] = "transformer"
+    kind: Literal["transformer", "causal", "two_stream", "minilm", "multilingual_e5", "hugging_face"] = "transformer"
     """From scratch: words that see all words ("transformer"), that see the words before them ("causal", CoCa), that
-    can also be predicted in any order ("two_stream", XLNet). Packaged: "minilm". A folder's own: "hugging_face"."""
+    can also be predicted in any order ("two_stream", XLNet). Packaged: "minilm" reads English,
+    "multilingual_e5" a hundred languages. A folder's own: "hugging_face"."""
     name: str = ""
     """Folder of the network, local, with its tokenizer and safetensors (kind "hugging_face")."""
     projection: Literal["norm", "linear", "none"] = "norm"
@@ -147,6 +148,11 @@ class TextTowerConfig:
     summary_tokens: int = 0
     """Learned tokens that gather a question for fusion; 0 lets every word take part."""
     frozen: bool = False
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the tower learns its words from the data; others bring words, and lend them to no decoder."""
+        return self.kind in ("transformer", "causal", "two_stream")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

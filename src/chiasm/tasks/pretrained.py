@@ -63,7 +63,7 @@ def preprocessing_hash(tower: ImageTowerConfig) -> str:
 
 
 def check_pretrained(config: RunConfig) -> None:
-    """Refuse what a text tower out of a folder cannot do, and towers of a whole network that are frozen.
+    """Refuse what a pre-trained text tower cannot do, and towers of a whole network that are frozen.
 
     Raises:
         InputError: it lends its words to no decoder, and makes no summary; a network has no tower that stands alone.
@@ -76,18 +76,18 @@ def check_pretrained(config: RunConfig) -> None:
             "a whole network, in which words and picture meet before anything could be cached",
             f"--set model.{side}.frozen=false; train.trainable says which weights are trained",
         )
-    if text.kind != KIND or config.model.network:
+    if text.from_scratch or config.model.network:
         return
     writes = [name for name, task in config.tasks.items() if name == "captioning" or task.objective == "generate"]
     if writes:
         raise InputError(
-            f"the task {writes[0]} writes words, with model.text.kind {KIND!r}",
+            f"the task {writes[0]} writes words, with model.text.kind {text.kind!r}",
             "a text tower whose words a decoder shares",
             "--set model.text.kind=transformer",
         )
     if text.summary_tokens:
         raise InputError(
-            f"model.text.summary_tokens {text.summary_tokens} with model.text.kind {KIND!r}",
+            f"model.text.summary_tokens {text.summary_tokens} with model.text.kind {text.kind!r}",
             "0: the network makes no summary",
             "--set model.text.summary_tokens=0",
         )

