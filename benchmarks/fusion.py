@@ -18,7 +18,8 @@ from rich.console import Console
 
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json, write_text
-from chiasm.core.run_config import FusionName, ImageTowerConfig, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.run_config import FusionName, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.models.fusion import build_fusion
 from chiasm.recipes import find_recipe
 from chiasm.train.stages import run_stages

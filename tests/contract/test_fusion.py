@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import FusionName, ModelConfig, TextTowerConfig
+from chiasm.core.run_config import FusionName, ModelConfig
+from chiasm.core.tower_config import TextTowerConfig
 from chiasm.core.types import Tokens
 from chiasm.models.checks import check_fusion
 from chiasm.models.fusion import FUSIONS, build_fusion

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from hf_folders import LINES, save_pixels, save_words, text_folder, vision_folder
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import ImageTowerConfig, TextTowerConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.data.pretrained_text import PretrainedTokenizer
 from chiasm.models.checks import check_encoder
 from chiasm.models.encoders.hugging_face import load_image_tower, load_text_tower

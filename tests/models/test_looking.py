@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.run_config import ImageTowerConfig, RunConfig
+from chiasm.core.run_config import RunConfig
+from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
 from chiasm.models.looking import as_grid

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from chiasm.core.run_config import ImageTowerConfig, ModelConfig
+from chiasm.core.run_config import ModelConfig
+from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import TextTokens
 from chiasm.data import sort_of_clevr
 from chiasm.models.encoders import build_image_tower, build_text_tower

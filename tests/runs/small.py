@@ -11,15 +11,8 @@ import torch
 from rich.console import Console
 
 from chiasm.core.errors import Interrupted
-from chiasm.core.run_config import (
-    DataConfig,
-    ImageTowerConfig,
-    ModelConfig,
-    RunConfig,
-    TaskConfig,
-    TextTowerConfig,
-    TrainConfig,
-)
+from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.train.run import Finished, run
 from chiasm.train.trainer import Trainer
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.run_config import ImageTowerConfig, RunConfig, TaskConfig
+from chiasm.core.run_config import RunConfig, TaskConfig
+from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import Example, Question, Tokens
 from chiasm.data.text import TextTokenizer
 from chiasm.objectives.answer import IGNORED

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.core.run_config import ImageTowerConfig
+from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.transformer import watching
 from chiasm.models.vision_language import VisionLanguageModel

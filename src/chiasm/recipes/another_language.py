@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TextTowerConfig, TrainConfig
+from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import TextTowerConfig
 
 
 def another_language(tiny: bool = False) -> RunConfig:

@@ -2,15 +2,8 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import (
-    DataConfig,
-    ImageTowerConfig,
-    ModelConfig,
-    RunConfig,
-    TaskConfig,
-    TextTowerConfig,
-    TrainConfig,
-)
+from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 
 
 def demo(tiny: bool = False) -> RunConfig:

@@ -2,16 +2,8 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import (
-    DataConfig,
-    DecodingConfig,
-    ImageTowerConfig,
-    ModelConfig,
-    RunConfig,
-    TaskConfig,
-    TextTowerConfig,
-    TrainConfig,
-)
+from chiasm.core.run_config import DataConfig, DecodingConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 
 
 def flickr8k_captions(tiny: bool = False) -> RunConfig:

@@ -2,16 +2,8 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import (
-    DataConfig,
-    ImageTowerConfig,
-    ModelConfig,
-    RunConfig,
-    StageConfig,
-    TaskConfig,
-    TextTowerConfig,
-    TrainConfig,
-)
+from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, StageConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 
 
 def nlvr(tiny: bool = False) -> RunConfig:

@@ -2,14 +2,8 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import (
-    ImageTowerConfig,
-    ModelConfig,
-    RunConfig,
-    TaskConfig,
-    TextTowerConfig,
-    TrainConfig,
-)
+from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 
 
 def vqa(tiny: bool = False) -> RunConfig:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
-from chiasm.core.run_config import DataConfig, ImageTowerConfig, ModelConfig, RunConfig, TaskConfig, TextTowerConfig
+from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.core.types import Example, TextTokens
 from chiasm.data.image import image_ref_from_array
 from chiasm.data.ledger import Ledger

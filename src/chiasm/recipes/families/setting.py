@@ -2,14 +2,8 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import (
-    DataConfig,
-    ImageTowerConfig,
-    ModelConfig,
-    RunConfig,
-    TextTowerConfig,
-    TrainConfig,
-)
+from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 
 SCENES = DataConfig(
     source="scenes", languages=("en",), train_pictures=65_536, eval_pictures=500, questions_per_picture=12

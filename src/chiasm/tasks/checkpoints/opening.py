@@ -8,16 +8,9 @@ from torch import nn
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
-from chiasm.core.run_config import (
-    DataConfig,
-    DecodingConfig,
-    ImageTowerConfig,
-    ModelConfig,
-    RunConfig,
-    TaskConfig,
-    TextTowerConfig,
-)
+from chiasm.core.run_config import DataConfig, DecodingConfig, ModelConfig, RunConfig, TaskConfig
 from chiasm.core.run_folder import MANIFEST
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder, read_dual_encoder
 from chiasm.models.encoders.hugging_face import preprocessing_of, text_sizes
 from chiasm.models.encoders.hugging_face_folder import checked_folder, model_type, read_architecture
