@@ -6,6 +6,7 @@ and by the teacher alone (1). Emoji: the same with names and keywords in a furth
 for pictures in five styles. Scores are on validation, each language asked alone; the teacher's own score stands first.
 Prints a table and keeps it in benchmarks/results/DATE-another_language.json.
 
+`--tower multilingual_e5` also teaches the packaged multilingual tower, frozen, its projection alone.
 `--base RUN` takes a trained teacher for flickr8k, `--keep FOLDER` keeps runs, so that a second call goes on.
 """
 
@@ -14,8 +15,8 @@ import datetime
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,22 @@ def scored(folder: Path, language: str) -> dict[str, Any]:
     }
 
 
-def taught(base: Path, data: Path, language: str, share: float) -> RunConfig:
+def taught(base: Path, data: Path, language: str, share: float, tower: str) -> RunConfig:
     """The recipe with a share of the teacher; at 0 the image side is locked all the same."""
     settings = [f"init_from={base}", f"data.path={data}", f"data.languages=en,{language}"]
     # The least share that still locks the image side and learns words anew; the loss is contrast to 8 digits.
     settings.append(f"tasks.retrieval.text_teacher={share or 1e-9}")
+    if tower != "transformer":
+        settings += [f"model.text.kind={tower}", "model.text.frozen=true"]
     return override(find_recipe("another_language"), settings)
 
 
-def rows(base: Path, data: Path, language: str, keep: Path, shares: Sequence[float]) -> dict[str, dict[str, Any]]:
-    """The teacher in both languages, then each share in both."""
+def rows(base: Path, data: Path, language: str, keep: Path, typed: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The teacher in both languages, then each tower with each share in both."""
     found = {f"teacher, {one}": scored(base, one) for one in ("en", language)}
-    for share in shares:
-        folder = finished(taught(base, data, language, share), keep / f"share-{share}")
-        found |= {f"teacher's share {share}, {one}": scored(folder, one) for one in ("en", language)}
+    for tower, share in product(typed.tower, typed.shares):
+        folder = finished(taught(base, data, language, share, tower), keep / f"{tower}-{share}")
+        found |= {f"{tower}, teacher's share {share}, {one}": scored(folder, one) for one in ("en", language)}
     return found
 
 
@@ -70,7 +73,7 @@ def flickr8k(keep: Path, typed: argparse.Namespace) -> dict[str, dict[str, Any]]
     data = Path(typed.data) / "flickr8k"
     config = override(find_recipe("flickr8k_retrieval"), [f"data.path={data}"])
     base = Path(typed.base) if typed.base else finished(config, keep / "flickr8k" / "base")
-    return rows(base, data, "zh", keep / "flickr8k", typed.shares)
+    return rows(base, data, "zh", keep / "flickr8k", typed)
 
 
 def emoji(keep: Path, typed: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -79,7 +82,7 @@ def emoji(keep: Path, typed: argparse.Namespace) -> dict[str, dict[str, Any]]:
     data = write_emoji(Path(typed.data) / "emoji", keep / f"emoji-{language}" / "data", language)
     config = override(find_recipe("flickr8k_retrieval"), [f"data.path={data}"])
     base = finished(config, keep / f"emoji-{language}" / "base")
-    return rows(base, data, language, keep / f"emoji-{language}", typed.shares)
+    return rows(base, data, language, keep / f"emoji-{language}", typed)
 
 
 def write_emoji(source: Path, target: Path, language: str) -> Path:
@@ -125,6 +128,7 @@ def main() -> None:
     parser.add_argument("--base", default=None)
     parser.add_argument("--language", default="ru")
     parser.add_argument("--shares", type=float, nargs="*", default=[0.5, 0.0, 1.0], help="of the teacher")
+    parser.add_argument("--tower", nargs="*", default=["transformer"], help="transformer, multilingual_e5, or both")
     parser.add_argument("--keep", default=None)
     typed = parser.parse_args()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()

