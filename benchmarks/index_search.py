@@ -1,4 +1,4 @@
-"""Exact and approximate search: `python benchmarks/index_search.py [VECTORS] [DIM] [ROUNDS]` (1,000,000 512 9).
+"""Exact and approximate search: `python benchmarks/index_search.py [VECTORS] [DIM] [ROUNDS] [--kinds KIND ...]`.
 
 Vectors lie in clusters of clusters, as those of photos do. Exact search stands against faiss's flat index on the same
 vectors, one query and sixteen at once. Approximate kinds stand against exact search, with recall@10, the size of their
@@ -6,7 +6,7 @@ file and the time to make it; candidates are compared again with whole vectors, 
 bytes times 4 a number (a million vectors of 512: 12 GB with all kinds one after the other). Prints tables.
 """
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 
@@ -61,11 +61,12 @@ def exact(matrix: Matrix, queries: np.ndarray, rounds: int) -> list[set[int]]:
     return [{number for number, _ in one} for one in found]
 
 
-def approximate(matrix: Matrix, queries: np.ndarray, truth: list[set[int]], rounds: int) -> None:
-    """Print every approximate kind against exact search."""
+def approximate(matrix: Matrix, queries: np.ndarray, truth: list[set[int]], rounds: int, kinds: list[str]) -> None:
+    """Print these approximate kinds against exact search."""
     count, dim = matrix.vectors.shape
     lists = 2 ** round(np.log2(4 * np.sqrt(count)))
-    for name, (description, settings) in KINDS.items():
+    for name in kinds:
+        description, settings = KINDS[name]
         start = time.perf_counter()
         index = faiss.index_factory(dim, description.format(lists=lists, half=dim // 2), faiss.METRIC_INNER_PRODUCT)
         index.train(matrix.vectors[:: max(1, count // (64 * lists))])
@@ -89,22 +90,27 @@ def approximate(matrix: Matrix, queries: np.ndarray, truth: list[set[int]], roun
             print(
                 f"  {name:<12} {setting:<9.4g} recall@10 {sum(hits) / (NEIGHBOURS * len(queries)):.3f}"
                 f"   {milliseconds:8.2f} ms   {1 / ratio:6.1f} x as fast as exact"
-                f"   made in {made_s:6.0f} s   {size:7.0f} MiB"
+                f"   made in {made_s:6.0f} s   {size:7.0f} MiB",
+                flush=True,
             )
         del index
 
 
 def main() -> None:
     """Make the vectors and print both comparisons."""
-    typed = [int(word) for word in sys.argv[1:]]
-    count, dim, rounds = (*typed, *(1_000_000, 512, 9)[len(typed) :])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, usual in (("vectors", 1_000_000), ("dim", 512), ("rounds", 9)):
+        parser.add_argument(name, type=int, nargs="?", default=usual, help=str(usual))
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS), help="of approximate search")
+    typed = parser.parse_args()
+    count, dim, rounds = typed.vectors, typed.dim, typed.rounds
     faiss.omp_set_num_threads(torch.get_num_threads())
     matrix = Matrix(np.arange(count), clustered(count, dim, 0))
     queries = clustered(QUERIES, dim, 1)
-    print(f"{count:,} vectors of {dim}, {torch.get_num_threads()} threads, {rounds} rounds")
+    print(f"{count:,} vectors of {dim}, {torch.get_num_threads()} threads, {rounds} rounds", flush=True)
     truth = exact(matrix, queries, rounds)
     print("approximate, one query, candidates compared again with whole vectors")
-    approximate(matrix, queries, truth, rounds)
+    approximate(matrix, queries, truth, rounds, typed.kinds)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from chiasm.recipes.flickr8k_captions import flickr8k_captions
 from chiasm.recipes.flickr8k_retrieval import flickr8k_retrieval
 from chiasm.recipes.labels_and_captions import labels_and_captions
 from chiasm.recipes.nlvr import nlvr
+from chiasm.recipes.reranking import reranking
 from chiasm.recipes.sort_of_clevr import sort_of_clevr
 from chiasm.recipes.vqa import vqa
 
@@ -20,6 +21,7 @@ RECIPES: dict[str, Callable[..., RunConfig]] = {
     "flickr8k_retrieval": flickr8k_retrieval,
     "flickr8k_captions": flickr8k_captions,
     "another_language": another_language,
+    "reranking": reranking,
     "nlvr": nlvr,
     "vqa": vqa,
     "labels_and_captions": labels_and_captions,

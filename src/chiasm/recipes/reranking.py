@@ -1,0 +1,42 @@
+"""A trained retrieval run gets a second look: its nearest pictures are read again together with the sentence."""
+
+from dataclasses import replace
+
+from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+
+
+def reranking(tiny: bool = False) -> RunConfig:
+    """Cross-attention of a sentence's words over a photo's grid, trained to tell its picture from the nearest others.
+
+    Towers and projections are those of the run of `init_from` and stay as they are (ALBEF's matching with hard
+    negatives, Li et al. 2021, section 3.2, on towers that are aligned already): its vectors, and an index of them, stay
+    good, and `chiasm search INDEX WORDS --model RUN --rerank` looks at the nearest fifty again.
+
+    Command: chiasm train reranking --set init_from=RUN --set data.path=FLICKR8K --out runs/reranking
+    """
+    config = RunConfig(
+        recipe="reranking",
+        primary_metric="matching_hard_accuracy",
+        model=ModelConfig(
+            dim=256,
+            heads=4,
+            dropout=0.2,
+            fusion_layers=2,
+            embedding_dim=512,
+            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True),
+            text=TextTowerConfig(kind="minilm", max_tokens=64),
+        ),
+        tasks={"matching": TaskConfig(captions_per_picture=2), "retrieval": TaskConfig()},
+        train=TrainConfig(
+            epochs=10,
+            batch_size=64,
+            lr=5e-4,
+            ema_decay=0.995,
+            precision="fp32",
+            trainable=("fusion.*", "image_adapter.*", "text_adapter.*", "match_head.*"),
+        ),
+    )
+    if tiny:
+        config = replace(config, train=replace(config.train, epochs=0, steps=4, batch_size=16, validate_every=2))
+    return config
