@@ -111,10 +111,12 @@ class Pipeline:
 
     def image_fingerprint(self) -> str:
         """Name of the image tower with its weights and preprocessing, for caches."""
+        return self._image_fingerprint(self.config.model.image.grid)
+
+    def _image_fingerprint(self, has_grid: bool) -> str:
         tower = self.config.model.image
-        shape = f"{tower.size_px}" + (f"x{tower.width_px}" if tower.width_px else "") + ("-grid" if tower.grid else "")
-        if tower.kind == KIND:
-            shape = preprocessing_hash(tower) + ("-grid" if tower.grid else "")
+        shape = f"{tower.size_px}" + (f"x{tower.width_px}" if tower.width_px else "")
+        shape = (preprocessing_hash(tower) if tower.kind == KIND else shape) + ("-grid" if has_grid else "")
         return f"{tower.kind}-{shape}-{_weights_hash(self.model.image_encoder)}"
 
     def text_fingerprint(self) -> str:
@@ -129,7 +131,9 @@ class Pipeline:
         # Without a projection the space is within the fusion block (ALBEF); else fusion never sees these vectors.
         last = (model.image_adapter, model.fusion) if model.image_projection is None else (model.image_projection,)
         hashes = [_weights_hash(module) for module in (model.image_pooler, *last) if module is not None]
-        return "-".join([self.image_fingerprint(), str(self.config.model.embedding_dim), *hashes])
+        # A projection takes the tower's own vector, which is the same with the grid and without.
+        has_grid = self.config.model.image.grid and (model.image_pooler is not None or model.image_projection is None)
+        return "-".join([self._image_fingerprint(has_grid), str(self.config.model.embedding_dim), *hashes])
 
     def query_fingerprint(self) -> str:
         """Name of everything that decides a sentence's vector in the shared space."""

@@ -1,0 +1,71 @@
+"""A retrieval run gets a second look: its vectors and index stay, and only what compares word by word is trained."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image
+from small import small_config, start
+
+import chiasm
+from chiasm.core.run_config import RunConfig, TaskConfig
+from chiasm.data.dataset import open_dataset
+from chiasm.recipes import find_recipe
+from chiasm.serve.index import make_index, open_index
+
+
+def aligned() -> RunConfig:
+    """Retrieval alone."""
+    config = small_config(steps=4)
+    text = replace(config.model.text, summary_tokens=0)
+    return replace(
+        config,
+        primary_metric="text_to_image_R@1",
+        model=replace(config.model, text=text),
+        tasks={"retrieval": TaskConfig()},
+    )
+
+
+def second_look(base: Path) -> RunConfig:
+    """The recipe's tasks and its choice of what is trained, on scenes; towers from scratch have no adapters."""
+    config, recipe = aligned(), find_recipe("reranking")
+    image = replace(config.model.image, frozen=True, grid=True)
+    trainable = tuple(pattern for pattern in recipe.train.trainable if "adapter" not in pattern)
+    return replace(
+        config,
+        init_from=str(base),
+        primary_metric=recipe.primary_metric,
+        model=replace(config.model, image=image, dropout=0.1),
+        tasks=recipe.tasks,
+        train=replace(config.train, trainable=trainable),
+    )
+
+
+def test_vectors_and_index_stay_and_the_second_look_is_trained(tmp_path: Path) -> None:
+    """Guards against an index that is lost for a fusion head, and a head that stays as it began."""
+    base, run = tmp_path / "base", tmp_path / "run"
+    start(aligned(), base)
+    start(second_look(base), run)
+    before, after = (safetensors.torch.load_file(place / "model.safetensors") for place in (base, run))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    new = {name.split(".")[0] for name in after if name not in before}
+    assert new == {"fusion", "match_head"}
+    old, model = chiasm.load(base), chiasm.load(run)
+    assert model.pipeline.embedding_fingerprint() == old.pipeline.embedding_fingerprint()
+    assert model.pipeline.image_fingerprint() != old.pipeline.image_fingerprint()  # what is cached differs
+    scenes = open_dataset(model.pipeline.config.data, "test", 0)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(6):
+        Image.fromarray(scenes.example(number).inputs["image"].load()).save(photos / f"{number}.png")
+    paths = sorted(photos.iterdir())
+    assert np.array_equal(old.encode_image(paths), model.encode_image(paths))
+    make_index(tmp_path / "index", [photos], base)[0].store.close()
+    words = scenes.example(0).captions[0].text
+    with open_index(tmp_path / "index", model) as index:
+        found = index.search(words, count=6, rerank=True)
+    chances = {Path(hit.path): model.match([hit.path], [words])[0].probability for hit in found}
+    assert [Path(hit.path) for hit in found] == sorted(paths, key=lambda path: -chances[path])
+    assert len(set(chances.values())) > 1
