@@ -70,6 +70,7 @@ def test_everything_by_keyboard(browser: Any, door: Door, index: Index, files: l
         return {tints: of('colour'), alphas: of('alpha')};
     }""")
     assert shades["tints"] == [0], "the picture is darkened, not tinted"
+    assert page.locator("#picture").bounding_box()["width"] >= 250, "48 pixels are shown large enough to see"
     assert len(shades["alphas"]) > 10 and min(shades["alphas"]) < 40 and max(shades["alphas"]) <= 190
     page.focus("#tab-ask")
     page.keyboard.press("ArrowRight")
