@@ -4,7 +4,7 @@ Flickr8k: a run of `flickr8k_retrieval`, which reads English, teaches the recipe
 that people wrote in both; by half teacher and half contrast with the locked pictures, by contrast alone (`--shares 0`)
 and by the teacher alone (1). Emoji: the same with names and keywords in a further language (`--language`, default ru),
 for pictures in five styles. Scores are on validation, each language asked alone; the teacher's own score stands first.
-Prints a table and keeps it in benchmarks/results/DATE-another_language.json.
+Prints a table and adds it to benchmarks/results/DATE-another_language.json.
 
 `--tower multilingual_e5` also teaches the packaged multilingual tower, frozen, its projection alone.
 `--base RUN` takes a trained teacher for flickr8k, `--keep FOLDER` keeps runs, so that a second call goes on.
@@ -136,7 +136,7 @@ def main() -> None:
     kept = read_json(place, "results") if place.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         for name in typed.sources or sources:
-            kept[name] = sources[name](Path(typed.keep or temporary), typed)
+            kept[name] = {**kept.get(name, {}), **sources[name](Path(typed.keep or temporary), typed)}
             print(f"\n{name}, validation, seed 0\n\n{table(kept[name])}")
             write_json(place, {**kept, "seed": 0, "environment": environment()})
 
