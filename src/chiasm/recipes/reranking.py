@@ -15,9 +15,9 @@ def reranking(tiny: bool = False) -> RunConfig:
 
     Command: chiasm train reranking --set init_from=RUN --set data.path=FLICKR8K --out runs/reranking
     Cost: 9 minutes an epoch on two busy cores of an AMD EPYC.
-    Expect, on Flickr8k's 1,000 validation photos after 4 epochs (`train.epochs=4`): matching_accuracy 0.759 against drawn
-    pictures and 0.527 against the nearest wrong ones (chance 0.5; with shuffled pictures 0.499). That is too little to
-    re-rank with; docs/log.md.
+    Expect, on Flickr8k's 1,000 validation photos after 4 epochs (`train.epochs=4`): matching_accuracy 0.759 against
+    drawn pictures and 0.527 against the nearest wrong ones (chance 0.5; with shuffled pictures 0.499). That is too
+    little to re-rank with; docs/log.md.
     """
     config = RunConfig(
         recipe="reranking",
