@@ -64,6 +64,13 @@ async def open_loop(process: Process, requests: list[bytes], rate: float, second
     return answers
 
 
+def answered(process: Process, requests: list[bytes], seconds: float) -> tuple[float, list[Answer]]:
+    """Rows a second through HTTP at 32 clients, and the answers, which must all be good."""
+    answers = asyncio.run(closed_loop(process, requests, CLIENTS, seconds))
+    assert {one.status for one in answers} == {200}, "an answer failed without overload"
+    return len(answers) / seconds, answers
+
+
 def offline_rate(model: Any, pictures: list[bytes], is_asked: bool, seconds: float) -> float:
     """Rows a second of the engine itself, from the same bytes."""
     rows = [pictures[n % len(pictures)] for n in range(ROWS)]
@@ -96,9 +103,8 @@ def measure(run: Path, photos: Path | None, seconds: float, rounds: int, burst_s
         ratios, offline, online, many, single = [], [], [], [], []
         for _ in range(rounds):
             offline.append(offline_rate(model, pictures, is_asked, seconds))
-            answers = asyncio.run(closed_loop(process, requests, CLIENTS, seconds))
-            assert {one.status for one in answers} == {200}, "an answer failed without overload"
-            online.append(len(answers) / seconds)
+            rate, answers = answered(process, requests, seconds)
+            online.append(rate)
             ratios.append(online[-1] / offline[-1])
             many += [one.seconds for one in answers]
             single += [one.seconds for one in asyncio.run(closed_loop(process, requests, 1, min(seconds, 2)))]
@@ -110,7 +116,7 @@ def measure(run: Path, photos: Path | None, seconds: float, rounds: int, burst_s
         after, again = metric(process, "resident_bytes"), asyncio.run(closed_loop(process, requests, 1, 0.5))
         # Other guests of the machine come and go within a minute: the burst is compared with both sides of it.
         for _ in range(rounds if burst_s else 0):
-            online.append(len(asyncio.run(closed_loop(process, requests, CLIENTS, seconds))) / seconds)
+            online.append(answered(process, requests, seconds)[0])
     good = [one.seconds for one in answers if one.status == 200]
     refused = [one for one in answers if one.status == 503]
     return {

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from rich.console import Console
 
 from chiasm.core.errors import Interrupted
 from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.data.dataset import Dataset
 from chiasm.train.run import Finished, run
 from chiasm.train.trainer import Trainer
 
@@ -52,6 +54,26 @@ def small_config(**train: Any) -> RunConfig:
             }
         ),
     )
+
+
+def retrieval_alone(**train: Any) -> RunConfig:
+    """Four steps of contrast alone, every word taking part."""
+    config = small_config(**{"steps": 4, **train})
+    return replace(
+        config,
+        primary_metric="text_to_image_R@1",
+        model=replace(config.model, text=replace(config.model.text, summary_tokens=0)),
+        tasks={"retrieval": TaskConfig()},
+    )
+
+
+def save_pictures(dataset: Dataset, folder: Path, count: int) -> list[Path]:
+    """The first pictures of a generated set as files, in a new folder."""
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.fromarray(dataset.example(number).inputs["image"].load()).save(path)
+    return paths
 
 
 def without_noise(config: RunConfig) -> RunConfig:

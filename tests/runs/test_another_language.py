@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
-from small import small_config, start, stopped_and_whole
+from small import retrieval_alone, save_pictures, small_config, start, stopped_and_whole
 
 import chiasm
 from chiasm.core.config import override
@@ -32,15 +31,8 @@ CPU = torch.device("cpu")
 
 def english(**train: Any) -> RunConfig:
     """Retrieval alone, in English."""
-    config = small_config(**{"steps": 4, **train})
-    text = replace(config.model.text, summary_tokens=0)
-    return replace(
-        config,
-        primary_metric="text_to_image_R@1",
-        data=replace(config.data, languages=("en",)),
-        model=replace(config.model, text=text),
-        tasks={"retrieval": TaskConfig()},
-    )
+    config = retrieval_alone(**train)
+    return replace(config, data=replace(config.data, languages=("en",)))
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +66,7 @@ def test_pictures_keep_their_vectors_and_words_get_new_ones(base: Path, tmp_path
     assert new.languages == ("en", "zh") and "tensors taken" in said
     scenes = open_dataset(new.pipeline.config.data, "test", 0)
     photos = tmp_path / "photos"
-    photos.mkdir()
-    for number in range(4):
-        Image.fromarray(scenes.example(number).inputs["image"].load()).save(photos / f"{number}.png")
-    pictures = [photos / f"{number}.png" for number in range(4)]
+    pictures = save_pictures(scenes, photos, 4)
     assert np.array_equal(old.encode_image(pictures), new.encode_image(pictures))
     make_index(tmp_path / "index", [photos], base)[0].store.close()
     index = open_index(tmp_path / "index", new)

@@ -6,31 +6,18 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from PIL import Image
-from small import small_config, start
+from small import retrieval_alone, save_pictures, start
 
 import chiasm
-from chiasm.core.run_config import RunConfig, TaskConfig
+from chiasm.core.run_config import RunConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.recipes import find_recipe
 from chiasm.serve.index import make_index, open_index
 
 
-def aligned() -> RunConfig:
-    """Retrieval alone."""
-    config = small_config(steps=4)
-    text = replace(config.model.text, summary_tokens=0)
-    return replace(
-        config,
-        primary_metric="text_to_image_R@1",
-        model=replace(config.model, text=text),
-        tasks={"retrieval": TaskConfig()},
-    )
-
-
 def second_look(base: Path) -> RunConfig:
     """The recipe's tasks and its choice of what is trained, on scenes; towers from scratch have no adapters."""
-    config, recipe = aligned(), find_recipe("reranking")
+    config, recipe = retrieval_alone(), find_recipe("reranking")
     image = replace(config.model.image, frozen=True, grid=True)
     trainable = tuple(pattern for pattern in recipe.train.trainable if "adapter" not in pattern)
     return replace(
@@ -46,7 +33,7 @@ def second_look(base: Path) -> RunConfig:
 def test_vectors_and_index_stay_and_the_second_look_is_trained(tmp_path: Path) -> None:
     """Guards against an index that is lost for a fusion head, and a head that stays as it began."""
     base, run = tmp_path / "base", tmp_path / "run"
-    start(aligned(), base)
+    start(retrieval_alone(), base)
     start(second_look(base), run)
     before, after = (safetensors.torch.load_file(place / "model.safetensors") for place in (base, run))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -57,10 +44,7 @@ def test_vectors_and_index_stay_and_the_second_look_is_trained(tmp_path: Path) -
     assert model.pipeline.image_fingerprint() != old.pipeline.image_fingerprint()  # what is cached differs
     scenes = open_dataset(model.pipeline.config.data, "test", 0)
     photos = tmp_path / "photos"
-    photos.mkdir()
-    for number in range(6):
-        Image.fromarray(scenes.example(number).inputs["image"].load()).save(photos / f"{number}.png")
-    paths = sorted(photos.iterdir())
+    paths = save_pictures(scenes, photos, 6)
     assert np.array_equal(old.encode_image(paths), model.encode_image(paths))
     make_index(tmp_path / "index", [photos], base)[0].store.close()
     words = scenes.example(0).captions[0].text

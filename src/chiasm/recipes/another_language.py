@@ -1,9 +1,8 @@
 """A trained retrieval run learns to read another language, and keeps its pictures where they are."""
 
-from dataclasses import replace
-
 from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
 from chiasm.core.tower_config import TextTowerConfig
+from chiasm.recipes.tiny import few_steps
 
 
 def another_language(tiny: bool = False) -> RunConfig:
@@ -33,6 +32,4 @@ def another_language(tiny: bool = False) -> RunConfig:
         tasks={"retrieval": TaskConfig(captions_per_picture=2, text_teacher=0.5)},
         train=TrainConfig(epochs=15, batch_size=128, lr=1e-3, precision="fp32"),
     )
-    if tiny:
-        config = replace(config, train=replace(config.train, epochs=0, steps=4, batch_size=16, validate_every=2))
-    return config
+    return few_steps(config) if tiny else config

@@ -1,9 +1,8 @@
 """Captions for real photos from a frozen pre-trained tower's grid."""
 
-from dataclasses import replace
-
 from chiasm.core.run_config import DataConfig, DecodingConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.recipes.tiny import few_steps
 
 
 def flickr8k_captions(tiny: bool = False) -> RunConfig:
@@ -30,6 +29,4 @@ def flickr8k_captions(tiny: bool = False) -> RunConfig:
         train=TrainConfig(epochs=10, batch_size=64, lr=1e-3, ema_decay=0.999, weight_decay=0.05),
         decoding=DecodingConfig(method="beam", beams=3, no_repeat_ngram=3),
     )
-    if tiny:
-        config = replace(config, train=replace(config.train, epochs=0, steps=4, batch_size=16, validate_every=2))
-    return config
+    return few_steps(config) if tiny else config

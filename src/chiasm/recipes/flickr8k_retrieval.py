@@ -1,9 +1,8 @@
 """Image-text retrieval on real photos with pre-trained towers."""
 
-from dataclasses import replace
-
 from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.recipes.tiny import few_steps
 
 
 def flickr8k_retrieval(tiny: bool = False) -> RunConfig:
@@ -27,6 +26,4 @@ def flickr8k_retrieval(tiny: bool = False) -> RunConfig:
         tasks={"retrieval": TaskConfig(captions_per_picture=5)},
         train=TrainConfig(epochs=20, batch_size=512, lr=1e-3, precision="fp32"),
     )
-    if tiny:
-        config = replace(config, train=replace(config.train, epochs=0, steps=4, batch_size=16, validate_every=2))
-    return config
+    return few_steps(config) if tiny else config

@@ -1,9 +1,8 @@
 """A trained retrieval run gets a second look: its nearest pictures are read again together with the sentence."""
 
-from dataclasses import replace
-
 from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.recipes.tiny import few_steps
 
 
 def reranking(tiny: bool = False) -> RunConfig:
@@ -41,6 +40,4 @@ def reranking(tiny: bool = False) -> RunConfig:
             trainable=("fusion.*", "image_adapter.*", "text_adapter.*", "match_head.*"),
         ),
     )
-    if tiny:
-        config = replace(config, train=replace(config.train, epochs=0, steps=4, batch_size=16, validate_every=2))
-    return config
+    return few_steps(config) if tiny else config

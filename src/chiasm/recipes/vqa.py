@@ -1,9 +1,8 @@
 """Questions about one's own pictures."""
 
-from dataclasses import replace
-
 from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.recipes.tiny import few_steps
 
 
 def vqa(tiny: bool = False) -> RunConfig:
@@ -28,6 +27,4 @@ def vqa(tiny: bool = False) -> RunConfig:
         tasks={"vqa": TaskConfig()},
         train=TrainConfig(epochs=20, batch_size=64, lr=5e-4, ema_decay=0.995, patience=4),
     )
-    if tiny:
-        config = replace(config, train=replace(config.train, epochs=0, steps=4, batch_size=8, validate_every=2))
-    return config
+    return few_steps(config, batch_size=8) if tiny else config

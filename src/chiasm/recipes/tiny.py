@@ -1,0 +1,10 @@
+"""What `tiny` makes of a recipe that trains on files in one stage."""
+
+from dataclasses import replace
+
+from chiasm.core.run_config import RunConfig
+
+
+def few_steps(config: RunConfig, batch_size: int = 16) -> RunConfig:
+    """Four steps, validated twice, on the same data: shows that the run works, and nothing else."""
+    return replace(config, train=replace(config.train, epochs=0, steps=4, batch_size=batch_size, validate_every=2))
