@@ -1,9 +1,11 @@
 """A retrieval run gets a second look: its vectors and index stay, and only what compares word by word is trained."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import safetensors.torch
 import torch
 from small import retrieval_alone, save_pictures, start
@@ -50,6 +52,10 @@ def test_vectors_and_index_stay_and_the_second_look_is_trained(tmp_path: Path) -
     words = scenes.example(0).captions[0].text
     with open_index(tmp_path / "index", model) as index:
         found = index.search(words, count=6, rerank=True)
-    chances = {Path(hit.path): model.match([hit.path], [words])[0].probability for hit in found}
-    assert [Path(hit.path) for hit in found] == sorted(paths, key=lambda path: -chances[path])
-    assert len(set(chances.values())) > 1
+    chances = [model.match([hit.path], [words])[0].probability for hit in found]
+    scale = model.pipeline.model.logit_scale.exp().item()
+    odds = [
+        math.exp(scale * hit.similarity) * chance / (1 - chance) for hit, chance in zip(found, chances, strict=True)
+    ]
+    assert [hit.score for hit in found] == pytest.approx([one / sum(odds) for one in odds], rel=1e-4)
+    assert odds == sorted(odds, reverse=True) and len(set(chances)) > 1

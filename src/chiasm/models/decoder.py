@@ -5,7 +5,7 @@ Axis legend: n rows of words, r rows of the context, l words, d model width, v v
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,16 +15,11 @@ from chiasm.core.run_config import DecodingConfig
 from chiasm.core.types import Tokens
 from chiasm.models.decoding import Written, decode
 from chiasm.models.encoders.causal import CausalTextEncoder
+from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, may_look_at, unless_even
 
-
-@runtime_checkable
-class TextTower(Protocol):
-    """What a decoder asks of the text tower: its sizes, and its word embedding."""
-
-    dim: int
-    max_tokens: int
-    embedding: nn.Embedding
+TextTower = TextEncoder | CausalTextEncoder
+"""What a decoder can read with: a tower that learns its words, and so has sizes and an embedding to lend."""
 
 
 class Decoder(nn.Module, ABC):

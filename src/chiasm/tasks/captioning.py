@@ -81,12 +81,13 @@ class Captioning(Task):
         return heat_maps_of(model, shares, len(captions))
 
     @torch.no_grad()
-    def likelihood(
+    def log_likelihood(
         self, model: VisionLanguageModel, codec: Codec, image: Tokens, texts: Sequence[str], of: Sequence[int]
     ) -> list[float]:
-        """How well each text describes picture row `of[i]`: geometric mean probability of its words, the end included.
+        """Logarithm of the probability that the model writes each text, the end included, about picture row `of[i]`.
 
-        The number that `predict` gives as `word_probability` for a text that it wrote itself.
+        Divided by the number of words, the end included, it is that of the `word_probability` that `predict` gives for
+        a text that it wrote itself.
         """
         if not texts:
             return []
@@ -98,4 +99,4 @@ class Captioning(Task):
         chosen = logits.log_softmax(-1).gather(1, ids[:, 1:][follows][:, None])[:, 0]
         row = follows.nonzero()[:, 0]
         total = torch.zeros(len(texts), device=device).index_add(0, row, chosen)
-        return [float(value) for value in (total / follows.sum(1)).exp()]
+        return [float(value) for value in total]

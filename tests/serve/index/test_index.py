@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from chiasm.cli import searching as cli_searching
 from chiasm.core.errors import InputError, Interrupted
 from chiasm.core.types import Example
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve import photos as photo_files
-from chiasm.serve.engine import Model
+from chiasm.serve.engine import Model, picture_ref
 from chiasm.serve.index import Index, folder_index, make_index, open_index
 from chiasm.serve.index.duplicates import find_duplicates
 from chiasm.serve.index.header import Header
@@ -207,25 +209,24 @@ def test_deleted_pictures_are_gone(index: Index, photos: Path, tiny_run: Path) -
 
 
 def test_reranking_orders_by_the_fusion_model(index: Index, model: Model, examples: list[Example]) -> None:
-    """Guards against a score that is not the model's own likelihood of the words, or an order by something else."""
+    """Guards against a share that is not the model's own likelihood of the words times what the vectors say."""
     text = examples[3].captions[0].text
     hits = index.search(text, count=30, rerank=True)
     scores = [hit.score for hit in hits]
-    assert len(hits) == 30 and scores == sorted(scores, reverse=True)
+    assert len(hits) == 30 and scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1)
     pipeline, task = model.pipeline, model.pipeline.tasks["captioning"]
-    tokens = pipeline.encode_images([examples[3].inputs["image"]])
     ids = pipeline.codec.tokenizer.batch([text]).ids
     ids[0, 0] = pipeline.codec.tokenizer.start_of("en")
-    import torch
-
     follows = torch.ones_like(ids[:, 1:], dtype=torch.bool)
-    with torch.no_grad():
-        logits = pipeline.model.caption_logits(tokens, ids[:, :-1], torch.tensor([0]), follows)
-    chosen = [float(row.log_softmax(0)[word]) for row, word in zip(logits, ids[0, 1:], strict=True)]
-    slow = float(np.exp(np.mean(chosen)))
-    own = next(hit for hit in hits if hit.path.endswith("03.png"))
-    assert own.score == pytest.approx(slow, rel=1e-4)
-    assert task.likelihood(pipeline.model, pipeline.codec, tokens, [], []) == []
+    scale, weights = pipeline.model.logit_scale.exp().item(), []
+    for hit in hits:
+        tokens = pipeline.encode_images([picture_ref(hit.path)])
+        with torch.no_grad():
+            logits = pipeline.model.caption_logits(tokens, ids[:, :-1], torch.tensor([0]), follows)
+        chosen = [float(row.log_softmax(0)[word]) for row, word in zip(logits, ids[0, 1:], strict=True)]
+        weights.append(math.exp(scale * hit.similarity) * math.prod(math.exp(one) for one in chosen))
+    assert scores == pytest.approx([weight / sum(weights) for weight in weights], rel=1e-3)
+    assert task.log_likelihood(pipeline.model, pipeline.codec, tokens, [], []) == []
     with pytest.raises(InputError, match="re-ranking without words"):
         index.search(image=examples[0].inputs["image"].load(), rerank=True)
 

@@ -223,8 +223,10 @@ class Hit(BaseModel):
     """A picture of the index."""
 
     id: str
-    similarity: float
-    score: float | None
+    similarity: float = Field(description="Cosine to the query.")
+    score: float | None = Field(
+        description="With re-ranking, the probability that this picture is meant, of those that were looked at twice."
+    )
     metadata: dict[str, Any]
     picture: str = Field(description="Address of a small JPEG of it on this server.")
 

@@ -41,7 +41,8 @@ class Hit:
         id: names the picture in this index for as long as its file stays as it is; never used for another one.
         path: where it was when it was indexed, absolute.
         similarity: cosine to the query, in [-1, 1].
-        score: what the fusion model says, in [0, 1]; None without re-ranking.
+        score: with re-ranking, the probability that of all pictures that were looked at twice this one is meant, by
+            both looks together; None without.
         metadata: what is known about it.
     """
 
@@ -161,7 +162,7 @@ class Index:
             count: how many, 1 to 10,000; fewer where there are not so many.
             where: only pictures that have all of these: metadata, `path` (or how it ends), `folder` (any level), or
                 `size` in bytes. Values are compared as text, so 2021 equals "2021".
-            rerank: look at the nearest pictures again with the fusion model, and order them by what it says.
+            rerank: look at the nearest pictures again with the fusion model, and order them by both looks together.
 
         Returns:
             Best first; by `score` where they were re-ranked, else by `similarity`.
@@ -231,7 +232,7 @@ class Index:
                 continue
             refs.append(content)
             seen.append(hit)
-        told = reranking.scores(self.model, text, refs)
+        told = reranking.scores(self.model, text, refs, [hit.similarity for hit in seen])
         scored = [
             Hit(hit.id, hit.path, hit.similarity, score, hit.metadata) for hit, score in zip(seen, told, strict=True)
         ]
