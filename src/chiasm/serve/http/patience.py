@@ -1,20 +1,21 @@
 """Connections that never finish asking: the head of a request has a time limit, as its body has.
 
 uvicorn waits for a head as long as the client likes ("slowloris"): each such connection costs a file descriptor, of
-which a process has few.
+which a process has few. The same holds for the rest of a body whose request was refused by its head.
 """
 
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen when uvicorn is imported
-    """uvicorn's own protocol, which hangs up where a request's head takes longer than `head_s`.
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's own protocol, which hangs up where a client keeps it waiting.
 
     Args:
-        head_s: seconds from the connection, or from the first byte of a further request, to the end of its head.
+        head_s: seconds for the head of a request, from the connection or from its first byte; and for the rest of a
+            body that nobody reads, from the answer.
         given: what uvicorn gives its protocols.
     """
 
@@ -22,29 +23,50 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # ch
         super().__init__(**given)
         self._head_s = head_s
         self._timer: asyncio.TimerHandle | None = None
+        self._is_whole = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """Start to wait for the first head."""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Wait for the first head."""
         super().connection_made(transport)
-        self._wait()
+        self._wait(self._head_s)
 
-    def data_received(self, data: bytes) -> None:
-        """Hand the bytes on; a head has come where they begin a new request."""
-        before = self.cycle
-        if before is not None and before.response_complete:
-            self._wait()
-        super().data_received(data)
-        if self.cycle is not before:
-            self._end_waiting()
+    def on_message_begin(self) -> None:
+        """Wait for the end of a head that has begun."""
+        super().on_message_begin()
+        self._is_whole = False
+        self._wait(self._head_s)
+
+    def on_headers_complete(self) -> None:
+        """The head is there; from now on the body has its own limit."""
+        super().on_headers_complete()
+        self._end_waiting()
+
+    def on_message_complete(self) -> None:
+        """All bytes of a request are there."""
+        super().on_message_complete()
+        self._is_whole = True
+        if self._is_answered:  # uvicorn forgot its own limit on idle connections when the rest of the body came
+            self._wait(self.timeout_keep_alive)
+
+    def on_response_complete(self) -> None:
+        """Wait for the rest of a body that came too late to be of use, so that the next request can be read."""
+        super().on_response_complete()
+        if self._is_answered and not self._is_whole:
+            self._wait(self._head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._end_waiting()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self._head_s, self.transport.close)
+    @property
+    def _is_answered(self) -> bool:
+        """Whether the latest request has its answer."""
+        return self.cycle is not None and self.cycle.response_complete
+
+    def _wait(self, seconds: float) -> None:
+        self._end_waiting()
+        self._timer = self.loop.call_later(seconds, self.transport.close)
 
     def _end_waiting(self) -> None:
         if self._timer is not None:
