@@ -40,16 +40,19 @@ def test_commands(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     """Guards against a how-to that cannot be followed, or rails that its commands do not put up."""
     blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     lines = [line for block in blocks for line in block.splitlines() if line.strip()]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
-        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        shorter = ["--set", "train.epochs=1"] if "frozen=false" in line else []  # whole towers, on a CPU
+        monkeypatch.setattr(sys, "argv", shlex.split(line) + shorter)
         with pytest.raises(SystemExit) as end:
             cli.main()
         said = capsys.readouterr()
         assert not end.value.code and "text_to_image_R" in said.out, (line, said.err)
-    plain, watched, guarded = (
-        json.loads((here / "runs" / name / "results.json").read_text())["guard"] for name in ("old", "adapted", "kept")
+    plain, watched, guarded, trained = (
+        json.loads((here / "runs" / name / "results.json").read_text())["guard"]
+        for name in ("old", "adapted", "kept", "trained")
     )
+    assert trained["learning_rate"]["peak"] == 3e-4
     assert set(plain) == {"learning_rate"} and plain["learning_rate"]["peak"] == 1e-3
     assert set(watched) == {"learning_rate", "probe"}
     assert watched["probe"]["before"] == pytest.approx(guarded["probe"]["before"])
