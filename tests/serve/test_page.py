@@ -96,6 +96,14 @@ def test_everything_by_keyboard(browser: Any, door: Door, index: Index, files: l
     page.fill("#query", "a red circle")
     page.keyboard.press("Enter")
     page.locator("#found", has_text="6").wait_for()
+    page.check("#rerank")
+    page.focus("#query")
+    with page.expect_response("**/v1/search") as answered:
+        page.keyboard.press("Enter")
+    again = index.search("a red circle", count=24, rerank=True)
+    assert [(hit["id"], hit["score"]) for hit in answered.value.json()["hits"]] == [
+        (hit.id, hit.score) for hit in again
+    ]
     assert page.evaluate("window.harmed") is None
     assert all(one.startswith((door.address, "blob:", "data:")) for one in visit.requested), visit.requested
     assert not visit.complaints

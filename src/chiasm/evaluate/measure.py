@@ -144,7 +144,7 @@ def tell_cut_texts(
 def measure(pipeline: Pipeline, examples: Sequence[Example], ledger: Ledger, split: str, console: Console) -> Measured:
     """Evaluate a prepared split four times: as it is, with pictures shuffled, without pictures, without texts."""
     if len(examples) < 2:
-        raise InputError(f"split {split!r} has {len(examples)} examples", "at least 2", "give more data")
+        raise InputError(f"usable examples in split {split!r}: {len(examples)}", "at least 2", "give more data")
     views: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
     found: dict[View, Outcome] = {}
     with bar(console, "evaluating", "pictures", len(views) * len(examples)) as shown:

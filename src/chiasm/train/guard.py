@@ -95,7 +95,7 @@ class Guard:
             stages.close()
         if len(ready) < 2:
             raise InputError(
-                f"train.probe.path {self.config.path} has {len(ready)} usable examples in {self.config.split!r}",
+                f"usable examples in {self.config.split!r} of train.probe.path {self.config.path}: {len(ready)}",
                 "at least 2",
                 "give more data, or another train.probe.split",
             )

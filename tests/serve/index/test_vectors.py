@@ -23,10 +23,11 @@ def slow(matrix: Matrix, query: np.ndarray, count: int, allowed: set[int] | None
     return [number for _, number in sorted(kept)[:count]]
 
 
-@pytest.mark.parametrize("rows_at_once", [7, 64, 10_000])
-def test_exact_search(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows_at_once", "many"), [(7, 501), (64, 501), (10_000, 501), (64, 1)])
+def test_exact_search(rows_at_once: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against neighbours lost between chunks, between growths, or behind a filter, wide or narrow."""
     monkeypatch.setattr("chiasm.serve.index.matrix.ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("chiasm.serve.index.matrix.MANY_VECTORS", many)
     vectors, queries = clustered(500, 16, 0), clustered(4, 16, 1)
     numbers = np.arange(500) * 3 + 1
     matrix = Matrix.empty(16)

@@ -4,6 +4,8 @@ Axis legend: n vectors, q queries, e numbers a vector, r rows compared at once.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,10 @@ from chiasm.serve.index.store import MARGIN, rescored
 Vectors = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 ROWS_AT_ONCE = 65_536
+FEW_QUERIES, MANY_VECTORS = 8, 20_000
+"""Fewer queries than this over at least so many vectors are faiss's, where it is installed: it reads each vector once
+and keeps the best in the same pass, where a matrix product of a few rows is written and read again. For more queries
+the product is the faster one (`benchmarks/index_search.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,10 @@ class Matrix:
     ) -> list[npt.NDArray[np.int64]]:
         """Rows of the largest products in float32, for each query, in no order."""
         total = len(self.numbers)
+        faiss = _faiss() if rows is None and len(queries) < FEW_QUERIES and total >= MANY_VECTORS else None
+        if faiss is not None:
+            _, found = faiss.knn(queries, self.vectors, min(count, total), metric=faiss.METRIC_INNER_PRODUCT)
+            return list(found)
         hidden = None
         if rows is not None:
             hidden = torch.ones(total, dtype=torch.bool)
@@ -97,6 +107,16 @@ class Matrix:
                 values, places = _best(values, places, count)
         values, places = _best(values, places, min(count, values.shape[1]))
         return [place[value > -torch.inf].numpy() for value, place in zip(values, places, strict=True)]
+
+
+@cache
+def _faiss() -> Any:
+    """The extra [index], or None: it only saves time here."""
+    try:
+        import faiss
+    except ImportError:
+        return None
+    return faiss
 
 
 def _best(values: torch.Tensor, places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -83,7 +83,7 @@ function abilities() {
   }));
   at("caption-meaning").dataset.word = "caption" + capital(model.caption_confidence ?? "words");
   at("caption-meaning").textContent = word(at("caption-meaning").dataset.word);
-  at("rerank-line").hidden = !model.tasks.includes("matching");
+  at("rerank-line").hidden = !["matching", "captioning"].some(task => model.tasks.includes(task));
   choose(possible.includes(chosen) ? chosen : possible[0]);
 }
 
