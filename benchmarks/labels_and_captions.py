@@ -68,7 +68,7 @@ def scores(run: Path, place: Path) -> dict[str, dict[str, float]]:
     for name, data, split in (
         ("photos", PHOTOS, "val"),
         ("all", place / "all", "test"),
-        ("4", place / "unseen", "test"),
+        ("unseen", place / "unseen", "test"),
     ):
         file = run.parent / f"{name}.json"
         chiasm("evaluate", str(run), "--data", str(data), "--split", split, "--json", str(file))

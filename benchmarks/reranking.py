@@ -32,15 +32,7 @@ def encoded(model: Model, examples: list[Example]) -> Tokens:
     """All photos as the second model reads them, kept: float [n, l, d] and so on."""
     pictures = [example.inputs["image"] for example in examples]
     starts = range(0, len(pictures), ENCODE_AT_ONCE)
-    parts = [model.pipeline.encode_images(pictures[start : start + ENCODE_AT_ONCE]) for start in starts]
-    first = parts[0]
-    places = None if first.places is None else torch.cat([part.places for part in parts if part.places is not None])
-    return Tokens(
-        torch.cat([part.values for part in parts]),
-        torch.cat([part.is_real for part in parts]),
-        torch.cat([part.pooled for part in parts]),
-        places,
-    )
+    return Tokens.joined([model.pipeline.encode_images(pictures[start : start + ENCODE_AT_ONCE]) for start in starts])
 
 
 def rank_of(order: npt.NDArray[np.int64], right: int) -> int:

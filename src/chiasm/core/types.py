@@ -5,7 +5,7 @@ Masks say what True means: `is_real[i, j]` is True where token j of row i is not
 """
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -107,6 +107,16 @@ class Tokens(NamedTuple):
     def rows(self, index: Tensor) -> "Tokens":
         """Select (and repeat) rows: int64 [m] -> Tokens of m rows. Many questions share one picture this way."""
         return self.each(lambda part: part[index])
+
+    @staticmethod
+    def joined(parts: Sequence["Tokens"]) -> "Tokens":
+        """The rows of one or more, one after the other; all have as many tokens a row."""
+        return Tokens(*(torch.cat(pieces) for pieces in zip(*parts, strict=True) if pieces[0] is not None))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all parts."""
+        return sum(part.nbytes for part in self if part is not None)
 
 
 class TextTokens(NamedTuple):

@@ -83,7 +83,7 @@ class Pipeline:
         with torch.no_grad():
             for piece in image.split(ENCODE_BATCH):
                 parts.append(self._encode(cast(Tensor, to_model_range(piece.to(self.device), torch.float32))))
-        return Tokens(*(torch.cat(pieces) for pieces in zip(*parts, strict=True) if pieces[0] is not None))
+        return Tokens.joined(parts)
 
     def _encode(self, image: Tensor) -> Tokens:
         """Encode a piece of a batch; a lone picture gets company where convolutions would round it otherwise.

@@ -21,6 +21,7 @@ from chiasm.serve.engine import Model, picture_ref
 from chiasm.serve.index import Index, folder_index, make_index, open_index
 from chiasm.serve.index.duplicates import find_duplicates
 from chiasm.serve.index.header import Header
+from chiasm.serve.index.rerank import SecondLook
 from chiasm.serve.index.sqlite import FILE
 from chiasm.serve.photos import Encoder
 
@@ -229,6 +230,26 @@ def test_reranking_orders_by_the_fusion_model(index: Index, model: Model, exampl
     assert task.log_likelihood(pipeline.model, pipeline.codec, tokens, [], []) == []
     with pytest.raises(InputError, match="re-ranking without words"):
         index.search(image=examples[0].inputs["image"].load(), rerank=True)
+
+
+def test_second_look_keeps_what_it_read(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against pictures read anew for every query, another answer from memory, and memory without an end."""
+    read: list[int] = []
+    pipeline, inner = index.model.pipeline, index.model.pipeline.encode_pixels
+    monkeypatch.setattr(pipeline, "encode_pixels", lambda pixels: (read.append(len(pixels)), inner(pixels))[1])
+    fresh = index.search("a circle", count=30, rerank=True)
+    assert read == [30] and index.search("a circle", count=30, rerank=True) == fresh and read == [30]
+    small = SecondLook(index.model, most_bytes=10 * pipeline.encode_images([picture_ref(fresh[0].path)]).nbytes)
+    paths, cosines = {hit.id: hit.path for hit in fresh}, {hit.id: hit.similarity for hit in fresh}
+    read.clear()
+    for _ in range(2):
+        assert small.scores("a circle", paths, cosines) == pytest.approx({hit.id: hit.score for hit in fresh}, rel=1e-5)
+    assert read == [30, 20], "the ten that were read last were kept"
+    last, gone = fresh[-1], fresh[0]
+    for hit in (last, gone):
+        Path(hit.path).unlink()
+    left = small.scores("a circle", paths, cosines)
+    assert last.id in left and gone.id not in left and len(left) == 29
 
 
 def test_model_that_cannot_rerank_says_so(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

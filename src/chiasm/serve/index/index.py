@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes, write_bytes
-from chiasm.data.image import ImageError, image_ref, read_picture
+from chiasm.data.image import read_picture
 from chiasm.serve.engine import Model, Picture, load
 from chiasm.serve.index import rerank as reranking
 from chiasm.serve.index.build import Encode, Progress, Report, delete, sync
@@ -109,6 +109,7 @@ class Index:
 
     def __init__(self, store: Store, model: Model, approximate: bool = False) -> None:
         self.store, self.model, self.approximate = store, model, approximate
+        self._second = reranking.SecondLook(model)
 
     open = staticmethod(open_index)
 
@@ -223,19 +224,8 @@ class Index:
         ]
 
     def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:
-        refs, seen = [], []
-        for hit in hits:
-            try:
-                content = image_ref(hit.path)
-                content.load()
-            except ImageError:  # the file is gone or broken by now: nothing to look at
-                continue
-            refs.append(content)
-            seen.append(hit)
-        told = reranking.scores(self.model, text, refs, [hit.similarity for hit in seen])
-        scored = [
-            Hit(hit.id, hit.path, hit.similarity, score, hit.metadata) for hit, score in zip(seen, told, strict=True)
-        ]
+        told = self._second.scores(text, {hit.id: hit.path for hit in hits}, {hit.id: hit.similarity for hit in hits})
+        scored = [replace(hit, score=told[hit.id]) for hit in hits if hit.id in told]
         return sorted(scored, key=lambda hit: (-(hit.score or 0.0), -hit.similarity, int(hit.id)))
 
     def picture(self, id: str) -> bytes:  # noqa: A002  the word of the HTTP interface

@@ -9,12 +9,18 @@ the draw's own logarithm has to be added again (noise-contrastive estimation wit
 2012, section 2.2). Putting its verdict in the place of the first look's would forget what both of them rest on.
 """
 
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from chiasm.core.errors import InputError
-from chiasm.core.types import ImageRef, Tokens
+from chiasm.core.types import Tokens
+from chiasm.data.image import ImageError
 from chiasm.serve.engine import ENCODE_AT_ONCE, Model
 from chiasm.tasks.base import logit_of
 from chiasm.tasks.captioning import Captioning
@@ -23,6 +29,8 @@ from chiasm.tasks.retrieval import softmax
 
 LOOKED_AT = 50
 """Pictures that are looked at again, unless more are asked for."""
+KEPT_BYTES = 256 * 2**20
+"""A photo on a grid of 7 x 7 is 50 kB, so these are some 5,000."""
 
 
 def reranker(model: Model) -> Matching | Captioning:
@@ -64,16 +72,64 @@ def shares(model: Model, cosines: Sequence[float], second: Sequence[float]) -> l
     return [float(share) for share in softmax(logits[None])[0]]
 
 
-def scores(model: Model, text: str, images: Sequence[ImageRef], cosines: Sequence[float]) -> list[float]:
-    """`shares` of pictures that the first look found.
+class SecondLook:
+    """The fusion model's look at pictures that vectors found. Threads may share it.
+
+    Most of its time goes into encoding the pictures, so what the model made of the last ones is kept: whoever changes a
+    word of the query looks at many of them again.
 
     Args:
         model: with a contrast, and with matching or captioning.
-        text: the sentence.
-        images: pictures.
-        cosines: theirs to the query, in the same order.
+        most_bytes: of encoded pictures that are kept.
     """
-    found: list[float] = []
-    for start in range(0, len(images), ENCODE_AT_ONCE):
-        found += evidence(model, text, model.pipeline.encode_images(images[start : start + ENCODE_AT_ONCE]))
-    return shares(model, cosines, found) if found else []
+
+    def __init__(self, model: Model, most_bytes: int = KEPT_BYTES) -> None:
+        self.model, self.most_bytes = model, most_bytes
+        self._kept: OrderedDict[str, Tokens] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def scores(self, text: str, paths: Mapping[str, str], cosines: Mapping[str, float]) -> dict[str, float]:
+        """`shares` of pictures, by their ids; those whose files are gone or broken by now are left out.
+
+        Args:
+            text: the sentence.
+            paths: id -> file. An id stands for one content, whatever becomes of the file.
+            cosines: id -> cosine of the picture to the query.
+        """
+        names, found = list(paths), dict[str, float]()
+        for start in range(0, len(names), ENCODE_AT_ONCE):
+            read = self._read({name: paths[name] for name in names[start : start + ENCODE_AT_ONCE]})
+            if read:
+                told = evidence(self.model, text, Tokens.joined(list(read.values())))
+                found |= dict(zip(read, told, strict=True))
+        if not found:
+            return {}
+        told = shares(self.model, [cosines[name] for name in found], list(found.values()))
+        return dict(zip(found, told, strict=True))
+
+    def _read(self, paths: Mapping[str, str]) -> dict[str, Tokens]:
+        """Id -> tokens of one row, in the order given, where there still is a picture."""
+        with self._lock:
+            known = {name: self._kept[name] for name in paths if name in self._kept}
+        ready = dict[str, Tensor]()
+        for name, path in paths.items():
+            if name not in known:
+                with suppress(ImageError):
+                    ready[name] = self.model.prepare(path)
+        if ready:
+            tokens = self.model.pipeline.encode_pixels(torch.stack(list(ready.values())))
+            known |= {name: tokens.rows(torch.tensor([row])) for row, name in enumerate(ready)}
+        found = {name: known[name] for name in paths if name in known}
+        self._keep(found)
+        return found
+
+    def _keep(self, found: Mapping[str, Tokens]) -> None:
+        with self._lock:
+            for name, tokens in found.items():
+                if name not in self._kept:
+                    self._kept[name] = tokens
+                    self._bytes += tokens.nbytes
+                self._kept.move_to_end(name)
+            while self._bytes > self.most_bytes and self._kept:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
