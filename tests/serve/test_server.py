@@ -74,6 +74,17 @@ def test_deadline_is_kept(model: Model, files: list[bytes], slow: Slow) -> None:
         slow.open.set()
 
 
+def test_deadline_counts_the_decoding(model: Model, files: list[bytes], slow: Slow, monkeypatch: Any) -> None:
+    """Guards against a deadline that begins anew when the picture is ready."""
+    inner = model.prepare
+    monkeypatch.setattr(model, "prepare", lambda picture: (time.sleep(0.6), inner(picture))[1])
+    with running(Service(model, "demo", ServerSettings(timeout_s=1.0))) as door:
+        start = time.monotonic()
+        said = door("/v1/classify", {"image": data_uri(files[0]), "labels": LABELS})
+        assert said.code == "deadline" and 0.9 < time.monotonic() - start < 1.4
+        slow.open.set()
+
+
 def test_client_that_left_is_not_computed(model: Model, files: list[bytes], slow: Slow) -> None:
     """Guards against work for a client that hung up while it waited."""
     body = json.dumps({"image": data_uri(files[0]), "labels": LABELS}).encode()

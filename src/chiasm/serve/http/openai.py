@@ -37,8 +37,8 @@ def speaking_openai(service: Service) -> APIRouter:
             raise ServedError("dimensions", ["dimensions"])
         texts, images, order = _sorted(body.input)
         service.check_count(len(order))
-        with service.room(len(order)):
-            vectors = await _vectors(service, request, texts, images)
+        with service.room(len(order)) as deadline:
+            vectors = await _vectors(service, request, texts, images, deadline)
         data = [
             {"object": "embedding", "index": number, "embedding": _written(vectors[kind][at], body.encoding_format)}
             for number, (kind, at) in enumerate(order)
@@ -139,17 +139,19 @@ def _sorted(
 
 
 async def _vectors(
-    service: Service, request: Request, texts: list[str], images: list[str]
+    service: Service, request: Request, texts: list[str], images: list[str], deadline: float
 ) -> dict[str, Sequence[np.ndarray]]:
     found: dict[str, Sequence[np.ndarray]] = {}
     model = service.model
     if images:
-        rows = list(await service.pictures.prepared(images))
+        rows = list(await service.pictures.prepared(images, deadline))
         found["image"] = await service.compute(
-            request, "embed image", rows, lambda some: list(model.encode_image(some))
+            request, "embed image", rows, lambda some: list(model.encode_image(some)), deadline
         )
     if texts:
-        found["text"] = await service.compute(request, "embed text", texts, lambda some: list(model.encode_text(some)))
+        found["text"] = await service.compute(
+            request, "embed text", texts, lambda some: list(model.encode_text(some)), deadline
+        )
     return found
 
 

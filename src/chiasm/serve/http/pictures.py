@@ -50,13 +50,16 @@ class Pictures:
         self.model, self.settings = model, settings
         self.decoders = Decoders(threads)
 
-    async def prepared(self, texts: list[str]) -> list[Tensor]:
+    async def prepared(self, texts: list[str], end: float) -> list[Tensor]:
         """Pictures as the model takes them; equal ones are decoded once.
+
+        Args:
+            texts: as clients send them.
+            end: the request's deadline, on the clock of `time.monotonic`.
 
         Raises:
             ServedError: with a code of `REASONS` after "image_", "image_too_slow", or "deadline".
         """
-        end = time.monotonic() + self.settings.timeout_s
         distinct = list(dict.fromkeys(texts))
         ready = await asyncio.gather(*(self._prepared(one, end) for one in distinct))
         by_text = dict(zip(distinct, ready, strict=True))

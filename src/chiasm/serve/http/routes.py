@@ -116,12 +116,12 @@ def searching(service: Service) -> APIRouter:
         assert index is not None, "asked before"
         if not body.text.strip() and body.image is None:
             raise ServedError("no_query", ["text", "image"])
-        with service.room(1):
-            image = None if body.image is None else (await service.pictures.prepared([body.image]))[0]
+        with service.room(1) as deadline:
+            image = None if body.image is None else (await service.pictures.prepared([body.image], deadline))[0]
             query: dict[str, Any] = {"text": body.text, "image": image, "count": body.count}
             query |= {"where": dict(body.where) or None, "rerank": body.rerank}
             (hits,) = await service.compute(
-                request, "search", [query], lambda some: [index.search(None, **one) for one in some]
+                request, "search", [query], lambda some: [index.search(None, **one) for one in some], deadline
             )
         return {
             "hits": [

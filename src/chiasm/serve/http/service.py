@@ -85,8 +85,11 @@ class Service:
         return many_images, many_texts
 
     def room(self, rows: int) -> "_Admission":
-        """Room in the queue for the rows of a request, or the answer that there is none."""
-        return _Admission(self.batcher, rows)
+        """Room in the queue for the rows of a request, or the answer that there is none.
+
+        Entering it gives the request's deadline, on the clock of `time.monotonic`, for all that follows.
+        """
+        return _Admission(self.batcher, rows, self.settings.timeout_s)
 
     async def each(
         self, request: Request, kind: Hashable, images: str | list[str], work: Callable[[list[Any]], Sequence[Any]]
@@ -94,9 +97,9 @@ class Service:
         """Answers to pictures: decoded, then computed with those of other requests of this kind."""
         given = [images] if isinstance(images, str) else images
         self.check_count(len(given))
-        with self.room(len(given)):
-            rows: list[Any] = list(await self.pictures.prepared(given))
-            return await self.compute(request, kind, rows, work)
+        with self.room(len(given)) as deadline:
+            rows: list[Any] = list(await self.pictures.prepared(given, deadline))
+            return await self.compute(request, kind, rows, work, deadline)
 
     async def pairs(
         self,
@@ -107,19 +110,22 @@ class Service:
         work: Callable[[list[Any], list[str]], Sequence[Any]],
     ) -> Sequence[Any]:
         """Answers to pictures with a text each, as `paired` makes them."""
-        with self.room(len(images)):
-            rows = list(zip(await self.pictures.prepared(images), texts, strict=True))
-            return await self.compute(
-                request, kind, rows, lambda some: work([one for one, _ in some], [text for _, text in some])
-            )
+        with self.room(len(images)) as deadline:
+            rows = list(zip(await self.pictures.prepared(images, deadline), texts, strict=True))
 
-    async def compute(self, request: Request, kind: Hashable, rows: list[Any], work: Work) -> Sequence[Any]:
+            def paired(some: list[Any]) -> Sequence[Any]:
+                return work([one for one, _ in some], [text for _, text in some])
+
+            return await self.compute(request, kind, rows, paired, deadline)
+
+    async def compute(
+        self, request: Request, kind: Hashable, rows: list[Any], work: Work, deadline: float
+    ) -> Sequence[Any]:
         """Answers to rows, computed with those of others; abandoned when the client has left.
 
         Raises:
             ServedError: "deadline", or that the model cannot read a text.
         """
-        deadline = time.monotonic() + self.settings.timeout_s
         answering = asyncio.ensure_future(self.batcher.submit(kind, rows, work, deadline))
         leaving = asyncio.ensure_future(_left(request))
         try:
@@ -139,14 +145,15 @@ class Service:
 
 
 class _Admission:
-    def __init__(self, batcher: Batcher, rows: int) -> None:
-        self._room, self._batcher = batcher.room(rows), batcher
+    def __init__(self, batcher: Batcher, rows: int, timeout_s: float) -> None:
+        self._room, self._timeout_s = batcher.room(rows), timeout_s
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> float:
         try:
             self._room.__enter__()
         except QueueFullError as full:
             raise ServedError("busy", retry_after_s=full.retry_after_s) from None
+        return time.monotonic() + self._timeout_s
 
     def __exit__(self, *given: object) -> None:
         self._room.__exit__(*given)
