@@ -1,5 +1,7 @@
 """Pictures of any size become one tensor; groups mean the same everywhere."""
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -81,11 +83,28 @@ def test_cached_vectors_are_used_where_all_have_them(picture_files: Callable[[in
     plain = picture_files(2)
     vectors = [Features(np.full(4, number, dtype=np.float32)) for number in range(2)]
     cached = [replace(e, inputs={**e.inputs, FEATURES: v}) for e, v in zip(plain, vectors, strict=True)]
-    tokens = image_tensor(cached, tower)
+    tokens = image_tensor(cached, tower, 0)
     assert isinstance(tokens, Tokens) and tokens.pooled.tolist() == [[0] * 4, [1] * 4]
     assert torch.equal(tokens.values, tokens.pooled[:, None]) and tokens.is_real.tolist() == [[True], [True]]
-    pixels = image_tensor([cached[0], plain[1]], tower)
+    pixels = image_tensor([cached[0], plain[1]], tower, 0)
     assert isinstance(pixels, torch.Tensor) and pixels.shape == (2, 3, 16, 16)
+
+
+def test_workers_decode_and_change_nothing(picture_files: Callable[[int], list[Example]]) -> None:
+    """Guards against a key that does nothing, and threads that hand pictures back in another order."""
+    tower, examples, threads = ImageTowerConfig(size_px=16), picture_files(8), set[str]()
+
+    def watched(example: Example) -> Example:
+        def load() -> np.ndarray:
+            threads.add(threading.current_thread().name)
+            time.sleep(0.01)
+            return example.inputs["image"].load()
+
+        return replace(example, inputs={"image": replace(example.inputs["image"], load=load)})
+
+    alone = image_tensor([watched(one) for one in examples], tower, 1)
+    assert threads == {threading.current_thread().name}
+    assert torch.equal(image_tensor([watched(one) for one in examples], tower, 4), alone) and len(threads) == 5
 
 
 def test_grids_keep_their_rows_and_their_half() -> None:

@@ -82,8 +82,12 @@ class DataConfig:
     finds other sizes and compressions. 0 compares bytes alone, which costs seconds; this decodes every picture."""
     max_rejected: float = 0.01
     """Share of unusable examples, in [0, 1], above which the run stops."""
+    random_crop: float = 1.0
+    """Least share, in (0, 1], of a training picture's area that a step sees: a window at another place and of another
+    size in each epoch, for towers that are trained on files. 1 shows pictures as they are measured."""
     workers: int = 0
-    """Decoding threads; 0 decodes in the training thread."""
+    """Threads that decode and resize pictures. 0 chooses: on a CPU one, since training takes the rest; with a GPU as
+    many as there are processors, at most 8. What comes out is the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -311,6 +315,17 @@ class RunConfig:
             )
         if not 0 <= data.leak_likeness <= 1:
             raise InputError(f"data.leak_likeness is {data.leak_likeness}", "a number in [0, 1]", "0 turns it off")
+        if not 0 < data.random_crop <= 1:
+            raise InputError(f"data.random_crop is {data.random_crop}", "a share in (0, 1]", "1 turns it off")
+        if data.random_crop < 1 and (data.source != "files" or self.model.image.frozen):
+            raise InputError(
+                f"data.random_crop {data.random_crop} with "
+                + ("model.image.frozen true" if data.source == "files" else f"data.source {data.source!r}"),
+                "files, and an image tower that is trained: a frozen one sees every picture once",
+                "--set model.image.frozen=false, or --set data.random_crop=1",
+            )
+        if data.workers < 0:
+            raise InputError(f"data.workers is {data.workers}", "0 or more threads", "0 chooses")
         if not data.languages:
             raise InputError("data.languages is empty", "at least one language", "--set data.languages=en")
         if not self.tasks:

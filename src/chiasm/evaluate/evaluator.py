@@ -79,7 +79,9 @@ def evaluate(
         part = examples[start : start + CHUNK]
         if nothing is None:
             shown = [examples[number] for number in dealt[start : start + CHUNK]]
-            tokens = pipeline.encode_pixels(image_tensor(shown, pipeline.config.model.image))
+            tokens = pipeline.encode_pixels(
+                image_tensor(shown, pipeline.config.model.image, pipeline.config.data.workers)
+            )
         else:
             tokens = nothing.rows(torch.zeros(len(part), dtype=torch.long, device=pipeline.device))
         for task in pipeline.tasks.values():

@@ -243,7 +243,9 @@ def _answer_logits(
         asked = [(row, q, pipeline.codec.answer_index(q.answers[0])) for row, e in enumerate(part) for q in e.questions]
         known = [(row, question.text, answer) for row, question, answer in asked if answer is not None]
         if known:
-            tokens = pipeline.encode_pixels(image_tensor(part, pipeline.config.model.image))
+            tokens = pipeline.encode_pixels(
+                image_tensor(part, pipeline.config.model.image, pipeline.config.data.workers)
+            )
             texts, of = [text for _, text, _ in known], [row for row, _, _ in known]
             rows.append(task.logits(pipeline.model, pipeline.codec, tokens, texts, of).double().cpu().numpy())
             right += [answer for _, _, answer in known]

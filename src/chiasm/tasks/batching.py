@@ -1,7 +1,10 @@
 """Examples -> Batch: pictures stacked once, and each task's own fields beside them."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +18,9 @@ from chiasm.data.image import resize_to
 from chiasm.tasks.base import Codec, Task
 from chiasm.tasks.pretrained import KIND, picture_as_trained
 
+T = TypeVar("T")
+MOST_WORKERS = 8
+"""Threads beside a GPU where `data.workers` chooses."""
 FEATURES = "image_features"
 """Key in `Example.inputs` of the `Features` that stand for the picture."""
 
@@ -37,11 +43,17 @@ def stack_pictures(pictures: Sequence[np.ndarray], tower: ImageTowerConfig) -> T
 
     A tower out of a folder brings its own sizes and filter; its normalisation is the tower's first step.
     """
+    return _stacked([_resized(picture, tower) for picture in pictures])
+
+
+def _resized(picture: np.ndarray, tower: ImageTowerConfig) -> np.ndarray:
     if tower.kind == KIND:
-        return torch.from_numpy(np.stack([picture_as_trained(one, tower) for one in pictures])).permute(0, 3, 1, 2)
-    crop, width_px = not tower.from_scratch, tower.width_px or tower.size_px
-    resized = np.stack([resize_to(picture, tower.size_px, width_px, crop) for picture in pictures])
-    return torch.from_numpy(resized).permute(0, 3, 1, 2)
+        return picture_as_trained(picture, tower)
+    return resize_to(picture, tower.size_px, tower.width_px or tower.size_px, not tower.from_scratch)
+
+
+def _stacked(resized: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
 
 
 def to_model_range(image: Tensor | Tokens, dtype: torch.dtype) -> Tensor | Tokens:
@@ -53,11 +65,29 @@ def to_model_range(image: Tensor | Tokens, dtype: torch.dtype) -> Tensor | Token
     return image.to(dtype) / 127.5 - 1
 
 
-def image_tensor(examples: Sequence[Example], tower: ImageTowerConfig) -> Tensor | Tokens:
-    """Pictures of the examples as `stack_pictures` makes them, or `stack_features` where every example has them."""
+def image_tensor(examples: Sequence[Example], tower: ImageTowerConfig, workers: int) -> Tensor | Tokens:
+    """Pictures of the examples as `stack_pictures` makes them, or `stack_features` where every example has them.
+
+    Args:
+        examples: with a picture each.
+        tower: what sees them.
+        workers: `data.workers`; the result does not depend on it.
+    """
     if examples and all(FEATURES in example.inputs for example in examples):
         return stack_features([example.inputs[FEATURES] for example in examples])
-    return stack_pictures([example.inputs["image"].load() for example in examples], tower)
+    return _stacked(in_threads(lambda example: _resized(example.inputs["image"].load(), tower), examples, workers))
+
+
+def in_threads(work: Callable[[Example], T], examples: Sequence[Example], workers: int) -> list[T]:
+    """`work` on the picture of each example, in `workers` threads as `data.workers` has it; results in their order.
+
+    Pillow lets other threads run while it decodes and resizes.
+    """
+    threads = workers or (min(MOST_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 1)
+    if threads == 1 or len(examples) == 1:
+        return [work(example) for example in examples]
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        return list(pool.map(work, examples))
 
 
 def stack_features(features: Sequence[Features]) -> Tokens:
@@ -80,7 +110,7 @@ def make_batch(
     group = [counter_seed("group", example.group or example.id) for example in examples]
     return Batch(
         [example.id for example in examples],
-        image_tensor(examples, run.model.image),
+        image_tensor(examples, run.model.image, run.data.workers),
         torch.tensor(group, dtype=torch.long),
         {name: task.collate(examples, codec, run, epoch) for name, task in tasks.items()},
     )

@@ -20,6 +20,7 @@ import numpy as np
 import safetensors
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes, sha256_file, write_bytes
@@ -31,7 +32,7 @@ from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.swaps import swapped_texts
 from chiasm.tasks import TASKS
-from chiasm.tasks.batching import FEATURES, Features, stack_pictures
+from chiasm.tasks.batching import FEATURES, Features, in_threads, stack_pictures
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import TEXTS_AT_ONCE, Retrieval
 from chiasm.tasks.teaching import TARGETS, caption_targets
@@ -162,14 +163,23 @@ def _encode_chunk(
     unreadable: dict[str, ImageError] = {}
     keys: list[str] = []
     vectors, grids = [], []
+
+    def readable(example: Example) -> Tensor | ImageError:
+        try:
+            return stack_pictures([example.inputs["image"].load()], tower)
+        except ImageError as error:
+            return error
+
     for start in range(0, len(part), DECODED_AT_ONCE):
+        some = part[start : start + DECODED_AT_ONCE]
+        found = in_threads(readable, [example for _, example in some], pipeline.config.data.workers)
         pictures = []
-        for key, example in part[start : start + DECODED_AT_ONCE]:
-            try:
-                pictures.append(stack_pictures([example.inputs["image"].load()], tower))
+        for (key, _), one in zip(some, found, strict=True):
+            if isinstance(one, ImageError):
+                unreadable[key] = one
+            else:
+                pictures.append(one)
                 keys.append(key)
-            except ImageError as error:
-                unreadable[key] = error
         if pictures:
             tokens = pipeline.encode_pixels(torch.cat(pictures))
             vectors.append(tokens.pooled.cpu().numpy())

@@ -6,12 +6,14 @@ between steps, so resuming in the middle of an epoch needs no more than the step
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 
 from chiasm.core.distributed import rank, world_size
 from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig
-from chiasm.core.types import Batch
+from chiasm.core.types import Batch, Example
+from chiasm.data.cropping import cropped
 from chiasm.data.dataset import Dataset, order
 from chiasm.tasks.base import Codec, Task
 from chiasm.tasks.batching import make_batch
@@ -52,11 +54,21 @@ class Loader:
         epoch, numbers = self.indices(step)
         mine = numbers[rank() :: world_size()]
         size = len(mine) // self.parts
-        examples = [self.dataset.example(number, epoch) for number in mine]
+        examples = [self._shown(number, epoch) for number in mine]
         return [
             make_batch(examples[start : start + size], self.tasks, self.codec, self.run, epoch)
             for start in range(0, len(examples), size)
         ]
+
+    def _shown(self, number: int, epoch: int) -> Example:
+        """An example as this epoch sees it."""
+        example, least_area = self.dataset.example(number, epoch), self.run.data.random_crop
+        if least_area == 1:
+            return example
+        tower = self.run.model.image
+        aspect = None if tower.from_scratch else (tower.width_px or tower.size_px) / tower.size_px
+        image = cropped(example.inputs["image"], least_area, aspect, self.run.seed, epoch, example.id)
+        return replace(example, inputs={**example.inputs, "image": image})
 
     def ahead(self, start: int, stop: int) -> Iterator[list[Batch]]:
         """Yield the batches of steps start..stop-1, each collated in a thread while the step before it trains."""

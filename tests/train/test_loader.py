@@ -1,0 +1,66 @@
+"""What a step is shown of its pictures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from chiasm.core.config import override
+from chiasm.core.errors import InputError
+from chiasm.core.run_config import RunConfig
+from chiasm.core.types import Batch, Caption, Example
+from chiasm.data.dataset import ListDataset
+from chiasm.data.image import image_ref_from_array
+from chiasm.data.ledger import Ledger
+from chiasm.recipes import find_recipe
+from chiasm.tasks.batching import image_tensor
+from chiasm.tasks.pipeline import Pipeline
+from chiasm.train.loader import Loader
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    """Two small towers from scratch, on files."""
+    sizes = ["model.dim=16", "model.embedding_dim=8", "model.image.size_px=16", "model.image.channels=4,8"]
+    settings = ["data.path=here", "model.image.kind=conv", "model.image.frozen=false", "train.batch_size=8", *sizes]
+    return override(find_recipe("clip", tiny=True, files=True), settings)
+
+
+def pictures_of(batch: Batch) -> dict[str, torch.Tensor]:
+    assert isinstance(batch.image, torch.Tensor)
+    return dict(zip(batch.ids, batch.image, strict=True))
+
+
+def test_training_sees_another_window_in_each_epoch(config: RunConfig) -> None:
+    """Guards against windows that are drawn once, or anew at each look, and against whole pictures that are not."""
+    rng = np.random.default_rng(0)
+    examples = [
+        Example(
+            f"{number}",
+            {"image": image_ref_from_array(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))},
+            (Caption(f"picture number {number}", "en"),),
+        )
+        for number in range(8)
+    ]
+    pipeline = Pipeline.build(config, examples, torch.device("cpu"))
+    dataset, tasks = ListDataset("train", examples, Ledger()), {"retrieval": pipeline.tasks["retrieval"]}
+    cut = Loader(dataset, tasks, pipeline.codec, replace(config, data=replace(config.data, random_crop=0.3)))
+    whole = Loader(dataset, tasks, pipeline.codec, config)
+    first, again, second, plain = (
+        pictures_of(loader.batches(step)[0]) for loader, step in ((cut, 0), (cut, 0), (cut, 1), (whole, 1))
+    )
+    differ = 0
+    for example, picture in zip(examples, image_tensor(examples, config.model.image, 0), strict=True):
+        assert torch.equal(plain[example.id], picture)
+        assert torch.equal(first[example.id], again[example.id])
+        assert not torch.equal(first[example.id], second[example.id])
+        differ += not torch.equal(first[example.id], picture)
+    assert differ >= 6, "a window may be the whole picture, now and then"
+
+
+def test_windows_need_a_tower_that_looks_again(config: RunConfig) -> None:
+    """Guards against a key that does nothing: a frozen tower encodes each picture once."""
+    frozen = ["model.image.kind=efficientnet_lite0", "model.image.frozen=true"]
+    with pytest.raises(InputError, match=r"data\.random_crop 0\.5 with model\.image\.frozen true"):
+        override(config, [*frozen, "data.random_crop=0.5"]).check()
