@@ -2,8 +2,9 @@
 
 Both arms have the same data, steps and seeds and differ in the named keys alone. Prints each arm's mean and the mean
 difference over seeds with its 95 % interval (Student's t, two degrees of freedom), and keeps every seed's score in
-benchmarks/results/ablation-NAME.json; a seed that is there is not run again. The folder with Flickr8k is found
-through the environment variable CHIASM_DATA (default: ../shared/data).
+benchmarks/results/ablation-NAME.json; a seed that is there with the same settings is not run again. The folder with
+Flickr8k is found through the environment variable CHIASM_DATA (default: ../shared/data). A metric after "pre_training/"
+is that of the recipe's first stage.
 """
 
 import os
@@ -38,13 +39,14 @@ class Ablation(NamedTuple):
     on_flickr8k: bool = False
 
 
+STAGE = "pre_training"
 SHORT = (
     "train.precision=fp32",
-    "train.steps=300",
+    "train.steps=600",
     "train.batch_size=32",
-    "stages.pre_training.train.precision=fp32",
-    "stages.pre_training.train.steps=300",
-    "stages.pre_training.train.batch_size=32",
+    f"stages.{STAGE}.train.precision=fp32",
+    f"stages.{STAGE}.train.steps=600",
+    f"stages.{STAGE}.train.batch_size=32",
 )
 ABLATIONS = {
     "matching": Ablation(
@@ -57,7 +59,7 @@ ABLATIONS = {
         "albef",
         SHORT,
         {"random": ("stages.pre_training.tasks.matching.negatives=random",), "hard": ()},
-        ("vqa_accuracy",),
+        ("vqa_accuracy", "pre_training/matching_accuracy", "pre_training/matching_hard_accuracy"),
     ),
     # Both arms show each caption 20 times in all; what differs is how many of a photo stand in one batch.
     "positives": Ablation(
@@ -80,9 +82,12 @@ def score(ablation: Ablation, arm: str, seed: int) -> dict[str, dict[str, Any]]:
     config = override(find_recipe(ablation.recipe, files=ablation.on_flickr8k), assignments)
     with tempfile.TemporaryDirectory() as folder:
         finished = run_stages(config, Path(folder) / "run", False, Console(stderr=True))
-    assert finished is not None
-    scores = finished.measured.outcome.scores
-    return {metric: scores[metric].as_dict() for metric in ablation.metrics}
+        assert finished is not None
+        last = {name: one.as_dict() for name, one in finished.measured.outcome.scores.items()}
+        stage = Path(folder) / "run" / "stages" / STAGE / "results.json"
+        first = read_json(stage, "a stage's results")["metrics"] if stage.exists() else {}
+    scores = last | {f"{STAGE}/{name}": one for name, one in first.items()}
+    return {metric: scores[metric] for metric in ablation.metrics}
 
 
 def line(metric: str, values: dict[str, list[float]]) -> str:
@@ -102,13 +107,19 @@ def main() -> None:
     name = sys.argv[1]
     ablation = ABLATIONS[name]
     kept = HERE / "results" / f"ablation-{name}.json"
-    found: dict[str, dict[str, Any]] = read_json(kept, "results")["scores"] if kept.exists() else {}
+    settings = {
+        "recipe": ablation.recipe,
+        "shared": list(ablation.shared),
+        "arms": {arm: list(words) for arm, words in ablation.arms.items()},
+    }
+    before = read_json(kept, "results") if kept.exists() else {}
+    is_same = all(before.get(key) == value for key, value in settings.items())
+    found: dict[str, dict[str, Any]] = before["scores"] if is_same else {}
     for seed in SEEDS:
         for arm in ablation.arms:
             by_seed = found.setdefault(arm, {})
             if str(seed) not in by_seed:
                 by_seed[str(seed)] = score(ablation, arm, seed)
-                settings = {"recipe": ablation.recipe, "shared": ablation.shared, "arms": ablation.arms}
                 write_json(kept, {**settings, "scores": found, "environment": environment()})
     for metric in ablation.metrics:
         print(line(metric, {arm: [found[arm][str(seed)][metric]["value"] for seed in SEEDS] for arm in ablation.arms}))
