@@ -4,8 +4,9 @@ Flickr8k's captions and CIFAR-10's class names, in one space (recipe `labels_and
 trained on one of them. Each arm passes over its own data equally often; nothing is chosen by what the table shows.
 Measured: retrieval on Flickr8k's validation photos; classes on CIFAR-10's test pictures by the sentence "a photo of a
 {label}.". In the arms "some labels", four classes never occur in training and are the only ones that are asked for.
-Three seeds; the folder of data is found through CHIASM_DATA (default: ../shared/data). Results are kept in
-benchmarks/results/labels_and_captions.json; what is there is not run again.
+Three seeds, and the mean difference over them with its 95 % interval. The folder of data is found through CHIASM_DATA
+(default: ../shared/data). Results are kept in benchmarks/results/labels_and_captions.json; what is there is not run
+again.
 """
 
 import os
@@ -17,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ablations import line
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
 
@@ -105,6 +107,11 @@ def main() -> None:
                     shutil.rmtree(run)
                     write_json(RESULTS, {"scores": kept, "unseen": UNSEEN, "environment": environment()})
     print(table(kept))
+    for both in ("labels and captions", "some labels and captions"):
+        for alone in ("captions", both.removesuffix(" and captions")):
+            for metric in METRICS:
+                arms = {arm: [kept[arm][str(seed)][metric]["value"] for seed in SEEDS] for arm in (alone, both)}
+                print(line(metric, arms))
 
 
 if __name__ == "__main__":
