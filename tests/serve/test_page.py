@@ -104,6 +104,7 @@ def test_everything_by_keyboard(browser: Any, door: Door, index: Index, files: l
     assert [(hit["id"], hit["score"]) for hit in answered.value.json()["hits"]] == [
         (hit.id, hit.score) for hit in again
     ]
+    page.locator("#hits button", has_text=f"{100 * again[0].score:.1f}%").first.wait_for()
     assert page.evaluate("window.harmed") is None
     assert all(one.startswith((door.address, "blob:", "data:")) for one in visit.requested), visit.requested
     assert not visit.complaints

@@ -221,7 +221,8 @@ async function search(body) {
     const item = make("li"), button = make("button"), image = make("img");
     Object.assign(button, {type: "button", title: word("use")});
     Object.assign(image, {src: hit.picture, alt: hit.id, loading: "lazy"});
-    button.append(image, make("span", (hit.score ?? hit.similarity).toFixed(3)));
+    const told = hit.score === null ? hit.similarity.toFixed(3) : `${(100 * hit.score).toFixed(1)}%`;
+    button.append(image, make("span", told));
     button.addEventListener("click", async () => take(await (await fetch(hit.picture)).blob()));
     item.append(button);
     return item;
