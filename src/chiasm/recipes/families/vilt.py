@@ -14,6 +14,8 @@ def vilt(tiny: bool = False, files: bool = False) -> RunConfig:
 
     Command: chiasm train vilt --out runs/vilt
     On photos: chiasm train vilt --set data.path=FLICKR8K --out runs/vilt
+    Cost: 17 minutes on one core of an AMD EPYC that other runs shared.
+    Expect, on 500 test scenes: vqa_accuracy 0.724 (0.711-0.736, n 6,000); with shuffled pictures 0.451.
     """
     words = words_of(files, layers=0)
     pre_training = {
