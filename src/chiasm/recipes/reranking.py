@@ -13,7 +13,8 @@ def reranking(tiny: bool = False) -> RunConfig:
     good, and `chiasm search INDEX WORDS --model RUN --rerank` looks at the nearest fifty again.
 
     Command: chiasm train reranking --set init_from=RUN --set data.path=FLICKR8K --out runs/reranking
-    Cost: 52 s on an NVIDIA H200; on two busy cores of an AMD EPYC some 10 minutes an epoch.
+    Cost: 52 s on an NVIDIA H200. On two busy cores of an AMD EPYC an epoch with two captions a photo took 9 minutes
+    (`tasks.matching.captions_per_picture=2`, `train.batch_size=64`).
     Expect, on Flickr8k's 1,000 validation photos: matching_accuracy 0.751 against drawn pictures and 0.531 against the
     nearest wrong ones (chance 0.5; with shuffled pictures 0.498). Looking twice, text_to_image_R@1 goes from 0.204 to
     0.206 and R@10 from 0.617 to 0.624 (`benchmarks/reranking.py`, n 5,000).
