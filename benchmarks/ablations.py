@@ -42,12 +42,13 @@ class Ablation(NamedTuple):
 STAGE = "pre_training"
 SHORT = (
     "train.precision=fp32",
-    "train.steps=600",
+    "train.steps=300",
     "train.batch_size=32",
     f"stages.{STAGE}.train.precision=fp32",
-    f"stages.{STAGE}.train.steps=600",
+    f"stages.{STAGE}.train.steps=300",
     f"stages.{STAGE}.train.batch_size=32",
 )
+NEGATIVES = {"random": (f"stages.{STAGE}.tasks.matching.negatives=random",), "hard": tuple[str, ...]()}
 ABLATIONS = {
     "matching": Ablation(
         "visualbert",
@@ -58,8 +59,15 @@ ABLATIONS = {
     "negatives": Ablation(
         "albef",
         SHORT,
-        {"random": ("stages.pre_training.tasks.matching.negatives=random",), "hard": ()},
-        ("vqa_accuracy", "pre_training/matching_accuracy", "pre_training/matching_hard_accuracy"),
+        NEGATIVES,
+        ("vqa_accuracy",),
+    ),
+    # The first stage alone: what the two have learned to tell apart when it ends.
+    "hard_pairs": Ablation(
+        "albef",
+        (*SHORT, "train.steps=2"),
+        NEGATIVES,
+        (f"{STAGE}/matching_accuracy", f"{STAGE}/matching_hard_accuracy"),
     ),
     # Both arms show each caption 20 times in all; what differs is how many of a photo stand in one batch.
     "positives": Ablation(
