@@ -14,6 +14,8 @@ def albef(tiny: bool = False, files: bool = False) -> RunConfig:
 
     Command: chiasm train albef --out runs/albef
     On photos: chiasm train albef --set data.path=FLICKR8K --out runs/albef
+    Cost: 11 minutes on one core of an AMD EPYC that other runs shared.
+    Expect, on 500 test scenes: vqa_accuracy 0.784 (0.773-0.794, n 6,000); with shuffled pictures 0.445.
     """
     pre_training = {
         "retrieval": TaskConfig(distil=0.4),

@@ -14,6 +14,8 @@ def visualbert(tiny: bool = False, files: bool = False) -> RunConfig:
 
     Command: chiasm train visualbert --out runs/visualbert
     On photos: chiasm train visualbert --set data.path=FLICKR8K --out runs/visualbert
+    Cost: 17 minutes on one core of an AMD EPYC that other runs shared.
+    Expect, on 500 test scenes: vqa_accuracy 0.659 (0.646-0.671, n 6,000); with shuffled pictures 0.456.
     """
     pre_training = {"masked_language_modelling": TaskConfig(), "matching": TaskConfig(negatives="random")}
     stages = {"pre_training": StageConfig(tasks=pre_training, train=training(files, steps=400, epochs=0))}
