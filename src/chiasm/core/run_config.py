@@ -313,27 +313,30 @@ class RunConfig:
                 "3 or more: start, a word, end",
                 "--set model.text.max_tokens=48",
             )
-        if not 0 <= data.leak_likeness <= 1:
-            raise InputError(f"data.leak_likeness is {data.leak_likeness}", "a number in [0, 1]", "0 turns it off")
-        if not 0 < data.random_crop <= 1:
-            raise InputError(f"data.random_crop is {data.random_crop}", "a share in (0, 1]", "1 turns it off")
-        if data.random_crop < 1 and (data.source != "files" or self.model.image.frozen):
-            raise InputError(
-                f"data.random_crop {data.random_crop} with "
-                + ("model.image.frozen true" if data.source == "files" else f"data.source {data.source!r}"),
-                "files, and an image tower that is trained: a frozen one sees every picture once",
-                "--set model.image.frozen=false, or --set data.random_crop=1",
-            )
-        if data.workers < 0:
-            raise InputError(f"data.workers is {data.workers}", "0 or more threads", "0 chooses")
-        if not data.languages:
-            raise InputError("data.languages is empty", "at least one language", "--set data.languages=en")
+        _check_data(data, self.model)
         if not self.tasks:
             raise InputError("no task is named", "at least one", "choose a recipe that has tasks")
-        if data.source == "files" and not data.path:
-            raise InputError(
-                "data.path is not set", "a folder or file with pictures and texts", "--set data.path=FOLDER"
-            )
+
+
+def _check_data(data: DataConfig, model: ModelConfig) -> None:
+    """Shares are shares, and what is shown differently each time is looked at each time."""
+    if not 0 <= data.leak_likeness <= 1:
+        raise InputError(f"data.leak_likeness is {data.leak_likeness}", "a number in [0, 1]", "0 turns it off")
+    if not 0 < data.random_crop <= 1:
+        raise InputError(f"data.random_crop is {data.random_crop}", "a share in (0, 1]", "1 turns it off")
+    if data.random_crop < 1 and (data.source != "files" or model.image.frozen):
+        raise InputError(
+            f"data.random_crop {data.random_crop} with "
+            + ("model.image.frozen true" if data.source == "files" else f"data.source {data.source!r}"),
+            "files, and an image tower that is trained: a frozen one sees every picture once",
+            "--set model.image.frozen=false, or --set data.random_crop=1",
+        )
+    if data.workers < 0:
+        raise InputError(f"data.workers is {data.workers}", "0 or more threads", "0 chooses")
+    if not data.languages:
+        raise InputError("data.languages is empty", "at least one language", "--set data.languages=en")
+    if data.source == "files" and not data.path:
+        raise InputError("data.path is not set", "a folder or file with pictures and texts", "--set data.path=FOLDER")
 
 
 def _check_distillation(where: str, tasks: Mapping[str, TaskConfig], train: TrainConfig) -> None:
