@@ -14,6 +14,8 @@ def xlnet_vqa(tiny: bool = False, files: bool = False) -> RunConfig:
 
     Command: chiasm train xlnet_vqa --out runs/xlnet_vqa
     On photos: chiasm train xlnet_vqa --set data.path=FLICKR8K --out runs/xlnet_vqa
+    Cost: 10 minutes on one core of an AMD EPYC that other runs shared.
+    Expect, on 500 test scenes: vqa_accuracy 0.765 (0.753-0.776, n 6,000); with shuffled pictures 0.448.
     """
     pre_training = {"permutation_language_modelling": TaskConfig()}
     stages = {"pre_training": StageConfig(tasks=pre_training, train=training(files, steps=400, epochs=0))}
