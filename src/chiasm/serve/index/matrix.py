@@ -16,7 +16,7 @@ from chiasm.serve.index.store import MARGIN, rescored
 Vectors = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 ROWS_AT_ONCE = 65_536
-FEW_QUERIES, MANY_VECTORS = 4, 20_000
+FEW_QUERIES, MANY_VECTORS = 6, 20_000
 """Fewer queries than this over at least so many vectors are faiss's, where it is installed: it keeps the best in the
 pass that reads the vectors, where a matrix product of a few rows is written and read again. From there on the product
 is faster (`benchmarks/index_search.py`)."""
