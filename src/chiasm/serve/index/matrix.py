@@ -18,8 +18,8 @@ Numbers = npt.NDArray[np.int64]
 ROWS_AT_ONCE = 65_536
 FEW_QUERIES, MANY_VECTORS = 6, 20_000
 """Fewer queries than this over at least so many vectors are faiss's, where it is installed: it keeps the best in the
-pass that reads the vectors, where a matrix product of a few rows is written and read again. From there on the product
-is faster (`benchmarks/index_search.py`)."""
+pass that reads the vectors, where a matrix product of a few rows is written and read again. For sixteen the product
+takes less than half of faiss's time; where they meet depends on the threads (`benchmarks/index_search.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
