@@ -2,6 +2,9 @@
 
 import ctypes
 import json
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -37,6 +40,33 @@ def test_the_device_follows_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     for present, expected in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda present=present: present)
         assert pick_device().type == expected
+
+
+FAULTS = """
+import resource, sys, threading, torch
+from chiasm.core.device import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def work():
+    for turn in range(40):  # the first ones settle where blocks lie
+        if turn == 30:
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        torch.ones(20_000_000)  # more than the 64 MiB of a heap
+    print(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
+def test_a_thread_keeps_its_memory() -> None:
+    """Guards against a server whose model, in a thread, asks the kernel anew for the memory of every operation."""
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("return", "keep")
+    }
+    assert faults["keep"] < 100 < 10_000 < faults["return"], faults
 
 
 def test_another_c_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

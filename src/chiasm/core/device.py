@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _BF16_MUST_GAIN = 1.5
 _ROUNDS = 7
 
@@ -30,12 +30,14 @@ def keep_freed_memory() -> None:
 
     Activations of a step are freed and asked for again thousands of times a second, and each return costs page
     faults: an fp32 GELU over 28k x 512 numbers is 3.9 times as fast with it (one thread; `benchmarks/allocator.py`).
-    Does nothing where the C library is another one.
+    Threads share the main thread's arena from here on: one of their own gives memory back whatever the thresholds
+    say, in heaps of 64 MiB, and a server's model runs in a thread. Does nothing where the C library is another one.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
+    mallopt(_M_ARENA_MAX, 1)
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
