@@ -1,5 +1,6 @@
-"""What keeping freed memory (mallopt) saves: the same GELU in a process with it and in one without, in turn; and in a
-thread, where a server's model is.
+"""What keeping freed memory (mallopt) saves: the same GELU in a process with it and in one without, in turn.
+
+Once in the main thread, and once in another, where a server's model is.
 
 Command: python benchmarks/allocator.py
 """
