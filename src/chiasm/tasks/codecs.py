@@ -11,8 +11,9 @@ from chiasm.core.types import Example
 from chiasm.data.dataset import texts_of
 from chiasm.data.pretrained_text import PretrainedTokenizer
 from chiasm.data.text import END, START, TextTokenizer
+from chiasm.models.encoders import multilingual_e5 as e5
+from chiasm.models.encoders import multilingual_use as use
 from chiasm.models.encoders.minilm import load_minilm_tokenizer
-from chiasm.models.encoders.multilingual_e5 import MASK, PAD, WRAP, load_multilingual_e5_tokenizer
 from chiasm.models.networks import labels_of
 from chiasm.tasks import TASKS
 from chiasm.tasks.base import Calibration, Codec
@@ -39,7 +40,9 @@ def make_tokenizer(config: RunConfig, examples: Iterable[Example]) -> TextTokeni
     if text.kind == "minilm":
         return TextTokenizer(load_minilm_tokenizer(), text.max_tokens, MINILM_WRAP)
     if text.kind == "multilingual_e5":
-        return PretrainedTokenizer(load_multilingual_e5_tokenizer(), text.max_tokens, *WRAP, PAD, MASK)
+        return PretrainedTokenizer(e5.load_multilingual_e5_tokenizer(), text.max_tokens, *e5.WRAP, e5.PAD, e5.MASK)
+    if text.kind == "multilingual_use":
+        return PretrainedTokenizer(use.load_multilingual_use_tokenizer(), text.max_tokens, *use.WRAP, use.PAD)
     if text.kind == KIND:
         return folder_tokenizer(text)
     return TextTokenizer.train(texts_of(examples), text.vocabulary, text.max_tokens, config.data.languages)
@@ -56,7 +59,7 @@ def codec_from(config: RunConfig, folder: Path) -> Codec:
 def tokenizer_from(config: RunConfig, folder: Path) -> TextTokenizer:
     """Read the tokenizer of a run folder."""
     content = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    if config.model.text.kind in (KIND, "multilingual_e5"):
+    if config.model.text.kind in (KIND, "multilingual_e5", "multilingual_use"):
         return PretrainedTokenizer.from_json(content, config.model.text.max_tokens)
     wrap = MINILM_WRAP if config.model.text.kind == "minilm" else (START, END)
     return TextTokenizer.from_json(content, config.model.text.max_tokens, wrap)

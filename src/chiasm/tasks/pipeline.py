@@ -41,7 +41,7 @@ from chiasm.tasks.vqa import VisualQuestionAnswering
 ENCODE_BATCH = 16
 """Pictures encoded at once: EfficientNet-Lite0 did 70 pictures a second at 16 and 33 at 64, which no longer fit
 the cache of a two-core machine."""
-PACKAGED_TOWERS = ("efficientnet_lite0", "minilm", "multilingual_e5")
+PACKAGED_TOWERS = ("efficientnet_lite0", "minilm", "multilingual_e5", "multilingual_use")
 """Kinds of towers whose weights come with an installed package; frozen, they are left out of a run folder."""
 ANSWER_ROWS = "answer_head.2."
 """Beginning of the names of the tensors that have a row for each answer."""

@@ -12,6 +12,7 @@ from chiasm.models.encoders.hugging_face import load_image_tower, load_text_towe
 from chiasm.models.encoders.keypoints import KeypointEncoder
 from chiasm.models.encoders.minilm import load_minilm
 from chiasm.models.encoders.multilingual_e5 import load_multilingual_e5
+from chiasm.models.encoders.multilingual_use import load_multilingual_use
 from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
@@ -38,6 +39,8 @@ def build_text_tower(config: ModelConfig, vocabulary: int) -> nn.Module:
         return load_minilm()
     if text.kind == "multilingual_e5":
         return load_multilingual_e5()
+    if text.kind == "multilingual_use":
+        return load_multilingual_use()
     if text.kind == "hugging_face":
         folder = Path(text.name)
         return read_open_clip(folder).text if is_open_clip(folder) else load_text_tower(text.name)

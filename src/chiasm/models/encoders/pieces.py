@@ -1,0 +1,31 @@
+"""Tokenizers of packaged networks that were made by sentencepiece, without that package."""
+
+from collections.abc import Sequence
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+
+def unigram_tokenizer(
+    pieces: Sequence[str], scores: Sequence[float], unknown: int, special: Sequence[str]
+) -> Tokenizer:
+    """Return a tokenizer of pieces (unigram model, Kudo 2018) that reads characters by sentencepiece's rule nmt_nfkc.
+
+    Args:
+        pieces: by id; "▁" stands for a space.
+        scores: logarithms of their probabilities.
+        unknown: id of the piece for what no other piece covers.
+        special: pieces that are never made from a text.
+    """
+    tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unknown))
+    tokenizer.add_special_tokens(list(special))
+    # What sentencepiece does to characters before it cuts them, in the words of this library.
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(r"[\x00-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"), ""),
+            normalizers.Replace(Regex(r"[\s\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]"), " "),
+            normalizers.NFKC(),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    return tokenizer
