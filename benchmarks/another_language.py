@@ -6,7 +6,7 @@ and by the teacher alone (1). Emoji: the same with names and keywords in a furth
 for pictures in five styles. Scores are on validation, each language asked alone; the teacher's own score stands first.
 Prints a table and adds it to benchmarks/results/DATE-another_language.json.
 
-`--tower multilingual_e5` also teaches the packaged multilingual tower, frozen, its projection alone.
+`--tower multilingual_use` or `multilingual_e5` teaches a packaged multilingual tower, frozen, its projection alone.
 `--base RUN` takes a trained teacher for flickr8k, `--keep FOLDER` keeps runs, so that a second call goes on.
 """
 
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--base", default=None)
     parser.add_argument("--language", default="ru")
     parser.add_argument("--shares", type=float, nargs="*", default=[0.5, 0.0, 1.0], help="of the teacher")
-    parser.add_argument("--tower", nargs="*", default=["transformer"], help="transformer, multilingual_e5, or both")
+    parser.add_argument("--tower", nargs="*", default=["transformer"], help="transformer, multilingual_use, multilingual_e5, or several")
     parser.add_argument("--keep", default=None)
     typed = parser.parse_args()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()

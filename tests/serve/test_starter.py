@@ -11,6 +11,7 @@ import chiasm
 from chiasm.core.errors import InputError
 from chiasm.models.encoders import multilingual_use
 from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, imagenet_classes
+from chiasm.serve.polyglot import is_plain
 from chiasm.serve.starter import picture_of_nothing
 
 
@@ -85,6 +86,15 @@ def test_other_languages_lie_among_the_same_classes(starter: chiasm.Model) -> No
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     cosine = found @ found.T
     assert cosine[0, 1] > 2 * cosine[0, 3] and cosine[2, 3] > 2 * cosine[2, 1] and cosine[0, 4] > 2 * cosine[2, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a dog", True), ("“a dog” – 2 × ☃ …", True), ("雪", False), ("собака", False), ("Läufer", False), ("", True)],
+)
+def test_letters_say_who_reads(text: str, expected: bool) -> None:
+    """Guards against Russian read as English, and against a dash that makes English a foreign language."""
+    assert is_plain(text) == expected
 
 
 def test_english_alone_opens_no_second_tower(monkeypatch: pytest.MonkeyPatch, starter: chiasm.Model) -> None:

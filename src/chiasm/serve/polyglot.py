@@ -1,7 +1,7 @@
 """The starter's reading: English by MiniLM, fifteen other languages by a second tower that is opened when first needed.
 
 Both put a sentence among the same ImageNet classes, so that pictures, and an index of them, are asked in any of the
-languages. Which tower reads a text is told by its script (`language_of`).
+languages. Which tower reads a text is told by its letters: MiniLM reads what has none beyond English.
 
 Axis legend: m texts, l tokens, a and b numbers of the two towers' vectors, c = 1000 classes.
 """
@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.data.pretrained_text import PretrainedTokenizer
-from chiasm.data.sources.records import language_of
 from chiasm.data.text import TextTokenizer
 from chiasm.models.encoders.imagenet import ClassMixture
 from chiasm.models.encoders.minilm import MiniLM
 from chiasm.models.encoders.multilingual_use import DIM, PAD, WRAP, load_multilingual_use_tokenizer
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has no letter beyond A to Z; signs and numbers of any kind may be in it."""
+    return text.isascii() or not any(one.isalpha() and not one.isascii() for one in text)
 
 
 class OtherLanguages:
@@ -76,13 +80,13 @@ class PolyglotTokenizer(TextTokenizer):
 
     def ids(self, text: str) -> list[int]:
         """Ids of one text, special tokens included."""
-        if language_of(text) == "en":
+        if is_plain(text):
             return super().ids(text)
         return [self.vocabulary + one for one in self.others.tokenizer.ids(text)]
 
     def remarks(self, text: str) -> list[str]:
         """As `TextTokenizer.remarks`, by whoever reads the text."""
-        return super().remarks(text) if language_of(text) == "en" else self.others.tokenizer.remarks(text)
+        return super().remarks(text) if is_plain(text) else self.others.tokenizer.remarks(text)
 
 
 class PolyglotTower(nn.Module):
