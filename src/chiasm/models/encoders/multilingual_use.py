@@ -11,6 +11,7 @@ Axis legend: m texts, l tokens, d = 512 numbers a token.
 
 import importlib.util
 import io
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ GAP = 2
 """Zeros between two texts: as far as an n-gram reaches."""
 LONGEST_TOKENS = 256
 """Of a text: the network has no limit, its authors trained on sentences."""
+_TEXT, _SCORE, _KIND = 0x0A, 0x15, 0x18
+"""Fields of a piece: bytes under number 1, as the pieces themselves are, a float under 2, a small integer under 3."""
 UNKNOWN, PAD, WRAP = 0, "</s>", (("<s>",), ("</s>",))
 
 
@@ -131,7 +134,7 @@ def load_multilingual_use_tokenizer() -> Tokenizer:
     """
     try:
         pieces, scores = zip(*_pieces(_packaged("sp.model").read_bytes()), strict=True)
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError, LookupError, struct.error) as error:
         raise _other_file("sp.model", str(error)) from None
     return unigram_tokenizer(pieces, scores, UNKNOWN, [*WRAP[0], *WRAP[1]])
 
@@ -180,37 +183,25 @@ def _named(found: Mapping[str, npt.NDArray[np.generic]]) -> Iterator[tuple[str, 
     yield "shortcuts.1.weight", found["p3"].T
 
 
-def _pieces(content: bytes) -> Iterator[tuple[str, float]]:
-    """Pieces and the logarithms of their probabilities, out of sentencepiece's file (a protocol buffer)."""
-    for number, value in _fields(content):
-        if number == 1 and isinstance(value, bytes):
-            parts = dict(_fields(value))
-            score = parts.get(2, b"\0\0\0\0")
-            yield bytes(parts[1]).decode(), float(np.frombuffer(bytes(score), "<f4")[0])
+def _pieces(content: bytes) -> list[tuple[str, float]]:
+    """Pieces and the logarithms of their probabilities, out of sentencepiece's file.
 
-
-def _fields(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """The fields of a protocol buffer that are bytes or numbers of four bytes, with their numbers."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = content[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(content):
-        key = varint()
-        kind = key & 7
-        if kind == 0:
-            varint()
-            continue
-        size = {1: 8, 2: -1, 5: 4}[kind]
-        size = varint() if size < 0 else size
-        yield key >> 3, content[at : at + size]
-        at += size
+    It is a protocol buffer that begins with a message for each piece: its text (field 1), its score (2), its kind (3).
+    """
+    found, at = [], 0
+    while at < len(content) and content[at] == _TEXT:
+        at, end, text, score = at + 2, at + 2 + content[at + 1], "", 0.0
+        while at < end:
+            if content[at] == _TEXT:
+                size = content[at + 1]
+                text, at = content[at + 2 : at + 2 + size].decode(), at + 2 + size
+            elif content[at] == _SCORE:
+                (score,), at = struct.unpack_from("<f", content, at + 1), at + 5
+            elif content[at] == _KIND:
+                at += 2
+            else:
+                raise ValueError(f"byte {at} is {content[at]}")
+        if at != end:
+            raise ValueError(f"a piece ends at byte {at}, not at {end}")
+        found.append((text, score))
+    return found
