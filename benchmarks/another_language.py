@@ -128,7 +128,9 @@ def main() -> None:
     parser.add_argument("--base", default=None)
     parser.add_argument("--language", default="ru")
     parser.add_argument("--shares", type=float, nargs="*", default=[0.5, 0.0, 1.0], help="of the teacher")
-    parser.add_argument("--tower", nargs="*", default=["transformer"], help="transformer, multilingual_use, multilingual_e5, or several")
+    parser.add_argument(
+        "--tower", nargs="*", default=["transformer"], help="transformer, multilingual_use, multilingual_e5, or several"
+    )
     parser.add_argument("--keep", default=None)
     typed = parser.parse_args()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from six_texts import TEXTS
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.types import TextTokens
@@ -23,14 +24,6 @@ from chiasm.models.encoders.multilingual_e5 import (
     load_multilingual_e5_tokenizer,
 )
 
-TEXTS = [
-    "a dog runs in the snow",
-    "在雪地里奔跑的狗。",
-    "Ein Hund läuft durch den Schnee …",
-    "雪の中を走る犬",
-    "ＦＵＬＬ　ｗｉｄｔｈ, tabs\tand\u200bstrange\u00adsigns ﬁne  two",
-    "stocks fell sharply on Monday",
-]
 DIM, HIDDEN, LAYERS, LONGEST = 32, 64, 2, 16
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁que", "ry", ":", "▁", "▁a", "▁dog", "狗", "▁b", "<mask>"]
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from six_texts import TEXTS
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.types import TextTokens
@@ -21,14 +22,6 @@ from chiasm.models.encoders.multilingual_use import (
     load_multilingual_use_tokenizer,
 )
 
-TEXTS = [
-    "a dog runs in the snow",
-    "在雪地里奔跑的狗。",
-    "Ein Hund läuft durch den Schnee …",
-    "雪の中を走る犬",
-    "ＦＵＬＬ　ｗｉｄｔｈ, tabs\tand\u200bstrange\u00adsigns ﬁne  two",
-    "stocks fell sharply on Monday",
-]
 PARTS, ROWS = 3, 4
 PIECES = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁", -2.0), ("▁a", -3.0), ("▁dog", -4.0), ("狗", -5.0)]
 Numbers = dict[str, npt.NDArray[np.generic]]
