@@ -21,6 +21,7 @@ from chiasm.models.encoders.multilingual_use import (
     load_multilingual_use,
     load_multilingual_use_tokenizer,
 )
+from chiasm.models.steady import STEADY_TOKENS, make_steady
 
 PARTS, ROWS = 3, 4
 PIECES = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁", -2.0), ("▁a", -3.0), ("▁dog", -4.0), ("狗", -5.0)]
@@ -103,6 +104,29 @@ def test_a_small_file_is_read_number_by_number(small: Numbers) -> None:
     expected = np.stack([slowly(row, plain) for row in rows])
     np.testing.assert_allclose(found.pooled.numpy(), expected, atol=1e-5)
     assert not found.values[~is_real].any() and found.values.shape == (3, 7, 512)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("threads", [1, 2])
+def test_alone_and_in_company_to_the_last_bit(small: Numbers, threads: int) -> None:
+    """Guards against an answer that changes with whatever else was asked at that moment."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        network = load_multilingual_use()
+        make_steady(network)
+        generator = torch.Generator().manual_seed(0)
+        lengths = torch.randint(1, 49, (40,), generator=generator)
+        ids = torch.randint(0, PARTS * ROWS, (40, 48), generator=generator)
+        is_real = torch.arange(48) < lengths[:, None]
+        together = network(TextTokens(ids, is_real))
+        for row in range(40):
+            width = int(-(-lengths[row] // STEADY_TOKENS) * STEADY_TOKENS)
+            alone = network(TextTokens(ids[row : row + 1, :width], is_real[row : row + 1, :width]))
+            assert torch.equal(alone.pooled[0], together.pooled[row]), lengths[row]
+            assert torch.equal(alone.values[0], together.values[row, :width]), lengths[row]
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_pieces_of_a_small_file(small: Numbers) -> None:

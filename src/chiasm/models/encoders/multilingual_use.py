@@ -41,23 +41,27 @@ UNKNOWN, PAD, WRAP = 0, "</s>", (("<s>",), ("</s>",))
 
 
 class _Grams(nn.Module):
-    """What n-grams of one order say: two convolutions with shortcuts, zeros beyond the ends of a text."""
+    """What n-grams of one order say: two convolutions with shortcuts, zeros beyond the ends of a text.
+
+    A convolution is written as a linear layer over the words of an n-gram, which rounds a text alike in every batch
+    (`models.steady`).
+    """
 
     def __init__(self, order: int, before: int, epsilon: float) -> None:
         super().__init__()
-        self.reach = (before, order - 1 - before)
+        self.order, self.reach = order, (before, order - 1 - before)
         self.project = nn.Linear(DIM, GRAM_DIM)
         self.norm = nn.LayerNorm(GRAM_DIM, eps=epsilon)
-        self.first = nn.Conv1d(GRAM_DIM, GRAM_DIM, order)
-        self.second = nn.Conv1d(GRAM_DIM, GRAM_DIM, order)
+        self.first = nn.Linear(order * GRAM_DIM, GRAM_DIM)
+        self.second = nn.Linear(order * GRAM_DIM, GRAM_DIM)
 
     def forward(self, words: Tensor, place: Tensor, length: int) -> Tensor:
         """Words float [t, 512] of all texts, at `place` int64 [t] of a line of `length` with gaps -> float [t, 256]."""
-        x = words.new_zeros(length, GRAM_DIM).index_copy(0, place, self.norm(self.project(words))).T
-        is_word = words.new_zeros(length).index_fill(0, place, 1)
+        x = self.norm(self.project(words))
         for layer in (self.first, self.second):
-            x = (x + F.relu(layer(F.pad(x, self.reach)[None])[0])) * is_word
-        return x.T[place]
+            line = F.pad(x.new_zeros(length, GRAM_DIM).index_copy(0, place, x), (0, 0, *self.reach))
+            x = x + F.relu(layer(torch.cat([line[place + ahead] for ahead in range(self.order)], dim=1)))
+        return x
 
 
 class MultilingualUSE(nn.Module):
@@ -170,8 +174,7 @@ def _named(found: Mapping[str, npt.NDArray[np.generic]]) -> Iterator[tuple[str, 
         yield f"grams.{place}.norm.weight", found[f"ln_g{order}"]
         yield f"grams.{place}.norm.bias", found[f"ln_b{order}"]
         for number, layer in ((1, "first"), (2, "second")):
-            kernel = found[f"w{number}_{order}"].reshape(order, GRAM_DIM, GRAM_DIM)
-            yield f"grams.{place}.{layer}.weight", kernel.transpose(2, 1, 0)
+            yield f"grams.{place}.{layer}.weight", found[f"w{number}_{order}"].T
             yield f"grams.{place}.{layer}.bias", found[f"b{number}_{order}"]
     yield "norm.weight", found["ln_g"]
     yield "norm.bias", found["ln_b"]
