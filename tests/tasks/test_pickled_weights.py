@@ -1,5 +1,6 @@
 """Pickled weights: what is honest becomes safetensors, what is not is refused in a child that cannot do harm."""
 
+import json
 import os
 import pickle
 import shutil
@@ -7,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -123,3 +125,29 @@ def test_folders_without_pickles_or_description_are_told(tmp_path: Path) -> None
         weights_only.weights_of([torch.zeros(1)])
     with pytest.raises(weights_only.RefusedError, match="'note' where only tensors"):
         weights_only.weights_of({"weight": torch.zeros(4), "note": "hello"})
+
+
+def test_weights_in_parts_keep_their_table(clip: Path, tmp_path: Path) -> None:
+    """Guards against a table that still names the pickles, and against the traceback of one that is none."""
+    folder = tmp_path / "parts"
+    shutil.copytree(clip, folder)
+    weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    (folder / "pytorch_model.bin").unlink()
+    names, table = sorted(weights), {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"pytorch_model-0000{number}-of-00002.bin"
+        torch.save({name: weights[name] for name in part}, folder / file)
+        table |= dict.fromkeys(part, file)
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": table}))
+    to_safetensors(folder, tmp_path / "out")
+    pictures = [np.full((40, 30, 3), 90, dtype=np.uint8)]
+    whole = tmp_path / "whole"
+    to_safetensors(clip, whole)
+    vectors = [chiasm.load(one).encode_image(pictures) for one in (tmp_path / "out", whole)]
+    np.testing.assert_array_equal(*vectors)
+    for wrong in ("{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}', "[]"):
+        index.write_text(wrong)
+        with pytest.raises(InputError, match=r"weight_map|index"):
+            to_safetensors(folder, tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -60,20 +60,36 @@ def to_safetensors(source: Path, out: Path) -> Converted:
             if is_kept and path.stat().st_size <= MOST_COPIED_BYTES:
                 shutil.copyfile(path, place / path.name)
         if len(pickles) > 1:
-            index = read_json(folder / INDEX, "the index of the weights")
+            index = _index(folder)
             renamed = dict(zip((path.name for path in pickles), named, strict=True))
-            index["weight_map"] = {one: renamed[name] for one, name in index["weight_map"].items()}
+            index["weight_map"] = {one: renamed[Path(name).name] for one, name in index["weight_map"].items()}
             write_json(place / "model.safetensors.index.json", index)
     return Converted(out, tuple(path.name for path in pickles), count)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """Which file holds which tensor.
+
+    Raises:
+        InputError: no such table in it.
+    """
+    index = read_json(folder / INDEX, "the index of the weights")
+    table = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(table, dict) or not table or not all(isinstance(one, str) for one in table.values()):
+        raise InputError(
+            f"{folder / INDEX} has no weight_map",
+            'a table of tensors and files, {"weight_map": {"a.weight": "pytorch_model-00001-of-00002.bin", ...}}',
+            "take the file from the model's page",
+        )
+    return {"metadata": {}, **index}  # transformers does not read one without
 
 
 def _pickles(source: Path) -> list[Path]:
     if source.is_file():
         found = [source] if source.suffix in PICKLED else []
     elif (source / INDEX).is_file():
-        index = read_json(source / INDEX, "the index of the weights")
-        names = sorted(set(index["weight_map"].values()))
-        found = [source / Path(str(name)).name for name in names]
+        names = sorted(set(_index(source)["weight_map"].values()))
+        found = [source / Path(name).name for name in names]
     else:
         found = sorted(path for path in source.glob("*") if path.suffix in PICKLED and path.is_file())
         preferred = [path for path in found if path.name in ("pytorch_model.bin", "open_clip_pytorch_model.bin")]
