@@ -67,7 +67,7 @@ ABLATIONS = {
         "visualbert",
         (*SHORT, "train.steps=60"),
         {"MLM": ("stages.pre_training.tasks.matching.weight=0",), "ITM + MLM": ()},
-        ("matching_accuracy", "matching_hard_accuracy"),
+        ("matching_accuracy",),
         tasks={"matching": TaskConfig(negatives="random")},
     ),
     "negatives": Ablation(

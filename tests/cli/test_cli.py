@@ -68,6 +68,20 @@ def test_demo(chiasm: Shell, tmp_path: Path) -> None:
     again = chiasm("demo", "--tiny", "--out", out)
     assert again.code == 2 and "already holds a run" in again.err
     assert chiasm("demo", "--tiny", "--out", out, "--resume").code == 0
+    plan = (out / "plan.json").read_bytes()
+    assert chiasm("train", "--out", out, "--resume").code == 0 and (out / "plan.json").read_bytes() == plan
+    other = chiasm("train", "--out", out, "--resume", "--set", "train.steps=7")
+    assert other.code == 2 and "train.steps is 7, but the run" in other.err
+
+
+def test_train_without_a_recipe_needs_a_run_to_go_on_with(chiasm: Shell, tmp_path: Path) -> None:
+    """Guards against a run begun by mistake, and a word that is not listened to."""
+    for words in ((), ("--resume",), ("--out", tmp_path / "a"), ("--resume", "--tiny", "--out", tmp_path / "a")):
+        said = chiasm("train", *words)
+        assert said.code == 2 and "no recipe" in said.err and "chiasm recipes" in said.err
+    said = chiasm("train", "--resume", "--out", tmp_path / "nothing")
+    assert said.code == 2 and "holds no run that could go on" in said.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_recipes(chiasm: Shell) -> None:

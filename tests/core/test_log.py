@@ -86,6 +86,18 @@ def test_without_a_terminal_the_bar_prints_lines(monkeypatch: pytest.MonkeyPatch
     assert len(lines) == 5
 
 
+def test_after_a_pause_the_rate_is_right_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a mean since the start: an hour asleep at step 20 would promise hours for a minute's work."""
+    now = [0.0]
+    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    with bar(Console(file=out, width=200), "training", "steps", 100) as shown:
+        for done in range(101):
+            shown.update(done)
+            now[0] += 3600 if done == 20 else 1
+    assert "training: 31/100 1.0 steps/s, 69 s left" in [line.strip() for line in out.getvalue().splitlines()]
+
+
 def test_a_terminal_gets_one_live_bar() -> None:
     """Guards against a bar that stays open when the work under it fails."""
     out = io.StringIO()

@@ -22,7 +22,7 @@ from chiasm.data.dataset import open_dataset
 from chiasm.tasks.base import Codec
 from chiasm.tasks.pipeline import ANSWER_ROWS, Pipeline
 from chiasm.train.run import Finished
-from chiasm.train.stages import run_stages
+from chiasm.train.stages import planned, run_stages
 
 CPU = torch.device("cpu")
 SHORT = {"validate_every": 3, "checkpoint_every": 3, "ema_decay": 0.0, "accumulate": 1}
@@ -112,6 +112,17 @@ def test_finished_stages_are_not_trained_again(finished: Path, tmp_path: Path) -
     assert traces(folder) == expected
     with pytest.raises(InputError, match="already holds a run"):
         go(config, folder)
+
+
+def test_a_folder_knows_what_it_was_begun_with(finished: Path, tmp_path: Path) -> None:
+    """Guards against a stopped run of which nobody remembers the command, and stages trained for a folder in use."""
+    assert planned(finished) == replace(staged(), train=replace(staged().train, lr=0.05))
+    with pytest.raises(InputError, match="holds no run that could go on"):
+        planned(tmp_path)
+    (tmp_path / "used" / "checkpoints" / "step-00000000").mkdir(parents=True)
+    with pytest.raises(InputError, match="already holds a run"):
+        go(staged(), tmp_path / "used")
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["checkpoints"]
 
 
 def test_one_tokenizer_knows_the_words_of_all_stages(tmp_path: Path) -> None:

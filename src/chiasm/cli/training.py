@@ -75,11 +75,13 @@ def show(
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe; `chiasm recipes` lists them.")],
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a recipe; `chiasm recipes` lists them. None with --resume.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Run folder to create; runs/RECIPE if not given.")] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with a run that was stopped, bit for bit unless a time limit ends it."),
+        typer.Option("--resume", help="Go on with the run in --out, bit for bit unless a time limit ends it."),
     ] = False,
     set_: Set = None,
     tiny: Tiny = False,
@@ -87,8 +89,16 @@ def train(
 ) -> None:
     """Train a recipe into a run folder, then measure it and write its report.
 
+    A run that was stopped goes on with `chiasm train --resume --out FOLDER`.
+
     Example: chiasm train flickr8k_retrieval --set data.path=PHOTOS --out runs/photos
     """
+    from chiasm.core.errors import InputError
+
+    if not recipe and (tiny or not (resume and out)):
+        raise InputError(
+            "no recipe", "a recipe, or --resume and --out of a run that was stopped", "choose one of `chiasm recipes`"
+        )
     _train(recipe, out or Path("runs") / recipe, resume, set_, tiny, json_file)
 
 
@@ -104,12 +114,13 @@ def _config(recipe: str, assignments: list[str] | None, tiny: bool) -> "RunConfi
 def _train(
     recipe: str, out: Path, resume: bool, assignments: list[str] | None, tiny: bool, json_file: Path | None
 ) -> None:
+    from chiasm.core.config import override
     from chiasm.core.device import environment
     from chiasm.core.errors import Interrupted
     from chiasm.evaluate.outcome import scores_as_json
-    from chiasm.train.stages import run_stages
+    from chiasm.train.stages import planned, run_stages
 
-    config = _config(recipe, assignments, tiny)
+    config = _config(recipe, assignments, tiny) if recipe else override(planned(out), assignments or [])
     try:
         finished = run_stages(config, out, resume, notes())
     except Interrupted as stop:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from chiasm.core.files import write_text
 
 LINE_EVERY_S = 10.0
+RATE_OVER_S = 60.0
+"""A rate is that of the last minute: after a pause, or a machine that was busy, time left is right again."""
 
 
 class Bar:
@@ -28,8 +31,8 @@ class Bar:
 
     def __init__(self, console: Console, what: str, unit: str, total: int) -> None:
         self.console, self.what, self.unit, self.total = console, what, unit, total
-        self.started = self.spoken = time.monotonic()
-        self.first: int | None = None
+        self.spoken = time.monotonic()
+        self.seen: deque[tuple[float, int]] = deque()
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         if console.is_terminal:
@@ -49,10 +52,7 @@ class Bar:
         """Say how far it is; `note` is a short remark, `total` a changed total."""
         self.total = self.total if total is None else total
         now = time.monotonic()
-        if self.first is None:
-            self.first, self.started = done, now
-        elapsed = now - self.started
-        rate = (done - self.first) / elapsed if elapsed > 0 else 0.0
+        rate = self._rate(now, done)
         said = f"{rate:.1f} {self.unit}/s" if rate else ""
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=done, total=self.total, rate=said, note=note)
@@ -62,6 +62,15 @@ class Bar:
             self.console.print(
                 f"{self.what}: {done}/{self.total} {said}{left}  {note}", highlight=False, soft_wrap=True
             )
+
+    def _rate(self, now: float, done: int) -> float:
+        """Counts a second over the last minute, or since the update before this one where that is longer ago."""
+        while len(self.seen) > 1 and now - self.seen[0][0] > RATE_OVER_S:
+            self.seen.popleft()
+        if not self.seen or now - self.seen[-1][0] >= RATE_OVER_S / 100:
+            self.seen.append((now, done))
+        start, first = self.seen[0]
+        return (done - first) / (now - start) if now > start else 0.0
 
     def close(self) -> None:
         """Leave the bar as it is and give the line back."""

@@ -13,6 +13,8 @@ from chiasm.core.files import read_json, sha256_bytes, sha256_file, sweep_partia
 FORMAT = 1
 """Version of the folder layout; a folder of another version is refused, never guessed at."""
 MANIFEST = "MANIFEST.json"
+PLAN = "plan.json"
+"""The whole config that a run was begun with; `config.json` is that of a stage, once it has a checkpoint."""
 
 
 def write_folder(folder: Path, kind: str, files: Mapping[str, bytes], keep: Iterable[str] = ()) -> None:
@@ -48,7 +50,7 @@ def verify_folder(folder: Path, kind: str) -> None:
         raise InputError(
             f"{folder} has no {MANIFEST}",
             f"a complete {kind} folder; the manifest is written last",
-            "finish the run with `chiasm train RECIPE --out FOLDER --resume`, or give another folder",
+            "finish the run with `chiasm train --resume --out FOLDER`, or give another folder",
         )
     manifest = read_json(folder / MANIFEST, "the folder's manifest")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

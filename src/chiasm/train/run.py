@@ -106,7 +106,7 @@ def run(
     config.check()
     check_decoding(config.decoding, config.model.text.max_tokens)
     keep_freed_memory()
-    with process_group(), _held(folder):
+    with process_group(), held(folder):
         console = console if rank() == 0 else Console(quiet=True)
         checkpoint = _starting_point(config, folder, resume, console)
         mean_over_processes([0.0])  # nobody writes before everybody has looked
@@ -139,24 +139,29 @@ def run(
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """The first process holds the folder for all of them."""
+def held(folder: Path) -> Iterator[bool]:
+    """The first process holds the folder for all of them; True in that one."""
     if rank() != 0:
-        yield
+        yield False
         return
     with folder_lock(folder):
-        yield
+        yield True
+
+
+def check_unused(folder: Path) -> None:
+    """Refuse to write over another run."""
+    if (folder / MANIFEST).exists() or any((folder / "checkpoints").glob("step-*")):
+        raise InputError(
+            f"{folder} already holds a run",
+            "an empty or new folder",
+            "add --resume to go on with it, or give another --out",
+        )
 
 
 def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Console) -> Path | None:
     """The checkpoint to start from, if any; refuses to write over another run."""
     if not resume:
-        if (folder / MANIFEST).exists() or any((folder / "checkpoints").glob("step-*")):
-            raise InputError(
-                f"{folder} already holds a run",
-                "an empty or new folder",
-                "add --resume to go on with it, or give another --out",
-            )
+        check_unused(folder)
         return None
     found, problems = newest_checkpoint(folder / "checkpoints")
     for problem in problems:

@@ -6,21 +6,25 @@ from pathlib import Path
 
 from rich.console import Console
 
-from chiasm.core.config import to_dict
+from chiasm.core.config import from_dict, to_dict
+from chiasm.core.distributed import process_group
+from chiasm.core.errors import InputError
+from chiasm.core.files import read_json, write_json
 from chiasm.core.run_config import RunConfig, StageConfig
-from chiasm.core.run_folder import MANIFEST
+from chiasm.core.run_folder import MANIFEST, PLAN
 from chiasm.core.types import Example
 from chiasm.data.leaks import open_training
 from chiasm.data.text import TextTokenizer
 from chiasm.tasks.codecs import make_tokenizer
-from chiasm.train.run import Finished, run, vocabulary_examples
+from chiasm.train.run import Finished, check_unused, held, run, vocabulary_examples
 
 
 def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) -> Finished | None:
     """Train the stages of a config in order, each into `folder/stages/NAME`, and last the run itself into `folder`.
 
     Each stage is a complete run folder with its own report. A stage that is finished is not trained again with
-    `resume`. All stages share one tokenizer, learned from the words of all of them.
+    `resume`. All stages share one tokenizer, learned from the words of all of them. The config is kept in the folder
+    before anything else, for `planned`.
 
     Args:
         config: complete; without stages this is `run`.
@@ -33,16 +37,37 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
         Interrupted: stopped by a signal, state saved.
     """
     config.check()
-    before, tokenizer = config.init_from, None
-    if config.stages and not before:
-        tokenizer = _tokenizer_of_all(config)
-    for number, (name, stage) in enumerate(config.stages.items(), 1):
-        place = folder.resolve() / "stages" / name
-        if not (resume and (place / MANIFEST).exists()):
-            console.print(f"stage {number} of {len(config.stages) + 1}: {name}", highlight=False)
-            run(stage_config(config, stage, before), place, resume, console, tokenizer, (config,))
-        before = str(place)
-    return run(replace(config, stages={}, init_from=before), folder, resume, console, tokenizer)
+    with process_group():
+        if not resume:
+            check_unused(folder)  # Before the first stage is trained, not after it.
+        with held(folder) as is_writer:
+            if is_writer and not (resume and (folder / PLAN).exists()):
+                write_json(folder / PLAN, to_dict(config))
+        before, tokenizer = config.init_from, None
+        if config.stages and not before:
+            tokenizer = _tokenizer_of_all(config)
+        for number, (name, stage) in enumerate(config.stages.items(), 1):
+            place = folder.resolve() / "stages" / name
+            if not (resume and (place / MANIFEST).exists()):
+                console.print(f"stage {number} of {len(config.stages) + 1}: {name}", highlight=False)
+                run(stage_config(config, stage, before), place, resume, console, tokenizer, (config,))
+            before = str(place)
+        return run(replace(config, stages={}, init_from=before), folder, resume, console, tokenizer)
+
+
+def planned(folder: Path) -> RunConfig:
+    """The config that `run_stages` began a folder with, all stages of it.
+
+    Raises:
+        InputError: nothing was begun there, or the file is damaged.
+    """
+    if not (folder / PLAN).is_file():
+        raise InputError(
+            f"{folder} holds no run that could go on",
+            "a folder that `chiasm train RECIPE --out FOLDER` began",
+            "give its --out, or a recipe to begin with",
+        )
+    return from_dict(RunConfig, read_json(folder / PLAN, "the plan of a run"), str(folder / PLAN))
 
 
 def stage_config(config: RunConfig, stage: StageConfig, before: str) -> RunConfig:
