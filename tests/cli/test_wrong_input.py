@@ -304,7 +304,7 @@ def test_memory_that_runs_out_is_a_failed_job(chiasm: Shell, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "words", [["ask"], ["train"], ["shwo", "demo"], ["demo", "--outt", "x"], ["search", "-n", "0"]]
+    "words", [["ask"], ["show"], ["shwo", "demo"], ["demo", "--outt", "x"], ["search", "-n", "0"]]
 )
 def test_wrong_words(words: list[str], chiasm: Shell) -> None:
     """Guards against a verb that starts although an argument is missing or an option is mistyped."""

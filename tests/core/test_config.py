@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chiasm.core.config import from_dict, keys, override, to_dict
+from chiasm.core.config import OPEN, from_dict, keys, override, to_dict
 from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.recipes import RECIPES, find_recipe
@@ -37,6 +37,7 @@ class Outer:
     title: str
     inner: Inner = field(default_factory=Inner)
     parts: dict[str, Inner] = field(default_factory=dict)
+    more: dict[str, Inner] = field(default_factory=dict, metadata=OPEN)
 
 
 ROOT = Outer(title="root", parts={"first": Inner(), "second": Inner(count=9)})
@@ -112,6 +113,15 @@ def test_a_key_reaches_into_a_table_and_changes_nothing_else() -> None:
     assert config.tasks["vqa"].weight == 1.0
 
 
+def test_an_open_table_grows() -> None:
+    """Guards against a second task, or a second set of files, that no command line can name."""
+    changed = override(ROOT, ["more.new.count=3", "more.new.name=x", "more.other.count=1"])
+    assert changed == replace(ROOT, more={"new": Inner(count=3, name="x"), "other": Inner(count=1)})
+    assert ROOT.more == {}
+    staged = override(find_recipe("albef"), ["stages.pre_training.tasks.captioning.weight=0.5"])
+    assert staged.stages["pre_training"].tasks["captioning"] == TaskConfig(weight=0.5)
+
+
 def test_keys_lists_what_can_be_set() -> None:
     """Guards against a key shown by `chiasm show` that `--set` does not know: each is set to its own value."""
     config = find_recipe("demo")
@@ -130,6 +140,9 @@ def test_keys_lists_what_can_be_set() -> None:
         ("inner.rate", "key=value"),
         ("inner=3", "is a section"),
         ("parts.first=3", "is a section"),
+        ("more.new=3", "unknown config key 'more.new'"),
+        ("more..count=3", "unknown config key 'more..count'"),
+        ("more.new.cuont=3", "did you mean 'more.new.count'"),
         ("inner.rate.x=3", "below a plain value"),
         ("inner..rate=3", "unknown config key"),
         ("=3", "unknown config key"),

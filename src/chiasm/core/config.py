@@ -15,6 +15,9 @@ from chiasm.core.errors import InputError, nearest
 
 T = TypeVar("T")
 
+OPEN = {"is_open": True}
+"""Metadata of a field that is a table: `override` may add an entry to it, made of its class's defaults."""
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config tree as plain JSON-able values (tuples become lists)."""
@@ -40,7 +43,10 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config") ->
 
 
 def override(config: T, assignments: Iterable[str]) -> T:
-    """Apply `a.b=value` texts, in order, and return a new tree; values are parsed by the field's type."""
+    """Apply `a.b=value` texts, in order, and return a new tree; values are parsed by the field's type.
+
+    A key below an entry that a table lacks adds the entry where the table is `OPEN`, and is unknown elsewhere.
+    """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -85,7 +91,7 @@ def _set(node: Any, key: str, path: list[str], text: str) -> Any:
     if len(path) > 1:
         if not (dataclasses.is_dataclass(child) or isinstance(child, Mapping)):
             raise InputError(f"config key {key!r} goes below a plain value", "a key that exists", f"drop .{path[1]}")
-        new = _set(child, key, path[1:], text)
+        new = _set(_with_entry(node, path, child), key, path[1:], text)
     elif dataclasses.is_dataclass(child) or isinstance(child, Mapping):
         raise InputError(
             f"{key!r} is a section", "a key inside it: " + ", ".join(k for k, _ in keys(child, key + ".")), "name one"
@@ -96,6 +102,16 @@ def _set(node: Any, key: str, path: list[str], text: str) -> Any:
     if isinstance(node, Mapping):
         return {**node, path[0]: new}
     return dataclasses.replace(node, **{path[0]: new})
+
+
+def _with_entry(node: Any, path: list[str], child: Any) -> Any:
+    """The table `child` with the entry that the path leads through, where the table is open and lacks it."""
+    if len(path) < 3 or not path[1] or isinstance(node, Mapping) or not isinstance(child, Mapping) or path[1] in child:
+        return child
+    (field,) = (one for one in dataclasses.fields(node) if one.name == path[0])
+    if not field.metadata.get("is_open"):
+        return child
+    return {**child, path[1]: typing.get_args(typing.get_type_hints(type(node))[path[0]])[1]()}
 
 
 def _parse(hint: Any, text: str) -> Any:

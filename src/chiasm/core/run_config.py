@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from chiasm.core.config import OPEN
 from chiasm.core.errors import InputError
 from chiasm.core.probe_config import ProbeConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
@@ -53,8 +54,8 @@ class DataConfig:
     fold: str = ""
     """"2/5" keeps the second of five parts of it, drawn by picture or group, out of training and validation: for
     cross-validation, as the split "held_out" (--set test_split=held_out). "" keeps nothing out."""
-    others: dict[str, OtherDataConfig] = field(default_factory=dict)
-    """Further sets of files to train on, by a name of one's own."""
+    others: dict[str, OtherDataConfig] = field(default_factory=dict, metadata=OPEN)
+    """Further sets of files to train on, by a name of one's own: --set data.others.cats.path=CATS adds one."""
     mixture_temperature: float = 1.0
     """T in the share of a set in an epoch, proportional to weight * size^(1 / T): 1 keeps the sizes, infinity takes as
     much of each. An epoch is as many examples as all sets have; each set goes on where its last epoch ended."""
@@ -235,7 +236,7 @@ class TrainConfig:
 class StageConfig:
     """Training that comes before the run's own, on other tasks, and hands its weights on."""
 
-    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    tasks: dict[str, TaskConfig] = field(default_factory=dict, metadata=OPEN)
     train: TrainConfig = field(default_factory=TrainConfig)
     primary_metric: str = ""
     data: DataConfig | None = None
@@ -255,7 +256,7 @@ class RunConfig:
     """Split that the final table is measured on."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    tasks: dict[str, TaskConfig] = field(default_factory=dict, metadata=OPEN)
     train: TrainConfig = field(default_factory=TrainConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     init_from: str = ""

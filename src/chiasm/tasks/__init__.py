@@ -25,13 +25,22 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
+def task_type(name: str) -> type[Task]:
+    """The class of a task that a config names.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in TASKS:
+        raise InputError(f"unknown task {name!r}{nearest(name, TASKS)}", "one of " + ", ".join(TASKS), "choose one")
+    return TASKS[name]
+
+
 def build_tasks(configs: Mapping[str, TaskConfig]) -> dict[str, Task]:
     """Make the tasks that a config names, in its order."""
     tasks = {}
     for name, config in configs.items():
-        if name not in TASKS:
-            raise InputError(f"unknown task {name!r}{nearest(name, TASKS)}", "one of " + ", ".join(TASKS), "choose one")
-        task = TASKS[name](config)
+        task = task_type(name)(config)
         if config.objective and config.objective not in task.objectives:
             raise InputError(
                 f"tasks.{name}.objective is {config.objective!r}{nearest(config.objective, task.objectives)}",

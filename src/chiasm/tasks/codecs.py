@@ -15,7 +15,7 @@ from chiasm.models.encoders import multilingual_e5 as e5
 from chiasm.models.encoders import multilingual_use as use
 from chiasm.models.encoders.minilm import load_minilm_tokenizer
 from chiasm.models.networks import labels_of
-from chiasm.tasks import TASKS
+from chiasm.tasks import task_type
 from chiasm.tasks.base import Calibration, Codec
 from chiasm.tasks.pretrained import KIND, folder_tokenizer
 from chiasm.tasks.vqa import VisualQuestionAnswering, answer_vocabulary
@@ -25,7 +25,7 @@ MINILM_WRAP = ("[CLS]", "[SEP]")
 
 def make_codec(config: RunConfig, examples: Sequence[Example], tokenizer: TextTokenizer | None = None) -> Codec:
     """Learn the vocabularies from training examples; the tokenizer may be given, or belong to a pre-trained tower."""
-    needs_answers = any(issubclass(TASKS[name], VisualQuestionAnswering) for name in config.tasks)
+    needs_answers = any(issubclass(task_type(name), VisualQuestionAnswering) for name in config.tasks)
     answers = (labels_of(config.model.network) or answer_vocabulary(examples)) if needs_answers else ()
     if needs_answers and not answers:
         raise InputError("no training example has a question", "examples with questions and answers", "check the data")

@@ -31,7 +31,7 @@ from chiasm.data.image import ImageError
 from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.swaps import swapped_texts
-from chiasm.tasks import TASKS
+from chiasm.tasks import task_type
 from chiasm.tasks.batching import FEATURES, Features, in_threads, stack_pictures
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import TEXTS_AT_ONCE, Retrieval
@@ -239,7 +239,7 @@ def prepare(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: Progres
         retrieval = config.tasks.get(Retrieval.name)
         if retrieval is not None and retrieval.hard_negatives:
             texts += swapped_texts(examples)
-        asks = any(issubclass(TASKS[name], VisualQuestionAnswering) for name in config.tasks)
+        asks = any(issubclass(task_type(name), VisualQuestionAnswering) for name in config.tasks)
         if asks and encodes_questions_once(config.model):
             texts += [question.text for example in examples for question in example.questions]
         cache_texts(pipeline, texts, cache, progress)

@@ -39,7 +39,7 @@ from chiasm.evaluate.report import RunFacts, write_report
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
 from chiasm.models.steady import make_steady
-from chiasm.tasks import TASKS
+from chiasm.tasks import task_type
 from chiasm.tasks.codecs import codec_from, make_codec, tokenizer_from
 from chiasm.tasks.features import cache_root, prepare, taught
 from chiasm.tasks.pipeline import Pipeline
@@ -303,7 +303,7 @@ def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:
 
 
 def _primary(config: RunConfig) -> str:
-    return config.primary_metric or TASKS[next(iter(config.tasks))].primary_metric
+    return config.primary_metric or task_type(next(iter(config.tasks))).primary_metric
 
 
 def _hooks(
