@@ -5,7 +5,7 @@ picture is answered about by the one model that has never seen it. One picture i
 the fold's own validation: it picks the weights and fits the temperature, and settings were chosen on it alone. Prints
 closed, open and all answers with their 95 % intervals (pictures drawn), and beside them the majority answer of the
 training part and the same models with the wrong picture, without one, and without the question. Writes
-benchmarks/results/DATE-vqa_rad.json. Folds that are done are kept in --out and not trained again.
+benchmarks/results/DATE-vqa_rad.json, if nothing is set. Folds that are done are kept in --out and not trained again.
 """
 
 import argparse
@@ -146,17 +146,16 @@ def main() -> None:
     table = {view: scores(rows, given.seed) for view, rows in pooled.items()}
     sure = np.array([row["sure"] for row in pooled["seen"]])
     error = expected_calibration_error(sure, np.array([row["right"] for row in pooled["seen"]]) >= 0.5)
-    print(f"{'':>12}" + "".join(f"{kind:>26}" for kind in (*KINDS, "all")))
+    print(f"{'':>12}" + "".join(f"{kind:>30}" for kind in (*KINDS, "all")))
     for view, found in table.items():
         cells = (f"{one['value']:.3f} ({one['low']:.3f}-{one['high']:.3f}) n {one['n']:,}" for one in found.values())
-        print(f"{view:>12}" + "".join(f"{cell:>26}" for cell in cells))
+        print(f"{view:>12}" + "".join(f"{cell:>30}" for cell in cells))
     print(f"calibration error of the answers {error.value:.3f} ({error.low:.3f}-{error.high:.3f})")
     print("seconds a fold:", *(part["trained_s"] for part in parts))
-    if given.only:
+    if given.only or given.set:
         return
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    command = " ".join(["python benchmarks/vqa_rad.py", *(f"--set {one}" for one in given.set)])
-    result = {"date": today, "command": command, "seed": given.seed, "folds": given.folds, "scores": table}
+    result = {"date": today, "command": "python benchmarks/vqa_rad.py", "seed": given.seed, "folds": given.folds, "scores": table}
     result |= {"vqa_accuracy_ECE": error.as_dict(), "trained_s": [part["trained_s"] for part in parts]}
     target = HERE / "results" / f"{today}-vqa_rad.json"
     write_json(target, {**result, "floors": FLOORS, "environment": environment()})
