@@ -155,7 +155,13 @@ def main() -> None:
     if given.only or given.set:
         return
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    result = {"date": today, "command": "python benchmarks/vqa_rad.py", "seed": given.seed, "folds": given.folds, "scores": table}
+    result = {
+        "date": today,
+        "command": "python benchmarks/vqa_rad.py",
+        "seed": given.seed,
+        "folds": given.folds,
+        "scores": table,
+    }
     result |= {"vqa_accuracy_ECE": error.as_dict(), "trained_s": [part["trained_s"] for part in parts]}
     target = HERE / "results" / f"{today}-vqa_rad.json"
     write_json(target, {**result, "floors": FLOORS, "environment": environment()})

@@ -303,9 +303,7 @@ def test_memory_that_runs_out_is_a_failed_job(chiasm: Shell, monkeypatch: pytest
     assert said.code == 1 and "out of memory" in said.err and "train.batch_size" in said.err
 
 
-@pytest.mark.parametrize(
-    "words", [["ask"], ["show"], ["shwo", "demo"], ["demo", "--outt", "x"], ["search", "-n", "0"]]
-)
+@pytest.mark.parametrize("words", [["ask"], ["show"], ["shwo", "demo"], ["demo", "--outt", "x"], ["search", "-n", "0"]])
 def test_wrong_words(words: list[str], chiasm: Shell) -> None:
     """Guards against a verb that starts although an argument is missing or an option is mistyped."""
     said = chiasm(*words)

@@ -9,9 +9,11 @@ from torch import nn
 from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig, TrainConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.models.encoders.multilingual_use import MultilingualUSE
 from chiasm.models.lora import LoraLinear, add_lora, merge_lora
 from chiasm.recipes import find_recipe
-from chiasm.train.adaptation import adaptable, adapted, by_depth, depths, prepare_model, rate_factor
+from chiasm.train.adaptation import adaptable, adapted, by_depth, depths, prepare_model, rate_factor, stated_layers
+from chiasm.train.optimizer import build_optimizer
 
 
 def test_a_low_rank_change_starts_at_nothing_and_merges() -> None:
@@ -67,12 +69,26 @@ NAMES = [
 
 def test_depths_count_layers_from_the_top() -> None:
     """Guards against a stem that learns as fast as the top, and against heads that are slowed down."""
-    assert list(depths(NAMES).values()) == [3, 2, 1, 0, 13, 12, 1, 0]
-    assert dict(by_depth(NAMES, TrainConfig())) == {0: NAMES}
-    grouped = by_depth(NAMES, TrainConfig(layer_decay=0.5))
+    assert list(depths(NAMES, {}).values()) == [3, 2, 1, 0, 13, 12, 1, 0]
+    assert dict(by_depth(NAMES, TrainConfig(), {})) == {0: NAMES}
+    grouped = by_depth(NAMES, TrainConfig(layer_decay=0.5), {})
     assert sorted(name for names in grouped.values() for name in names) == sorted(NAMES) and set(grouped) == {
         0, 1, 2, 3, 12, 13
     }  # fmt: skip
+
+
+def test_a_tower_says_which_layers_lie_side_by_side() -> None:
+    """Guards against numbers that are no heights: its n-grams are parallel, `deep` lies above them."""
+    model = nn.Module()
+    model.text_encoder = MultilingualUSE(4)
+    names = [name for name, _ in model.named_parameters()]
+    found = depths(names, stated_layers(model))
+    assert set(found) == set(names) and set(found.values()) == set(range(1, 8))
+    assert found["text_encoder.words.weight"] == 7 and found["text_encoder.deep.3.weight"] == 1
+    assert {depth for name, depth in found.items() if ".grams." in name} == {6}
+    assert found["text_encoder.shortcuts.1.weight"] == found["text_encoder.deep.2.weight"] == 2
+    half = build_optimizer(model, names, TrainConfig(layer_decay=0.5))
+    assert {group["depth"] for group in half.param_groups} == set(range(1, 8))
 
 
 def test_rates_fall_with_depth_and_layers_wake_from_the_top() -> None:

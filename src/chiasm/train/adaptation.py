@@ -144,15 +144,30 @@ def adaptable(names: Sequence[str], train: TrainConfig) -> list[str]:
     return [name for name in names if name.endswith(LORA_NAMES) or not name.startswith(TOWERS)]
 
 
-def depths(names: Sequence[str]) -> dict[str, int]:
+Layers = Mapping[str, Sequence[tuple[str, ...]]]
+"""Tower -> beginnings of its parameters' names, layer by layer from below."""
+
+
+def stated_layers(model: nn.Module) -> Layers:
+    """The layers of towers that say themselves what lies above what (`layers_from_below`), as MultilingualUSE does."""
+    stated = {tower: getattr(getattr(model, tower.rstrip("."), None), "layers_from_below", None) for tower in TOWERS}
+    return {tower: layers for tower, layers in stated.items() if layers}
+
+
+def depths(names: Sequence[str], layers: Layers) -> dict[str, int]:
     """How far below its tower's top each parameter lies, in layers; 0 for everything outside the towers.
 
-    The first number in a name counts its layer ("text_encoder.encoder.layer.3.…"); what comes before the numbered
-    layers (embeddings, the stem) lies below the lowest of them, what comes after them (the last norm) at the top.
+    Where `layers` does not say it, the first number in a name counts its layer ("text_encoder.encoder.layer.3.…"); what
+    comes before the numbered layers (embeddings, the stem) lies below the lowest of them, what comes after them (the
+    last norm) at the top.
     """
     found: dict[str, int] = {}
     for tower in TOWERS:
         own = [name for name in names if name.startswith(tower)]
+        for depth, below in enumerate(reversed(layers.get(tower, ())), 1):
+            found |= {name: depth for name in own if name.removeprefix(tower).startswith(below)}
+        if tower in layers:
+            continue
         numbers = [int(match.group(1)) if (match := _LAYER.search(name)) else None for name in own]
         top = max((number for number in numbers if number is not None), default=-1) + 1
         first = next((place for place, number in enumerate(numbers) if number is not None), len(own))
@@ -173,11 +188,11 @@ def rate_factor(depth: int, step: int, train: TrainConfig) -> float:
     return train.layer_decay**depth
 
 
-def by_depth(names: Sequence[str], train: TrainConfig) -> Mapping[int, list[str]]:
-    """Names grouped by depth where depths have rates of their own, else all at depth 0."""
+def by_depth(names: Sequence[str], train: TrainConfig, layers: Layers) -> Mapping[int, list[str]]:
+    """Names grouped by depth where depths have rates of their own, else all at depth 0; `layers` as in `depths`."""
     if train.layer_decay == 1 and not train.unfreeze_every:
         return {0: list(names)}
     groups: dict[int, list[str]] = {}
-    for name, depth in depths(names).items():
+    for name, depth in depths(names, layers).items():
         groups.setdefault(depth, []).append(name)
     return groups

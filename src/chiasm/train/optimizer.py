@@ -13,7 +13,7 @@ from chiasm.core.run_config import TrainConfig
 from chiasm.core.types import Tokens
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.base import Teacher
-from chiasm.train.adaptation import by_depth
+from chiasm.train.adaptation import by_depth, stated_layers
 
 MAX_WARMUP = 500
 WARMUP_SHARE = 0.05
@@ -54,7 +54,7 @@ def build_optimizer(model: nn.Module, names: Sequence[str], train: TrainConfig) 
     """
     named = dict(model.named_parameters())
     groups = []
-    for depth, own in by_depth(names, train).items():
+    for depth, own in by_depth(names, train, stated_layers(model)).items():
         for decays in (True, False):
             chosen = [named[name] for name in own if has_decay(name, named[name]) == decays]
             groups.append({"params": chosen, "weight_decay": train.weight_decay if decays else 0.0, "depth": depth})

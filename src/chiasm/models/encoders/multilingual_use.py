@@ -73,7 +73,20 @@ class MultilingualUSE(nn.Module):
     Args:
         words: size of the vocabulary.
         epsilon: of its norms.
+
+    Attributes:
+        layers_from_below: beginnings of the parameters' names, layer by layer, for rates that fall with the depth.
     """
+
+    layers_from_below = (
+        ("words.",),
+        ("grams.",),
+        ("norm.", "gather."),
+        ("deep.0.", "shortcuts.0."),
+        ("deep.1.",),
+        ("deep.2.", "shortcuts.1."),
+        ("deep.3.",),
+    )
 
     def __init__(self, words: int, epsilon: float = 1e-12) -> None:
         super().__init__()
