@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chiasm.core.types import Question
@@ -166,16 +166,22 @@ def test_a_model_without_eyes_stays_low() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(SPLITS), st.integers(0, 10**6), st.sampled_from(["en", "zh"]))
+@example("test", 340, "en")  # the next scene differs by a shift of two pixels, of which a caption does not speak
 def test_a_caption_read_back_is_the_scene(split: str, index: int, language: str) -> None:
     """Guards against a caption that leaves something out, and a reader that accepts less or more than was said."""
     scene = scene_at(split, index, 0)
     said = caption(scene, language)
-    described = tuple((one.row, one.column, one.size, one.color, one.shape) for one in scene)
+
+    def described(scene: Scene) -> tuple[tuple[object, ...], ...]:
+        return tuple((one.row, one.column, one.size, one.color, one.shape) for one in scene)
+
     assert said.language == language
-    assert read_caption(said.text) == described
+    assert read_caption(said.text) == described(scene)
     assert SceneTruth(scene).agrees(said.text)
     others = [scene_at(split, index + 1, 0), scene[:-1], (*scene, scene[0])]
-    assert not any(SceneTruth(other).agrees(said.text) for other in others if other and other != scene)
+    assert not any(
+        SceneTruth(other).agrees(said.text) for other in others if described(other) not in ((), described(scene))
+    )
 
 
 def test_caption_of_a_known_scene() -> None:
