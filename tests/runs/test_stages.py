@@ -123,6 +123,8 @@ def test_a_folder_knows_what_it_was_begun_with(finished: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="already holds a run"):
         go(staged(), tmp_path / "used")
     assert [path.name for path in (tmp_path / "used").iterdir()] == ["checkpoints"]
+    with pytest.raises(InputError, match=r"stages\.words\.train\.steps is 9, but the run"):
+        go(override(planned(finished), ["stages.words.train.steps=9"]), finished, resume=True)
 
 
 def test_one_tokenizer_knows_the_words_of_all_stages(tmp_path: Path) -> None:

@@ -158,6 +158,20 @@ def check_unused(folder: Path) -> None:
         )
 
 
+def check_same(stored: RunConfig, config: RunConfig, folder: Path) -> None:
+    """Refuse to go on with a run by another config, and name the first key that differs."""
+    before, now = dict(keys(stored)), dict(keys(config))
+    changed = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
+    if changed:
+        key = changed[0]
+        said = before.get(key)
+        raise InputError(
+            f"{key} is {now.get(key)!r}, but the run in {folder} was started with {said!r}",
+            "the same config as before",
+            f"--set {key}={as_typed(said)}, or start a new run with another --out",
+        )
+
+
 def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Console) -> Path | None:
     """The checkpoint to start from, if any; refuses to write over another run."""
     if not resume:
@@ -168,16 +182,7 @@ def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Cons
         console.print(f"[yellow]skipped a checkpoint: {problem}[/yellow]")
     if found is not None:
         stored = from_dict(RunConfig, read_json(found / "config.json", "the config"), f"{found}/config.json")
-        before, now = dict(keys(stored)), dict(keys(config))
-        changed = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
-        if changed:
-            key = changed[0]
-            said = before.get(key)
-            raise InputError(
-                f"{key} is {now.get(key)!r}, but the run in {folder} was started with {said!r}",
-                "the same config as before",
-                f"--set {key}={as_typed(said)}, or start a new run with another --out",
-            )
+        check_same(stored, config, folder)
         console.print(f"going on from {found.name}")
     return found
 

@@ -16,7 +16,7 @@ from chiasm.core.types import Example
 from chiasm.data.leaks import open_training
 from chiasm.data.text import TextTokenizer
 from chiasm.tasks.codecs import make_tokenizer
-from chiasm.train.run import Finished, check_unused, held, run, vocabulary_examples
+from chiasm.train.run import Finished, check_same, check_unused, held, run, vocabulary_examples
 
 
 def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) -> Finished | None:
@@ -38,8 +38,11 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
     """
     config.check()
     with process_group():
+        # Before the first stage is trained, not after it.
         if not resume:
-            check_unused(folder)  # Before the first stage is trained, not after it.
+            check_unused(folder)
+        elif (folder / PLAN).exists():
+            check_same(planned(folder), config, folder)
         with held(folder) as is_writer:
             if is_writer and not (resume and (folder / PLAN).exists()):
                 write_json(folder / PLAN, to_dict(config))
