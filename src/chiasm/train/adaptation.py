@@ -164,9 +164,9 @@ def depths(names: Sequence[str], layers: Layers) -> dict[str, int]:
     found: dict[str, int] = {}
     for tower in TOWERS:
         own = [name for name in names if name.startswith(tower)]
-        for depth, below in enumerate(reversed(layers.get(tower, ())), 1):
-            found |= {name: depth for name in own if name.removeprefix(tower).startswith(below)}
         if tower in layers:
+            for depth, below in enumerate(reversed(layers[tower]), 1):
+                found |= {name: depth for name in own if name.removeprefix(tower).startswith(below)}
             continue
         numbers = [int(match.group(1)) if (match := _LAYER.search(name)) else None for name in own]
         top = max((number for number in numbers if number is not None), default=-1) + 1
