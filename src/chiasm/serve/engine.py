@@ -20,7 +20,6 @@ from chiasm.core.errors import ChiasmError, InputError
 from chiasm.core.types import ImageRef, Prediction, Tokens
 from chiasm.data.image import image_ref, image_ref_from_array, image_ref_from_bytes
 from chiasm.data.prompts import expanded, prompts_for
-from chiasm.serve.starter import STARTER, starter_pipeline
 from chiasm.tasks.batching import Features, stack_features, stack_pictures
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.checkpoints import open_pipeline
@@ -28,6 +27,7 @@ from chiasm.tasks.matching import Matching
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import VisualQuestionAnswering
+from chiasm.tasks.zero_shot_starter import STARTER, starter_pipeline
 
 Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | ImageRef | Tensor
 """A path, the bytes of a file, a Pillow image, an RGB array uint8 [h, w, 3], or what `Model.prepare` made of one."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chiasm.core.errors import InputError
 from chiasm.serve.engine import Model
-from chiasm.serve.starter import STARTER
+from chiasm.tasks.zero_shot_starter import STARTER
 
 FORMAT = "1"
 """Version of the tables; an index of another version is refused, never guessed at."""

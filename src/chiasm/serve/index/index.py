@@ -27,7 +27,7 @@ from chiasm.serve.index.postgres import PostgresStore, is_address
 from chiasm.serve.index.sqlite import FILE, SqliteStore
 from chiasm.serve.index.store import Store, Value, Vector
 from chiasm.serve.photos import Encoder, photo_paths
-from chiasm.serve.starter import STARTER
+from chiasm.tasks.zero_shot_starter import STARTER
 
 Path_ = str | PathLike[str]
 MAX_COUNT = 10_000

@@ -11,8 +11,8 @@ import chiasm
 from chiasm.core.errors import InputError
 from chiasm.models.encoders import multilingual_use
 from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, imagenet_classes
-from chiasm.serve.polyglot import is_plain
-from chiasm.serve.starter import picture_of_nothing
+from chiasm.tasks.polyglot import is_plain
+from chiasm.tasks.zero_shot_starter import picture_of_nothing
 
 
 def test_the_classes_are_the_thousand_in_order() -> None:

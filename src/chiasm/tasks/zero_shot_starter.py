@@ -1,7 +1,7 @@
 """A model for search and classification that nobody has trained: the packaged towers, joined by ImageNet's classes.
 
 A picture becomes a distribution over 1,000 classes, and a sentence the mixture of those whose sentences mean something
-near, by MiniLM or, for other languages than English, by a second tower (`serve.polyglot`). It knows things, not people,
+near, by MiniLM or, for other languages than English, by a second tower (`tasks.polyglot`). It knows things, not people,
 actions or colours; a trained run finds more.
 """
 
@@ -24,12 +24,12 @@ from chiasm.data.pretrained_text import PretrainedTokenizer
 from chiasm.models.encoders.efficientnet_lite import HEAD_CHANNELS, EfficientNetLite0
 from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, class_vectors, imagenet_classes
 from chiasm.models.encoders.minilm import MiniLM
-from chiasm.serve.polyglot import OtherLanguages, PolyglotMixture, PolyglotTokenizer, PolyglotTower
 from chiasm.tasks.base import Codec
 from chiasm.tasks.batching import FEATURES
 from chiasm.tasks.codecs import make_codec
 from chiasm.tasks.features import cache_root, cache_texts, cached_pictures
 from chiasm.tasks.pipeline import Pipeline
+from chiasm.tasks.polyglot import OtherLanguages, PolyglotMixture, PolyglotTokenizer, PolyglotTower
 
 STARTER = "starter"
 """The word that stands where a run folder would."""
