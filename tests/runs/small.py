@@ -15,7 +15,8 @@ from chiasm.core.errors import Interrupted
 from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.data.dataset import Dataset
-from chiasm.train.run import Finished, run
+from chiasm.train.finish import Finished
+from chiasm.train.run import run
 from chiasm.train.trainer import Trainer
 
 

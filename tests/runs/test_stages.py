@@ -21,7 +21,7 @@ from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
 from chiasm.tasks.base import Codec
 from chiasm.tasks.pipeline import ANSWER_ROWS, Pipeline
-from chiasm.train.run import Finished
+from chiasm.train.finish import Finished
 from chiasm.train.stages import planned, run_stages
 
 CPU = torch.device("cpu")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from chiasm.core.run_config import DataConfig
     from chiasm.data.ledger import Ledger
     from chiasm.evaluate.measure import Measured
+    from chiasm.evaluate.page_scores import MetricRow
+    from chiasm.evaluate.verdict import Verdict
     from chiasm.serve.engine import Model
     from chiasm.tasks.pipeline import Pipeline
 
@@ -115,6 +117,23 @@ def print_measured(measured: "Measured") -> None:
         shown.print("\n" + geometry_line(measured.outcome.geometry), highlight=False)
     if measured.ledger.rejected:
         say(measured.ledger.summary())
+
+
+def print_verdict(verdict: "Verdict", rows: Sequence["MetricRow"]) -> None:
+    """Print whether a run has learned, and how it compares with the model that it began from."""
+    from rich.markup import escape
+
+    from chiasm.evaluate.comparison import difference_table
+
+    shown = console()
+    first, *rest = verdict.lines()
+    colour = {"learned": "green", "not_learned": "red"}.get(verdict.level, "yellow")
+    shown.print(f"\n[bold {colour}]{escape(first)}[/bold {colour}]", highlight=False)
+    for line in rest:
+        shown.print(line, highlight=False, markup=False)
+    if verdict.against_start:
+        shown.print(f"\nthis run less the {verdict.start}, on the same items", highlight=False)
+        shown.print(difference_table(rows, verdict.against_start))
 
 
 def print_rejected(ledger: "Ledger") -> None:

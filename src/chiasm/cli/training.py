@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiasm.cli.shared import Json, Set, console, notes, print_measured, say, write_result
+from chiasm.cli.shared import Json, Set, console, notes, print_measured, print_verdict, say, write_result
 
 if TYPE_CHECKING:
     from chiasm.core.run_config import RunConfig
@@ -129,6 +129,8 @@ def _train(
     if finished is None:  # one of several processes, and not the one that talks
         return
     print_measured(finished.measured)
+    print_verdict(finished.verdict, finished.measured.rows())
     scores = scores_as_json(finished.measured.outcome, finished.measured.blind)
     header = {"run": str(out), "data": config.data.path or config.data.source, "split": finished.measured.split}
-    write_result(json_file, {**header, **scores, "guard": finished.guard.as_dict(), "environment": environment()})
+    made = {"guard": finished.guard.as_dict(), "verdict": finished.verdict.as_dict()}
+    write_result(json_file, {**header, **scores, **made, "environment": environment()})

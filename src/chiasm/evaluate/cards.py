@@ -15,6 +15,7 @@ from chiasm.evaluate.page_cards import BatchPicture, CaptionCard, QuestionCard, 
 from chiasm.evaluate.page_guard import GuardFacts, probe_chart
 from chiasm.evaluate.report import LedgerSummary, Report, RunFacts
 from chiasm.evaluate.scores.calibration import reliability_bins
+from chiasm.evaluate.verdict import Verdict
 from chiasm.tasks.pipeline import Pipeline
 
 SHOWN_QUESTIONS = 12
@@ -35,6 +36,7 @@ def build_report(
     batch: Sequence[Example],
     environment: Mapping[str, Any],
     guard: GuardFacts | None = None,
+    verdict: Verdict | None = None,
 ) -> Report:
     """Assemble the page.
 
@@ -46,6 +48,7 @@ def build_report(
         batch: examples of one training batch, shown as the model saw them.
         environment: `environment.json`.
         guard: what was done to keep what the model knew before.
+        verdict: whether the run has learned.
     """
     rng = counter_rng("report", pipeline.config.seed)
     examples = measured.examples
@@ -81,6 +84,7 @@ def build_report(
         batch=[BatchPicture(_pixels(one), _texts(one)) for one in batch[:SHOWN_BATCH]],
         ledger=LedgerSummary(ledger.offered, ledger.used, ledger.counts()),
         guard=guard,
+        verdict=verdict,
         environment={name: str(value) for name, value in environment.items()},
         config=to_dict(pipeline.config),
     )

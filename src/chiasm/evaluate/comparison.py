@@ -37,7 +37,7 @@ def paired_differences(first: Outcome, second: Outcome, seed: int = 0) -> dict[s
             "two runs with a metric in common",
             "compare runs that were trained for the same task",
         )
-    return {name: _difference(name, first.items[name], second.items[name], seed) for name in shared}
+    return {name: item_difference(name, first.items[name], second.items[name], seed) for name in shared}
 
 
 def difference_table(rows: Sequence[MetricRow], differences: Mapping[str, PairedResult]) -> "Table":
@@ -68,7 +68,12 @@ def _signed(value: float, is_share: bool) -> str:
     return f"{100 * value:+.1f}" if is_share else f"{value:+.3f}"
 
 
-def _difference(name: str, first: Items, second: Items, seed: int) -> PairedResult:
+def item_difference(name: str, first: Items, second: Items, seed: int = 0) -> PairedResult:
+    """Compare the items of one metric: first less second, as `paired_differences` does for all.
+
+    Raises:
+        InputError: items that are not the same.
+    """
     if first.values.shape != second.values.shape or not np.array_equal(first.clusters, second.clusters):
         raise InputError(
             f"{name} rests on {len(first.values)} items of one run and {len(second.values)} of the other: "

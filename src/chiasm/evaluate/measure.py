@@ -37,6 +37,8 @@ class Measured:
     blind: Mapping[View, Outcome]
     """View ("shuffled", "no_picture", "no_text") -> what the model reaches so."""
     ledger: Ledger
+    start: Outcome | None = None
+    """What the model that training began from reaches on the same examples, where it was measured beside this one."""
 
     def rows(self) -> list[MetricRow]:
         """The table: score, blind score, and what guessing reaches; the headline numbers stand first."""

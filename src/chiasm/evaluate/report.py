@@ -27,6 +27,7 @@ from chiasm.evaluate.page_cards import (
 from chiasm.evaluate.page_guard import GuardFacts, guard_section
 from chiasm.evaluate.page_scores import MetricRow, geometry_list, scores_section, section, value_in
 from chiasm.evaluate.scores.calibration import ReliabilityBin
+from chiasm.evaluate.verdict import Verdict
 
 REPORT_NAME = "report.html"
 LARGEST_BYTES = 2_000_000
@@ -84,6 +85,8 @@ class Report:
     ledger: LedgerSummary | None = None
     guard: GuardFacts | None = None
     """What was done to keep what the model knew before."""
+    verdict: Verdict | None = None
+    """Whether the run has learned."""
     environment: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able."""

@@ -1,10 +1,8 @@
 """One run from config to complete folder: data, model, loop, final numbers, report, manifest."""
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +13,7 @@ from chiasm.core.device import environment, keep_freed_memory, measure_precision
 from chiasm.core.distributed import mean_over_processes, process_group, rank, said_by_first
 from chiasm.core.errors import InputError
 from chiasm.core.files import folder_lock, read_json
-from chiasm.core.log import bar, read_metrics
+from chiasm.core.log import bar
 from chiasm.core.run_config import RunConfig
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
@@ -23,19 +21,8 @@ from chiasm.data.dataset import Dataset, ListDataset, open_dataset
 from chiasm.data.leaks import open_training
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.text import TextTokenizer
-from chiasm.evaluate.cards import build_report
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import (
-    Measured,
-    Stages,
-    fit_calibration,
-    measure,
-    open_prepared,
-    tell_cut_texts,
-)
-from chiasm.evaluate.outcome import scores_as_json
-from chiasm.evaluate.page_guard import GuardFacts, ProbeFacts
-from chiasm.evaluate.report import RunFacts, write_report
+from chiasm.evaluate.measure import Stages, fit_calibration, tell_cut_texts
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
 from chiasm.models.steady import make_steady
@@ -53,8 +40,8 @@ from chiasm.train.adaptation import (
     pretrained_names,
 )
 from chiasm.train.curves import TensorBoard
+from chiasm.train.finish import Finished, finish, keep_what_it_knew, measure_finally
 from chiasm.train.guard import Guard
-from chiasm.train.interpolation import interpolate
 from chiasm.train.loader import Loader
 from chiasm.train.rates import rate_note, warmup_note
 from chiasm.train.trainer import Hooks, Trainer
@@ -64,16 +51,6 @@ VOCABULARY_EXAMPLES = 4096
 
 MEASURED_FIRST = 8
 """Examples with questions, and with captions, that are measured before training to see that it can be done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What a finished run hands to its caller."""
-
-    folder: Path
-    measured: Measured
-    facts: RunFacts
-    guard: GuardFacts
 
 
 def run(
@@ -132,10 +109,10 @@ def run(
             return None
         merge_lora(pipeline.model)
         make_steady(pipeline.model)
-        guarded = _guarded(trainer, hooks, console)
+        guarded = keep_what_it_knew(trainer, hooks, console)
         pipeline.codec.calibration.update(fit_calibration(pipeline, ready))
-        measured = _final(pipeline, config, ready, unchecked, console)
-        return _finish(trainer, training, measured, guarded, folder, console)
+        measured = measure_finally(pipeline, config, ready, unchecked, console)
+        return finish(trainer, training, measured, guarded, folder, console)
 
 
 @contextmanager
@@ -246,25 +223,6 @@ def _say_rates(trainer: Trainer, pretrained: frozenset[str], console: Console) -
             console.print(warning, highlight=False, markup=False, style="yellow")
 
 
-def _guarded(trainer: Trainer, hooks: Hooks, console: Console) -> GuardFacts:
-    """The last step: interpolate where the run does, and measure the old domain with the weights to be saved."""
-    progress, guard, way = trainer.state.progress, hooks.guard, None
-    config = trainer.pipeline.config.train
-    before = Score(**progress.probe_before) if guard else None  # type: ignore[arg-type]
-    trainer.pipeline.model.eval()
-    if config.interpolate:
-        primary, floor = trainer.primary, config.probe.floor(before.value) if before else 0.0
-        old = guard.measure if guard else None
-        model, start = trainer.pipeline.model, trainer.state.before
-        way = interpolate(model, start, primary, lambda: hooks.validate()[primary], old, floor, console)
-        console.print(f"interpolated: {way.alpha:g} of the way from before to after training. {way.rule}")
-    if guard is None or before is None:
-        return GuardFacts(progress.lr, progress.lr_why, None, way)
-    probe = ProbeFacts(guard.metric, guard.about, before, guard.measure(), guard.config.max_drop, progress.stopped)
-    (guard.say if probe.after.value >= guard.config.floor(before.value) else guard.warn)(probe.sentence())
-    return GuardFacts(progress.lr, progress.lr_why, probe, way)
-
-
 def _prepare(pipeline: Pipeline, training: Dataset, console: Console) -> tuple[Dataset, list[Example], Dataset]:
     """Check or encode both splits; returns training, validation examples and the validation set."""
     stages = Stages(console)
@@ -335,44 +293,3 @@ def _fit(trainer: Trainer, folder: Path, console: Console) -> None:
     finally:
         if board is not None:
             board.close()
-
-
-def _final(
-    pipeline: Pipeline, config: RunConfig, ready: list[Example], validation: Dataset, console: Console
-) -> Measured:
-    """Measure the best weights on the recipe's final split, once."""
-    if config.test_split == "val":
-        return measure(pipeline, ready, validation.ledger, "val", console)
-    examples, ledger = open_prepared(pipeline, config.test_split, console)
-    return measure(pipeline, examples, ledger, config.test_split, console)
-
-
-def _finish(
-    trainer: Trainer, training: Dataset, measured: Measured, guarded: GuardFacts, folder: Path, console: Console
-) -> Finished:
-    """Write metrics, report, and last the manifest that makes the folder a finished run."""
-    progress, pipeline = trainer.state.progress, trainer.pipeline
-    pipeline.config = replace(pipeline.config, train=replace(pipeline.config.train, steps=progress.total_steps))
-    facts_environment = environment()
-    facts = RunFacts(
-        recipe=pipeline.config.recipe,
-        command=shlex.join(["chiasm", "train", pipeline.config.recipe, "--out", str(folder)]),
-        hardware=f"{facts_environment['cpu']}, {facts_environment['cores']} cores, {facts_environment['device']}",
-        precision=progress.precision_why,
-        training_time_s=progress.trained_s,
-        steps=progress.step,
-        pictures_per_s=progress.step * trainer.loader.batch_size / max(progress.trained_s, 1e-9),
-    )
-    epoch, numbers = trainer.loader.indices(0)
-    batch = [training.example(number, epoch) for number in numbers[:12]]
-    rows = read_metrics(folder / "metrics.jsonl")
-    write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment, guarded))
-    training.ledger.write(folder / "ledger.jsonl")
-    results = {"split": measured.split, **scores_as_json(measured.outcome, measured.blind), "guard": guarded.as_dict()}
-    extra = {
-        "environment.json": json.dumps(facts_environment, indent=2).encode(),
-        "results.json": json.dumps(results, indent=2, ensure_ascii=False).encode(),
-    }
-    pipeline.save(folder, measured.examples[0], extra, keep=("metrics.jsonl", "report.html", "ledger.jsonl"))
-    console.print(f"run folder: {folder}   report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-    return Finished(folder, measured, facts, guarded)

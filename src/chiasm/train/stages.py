@@ -16,7 +16,8 @@ from chiasm.core.types import Example
 from chiasm.data.leaks import open_training
 from chiasm.data.text import TextTokenizer
 from chiasm.tasks.codecs import make_tokenizer
-from chiasm.train.run import Finished, check_same, check_unused, held, run, vocabulary_examples
+from chiasm.train.finish import Finished
+from chiasm.train.run import check_same, check_unused, held, run, vocabulary_examples
 
 
 def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) -> Finished | None:

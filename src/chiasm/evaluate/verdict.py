@@ -1,0 +1,182 @@
+"""Whether a finished run has learned, in words: said in the terminal, kept in `results.json`, shown by the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from chiasm.core.errors import InputError
+from chiasm.core.types import Score
+from chiasm.evaluate.comparison import item_difference
+from chiasm.evaluate.measure import Measured
+from chiasm.evaluate.scores.paired import PairedResult
+
+FEW_STEPS = 50
+"""Optimiser steps below which a run is said to be too short, whatever it reaches."""
+
+Level = Literal["learned", "kept_start", "doubtful", "not_learned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How training went, as far as a verdict asks.
+
+    Attributes:
+        metric: the primary metric, which chose the weights that are kept.
+        steps: optimiser steps done.
+        pictures: training examples.
+        kept_step: the step of the weights that are kept; 0 where training never improved on its start.
+        validated: (step, value of the primary metric) of each validation.
+        start: name of the model that training began from and was measured beside, such as "starter"; "" if none.
+    """
+
+    metric: str
+    steps: int
+    pictures: int
+    kept_step: int
+    validated: Sequence[tuple[int, float]]
+    start: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What to think of a run.
+
+    Attributes:
+        level: "learned"; "kept_start" where training did not improve on the model that it began from, which was saved;
+            "doubtful" where something speaks against trusting the run; "not_learned" where it does no better than with
+            other examples' pictures, or than chance.
+        sentence: the level with its numbers, one sentence.
+        reasons: what speaks against the run, one sentence each.
+        advice: what to do about it, one sentence each.
+        metric: the primary metric.
+        shuffled: its difference from the same model with pictures shuffled, on the same items; None where not measured.
+        start: name of the model that training began from; "" if none.
+        against_start: metric -> difference from that model, on the same items.
+    """
+
+    level: Level
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+    metric: str
+    shuffled: PairedResult | None = None
+    start: str = ""
+    against_start: Mapping[str, PairedResult]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing speaks against the run."""
+        return self.level == "learned" and not self.reasons
+
+    def lines(self) -> list[str]:
+        """The verdict for a terminal: the sentence, then reasons and advice, each on a line of its own."""
+        return [
+            self.sentence,
+            *(f"  why: {one}" for one in self.reasons),
+            *(f"  do: {one}" for one in self.advice),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The section "verdict" of `results.json` and `--json`."""
+        return asdict(self)
+
+
+def judge(measured: Measured, course: Course) -> Verdict:
+    """Judge a run by its final measurement and by how training went.
+
+    Args:
+        measured: the final split, with its views and, where training began from another model, that model's outcome.
+        course: how training went.
+    """
+    score = measured.outcome.scores.get(course.metric)
+    shuffled = _against_shuffled(measured, course.metric)
+    against_start = _against_start(measured)
+    reasons, advice = _remarks(course)
+    level: Level = "doubtful" if reasons else "learned"
+    if score is None:
+        sentence = f"Training took {course.steps:,} steps; the split that was measured has no {course.metric}."
+        level = "doubtful"
+    elif _is_blind(measured, course.metric, score, shuffled):
+        level = "not_learned"
+        sentence = f"This run has not learned: {_blind_words(measured, course.metric, score, shuffled)}."
+    else:
+        word = "This run has learned" if level == "learned" else "This run may not have learned enough"
+        sentence = f"{word}: {_blind_words(measured, course.metric, score, shuffled)}."
+    if course.start and course.kept_step == 0 and score is not None:
+        level = "kept_start"
+        sentence = (
+            f"Training did not improve on the {course.start}, whose weights are what this run saved: "
+            f"{course.metric} {_number(course.metric, score.value)}."
+        )
+        advice = [f"use the {course.start} as it is, or give more training examples"]
+    return Verdict(
+        level=level,
+        sentence=sentence,
+        reasons=tuple(reasons),
+        advice=tuple(advice),
+        metric=course.metric,
+        shuffled=shuffled,
+        start=course.start,
+        against_start=against_start,
+    )
+
+
+def _remarks(course: Course) -> tuple[list[str], list[str]]:
+    """What speaks against the course of training, and what to do about it."""
+    reasons, advice = [], []
+    if course.steps < FEW_STEPS:
+        reasons.append(f"training took {course.steps:,} steps on {course.pictures:,} examples")
+        advice.append(f"--set train.steps={max(200, 4 * FEW_STEPS)}")
+    later = [step for step, _ in course.validated if step > course.kept_step]
+    first = min((step for step, _ in course.validated if step > 0), default=0)
+    if len(later) > 1 and 0 < course.kept_step <= first:
+        reasons.append(
+            f"the weights that are kept are those of step {course.kept_step}: "
+            f"none of the {len(later)} later validations was better"
+        )
+        advice.append("give more training examples, or another learning rate (--set train.lr=0 chooses one)")
+    return reasons, advice
+
+
+def _against_shuffled(measured: Measured, metric: str) -> PairedResult | None:
+    blind = measured.blind.get("shuffled")
+    if blind is None or metric not in measured.outcome.items or metric not in blind.items:
+        return None
+    try:
+        return item_difference(metric, measured.outcome.items[metric], blind.items[metric])
+    except InputError:  # the views were scored on other items, as hard pairs are
+        return None
+
+
+def _against_start(measured: Measured) -> dict[str, PairedResult]:
+    start = measured.start
+    if start is None:
+        return {}
+    own = measured.outcome.items
+    return {name: item_difference(name, own[name], start.items[name]) for name in own if name in start.items}
+
+
+def _is_blind(measured: Measured, metric: str, score: Score, shuffled: PairedResult | None) -> bool:
+    """Whether nothing shows that the pictures matter: the interval of the difference reaches 0.
+
+    Where there is no shuffled score: the interval of the score reaches chance.
+    """
+    if shuffled is not None:
+        return shuffled.low <= 0
+    chance = measured.outcome.baseline.get(metric)
+    return chance is not None and score.low <= chance
+
+
+def _blind_words(measured: Measured, metric: str, score: Score, shuffled: PairedResult | None) -> str:
+    said = f"{metric} {_number(metric, score.value)}"
+    if shuffled is not None:
+        low, high = _number(metric, shuffled.low, has_sign=True), _number(metric, shuffled.high, has_sign=True)
+        others = f"{_number(metric, score.value - shuffled.difference)} with the pictures shuffled"
+        return f"{said}, {others} (95 % interval of the difference {low} to {high})"
+    chance = measured.outcome.baseline.get(metric)
+    return said if chance is None else f"{said}, where chance reaches {_number(metric, chance)}"
+
+
+def _number(metric: str, value: float, has_sign: bool = False) -> str:
+    sign = "+" if has_sign else ""
+    return f"{value:{sign}.3f}" if metric == "CIDEr" else f"{100 * value:{sign}.1f} %"

@@ -1,0 +1,109 @@
+"""After the last step: keep what the model knew, measure the weights that are kept, judge and write the run folder."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from chiasm.core.device import environment
+from chiasm.core.log import read_metrics
+from chiasm.core.run_config import RunConfig
+from chiasm.core.types import Example, Score
+from chiasm.data.dataset import Dataset
+from chiasm.evaluate.cards import build_report
+from chiasm.evaluate.measure import Measured, measure, open_prepared
+from chiasm.evaluate.outcome import scores_as_json
+from chiasm.evaluate.page_guard import GuardFacts, ProbeFacts
+from chiasm.evaluate.report import RunFacts, write_report
+from chiasm.evaluate.verdict import Course, Verdict, judge
+from chiasm.tasks.pipeline import Pipeline
+from chiasm.train.interpolation import interpolate
+from chiasm.train.trainer import Hooks, Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a finished run hands to its caller."""
+
+    folder: Path
+    measured: Measured
+    facts: RunFacts
+    guard: GuardFacts
+    verdict: Verdict
+
+
+def keep_what_it_knew(trainer: Trainer, hooks: Hooks, console: Console) -> GuardFacts:
+    """The last step: interpolate where the run does, and measure the old domain with the weights to be saved."""
+    progress, guard, way = trainer.state.progress, hooks.guard, None
+    config = trainer.pipeline.config.train
+    before = Score(**progress.probe_before) if guard else None  # type: ignore[arg-type]
+    trainer.pipeline.model.eval()
+    if config.interpolate:
+        primary, floor = trainer.primary, config.probe.floor(before.value) if before else 0.0
+        old = guard.measure if guard else None
+        model, start = trainer.pipeline.model, trainer.state.before
+        way = interpolate(model, start, primary, lambda: hooks.validate()[primary], old, floor, console)
+        console.print(f"interpolated: {way.alpha:g} of the way from before to after training. {way.rule}")
+    if guard is None or before is None:
+        return GuardFacts(progress.lr, progress.lr_why, None, way)
+    probe = ProbeFacts(guard.metric, guard.about, before, guard.measure(), guard.config.max_drop, progress.stopped)
+    (guard.say if probe.after.value >= guard.config.floor(before.value) else guard.warn)(probe.sentence())
+    return GuardFacts(progress.lr, progress.lr_why, probe, way)
+
+
+def measure_finally(
+    pipeline: Pipeline, config: RunConfig, ready: list[Example], validation: Dataset, console: Console
+) -> Measured:
+    """Measure the best weights on the recipe's final split, once."""
+    if config.test_split == "val":
+        return measure(pipeline, ready, validation.ledger, "val", console)
+    examples, ledger = open_prepared(pipeline, config.test_split, console)
+    return measure(pipeline, examples, ledger, config.test_split, console)
+
+
+def finish(
+    trainer: Trainer, training: Dataset, measured: Measured, guarded: GuardFacts, folder: Path, console: Console
+) -> Finished:
+    """Write metrics, report, and last the manifest that makes the folder a finished run."""
+    progress, pipeline = trainer.state.progress, trainer.pipeline
+    pipeline.config = replace(pipeline.config, train=replace(pipeline.config.train, steps=progress.total_steps))
+    facts_environment = environment()
+    facts = RunFacts(
+        recipe=pipeline.config.recipe,
+        command=shlex.join(["chiasm", "train", pipeline.config.recipe, "--out", str(folder)]),
+        hardware=f"{facts_environment['cpu']}, {facts_environment['cores']} cores, {facts_environment['device']}",
+        precision=progress.precision_why,
+        training_time_s=progress.trained_s,
+        steps=progress.step,
+        pictures_per_s=progress.step * trainer.loader.batch_size / max(progress.trained_s, 1e-9),
+    )
+    epoch, numbers = trainer.loader.indices(0)
+    batch = [training.example(number, epoch) for number in numbers[:12]]
+    rows = read_metrics(folder / "metrics.jsonl")
+    verdict = judge(measured, _course(trainer, rows))
+    write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment, guarded, verdict))
+    training.ledger.write(folder / "ledger.jsonl")
+    results = {"split": measured.split, **scores_as_json(measured.outcome, measured.blind), "guard": guarded.as_dict()}
+    results["verdict"] = verdict.as_dict()
+    extra = {
+        "environment.json": json.dumps(facts_environment, indent=2).encode(),
+        "results.json": json.dumps(results, indent=2, ensure_ascii=False).encode(),
+    }
+    pipeline.save(folder, measured.examples[0], extra, keep=("metrics.jsonl", "report.html", "ledger.jsonl"))
+    console.print(f"run folder: {folder}   report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    return Finished(folder, measured, facts, guarded, verdict)
+
+
+def _course(trainer: Trainer, rows: Sequence[Mapping[str, float]]) -> Course:
+    """How training went, from the rows of `metrics.jsonl`."""
+    name = f"val/{trainer.primary}"
+    return Course(
+        metric=trainer.primary,
+        steps=trainer.state.progress.step,
+        pictures=len(trainer.loader.dataset),
+        kept_step=trainer.state.progress.best_step,
+        validated=[(int(row["step"]), row[name]) for row in rows if name in row],
+    )
