@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig
-from chiasm.core.types import Batch, Example, Tokens, normalise_answer
+from chiasm.core.types import Batch, Example, Score, Tokens, normalise_answer
 from chiasm.data.text import TextTokenizer
 from chiasm.models.vision_language import VisionLanguageModel
 
@@ -41,6 +41,16 @@ class Calibration:
         return 1 / (1 + math.exp(-scaled)) if scaled > 0 else math.exp(scaled) / (1 + math.exp(scaled))
 
 
+@dataclass(frozen=True, slots=True)
+class CalibratedOn:
+    """What a calibration was fitted on, so that nobody takes its error there for a measured one."""
+
+    examples: str = ""
+    """Hash of the examples' names (`evaluate.calibrating.fingerprint`)."""
+    scores: dict[str, Score] = field(default_factory=dict)
+    """Cross-fitted scores of these examples, by name."""
+
+
 def logit_of(probability: float) -> float:
     """ln(p / (1 - p)), of at most `MOST_LOGIT` in size."""
     if probability <= 0 or probability >= 1:
@@ -60,6 +70,8 @@ class Codec:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     calibration: dict[str, Calibration] = field(default_factory=dict)
     """Task name -> what was fitted; a task without entry has neither temperature, bias nor threshold."""
+    calibrated_on: CalibratedOn | None = None
+    """None where nothing was fitted, and for run folders of versions that did not keep it."""
     _answer_index: dict[str, int] = field(default_factory=dict)
 
     def answer_index(self, text: str) -> int | None:

@@ -30,7 +30,7 @@ from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Codec, Task
 from chiasm.tasks.batching import stack_pictures, to_model_range
 from chiasm.tasks.captioning import Captioning
-from chiasm.tasks.codecs import codec_from, make_codec
+from chiasm.tasks.codecs import CALIBRATED_ON, codec_from, make_codec
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.pretrained import KIND, at_home, check_pretrained, preprocessing_hash, tower_files
@@ -200,10 +200,12 @@ class Pipeline:
 
     def codec_files(self) -> dict[str, bytes]:
         """The vocabularies, as files."""
+        on = self.codec.calibrated_on
         return {
             "tokenizer.json": self.codec.tokenizer.to_json().encode(),
             "answers.json": _json(list(self.codec.answers)),
             "calibration.json": _json({task: asdict(one) for task, one in self.codec.calibration.items()}),
+            **({} if on is None else {CALIBRATED_ON: _json(asdict(on))}),
         }
 
     def image_fingerprint_if_frozen(self) -> str:

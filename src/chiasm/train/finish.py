@@ -10,9 +10,9 @@ from rich.console import Console
 
 from chiasm.core.device import environment
 from chiasm.core.log import read_metrics
-from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset
+from chiasm.evaluate.calibrating import Fitted
 from chiasm.evaluate.cards import build_report
 from chiasm.evaluate.measure import Measured, measure, open_prepared
 from chiasm.evaluate.outcome import scores_as_json
@@ -55,13 +55,14 @@ def keep_what_it_knew(trainer: Trainer, hooks: Hooks, console: Console) -> Guard
 
 
 def measure_finally(
-    pipeline: Pipeline, config: RunConfig, ready: list[Example], validation: Dataset, console: Console
+    pipeline: Pipeline, ready: list[Example], validation: Dataset, fitted: Fitted, console: Console
 ) -> Measured:
     """Measure the best weights on the recipe's final split, once."""
-    if config.test_split == "val":
-        return measure(pipeline, ready, validation.ledger, "val", console)
-    examples, ledger = open_prepared(pipeline, config.test_split, console)
-    return measure(pipeline, examples, ledger, config.test_split, console)
+    split = pipeline.config.test_split
+    if split == "val":
+        return measure(pipeline, ready, validation.ledger, split, console, fitted)
+    examples, ledger = open_prepared(pipeline, split, console)
+    return measure(pipeline, examples, ledger, split, console)
 
 
 def finish(

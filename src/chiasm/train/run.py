@@ -21,8 +21,9 @@ from chiasm.data.dataset import Dataset, ListDataset, open_dataset
 from chiasm.data.leaks import open_training
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.text import TextTokenizer
+from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import Stages, fit_calibration, tell_cut_texts
+from chiasm.evaluate.measure import Stages, tell_cut_texts
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
 from chiasm.models.steady import make_steady
@@ -110,8 +111,9 @@ def run(
         merge_lora(pipeline.model)
         make_steady(pipeline.model)
         guarded = keep_what_it_knew(trainer, hooks, console)
-        pipeline.codec.calibration.update(fit_calibration(pipeline, ready))
-        measured = measure_finally(pipeline, config, ready, unchecked, console)
+        fitted = fit_calibration(pipeline, ready)
+        fitted.apply(pipeline)
+        measured = measure_finally(pipeline, ready, unchecked, fitted, console)
         return finish(trainer, training, measured, guarded, folder, console)
 
 

@@ -64,7 +64,7 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
     if layout != "run":
         # How a run writes, and what was fitted to its confidence, are no part of these layouts.
         usual = usual_decoding(pipeline.config.model.text.max_tokens)
-        pipeline.codec = replace(pipeline.codec, decoding=usual, calibration={})
+        pipeline.codec = replace(pipeline.codec, decoding=usual, calibration={}, calibrated_on=None)
     example = _example(source, pipeline)
     with new_folder(out) as place:
         if layout == "run":
