@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -97,6 +97,9 @@ class Task(ABC):
     primary_metric: ClassVar[str]
     objectives: ClassVar[tuple[str, ...]] = ()
     """Words that `TaskConfig.objective` may take, the usual one first; () where there is no choice."""
+    needs: ClassVar[Literal["captions", "questions", "labels"]] = "captions"
+    """What of an example the task learns from and is measured on; a label counts as a caption where
+    `data.label_prompts` make one of it."""
 
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
@@ -105,6 +108,15 @@ class Task(ABC):
     def objective(self) -> str:
         """The chosen objective, or the usual one."""
         return self.config.objective or (self.objectives[0] if self.objectives else "")
+
+    def is_fed(self, example: Example) -> bool:
+        """Whether an example has what the task `needs`."""
+        given = {"captions": example.captions, "questions": example.questions, "labels": example.label}
+        return bool(given[self.needs])
+
+    def is_measurable(self, example: Example) -> bool:
+        """Whether the primary metric can be measured on an example."""
+        return self.is_fed(example)
 
     def check(self, model: ModelConfig) -> None:  # noqa: B027  most tasks fit every model
         """Refuse a model that the task cannot work with, before anything is trained.

@@ -71,10 +71,11 @@ def finish(
     """Write metrics, report, and last the manifest that makes the folder a finished run."""
     progress, pipeline = trainer.state.progress, trainer.pipeline
     pipeline.config = replace(pipeline.config, train=replace(pipeline.config.train, steps=progress.total_steps))
-    facts_environment = environment()
+    facts_environment, data = environment(), pipeline.config.data
+    own_data = ["--data", data.path] if data.source == "files" else []
     facts = RunFacts(
         recipe=pipeline.config.recipe,
-        command=shlex.join(["chiasm", "train", pipeline.config.recipe, "--out", str(folder)]),
+        command=shlex.join(["chiasm", "train", pipeline.config.recipe, *own_data, "--out", str(folder)]),
         hardware=f"{facts_environment['cpu']}, {facts_environment['cores']} cores, {facts_environment['device']}",
         precision=progress.precision_why,
         training_time_s=progress.trained_s,
