@@ -107,11 +107,12 @@ class Fitted:
     scores: dict[str, Score] = field(default_factory=dict)
     confidences: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = field(default_factory=dict)
 
-    def apply(self, pipeline: Pipeline) -> None:
-        """Give the pipeline the calibration, and the memory of what it was fitted on."""
+    def apply(self, pipeline: Pipeline) -> "Fitted":
+        """Give the pipeline the calibration and the name of what it was fitted on; returns itself."""
         pipeline.codec.calibration.clear()
         pipeline.codec.calibration.update(self.calibration)
         pipeline.codec.calibrated_on = CalibratedOn(self.examples, self.scores)
+        return self
 
 
 def fit_calibration(pipeline: Pipeline, examples: Sequence[Example]) -> Fitted:

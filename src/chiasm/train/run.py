@@ -109,8 +109,7 @@ def run(
         merge_lora(pipeline.model)
         make_steady(pipeline.model)
         guarded = keep_what_it_knew(trainer, hooks, console)
-        fitted = fit_calibration(pipeline, ready)
-        fitted.apply(pipeline)
+        fitted = fit_calibration(pipeline, ready).apply(pipeline)
         measured = measure_finally(pipeline, ready, unchecked, fitted, console)
         return finish(trainer, training, measured, guarded, folder, console)
 
