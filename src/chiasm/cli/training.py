@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chiasm.cli.shared import Json, Set, console, notes, print_measured, print_verdict, say, write_result
+from chiasm.cli.suggesting import print_next
 
 if TYPE_CHECKING:
     from chiasm.core.run_config import RunConfig
@@ -36,11 +37,6 @@ def demo(
     Example: chiasm demo --out runs/demo
     """
     _train(_config("demo", "", set_, tiny), out, resume, json_file)
-    say(
-        f"\nTry it on a picture of the report, or draw your own:\n"
-        f"  chiasm ask {out} {out}/example.png 'how many circles are there?'\n"
-        f"  chiasm caption {out} {out}/example.png\n"
-    )
 
 
 def recipes() -> None:
@@ -185,3 +181,4 @@ def _train(config: "RunConfig", out: Path, resume: bool, json_file: Path | None)
     header = {"run": str(out), "data": config.data.path or config.data.source, "split": finished.measured.split}
     made = {"guard": finished.guard.as_dict(), "verdict": finished.verdict.as_dict()}
     write_result(json_file, {**header, **scores, **made, "environment": environment()})
+    print_next(out, tuple(config.tasks))

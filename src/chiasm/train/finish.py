@@ -20,6 +20,7 @@ from chiasm.evaluate.page_guard import GuardFacts, ProbeFacts
 from chiasm.evaluate.report import RunFacts, write_report
 from chiasm.evaluate.verdict import Course, Verdict, judge
 from chiasm.tasks.pipeline import Pipeline
+from chiasm.tasks.stored_example import choose_example
 from chiasm.train.interpolation import interpolate
 from chiasm.train.trainer import Hooks, Trainer
 
@@ -94,7 +95,8 @@ def finish(
         "environment.json": json.dumps(facts_environment, indent=2).encode(),
         "results.json": json.dumps(results, indent=2, ensure_ascii=False).encode(),
     }
-    pipeline.save(folder, measured.examples[0], extra, keep=("metrics.jsonl", "report.html", "ledger.jsonl"))
+    kept = ("metrics.jsonl", "report.html", "ledger.jsonl")
+    pipeline.save(folder, choose_example(measured.examples), extra, keep=kept, others=measured.examples)
     console.print(f"run folder: {folder}   report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return Finished(folder, measured, facts, guarded, verdict)
 

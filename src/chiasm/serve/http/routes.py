@@ -12,11 +12,12 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Prediction
 from chiasm.data.image import ImageError, load_image
 from chiasm.data.prompts import expanded
+from chiasm.serve.abilities import NEEDS
 from chiasm.serve.engine import check_labels
 from chiasm.serve.http import schemas
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.metrics import Metrics
-from chiasm.serve.http.service import NEEDS, Service
+from chiasm.serve.http.service import Service
 
 THUMBNAIL_PX = 480
 WRONG: dict[int | str, dict[str, Any]] = {
@@ -165,7 +166,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
     @router.get("/v1/models")
     async def models() -> Any:
         """The model, in OpenAI's shape, with what it can do."""
-        can = {what: service.can(what) for what in (*NEEDS, "search")}
+        can = {what: service.can(what) for what in NEEDS}
         one = {"id": service.name, "object": "model", "created": service.created, "owned_by": "chiasm"}
         told: dict[str, Any] = {
             "tasks": list(service.model.tasks),
