@@ -127,6 +127,8 @@ def test_stopping_answers_what_is_open(model: Model, files: list[bytes], slow: S
         ({"host": "example.org"}, "without a token"),
         ({"token": "short"}, "a token of 5 characters"),
         ({"queue_rows": 3}, "a queue of 3 rows"),
+        ({"max_connections": 0}, "max_connections is 0"),
+        ({"max_held_bytes": 2**20}, "max_held_bytes is 1048576"),
         ({"timeout_s": 0}, "timeout_s is 0"),
         ({"allow_domains": ("https://example.org",)}, "--allow-domain https://example.org"),
     ],
@@ -140,7 +142,7 @@ def test_dangerous_settings_are_refused(changes: dict[str, Any], given: str) -> 
 
 
 def test_token_comes_from_a_private_file(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a token that every user of the machine can read."""
+    """Guards against a token that every user of the machine can read, and an empty one that opens the door to all."""
     file = tmp_path / "token"
     file.write_text("sixteen characters\n")
     file.chmod(0o644)
@@ -148,7 +150,16 @@ def test_token_comes_from_a_private_file(tmp_path: Any, monkeypatch: pytest.Monk
         read_token(file)
     file.chmod(0o600)
     assert read_token(file) == "sixteen characters"
+    for nothing in ("", " \n"):
+        file.write_text(nothing)
+        with pytest.raises(InputError, match="holds no token"):
+            read_token(file)
+    monkeypatch.delenv("CHIASM_TOKEN", raising=False)
+    assert read_token(None) == ""
     monkeypatch.setenv("CHIASM_TOKEN", "of the environment")
     assert read_token(None) == "of the environment"
+    monkeypatch.setenv("CHIASM_TOKEN", "")
+    with pytest.raises(InputError, match="CHIASM_TOKEN holds no token"):
+        read_token(None)
     with pytest.raises(InputError, match="cannot be read"):
         read_token(tmp_path / "none")

@@ -15,6 +15,7 @@ from chiasm.data.prompts import expanded
 from chiasm.serve.abilities import NEEDS
 from chiasm.serve.engine import check_labels
 from chiasm.serve.http import schemas
+from chiasm.serve.http.bodies import JsonRoute
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.metrics import Metrics
 from chiasm.serve.http.service import Service
@@ -40,7 +41,7 @@ WRONG: dict[int | str, dict[str, Any]] = {
 
 def answering(service: Service) -> APIRouter:
     """Routes to the model."""
-    router, model = APIRouter(prefix="/v1", responses=WRONG, tags=["answers"]), service.model
+    router, model = APIRouter(prefix="/v1", responses=WRONG, route_class=JsonRoute, tags=["answers"]), service.model
 
     @router.post("/ask", response_model=schemas.AskAnswer)
     async def ask(request: Request, body: schemas.AskRequest) -> Any:
@@ -107,7 +108,7 @@ def _caption(one: Prediction) -> dict[str, Any]:
 
 def searching(service: Service) -> APIRouter:
     """Routes to the index."""
-    router = APIRouter(prefix="/v1", responses=WRONG, tags=["search"])
+    router = APIRouter(prefix="/v1", responses=WRONG, route_class=JsonRoute, tags=["search"])
 
     @router.post("/search", response_model=schemas.SearchAnswer)
     async def search(request: Request, body: schemas.SearchRequest) -> Any:
@@ -161,7 +162,7 @@ def _thumbnail(service: Service, id: str) -> bytes:  # noqa: A002
 
 def telling(service: Service, metrics: Metrics) -> APIRouter:
     """What the process says of itself."""
-    router = APIRouter(responses=WRONG, tags=["server"])
+    router = APIRouter(responses=WRONG, route_class=JsonRoute, tags=["server"])
 
     @router.get("/v1/models")
     async def models() -> Any:

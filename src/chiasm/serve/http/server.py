@@ -11,7 +11,7 @@ from types import FrameType
 import uvicorn
 
 from chiasm.serve.http.app import build_app
-from chiasm.serve.http.patience import PatientProtocol
+from chiasm.serve.http.bounds import BoundedProtocol
 from chiasm.serve.http.service import Service
 
 QUIET_S = 0.3
@@ -80,7 +80,11 @@ def server_config(service: Service) -> uvicorn.Config:
     """How uvicorn serves us."""
     return uvicorn.Config(
         build_app(service),  # type: ignore[arg-type]
-        http=partial(PatientProtocol, head_s=service.settings.timeout_s),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            BoundedProtocol,
+            head_s=service.settings.timeout_s,
+            max_connections=service.settings.max_connections,
+        ),
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -13,6 +13,7 @@ from chiasm.data.image import ImageError
 from chiasm.serve.abilities import can
 from chiasm.serve.batcher import Batcher, DeadlinePassedError, QueueFullError, Work
 from chiasm.serve.engine import Model
+from chiasm.serve.http.bodies import Held
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.guard import Health
 from chiasm.serve.http.pictures import Pictures
@@ -35,6 +36,7 @@ class Service:
         self.batcher = Batcher(settings.max_rows, settings.queue_rows)
         self.pictures = Pictures(model, settings)
         self.health = Health()
+        self.held = Held(settings.max_held_bytes)
         self.created = int(time.time())
 
     def can(self, what: str) -> bool:
