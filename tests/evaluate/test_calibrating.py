@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from chiasm.core.run_config import TaskConfig
 from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
+from chiasm.data.ledger import Ledger
 from chiasm.evaluate.calibrating import (
     FOLDS,
     UNKNOWN,
@@ -19,6 +21,7 @@ from chiasm.evaluate.calibrating import (
     out_of_sample,
 )
 from chiasm.evaluate.evaluator import evaluate
+from chiasm.evaluate.measure import measure
 from chiasm.evaluate.scores.calibration import expected_calibration_error
 from chiasm.recipes import find_recipe
 from chiasm.tasks.pipeline import Pipeline
@@ -135,3 +138,12 @@ def test_other_events_of_the_same_pictures_show_none(measured: tuple[Pipeline, l
     out_of_sample(pipeline, fewer, outcome, None)
     assert "vqa_accuracy_ECE" not in outcome.scores and "answered_share" not in outcome.scores
     assert "vqa_accuracy" in outcome.scores and "vqa_accuracy_uncalibrated_ECE" in outcome.scores
+
+
+def test_measuring_shows_the_cross_fitted_error(measured: tuple[Pipeline, list[Example]]) -> None:
+    """Guards against a table of `val` with the error of the examples that fitted it, in a run and in `evaluate`."""
+    pipeline, examples = measured
+    fitted = fit_calibration(pipeline, examples[:12]).apply(pipeline)
+    for given in (fitted, None):
+        shown = measure(pipeline, examples[:12], Ledger(), "val", Console(quiet=True), given)
+        assert shown.outcome.scores["vqa_accuracy_ECE"] == fitted.scores["vqa_accuracy_ECE"]

@@ -13,6 +13,7 @@ from chiasm.core.types import Example, Prediction, Question, Tokens
 from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.evaluator import GREY, derangement, evaluate
 from chiasm.evaluate.outcome import Outcome, View, scores_as_json
+from chiasm.evaluate.scores.calibration import expected_calibration_error
 from chiasm.evaluate.scores.intervals import bootstrap_mean, proportion
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import Calibration
@@ -348,6 +349,10 @@ def test_intervals_draw_pictures(pipeline: Pipeline, examples: list[Example], se
             again = proportion(items.values)
         assert seen.scores[name] == again, name
     assert several >= 4
+    for name, (sure, is_true) in seen.confidences.items():
+        if name == "vqa_accuracy":
+            owners = seen.items[name].clusters
+            assert seen.scores["vqa_accuracy_ECE"] == expected_calibration_error(sure, is_true, seed=0, clusters=owners)
     questions = [one.of for one in seen.answered]
     assert seen.items["vqa_accuracy"].clusters.tolist() == questions and len(set(questions)) == COUNT
     captions = [of for of, _ in seen.texts]
