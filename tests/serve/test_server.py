@@ -14,6 +14,7 @@ from doors import Said, data_uri, running
 
 from chiasm.core.errors import InputError
 from chiasm.serve.engine import Model
+from chiasm.serve.http.server import listen
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings, read_token
 
@@ -163,3 +164,22 @@ def test_token_comes_from_a_private_file(tmp_path: Any, monkeypatch: pytest.Monk
         read_token(None)
     with pytest.raises(InputError, match="cannot be read"):
         read_token(tmp_path / "none")
+
+
+def test_a_port_in_use_is_said_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against half a minute of loading, and a message about files, where another server has the port."""
+    from chiasm.cli import main
+
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.MonkeyPatch.context() as patch:
+        port = other.getsockname()[1]
+        patch.setattr("sys.argv", ["chiasm", "serve", "nowhere", "--port", str(port)])
+        with pytest.raises(SystemExit) as end:
+            main()
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and f"port {port} of 127.0.0.1 is in use" in said and "--port" in said
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    """Guards against advice about permissions where the address is wrong."""
+    with pytest.raises(InputError, match=r"192\.0\.2\.1 cannot be listened at"):
+        listen("192.0.2.1", 8000)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig
 from chiasm.core.types import Batch, Example, Score, Tokens, normalise_answer
+from chiasm.data.files import LABEL_GROUP
 from chiasm.data.text import TextTokenizer
 from chiasm.models.vision_language import VisionLanguageModel
 
@@ -115,8 +116,8 @@ class Task(ABC):
         return bool(given[self.needs])
 
     def is_measurable(self, example: Example) -> bool:
-        """Whether the primary metric can be measured on an example."""
-        return self.is_fed(example)
+        """Whether the primary metric can be measured on an example: captions must be written, not made of a label."""
+        return self.is_fed(example) and not (self.needs == "captions" and example.group.startswith(LABEL_GROUP))
 
     def check(self, model: ModelConfig) -> None:  # noqa: B027  most tasks fit every model
         """Refuse a model that the task cannot work with, before anything is trained.

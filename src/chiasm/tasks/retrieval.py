@@ -11,7 +11,6 @@ from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Caption, Example, Prediction, Tokens
-from chiasm.data.files import LABEL_GROUP
 from chiasm.data.prompts import filled
 from chiasm.data.swaps import choose_swap
 from chiasm.models.vision_language import VisionLanguageModel
@@ -45,10 +44,6 @@ class Retrieval(CaptionTask):
                     "the objective softmax, without the moving average's soft targets",
                     f"--set tasks.retrieval.{key}=0, or leave objective and distil as they are",
                 )
-
-    def is_measurable(self, example: Example) -> bool:
-        """Recall takes captions that were written; those made of a class's name are measured as classes (`acc1`)."""
-        return bool(example.captions) and not example.group.startswith(LABEL_GROUP)
 
     def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
         """The fields of `caption_fields`, and those of the options that are on.
