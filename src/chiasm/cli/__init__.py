@@ -72,11 +72,20 @@ def _errors() -> Iterator[None]:
         sys.exit(error.exit_code)
 
 
+def _at_home(word: str) -> str:
+    """Put the home folder for the ~ of `--out=~/runs`, and of a quoted path; a shell replaces only a word's first."""
+    name, equals, value = word.partition("=")
+    if name.startswith("--") and equals and value.startswith("~"):
+        return f"{name}={os.path.expanduser(value)}"
+    return os.path.expanduser(word) if word.startswith("~/") else word
+
+
 def main() -> None:
     """Entry point of the `chiasm` command."""
     # OpenMP threads that spin for long while they wait starve each other as soon as anything else runs: with a second
     # job on two cores, the tiny demo did 0.1 steps a second, and 1.8 once they went to sleep (docs/log.md).
     # A short spin keeps the speed of an idle machine. Must be set before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    sys.argv[1:] = [_at_home(word) for word in sys.argv[1:]]
     with _errors():
         app()

@@ -11,8 +11,10 @@ from chiasm.core.types import Caption, Example, Source
 from chiasm.data.ledger import Ledger
 from chiasm.data.prompts import expanded, filled
 from chiasm.data.sources import FileData, read_source
-from chiasm.data.sources.records import MissingSplitError, canonical_split, language_of
+from chiasm.data.sources.records import canonical_split, language_of
 
+FEW_GROUPS = 200
+"""Number of groups below which the examples kept for validation are drawn by rank."""
 VALIDATION_SHARE = 10
 """One in so many training examples is kept for validation where the files have no validation split."""
 HELD_OUT = "held_out"
@@ -77,9 +79,7 @@ def open_other_files(
         taken: ids of the sets before; those of this one are added.
     """
     if not config.path:
-        raise InputError(
-            f"data.others.{name}.path is not set", "a folder or file", f"--set data.others.{name}.path=FOLDER"
-        )
+        raise InputError(f"data.others.{name}.path is not set", "a folder or file", "name the set's folder")
     found = _joined(config, config.split)
     renamed = []
     for example in found.examples:
@@ -112,7 +112,8 @@ def labels_in_words(examples: Iterable[Example], prompts: Sequence[str]) -> list
 def _training(config: DataConfig) -> tuple[list[Example], Ledger]:
     found = _not_held_out(config)
     if not found.has_validation:
-        kept = [example for example in found.examples if not _is_kept_back(example)]
+        kept_back = _kept_back(found.examples)
+        kept = [example for example in found.examples if _group(example) not in kept_back]
         _note_kept_back(config, found, len(found.examples) - len(kept))
         return kept, found.ledger
     return found.examples, found.ledger
@@ -125,7 +126,8 @@ def _validation(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
         training = _not_held_out(config)
         if training.has_validation:
             raise error from None
-        examples = [example for example in training.examples if _is_kept_back(example)]
+        kept_back = _kept_back(training.examples)
+        examples = [example for example in training.examples if _group(example) in kept_back]
         _note_kept_back(config, training, len(examples))
         return examples, training.ledger
     return found.examples, found.ledger
@@ -173,8 +175,13 @@ def _group(example: Example) -> str:
     return example.group or example.id
 
 
-def _is_kept_back(example: Example) -> bool:
-    return counter_seed("validation", _group(example)) % VALIDATION_SHARE == 0
+def _kept_back(examples: Iterable[Example]) -> set[str]:
+    """Groups kept for validation: one in ten by a hash; of few groups the smallest hashes, two of six or more."""
+    places = {group: counter_seed("validation", group) for group in map(_group, examples)}
+    if len(places) >= FEW_GROUPS:
+        return {group for group, place in places.items() if place % VALIDATION_SHARE == 0}
+    count = min(max(2, len(places) // VALIDATION_SHARE), len(places) // 3)
+    return set(sorted(places, key=lambda group: (places[group], group))[:count])
 
 
 def _note_kept_back(config: DataConfig, found: ReadFiles, count: int) -> None:
@@ -190,14 +197,10 @@ def _read(config: DataConfig | OtherDataConfig, split: str) -> FileData:
 def _joined(config: DataConfig | OtherDataConfig, splits: str) -> ReadFiles:
     """Read splits joined by "+", one after the other."""
     names = [name.strip() for name in splits.split("+")]
-    if not all(names) or len(set(map(canonical_split, names))) < len(names):
+    meant = {name if name[-1:].isdigit() else canonical_split(name) for name in names}
+    if not all(names) or len(meant) < len(names):
         raise InputError(f"the split {splits!r}", 'different names joined by "+"', "name each split once")
-    try:
-        parts = [_read(config, name) for name in names]
-    except MissingSplitError as error:
-        key = "data.train_split" if isinstance(config, DataConfig) else "data.others.NAME.split"
-        free = [name for name in error.names if canonical_split(name) not in ("val", "test")] or error.names[:1]
-        raise InputError(error.given, error.allowed, f"--set {key}={'+'.join(free) or 'SPLIT'}") from None
+    parts = [_read(config, name) for name in names]
     seen: dict[str, str] = {}
     for name, part in zip(names, parts, strict=True):
         for example in part.examples:

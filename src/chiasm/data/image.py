@@ -27,6 +27,8 @@ from chiasm.core.files import sha256_bytes
 from chiasm.core.types import ImageRef
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+"""Endings, in lower case, by which picture files are found in folders; the content alone decides the format."""
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 MIN_SIDE_PX = 8

@@ -3,6 +3,7 @@
 Every answer comes from the task's own `predict`, which evaluation also calls.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -60,7 +61,7 @@ def load(run: str | PathLike[str]) -> "Model":
     if str(run) == STARTER:
         return Model(starter_pipeline(pick_device()))
     try:
-        return Model(open_pipeline(Path(run), pick_device()))
+        return Model(open_pipeline(Path(os.path.expanduser(run)), pick_device()))
     except (ChiasmError, OSError, MemoryError):
         raise
     except Exception as error:  # the readers of tokenizer and tensors raise types of their own
@@ -83,7 +84,7 @@ def picture_ref(picture: Picture) -> ImageRef:
         return image_ref_from_array(picture)
     if isinstance(picture, Image.Image):
         return image_ref_from_array(np.asarray(picture.convert("RGB")))
-    return image_ref(Path(picture))
+    return image_ref(os.path.expanduser(picture))
 
 
 class Model:

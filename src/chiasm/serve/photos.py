@@ -18,13 +18,12 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
-from chiasm.data.image import ImageError, load_image, read_picture
+from chiasm.data.image import SUFFIXES, ImageError, load_image, read_picture
 from chiasm.serve.engine import Model
 from chiasm.tasks.batching import stack_pictures
 from chiasm.tasks.features import FeatureCache, cache_root
 from chiasm.tasks.retrieval import Retrieval
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 AT_ONCE = 64
 """Pictures encoded, and by the index written, at once."""
 RACY_NS = 2_000_000_000

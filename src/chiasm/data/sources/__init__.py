@@ -1,5 +1,6 @@
 """Files of many layouts -> examples. One file a layout, one table that names them all."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,10 @@ from chiasm.data.sources import (
     coco_captions,
     data_jsonl,
     flickr8k_tokens,
+    imagefolder,
     karpathy,
     table,
+    text_files,
     vqa_rad,
     vqav2,
 )
@@ -27,6 +30,8 @@ FORMATS: dict[str, ModuleType] = {
     "coco_captions": coco_captions,
     "vqa_rad": vqa_rad,
     "table": table,
+    "imagefolder": imagefolder,
+    "text_files": text_files,
     "class_folders": class_folders,
 }
 """Name -> module with `recognises(path) -> bool` and `read(path, split) -> Reading`. "auto" takes the first that
@@ -64,9 +69,10 @@ def read_source(
         InputError: no such path, layout or split; or a file that cannot be understood as a whole. Rows that cannot
             be used are entered in the ledger instead.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist", "a folder or file with pictures and texts", "check data.path")
+    path = Path(os.path.expanduser(path))
+    if not (path.is_dir() or path.is_file()):
+        said = "is neither a folder nor a regular file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {said}", "a folder or file with pictures and texts", "check data.path")
     name = _recognise(path) if format == "auto" else format
     if name not in FORMATS:
         given = f"data.format is {name!r}{nearest(name, FORMATS)}"
@@ -92,7 +98,7 @@ def _recognise(path: Path) -> str:
 
 
 def _image_folder(images: str, path: Path) -> Path:
-    base = path if path.is_dir() else path.parent
+    base, images = path if path.is_dir() else path.parent, os.path.expanduser(images)
     for folder in (base / images, Path(images)):
         if folder.is_dir():
             return folder

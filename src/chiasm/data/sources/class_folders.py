@@ -1,15 +1,17 @@
-"""Layout "class_folders": `SPLIT/CLASS/picture.jpg`, or `CLASS/picture.jpg` without splits. The folder is the label."""
+"""Layout "class_folders": `SPLIT/CLASS/picture.jpg`, or `CLASS/picture.jpg` without splits. The folder is the label.
+
+Pictures may lie deeper in a class's folder. A folder that is named after a split is a class in no case.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
+from chiasm.data.image import SUFFIXES
 from chiasm.data.sources.parsing import Rejected
-from chiasm.data.sources.records import Reading, Record, canonical_split, choose_split
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_SPLITS = ("train", "val", "test")
+from chiasm.data.sources.records import Reading, Record, choose_split, split_of_folder
+from chiasm.data.sources.walking import files_below, subfolders
 
 
 def recognises(path: Path) -> bool:
@@ -20,16 +22,25 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, split: str) -> Reading:
-    """List the pictures of the wanted split, by class and name. Other files among them are noted, not counted."""
+    """List the pictures of the wanted split, by class and name. Other files among them are noted, not counted.
+
+    Raises:
+        InputError: no folder; or folders that are named after splits, where none of them holds classes.
+    """
     if not path.is_dir():
         raise InputError(f"{path} is no folder", "a folder of classes", "give the folder")
     folders = _split_folders(path)
+    bare = [f for f in _classes(path) if split_of_folder(f.name) and f.name not in folders]
+    if bare and not folders:
+        raise _splits_without_classes(path, [folder.name for folder in bare])
     name = choose_split(split, folders, path) if folders else ""
     reading = Reading([path], tuple(folders))
-    root = folders[name] if folders else path
-    for folder in _folders(root):
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in _SUFFIXES:
+    for folder in bare:
+        text = "the folder is named after a split and holds pictures without a class; left out"
+        reading.notes.append(Rejected(Source(str(folder)), "no_class", text))
+    for folder in subfolders(folders[name] if folders else path):
+        for file in files_below(folder):
+            if file.suffix.lower() in SUFFIXES:
                 relative = file.relative_to(path).as_posix()
                 reading.records.append(Record(Source(str(file)), relative, label=folder.name, split=name))
             else:
@@ -37,17 +48,23 @@ def read(path: Path, split: str) -> Reading:
     return reading
 
 
-def _folders(path: Path) -> list[Path]:
-    return [folder for folder in sorted(path.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
-
-
 def _split_folders(path: Path) -> dict[str, Path]:
-    """Folders named after a split that hold classes; a folder of pictures called "test" is a class."""
-    named = {f.name: f for f in _folders(path) if canonical_split(f.name) in _SPLITS}
-    return {name: folder for name, folder in named.items() if any(_classes(folder))}
+    """Folders named after a split that hold classes."""
+    return {f.name: f for f in subfolders(path) if split_of_folder(f.name) and any(_classes(f))}
 
 
 def _classes(root: Path) -> Iterator[Path]:
-    for folder in _folders(root):
-        if any(file.suffix.lower() in _SUFFIXES for file in folder.iterdir()):
+    for folder in subfolders(root):
+        if any(file.suffix.lower() in SUFFIXES for file in folder.iterdir()):
             yield folder
+
+
+def _splits_without_classes(path: Path, names: list[str]) -> InputError:
+    """A folder "train" whose pictures lie in it directly is a split without words, and no class called "train"."""
+    said = "are named after splits" if len(names) > 1 else "is named after a split"
+    return InputError(
+        f"{path}: {', '.join(names)} {said} and hold{'' if len(names) > 1 else 's'} pictures directly, "
+        "so they are no classes, and no words belong to the pictures",
+        f"{names[0]}/CLASS/picture.jpg; or {names[0]}/metadata.csv with the columns file_name and caption",
+        "sort the pictures into folders of classes, or add tables; rename a folder that really is a class",
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
-from chiasm.data.sources.parsing import BadRowError, read_head, read_json_file
+from chiasm.data.sources.parsing import BadRowError, has_keys, read_json_file
 from chiasm.data.sources.records import (
     Reading,
     Record,
@@ -20,6 +20,9 @@ from chiasm.data.sources.records import (
 )
 
 _WHAT = "a COCO captions file: an object with the lists `images` (id, file_name) and `annotations` (image_id, caption)"
+
+KEYS = ("images", "annotations", "caption", "file_name")
+"""Keys that such a file has."""
 
 
 def recognises(path: Path) -> bool:
@@ -53,12 +56,8 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         files = [path] if path.suffix == ".json" else []
     else:
-        files = [file for folder in (path, path / "annotations") for file in sorted(folder.glob("*captions*.json"))]
-    return [file for file in files if _looks_right(read_head(file))]
-
-
-def _looks_right(text: str) -> bool:
-    return all(word in text for word in ('"images"', '"annotations"', '"caption"', '"file_name"'))
+        files = [file for folder in (path, path / "annotations") for file in sorted(folder.glob("*.json"))]
+    return [file for file in files if has_keys(file, KEYS)]
 
 
 def _add(content: dict[str, Any], file: str, split: str, reading: Reading) -> None:

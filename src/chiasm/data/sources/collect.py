@@ -2,17 +2,22 @@
 
 import os
 import re
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Caption, Example, Question, Source
-from chiasm.data.image import image_ref
+from chiasm.data.image import SUFFIXES, image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.data.sources.parsing import BadRowError, clean_text
-from chiasm.data.sources.records import UNASSIGNED, Reading, Record, choose_split
+from chiasm.data.sources.records import UNASSIGNED, Reading, Record, canonical_split, choose_split, split_of_folder
 
+FEW_GROUPS = 400
+"""Number of groups below which splits are drawn by rank."""
+_WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://|(?:file|pipe|data):|[A-Za-z]:[\\/]")
 
 
@@ -56,7 +61,7 @@ def collect(
 def _note_missing(record: Record, finder: "PictureFinder", ledger: Ledger) -> None:
     """Tell of a picture that is missing in no split at all (Flickr8k names one), since nobody reads that rest."""
     try:
-        finder.find(record.image)
+        finder.find(record.image, record.split)
     except BadRowError as error:
         ledger.note(record.source, error.code, f"{error.text}; it is in no split")
 
@@ -64,17 +69,28 @@ def _note_missing(record: Record, finder: "PictureFinder", ledger: Ledger) -> No
 def _hashed_split(
     records: list[Record], split: str, path: Path, ledger: Ledger
 ) -> tuple[list[Record], tuple[str, ...]]:
-    """Draw the split of each group (90 % train, 5 % val, 5 % test) from a hash of its name, the same on every run."""
+    """Draw the split of each group by a hash of its name, the same on every run: 5 % val, 5 % test, the rest train.
 
-    def drawn(record: Record) -> str:
-        place = counter_seed("split", record.group or os.path.normpath(record.image)) % 100
-        return "train" if place < 90 else "val" if place < 95 else "test"
-
+    Of fewer than `FEW_GROUPS` groups, those with the smallest hashes are taken, and more than 5 %: a tenth of them up
+    to ten, and two of eight or more, so that there is something to measure.
+    """
+    group_of = {record.source: record.group or os.path.normpath(record.image) for record in records}
+    groups = set(group_of.values())
+    if len(groups) < FEW_GROUPS:
+        held = min(max(len(groups) // 20, min(10, max(2, len(groups) // 10))), len(groups) // 4)
+        ordered = sorted(groups, key=lambda group: (counter_seed("split", group), group))
+        drawn = dict.fromkeys(ordered, "train") | dict.fromkeys(ordered[held : 2 * held], "test")
+        drawn |= dict.fromkeys(ordered[:held], "val")
+    else:
+        places = {group: counter_seed("split", group) % 100 for group in groups}
+        drawn = {group: "train" if at < 90 else "val" if at < 95 else "test" for group, at in places.items()}
     by_split: dict[str, list[Record]] = {}
     for record in records:
-        by_split.setdefault(drawn(record), []).append(record)
+        by_split.setdefault(drawn[group_of[record.source]], []).append(record)
     splits = tuple(name for name in ("train", "val", "test") if name in by_split)
-    text = "the files tell of no split; 90/5/5 % train/val/test were drawn by a hash of each picture's group"
+    counts = Counter(drawn.values())
+    told = ", ".join(f"{counts[name]} {name}" for name in splits)
+    text = f"the files tell of no split; {told} were drawn by a hash of each picture's group"
     ledger.note(Source(str(path)), "split_drawn", text)
     return by_split[choose_split(split, splits, path)], splits
 
@@ -83,36 +99,69 @@ class PictureFinder:
     """Looks pictures up in folders that are listed once each, instead of asking the disk for every row.
 
     Symbolic links are followed; a name that leads out of all the folders by itself ("..", an absolute path, an
-    address) is refused.
+    address) is refused. Where a folder is named after the record's split, those of other splits are not looked into:
+    `1.jpg` of "val" is never the one in `train/`. A file whose name differs in case, in Unicode form, in the slashes
+    of Windows, or by a suffix that the record leaves out, is taken where just one fits.
     """
 
     def __init__(self, folders: list[Path]) -> None:
         self._roots = list(dict.fromkeys(os.path.abspath(folder) for folder in folders))
+        self._roots_of: dict[str, list[str]] = {}
         self._listed: dict[str, dict[str, bool]] = {}
+        self._alike: dict[str, dict[str, list[str]]] = {}
 
-    def find(self, name: str) -> str:
+    def find(self, name: str, split: str = "") -> str:
         """Return the path of the picture called `name`.
 
         Raises:
-            BadRowError: "path_escape", "missing_image" or "not_regular".
+            BadRowError: "address", "path_escape", "missing_image" or "not_regular".
         """
+        if _WEB.match(name):
+            raise BadRowError("address", f"{name[:200]!r} is an address, and nothing is downloaded")
         if _ADDRESS.match(name) or "\0" in name:
             raise BadRowError("path_escape", f"{name[:200]!r} is no path inside the data")
-        inside = False
-        for root in self._roots:
-            full = os.path.normpath(os.path.join(root, name))
-            if not any(full.startswith(allowed.rstrip("/") + "/") for allowed in self._roots):
-                continue
-            inside = True
-            folder, _, base = full.rpartition("/")
+        found = self._find(name, split) or ("\\" in name and self._find(name.replace("\\", "/"), split))
+        if found:
+            return found
+        raise BadRowError("missing_image", f"there is no picture {name[:200]!r}")
+
+    def _find(self, name: str, split: str) -> str:
+        places = [os.path.normpath(os.path.join(root, name)) for root in self._roots_for(split)]
+        inside = [one for one in places if any(one.startswith(root.rstrip("/") + "/") for root in self._roots)]
+        if not inside:
+            raise BadRowError("path_escape", f"{name[:200]!r} leads out of the data")
+        parts = [full.rsplit("/", 1) for full in inside]
+        for full, (folder, base) in zip(inside, parts, strict=True):
             is_file = self._list(folder).get(base)
             if is_file:
                 return full
             if is_file is False:
                 raise BadRowError("not_regular", f"{name[:200]!r} is no regular file")
-        if not inside:
-            raise BadRowError("path_escape", f"{name[:200]!r} leads out of the data")
-        raise BadRowError("missing_image", f"there is no picture {name[:200]!r}")
+        return next((f"{folder}/{alike}" for folder, base in parts if (alike := self._similar(folder, base))), "")
+
+    def _roots_for(self, split: str) -> list[str]:
+        """The folders to look into, those of this very split first."""
+        wanted = canonical_split(split)
+        if wanted not in self._roots_of:
+            named = {root: split_of_folder(os.path.basename(root)) for root in self._roots}
+            own = [root for root in self._roots if wanted and named[root] == wanted]
+            rest = [root for root in self._roots if root not in own and not (own and named[root])]
+            self._roots_of[wanted] = own + rest
+        return self._roots_of[wanted]
+
+    def _similar(self, folder: str, base: str) -> str:
+        """The one file of a folder whose name differs from `base` in writing alone; "" where none or several do."""
+        if folder not in self._alike:
+            alike: dict[str, list[str]] = {}
+            for name, is_file in self._listed[folder].items():
+                stem, suffix = os.path.splitext(name)
+                if is_file:
+                    alike.setdefault(_plain(name), []).append(name)
+                if is_file and suffix.lower() in SUFFIXES:
+                    alike.setdefault(_plain(stem), []).append(name)
+            self._alike[folder] = alike
+        found = self._alike[folder].get(_plain(base), [])
+        return found[0] if len(found) == 1 else ""
 
     def _list(self, folder: str) -> dict[str, bool]:
         """Name -> whether it is a regular file (or a link to one); links that lead nowhere are left out."""
@@ -122,9 +171,13 @@ class PictureFinder:
                     self._listed[folder] = {
                         e.name: e.is_file() for e in entries if not e.is_symlink() or os.path.exists(e.path)
                     }
-            except OSError:
+            except (OSError, ValueError):  # a name may hold half of a surrogate pair
                 self._listed[folder] = {}
         return self._listed[folder]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 @dataclass(slots=True)
@@ -161,7 +214,7 @@ class _Collector:
             raise BadRowError("no_split", "the row names no split, although others do")
         if record.id in self._first_with_id:
             raise BadRowError("duplicate_id", f"the id {record.id!r} was used at {self._first_with_id[record.id]}")
-        full = self._finder.find(record.image)
+        full = self._finder.find(record.image, record.split)
         captions, questions = self._wanted(record)
         label = clean_text(record.label) if record.label else None
         draft = self._drafts.get(full)

@@ -18,7 +18,7 @@ _SPLIT_FOLDERS = ("train", "val", "test", "hidden", "unassigned")
 
 def recognises(path: Path) -> bool:
     """True for a `data.jsonl`, and for a folder that holds one or has subfolders that do."""
-    return path.name == FILE if path.is_file() else (path / FILE).is_file() or any(path.glob(f"*/{FILE}"))
+    return path.name == FILE if path.is_file() else (path / FILE).is_file() or bool(_files(path))
 
 
 def read(path: Path, split: str) -> Reading:
@@ -31,11 +31,16 @@ def read(path: Path, split: str) -> Reading:
         read_rows(single, canonical_split(folder.name) if inside_split else "", reading)
         reading.set_splits_of_records()
         return reading
-    files = {file.parent.name: file for file in sorted(path.glob(f"*/{FILE}"))}
+    files = _files(path)
     chosen = choose_split(split, files, path)
     reading = Reading([path], tuple(files))
     read_rows(files[chosen], chosen, reading)
     return reading
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """Name of a split's folder -> its file."""
+    return {file.parent.name: file for file in sorted(path.glob(f"*/{FILE}")) if file.is_file()}
 
 
 def read_rows(file: Path, split: str, reading: Reading) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Caption, Source
+from chiasm.data.image import SUFFIXES
 from chiasm.data.sources.parsing import Rejected, read_lines
 from chiasm.data.sources.records import UNASSIGNED, Reading, Record, image_folders, language_of
 
@@ -18,7 +19,7 @@ _LIST = re.compile(r"(train|dev|val|test)Images\.txt$")
 
 
 def recognises(path: Path) -> bool:
-    """True for a token file, and for a folder that holds one in a usual place."""
+    """True for a file `*.token.txt` or one that begins with such a line, and for a folder that holds one."""
     return _token_file(path) is not None
 
 
@@ -44,13 +45,23 @@ def read(path: Path, split: str) -> Reading:
 
 def _token_file(path: Path) -> Path | None:
     if path.is_file():
-        return path if path.name.endswith((".token.txt", ".token")) else None
+        return path if path.name.endswith((".token.txt", ".token")) or _has_token_lines(path) else None
     for place in _PLACES:
-        files = [f for pattern in ("*.token.txt", "*.token") for f in sorted((path / place).glob(pattern))]
-        plain = [file for file in files if "lemma" not in file.name]
+        files = [f for pattern in ("*.token.txt", "*.token", "*.txt") for f in sorted((path / place).glob(pattern))]
+        plain = [f for f in files if f.is_file() and "lemma" not in f.name]
+        plain = [f for f in plain if f.name.endswith((".token.txt", ".token")) or _has_token_lines(f)]
         if plain:
             return plain[0]
     return None
+
+
+def _has_token_lines(file: Path) -> bool:
+    """Whether a text file of another name begins as a token file does."""
+    if file.suffix.lower() not in (".txt", ".tsv"):
+        return False
+    first = next(read_lines(file), None)
+    match = _LINE.fullmatch(first[1]) if first is not None and isinstance(first[1], str) else None
+    return match is not None and Path(match[1]).suffix.lower() in SUFFIXES
 
 
 def _read_captions(file: Path, reading: Reading) -> tuple[dict[str, list[Caption]], dict[str, Source]]:

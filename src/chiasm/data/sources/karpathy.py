@@ -8,10 +8,13 @@ from typing import Any
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
-from chiasm.data.sources.parsing import BadRowError, read_head, read_json_file
+from chiasm.data.sources.parsing import BadRowError, has_keys, read_json_file
 from chiasm.data.sources.records import Reading, Record, captions_of, read_entries, text_of
 
 _WHAT = "a Karpathy file: an object with a list `images`, each with filename, split and sentences"
+
+KEYS = ("images", "sentences", "filename")
+"""Keys that such a file has."""
 
 
 def recognises(path: Path) -> bool:
@@ -33,12 +36,8 @@ def read(path: Path, split: str) -> Reading:
 
 def _file(path: Path) -> Path | None:
     files = [path] if path.is_file() else sorted(path.glob("dataset*.json")) if path.is_dir() else []
-    fitting = [file for file in files if file.suffix == ".json" and _looks_right(read_head(file))]
+    fitting = [file for file in files if has_keys(file, KEYS)]
     return fitting[0] if len(fitting) == 1 else None
-
-
-def _looks_right(text: str) -> bool:
-    return all(word in text for word in ('"images"', '"sentences"', '"filename"'))
 
 
 def _record(entry: Any, source: Source) -> Record:

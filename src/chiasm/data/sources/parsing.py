@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,6 +166,14 @@ def read_head(path: Path, size: int = 65_536) -> str:
         end = file.seek(0, 2)
         file.seek(max(len(head), end - size))
         return (head + b"\n" + file.read()).decode("utf-8-sig", "replace")
+
+
+def has_keys(file: Path, keys: Iterable[str]) -> bool:
+    """Whether a JSON file names all of these keys near its beginning or end; False for what is no regular file."""
+    if file.suffix.lower() != ".json" or not file.is_file():
+        return False
+    text = read_head(file)
+    return all(f'"{key}"' in text for key in keys)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

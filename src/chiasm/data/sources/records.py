@@ -1,7 +1,7 @@
 """What a layout hands over: records about pictures, the splits it knows; and how a row's keys are understood."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.types import Caption, Question, Source
 from chiasm.data.sources.parsing import BadRowError, Rejected
+from chiasm.data.sources.walking import subfolders
 
 IMAGE_FOLDERS: tuple[str, ...] = ("images", "Images", "image", "img", "photos", "Flicker8k_Dataset", "Flickr8k_Dataset")
 IMAGE_FOLDERS += ("flickr30k-images", "flickr30k_images", "VQA_RAD Image Folder", "train2014", "val2014")
@@ -60,7 +61,12 @@ _FIRST_WINS = ("id", "group", "kind")
 """Roles where several columns are common and the earliest name in `ROLES` is meant; elsewhere two are ambiguous."""
 _CAPTIONS_IN = re.compile(r"captions?_([a-z]{2})")
 _SYNONYMS = {"training": "train", "dev": "val", "valid": "val", "validation": "val", "testing": "test"}
+_SYNONYMS |= {"eval": "test", "evaluation": "test"}
 _SPLIT_WORD = re.compile(r"(?<![a-z])(train|training|val|valid|validation|dev|test|testing)(?:\d{4})?(?![a-z0-9])")
+_SPLIT_FOLDER = re.compile(
+    r"(train|training|val|valid|validation|dev|test|testing|eval|evaluation)(?:[_ -]?(?:\d{4}|set|images))?"
+)
+_ADDRESS_COLUMNS = ("url", "image_url", "img_url", "photo_url", "picture_url", "coco_url", "flickr_url", "link", "uri")
 _TRUTH = {"true": "true", "false": "false"}
 
 
@@ -129,22 +135,9 @@ def read_entries(file: Path, entries: Iterable[Any], record: Callable[[Any, Sour
     return reading
 
 
-class MissingSplitError(InputError):
-    """The files have no split of that name; `names` are those that they have."""
-
-    def __init__(self, path: Path, wanted: str, names: Sequence[str]) -> None:
-        self.path, self.wanted, self.names = path, wanted, names
-        usual = next((name for name in names if canonical_split(name) != "train"), "val")
-        super().__init__(
-            f"{path} has no split {wanted!r}{nearest(wanted, names)}",
-            ", ".join(names) or "no split at all: the files hold no usable row",
-            f"--split {usual} to measure a run on it, --set test_split={usual} to train one",
-        )
-
-
 def canonical_split(name: str) -> str:
-    """Return the usual word for a split: "dev", "valid" and "validation" are "val", "training" is "train"."""
-    return _SYNONYMS.get(name.strip().lower(), name.strip().lower())
+    """Return the usual word for a split: "dev", "Validation" and "val2017" are "val", "training" is "train"."""
+    return split_of_folder(name) or name.strip().lower()
 
 
 def split_in_name(name: str) -> str:
@@ -153,26 +146,42 @@ def split_in_name(name: str) -> str:
     return next(iter(found)) if len(found) == 1 else ""
 
 
+def split_of_folder(name: str) -> str:
+    """Return the split that a folder is named after as a whole ("train2017", "Validation" -> "val"), or ""."""
+    match = _SPLIT_FOLDER.fullmatch(name.strip().lower())
+    return _SYNONYMS.get(match[1], match[1]) if match else ""
+
+
 def choose_split(wanted: str, available: Iterable[str], path: Path) -> str:
     """Return the name in `available` that means `wanted`: the same word, else a synonym.
 
     Raises:
-        InputError: none does; lists those that exist.
+        InputError: none does, or several; lists those that exist.
     """
     names = list(dict.fromkeys(available))
     if wanted in names:
         return wanted
-    for name in names:
-        if canonical_split(name) == canonical_split(wanted):
-            return name
-    raise MissingSplitError(path, wanted, names)
+    meant = [name for name in names if canonical_split(name) == canonical_split(wanted)]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        said = f"{path} has several splits that {wanted!r} may mean: {', '.join(meant)}"
+        raise InputError(said, ", ".join(names), "name one of them as it is written")
+    raise InputError(
+        f"{path} has no split {wanted!r}{nearest(wanted, names)}",
+        ", ".join(names) or "no split at all: the files hold no usable row",
+        "name one of these splits",
+    )
 
 
 def image_folders(base: Path) -> list[Path]:
-    """Return `base`, then the usual picture folders beside it and up to two levels above that exist."""
+    """Return `base`, the usual picture folders in it and up to two levels above, and folders of splits in these."""
     base = base.absolute()
     candidates = [up / name for up in (base, *list(base.parents)[:2]) for name in IMAGE_FOLDERS]
-    return [base, *(folder for folder in candidates if folder.is_dir())]
+    found = [folder for folder in candidates if folder.is_dir()]
+    places = [base, *(folder for folder in found if folder.parent == base)]
+    by_split = [folder for place in places for folder in subfolders(place) if split_of_folder(folder.name)]
+    return list(dict.fromkeys([base, *found, *by_split]))
 
 
 def language_of(text: str) -> str:
@@ -231,6 +240,10 @@ class Columns:
                 self.by_role[role] = found[0][1]
         matches = ((name, _CAPTIONS_IN.fullmatch(word)) for name, word in zip(self.names, plain, strict=True))
         self.captions_in = [(match[1], name) for name, match in matches if match]
+        addresses = [name for name, word in zip(self.names, plain, strict=True) if word in _ADDRESS_COLUMNS]
+        if "image" not in self.by_role and addresses:
+            given = f"{where} names its pictures by addresses (column {addresses[0]!r}); nothing is downloaded"
+            raise InputError(given, "pictures on disk", "fetch them, and name the files in a column `image`")
         if "image" not in self.by_role:
             raise self._error(f"{where} has no column that names a picture")
         if not self.captions_in and not {"caption", "question", "questions", "label"} & set(self.by_role):

@@ -9,10 +9,13 @@ from typing import Any
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
-from chiasm.data.sources.parsing import BadRowError, read_head, read_json_file
+from chiasm.data.sources.parsing import BadRowError, has_keys, read_head, read_json_file
 from chiasm.data.sources.records import Reading, Record, make_question, read_entries, text_of
 
 _WHAT = "VQA-RAD's public JSON: a list of objects with qid, image_name, question, answer and phrase_type"
+
+KEYS = ("image_name", "phrase_type", "qid")
+"""Keys of its objects."""
 
 
 def recognises(path: Path) -> bool:
@@ -33,11 +36,7 @@ def read(path: Path, split: str) -> Reading:
 
 def _file(path: Path) -> Path | None:
     files = [path] if path.is_file() else sorted(path.glob("*.json")) if path.is_dir() else []
-    return next((file for file in files if file.suffix == ".json" and _looks_right(read_head(file))), None)
-
-
-def _looks_right(text: str) -> bool:
-    return text.lstrip().startswith("[") and all(word in text for word in ('"image_name"', '"phrase_type"', '"qid"'))
+    return next((file for file in files if has_keys(file, KEYS) and read_head(file).lstrip().startswith("[")), None)
 
 
 def _record(entry: Any, source: Source) -> Record:

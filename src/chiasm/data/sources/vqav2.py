@@ -10,11 +10,13 @@ from typing import Any
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
-from chiasm.data.sources.parsing import BadRowError, read_head, read_json_file
+from chiasm.data.sources.parsing import BadRowError, has_keys, read_json_file
 from chiasm.data.sources.records import Reading, Record, choose_split, image_folders, make_question, split_in_name
 
 _WHAT = "VQAv2's pair of files: questions (image_id, question_id, question), annotations (question_id, answers)"
 _MAPPING = "image_ids.json"
+KEYS = ("questions", "question_id")
+"""Keys that a questions file has."""
 
 
 def recognises(path: Path) -> bool:
@@ -57,9 +59,7 @@ def _question_files(path: Path) -> list[Path]:
         files = [path] if pattern == path.name else _beside(path, "annotations", "questions")
     else:
         files = sorted(path.glob("*uestions*.json"))
-    return [
-        f for f in files if f.suffix == ".json" and all(w in read_head(f) for w in ('"questions"', '"question_id"'))
-    ]
+    return [file for file in files if has_keys(file, KEYS)]
 
 
 def _beside(file: Path, word: str, other: str) -> list[Path]:
@@ -92,7 +92,10 @@ class _FileNames:
 
     def __init__(self, questions: Path, folders: list[Path]) -> None:
         mapping = questions.parent / _MAPPING
-        content = read_json_file(mapping, "an object: file name -> image id") if mapping.is_file() else {}
+        what = "an object: file name -> image id"
+        content = read_json_file(mapping, what) if mapping.is_file() else {}
+        if not isinstance(content, dict) or not all(isinstance(number, int | str) for number in content.values()):
+            raise InputError(f"{mapping} is no such object", what, "restore the file, or take it away")
         self._mapped = {number: name for name, number in content.items()}
         subset = re.search(r"(train|val|test)20\d\d", questions.name)
         self._prefix = f"COCO_{subset[0]}_" if subset else ""
