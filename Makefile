@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types check docs clean help
+.PHONY: demo test test-all lint types check docs clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -27,6 +27,11 @@ check: lint types
 
 test: .venv/.stamp check  ## everything that must pass before a commit
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: test  ## the gate, the parity tests that need further packages, and the planted bugs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[parity]"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -rs tests/evaluate tests/models tests/objectives
+	$(BIN)/python benchmarks/mutants.py
 
 docs: .venv/.stamp  ## write docs/help.md from the command line itself
 	$(BIN)/python docs/make_help.py

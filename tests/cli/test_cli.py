@@ -111,7 +111,7 @@ def test_show(chiasm: Shell, tmp_path: Path) -> None:
     assert same.code == 0, same.err
     assert written(tmp_path / "b.json")["config"] == found["config"]
     unset = chiasm("show", "flickr8k_retrieval")
-    assert unset.code == 0 and "Set data.path" in unset.out
+    assert unset.code == 0 and "With --data PATH" in unset.out
 
 
 def test_train_on_own_files(chiasm: Shell, own_files: Path, tmp_path: Path) -> None:

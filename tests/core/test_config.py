@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chiasm.core.config import OPEN, from_dict, keys, override, to_dict
+from chiasm.core.config import OPEN, SYNONYMS, from_dict, keys, override, to_dict
 from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.recipes import RECIPES, find_recipe
@@ -192,3 +192,33 @@ def test_a_wrong_file_is_an_error_that_names_the_place(values: Any, part: str) -
     with pytest.raises(InputError) as caught:
         from_dict(Outer, values)
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("train.learning_rate=0.1", "train.lr"),
+        ("learning_rate=0.1", "train.lr"),
+        ("model.lr=0.1", "train.lr"),
+        ("batch_size=8", "train.batch_size"),
+        ("train.num_epochs=3", "train.epochs"),
+        ("model.image_size=288", "model.image.size_px"),
+        ("data.language=vi", "data.languages"),
+        ("model.num_heads=4", "model.heads"),
+        ("trian.steps=3", "train.steps"),
+    ],
+)
+def test_a_key_is_found_by_its_last_word_and_its_synonyms(word: str, meant: str) -> None:
+    """Guards against `train.learning_rate`, which spelling alone takes for `train.label_smoothing` or nothing."""
+    with pytest.raises(InputError) as caught:
+        override(RunConfig(recipe="mine"), [word])
+    assert caught.value.do.startswith(f"--set {meant}={word.partition('=')[2]}, ")
+
+
+def test_a_synonym_stands_for_one_key_that_exists() -> None:
+    """Guards against a table that sends people to a key of yesterday."""
+    config = override(RunConfig(recipe="mine"), ["tasks.vqa.weight=1"])
+    last = {key.rpartition(".")[2] for key, _ in keys(config)}
+    assert set(SYNONYMS) <= last, set(SYNONYMS) - last
+    others = [one for some in SYNONYMS.values() for one in some]
+    assert len(others) == len(set(others)) and not set(others) & set(SYNONYMS)

@@ -71,6 +71,15 @@ def test_a_planted_copy_is_refused_whatever_it_is_called(root: Path, split: str,
     assert "data.on_leak=drop" in said
 
 
+def test_validation_is_held_out_beside_the_test_split(root: Path) -> None:
+    """Guards against a run that is tested elsewhere and chooses its weights on pictures that it trains on."""
+    shutil.copy(root / "val/101.png", root / "train/7.png")
+    tested = replace(config(root), test_split="test")
+    assert {one.split for one in held_out(tested)} == {"val", "test"}
+    with pytest.raises(InputError, match="'val'"):
+        open_training(tested)
+
+
 def test_a_leak_is_dropped_or_kept_as_asked(root: Path) -> None:
     """Guards against a picture that is dropped without a word, and one that is kept without a word."""
     for held, own in ((101, 7), (202, 3)):

@@ -126,6 +126,50 @@ def test_threshold_keeps_its_promise_on_new_data() -> None:
     assert broken <= 20
 
 
+def _by_picture(seed: int, pictures: int, each: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Questions about a picture that are right or wrong together, as confident as they are right."""
+    sure, right = _answers(seed, pictures)
+    return np.repeat(sure, each), np.repeat(right, each), np.repeat(np.arange(pictures), each)
+
+
+def test_interval_of_the_error_draws_pictures() -> None:
+    """Twelve equal answers about each picture tell no more than one: guards an interval that draws answers."""
+    sure, right, picture = _by_picture(3, 100, 12)
+    once = expected_calibration_error(sure[::12], right[::12], seed=4)
+    clustered = expected_calibration_error(sure, right, seed=4, clusters=picture)
+    assert (clustered.value, clustered.low, clustered.high) == pytest.approx((once.value, once.low, once.high))
+    assert clustered.n == 1200
+    alone = expected_calibration_error(sure, right, seed=4)
+    assert alone.high - alone.low < 0.5 * (clustered.high - clustered.low)
+    uneven = np.concatenate([picture[:700], np.full(500, 1000)])
+    with pytest.raises(InputError, match="clusters"):
+        expected_calibration_error(sure, right, clusters=uneven[:-1])
+    assert expected_calibration_error(sure, right, clusters=uneven).value == pytest.approx(clustered.value)
+
+
+def test_threshold_of_answers_that_are_wrong_together() -> None:
+    """`risk` holds where all answers about a picture are wrong together; taken for independent, they break it."""
+    broken = {"clustered": 0, "independent": 0}
+    for seed in range(100):
+        sure, right, picture = _by_picture(seed, 100, 12)
+        for name, clusters in (("clustered", picture), ("independent", None)):
+            threshold = abstain_threshold(sure, right, 0.2, clusters)
+            broken[name] += threshold <= 1 and (1 - threshold) / 2 > 0.2
+    assert broken["clustered"] <= 10 < 25 <= broken["independent"], broken
+    sure, right = _answers(5, 400)
+    alone, single = (abstain_threshold(sure, right, 0.2, clusters) for clusters in (None, np.arange(400)))
+    assert alone <= single <= alone + 0.02
+
+
+def test_threshold_without_an_error_counts_pictures() -> None:
+    """Ten pictures of ten right answers each are ten proofs, not a hundred."""
+    sure, right = np.full(100, 0.9), np.ones(100, bool)
+    ten = np.repeat(np.arange(10), 10)
+    assert abstain_threshold(sure, right, 0.05) == 0.9
+    assert abstain_threshold(sure, right, wilson(0, 10)[1] - 1e-6, ten) == ABSTAIN_ALWAYS
+    assert abstain_threshold(sure, right, wilson(0, 10)[1] + 1e-6, ten) == 0.9
+
+
 def test_risk_coverage_by_hand() -> None:
     """Ties are given together, and the area weighs each answer once."""
     curve = risk_coverage([0.9, 0.8, 0.8, 0.1], [True, False, True, False])

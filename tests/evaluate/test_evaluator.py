@@ -13,6 +13,8 @@ from chiasm.core.types import Example, Prediction, Question, Tokens
 from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.evaluator import GREY, derangement, evaluate
 from chiasm.evaluate.outcome import Outcome, View, scores_as_json
+from chiasm.evaluate.scores.calibration import expected_calibration_error
+from chiasm.evaluate.scores.intervals import bootstrap_mean, proportion
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import Calibration
 from chiasm.tasks.matching import Matching
@@ -330,3 +332,39 @@ def test_json_names_every_view(pipeline: Pipeline, examples: list[Example], seen
     assert set(written) == {"metrics", "blind", "no_picture", "no_text", "baseline", "geometry", "by_kind"}
     for view, name in (("shuffled", "blind"), ("no_picture", "no_picture"), ("no_text", "no_text")):
         assert written[name]["vqa_accuracy"] == blind[view].scores["vqa_accuracy"].as_dict()
+
+
+def test_intervals_draw_pictures(pipeline: Pipeline, examples: list[Example], seen: Outcome) -> None:
+    """Every interval is that of a bootstrap over pictures: captions and questions of one succeed and fail together."""
+    several = 0
+    for name, items in seen.items.items():
+        if items.values.ndim > 1:  # BLEU, which is no mean
+            continue
+        owner = {row: examples[row].id for row in range(COUNT)}
+        assert set(items.clusters.tolist()) <= set(owner), name
+        several += len(set(items.clusters.tolist())) < len(items.clusters)
+        exact = proportion if items.values.min() >= 0 and items.values.max() <= 1 else bootstrap_mean
+        again = exact(items.values, items.clusters, pipeline.config.seed)
+        if name.startswith("image_to_text"):  # one outcome a picture: Wilson's interval
+            again = proportion(items.values)
+        assert seen.scores[name] == again, name
+    assert several >= 4
+    for name, (sure, is_true) in seen.confidences.items():
+        if name == "vqa_accuracy":
+            owners = seen.items[name].clusters
+            assert seen.scores["vqa_accuracy_ECE"] == expected_calibration_error(sure, is_true, seed=0, clusters=owners)
+    questions = [one.of for one in seen.answered]
+    assert seen.items["vqa_accuracy"].clusters.tolist() == questions and len(set(questions)) == COUNT
+    captions = [of for of, _ in seen.texts]
+    assert seen.items["text_to_image_R@5"].clusters.tolist() == captions and len(set(captions)) == COUNT < len(captions)
+
+
+def test_an_interval_of_equal_captions_is_as_wide_as_that_of_one(pipeline: Pipeline, examples: list[Example]) -> None:
+    """Each picture's caption three times is no more evidence than once."""
+    alone = replace(pipeline.config, tasks={"retrieval": TaskConfig()})
+    searching = Pipeline(alone, pipeline.model, pipeline.codec, pipeline.device)
+    once = [replace(example, captions=example.captions[:1], questions=()) for example in examples]
+    thrice = [replace(example, captions=example.captions * 3) for example in once]
+    first, second = (evaluate(searching, some).scores["text_to_image_R@5"] for some in (once, thrice))
+    assert second.value == first.value and 0 < first.value < 1
+    assert second.high - second.low == pytest.approx(first.high - first.low, rel=0.25)

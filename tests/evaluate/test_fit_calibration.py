@@ -13,8 +13,8 @@ import torch
 from chiasm.core.run_config import TaskConfig
 from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
+from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import fit_calibration
 from chiasm.evaluate.scores.calibration import abstain_threshold, expected_calibration_error
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import Calibration
@@ -73,8 +73,9 @@ def test_an_overconfident_model_becomes_honest(examples: list[Example]) -> None:
     pipeline = build(examples, TaskConfig())
     before, exact_before = predictive(pipeline, examples), true_likelihood(pipeline, examples)
     answers = [one.prediction.answer for one in evaluate(pipeline, examples).answered]
-    fitted = fit_calibration(pipeline, examples)
-    pipeline.codec.calibration.update(fitted)
+    found = fit_calibration(pipeline, examples)
+    found.apply(pipeline)
+    fitted = found.calibration
     assert 2 < fitted["vqa"].temperature < 50 and fitted["vqa"].abstain_below == 0
     after, exact_after = predictive(pipeline, examples), true_likelihood(pipeline, examples)
     assert exact_after < 0.8 * exact_before and after[0] < before[0] and after[1] < 0.5 * before[1]
@@ -88,10 +89,10 @@ def test_an_overconfident_model_becomes_honest(examples: list[Example]) -> None:
 def test_questions_with_unknown_answers_do_not_count(examples: list[Example]) -> None:
     """Guards against an unknown answer that is taken for answer number 0 or -1."""
     pipeline = build(examples, TaskConfig())
-    expected = fit_calibration(pipeline, examples)["vqa"].temperature
+    expected = fit_calibration(pipeline, examples).calibration["vqa"].temperature
     odd = replace(examples[0].questions[0], answers=("never heard",))
     more = [replace(example, questions=(odd, *example.questions)) for example in examples]
-    assert fit_calibration(pipeline, more)["vqa"].temperature == pytest.approx(expected, rel=1e-6)
+    assert fit_calibration(pipeline, more).calibration["vqa"].temperature == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("objective", ["soft", "generate"])
@@ -106,7 +107,7 @@ def test_single_probabilities_are_scaled_and_shifted(
             "chiasm.evaluate.evaluator.exact_matches", lambda said, _: [next(told) % 3 == 0 for _ in said]
         )
     before = evaluate(pipeline, examples[:12]).answered
-    pipeline.codec.calibration.update(fit_calibration(pipeline, examples[:12]))
+    fit_calibration(pipeline, examples[:12]).apply(pipeline)
     after = evaluate(pipeline, examples[:12]).answered
     assert [one.prediction.answer for one in before] == [one.prediction.answer for one in after]
     assert [one.prediction.confidence for one in before] == [one.prediction.uncalibrated for one in after]
@@ -125,9 +126,10 @@ def test_labels_sentences_matches_and_captions_are_calibrated(examples: list[Exa
     assert not any("uncalibrated" in name for name in before.scores)
     # Of an untrained model nothing is true; what it says of the photos is compared with what "people" wrote instead.
     photos = [replace(example, truth=None) for example in examples]
-    fitted = fit_calibration(pipeline, photos)
+    found = fit_calibration(pipeline, photos)
+    fitted = found.calibration
     assert set(fitted) == set(tasks) and fitted["captioning"].near_from > 0
-    pipeline.codec.calibration.update(fitted)
+    found.apply(pipeline)
     after = evaluate(pipeline, photos)
     for name in ("matching", "caption_near"):
         error, own = after.scores[f"{name}_ECE"], after.scores[f"{name}_uncalibrated_ECE"]
@@ -161,12 +163,13 @@ def test_what_was_fitted_travels_with_the_model(examples: list[Example], tmp_pat
     # Confidence that tells something: of the sure answers, only the right ones are asked for.
     kept = [(one.of, one.question) for one in everything if one.right or one.prediction.confidence < middle]
     examples = [replace(e, questions=tuple(q for of, q in kept if of == row)) for row, e in enumerate(examples)]
-    pipeline.codec.calibration.update(fit_calibration(pipeline, examples))
+    fit_calibration(pipeline, examples).apply(pipeline)
     how = pipeline.codec.calibration["vqa"]
     answered = evaluate(pipeline, examples).answered
     confidence = np.array([one.prediction.confidence for one in answered])
     right = [one.right >= 0.5 for one in answered]
-    assert how.abstain_below == abstain_threshold(confidence, right, risk)
+    expected = abstain_threshold(confidence, right, risk, [one.of for one in answered])
+    assert how.abstain_below == pytest.approx(expected, rel=2e-6) and how.abstain_below <= expected
     assert confidence.min() < how.abstain_below <= confidence.max(), "some are answered and some are not"
     assert [one.prediction.evidence["abstains"] for one in answered] == (confidence < how.abstain_below).tolist()
     pipeline.save(tmp_path / "run", examples[0], {})

@@ -140,3 +140,28 @@ def test_config_that_cannot_train_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=expected):
         start(config, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+
+
+def test_validation_measures_the_moving_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against scores and best weights of the raw weights, in a run whose average is kept."""
+    validate, looked = Trainer._validate, []
+
+    def watching(self: Trainer, *arguments: Any) -> None:
+        raw = {name: value.detach().clone() for name, value in self.pipeline.model.named_parameters()}
+        asked = self.hooks.validate
+
+        def scores() -> Any:
+            now = dict(self.pipeline.model.named_parameters())
+            average = self.state.ema
+            looked.append(all(torch.equal(now[name], average[name]) for name in average))
+            assert any(not torch.equal(raw[name], average[name]) for name in average)
+            return asked()
+
+        monkeypatch.setattr(self, "hooks", replace(self.hooks, validate=scores))
+        validate(self, *arguments)
+        monkeypatch.setattr(self, "hooks", replace(self.hooks, validate=asked))
+        assert all(torch.equal(raw[name], value) for name, value in self.pipeline.model.named_parameters())
+
+    monkeypatch.setattr(Trainer, "_validate", watching)
+    start(small_config(steps=4, validate_every=2), tmp_path)
+    assert looked == [True, True]

@@ -14,6 +14,7 @@ from doors import Said, data_uri, running
 
 from chiasm.core.errors import InputError
 from chiasm.serve.engine import Model
+from chiasm.serve.http.server import listen
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings, read_token
 
@@ -127,6 +128,8 @@ def test_stopping_answers_what_is_open(model: Model, files: list[bytes], slow: S
         ({"host": "example.org"}, "without a token"),
         ({"token": "short"}, "a token of 5 characters"),
         ({"queue_rows": 3}, "a queue of 3 rows"),
+        ({"max_connections": 0}, "max_connections is 0"),
+        ({"max_held_bytes": 2**20}, "max_held_bytes is 1048576"),
         ({"timeout_s": 0}, "timeout_s is 0"),
         ({"allow_domains": ("https://example.org",)}, "--allow-domain https://example.org"),
     ],
@@ -140,7 +143,7 @@ def test_dangerous_settings_are_refused(changes: dict[str, Any], given: str) -> 
 
 
 def test_token_comes_from_a_private_file(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a token that every user of the machine can read."""
+    """Guards against a token that every user of the machine can read, and an empty one that opens the door to all."""
     file = tmp_path / "token"
     file.write_text("sixteen characters\n")
     file.chmod(0o644)
@@ -148,7 +151,35 @@ def test_token_comes_from_a_private_file(tmp_path: Any, monkeypatch: pytest.Monk
         read_token(file)
     file.chmod(0o600)
     assert read_token(file) == "sixteen characters"
+    for nothing in ("", " \n"):
+        file.write_text(nothing)
+        with pytest.raises(InputError, match="holds no token"):
+            read_token(file)
+    monkeypatch.delenv("CHIASM_TOKEN", raising=False)
+    assert read_token(None) == ""
     monkeypatch.setenv("CHIASM_TOKEN", "of the environment")
     assert read_token(None) == "of the environment"
+    monkeypatch.setenv("CHIASM_TOKEN", "")
+    with pytest.raises(InputError, match="CHIASM_TOKEN holds no token"):
+        read_token(None)
     with pytest.raises(InputError, match="cannot be read"):
         read_token(tmp_path / "none")
+
+
+def test_a_port_in_use_is_said_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against half a minute of loading, and a message about files, where another server has the port."""
+    from chiasm.cli import main
+
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.MonkeyPatch.context() as patch:
+        port = other.getsockname()[1]
+        patch.setattr("sys.argv", ["chiasm", "serve", "nowhere", "--port", str(port)])
+        with pytest.raises(SystemExit) as end:
+            main()
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and f"port {port} of 127.0.0.1 is in use" in said and "--port" in said
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    """Guards against advice about permissions where the address is wrong."""
+    with pytest.raises(InputError, match=r"192\.0\.2\.1 cannot be listened at"):
+        listen("192.0.2.1", 8000)

@@ -22,6 +22,7 @@ from open_clip_reference import open_clip_folder
 import chiasm
 from chiasm.core import weights_only
 from chiasm.core.errors import InputError
+from chiasm.tasks.checkpoints.exporting import export
 from chiasm.tasks.checkpoints.pickled import to_safetensors
 
 
@@ -151,3 +152,32 @@ def test_weights_in_parts_keep_their_table(clip: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"weight_map|index"):
             to_safetensors(folder, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_links_out_of_the_folder_are_refused(clip: Path, tmp_path: Path) -> None:
+    """Guards against a foreign folder whose README.md is a link to a private file: exported, it is shared."""
+    folder = tmp_path / "a"
+    shutil.copytree(clip, folder)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("private")
+    (folder / "README.md").symlink_to(secret)
+    for source in (folder, folder / "pytorch_model.bin"):
+        with pytest.raises(InputError, match=r"README\.md is a link"):
+            to_safetensors(source, tmp_path / "out")
+    with pytest.raises(InputError, match=r"README\.md is a link"):
+        export(folder, "run", tmp_path / "out", torch.device("cpu"))
+    assert not (tmp_path / "out").exists()
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to("config.json")
+    to_safetensors(folder, tmp_path / "out")
+
+
+def test_links_of_the_hubs_cache_are_followed(clip: Path, tmp_path: Path) -> None:
+    """Guards against a refusal of every folder that was fetched from the hub: all of its files are links."""
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "main"
+    shutil.copytree(clip, blobs)
+    snapshot.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(Path("..") / ".." / "blobs" / path.name)
+    assert to_safetensors(snapshot, tmp_path / "out").count
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())

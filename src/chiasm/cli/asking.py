@@ -17,6 +17,7 @@ from chiasm.cli.shared import (
     writable,
     write_result,
 )
+from chiasm.cli.suggesting import suggesting
 
 
 def ask(
@@ -31,7 +32,8 @@ def ask(
     Example: chiasm ask runs/demo picture.png 'what color is the circle?'
     """
     model = load(run, set_)
-    answer = model.ask(image, question)
+    with suggesting("ask", run, [image], [question]):
+        answer = model.ask(image, question)
     remark(model, [question])
     if answer.evidence["abstains"]:
         say("not sure: below the confidence from which on this model answers; its guesses:")
@@ -51,7 +53,9 @@ def caption(
 
     Example: chiasm caption runs/demo picture.png --language zh --set decoding.method=beam
     """
-    said = load(run, set_).caption(list(images), language)
+    model = load(run, set_)
+    with suggesting("caption", run, images):
+        said = model.caption(list(images), language)
     for path, one in zip(images, said, strict=True):
         say(f"{one.confidence:6.1%}  {one.answer}" + (f"  ({path})" if len(images) > 1 else ""))
     rows = [
@@ -72,7 +76,8 @@ def match(
     Example: chiasm match runs/photos dog.jpg 'a dog in the snow' 'a red car'
     """
     model = load(run)
-    pairs = list(zip(texts, model.match(image, texts), strict=True))
+    with suggesting("match", run, [image], texts):
+        pairs = list(zip(texts, model.match(image, texts), strict=True))
     remark(model, texts)
     pairs.sort(key=lambda pair: pair[1].probability or pair[1].similarity or 0.0, reverse=True)
     for text, one in pairs:
@@ -101,7 +106,8 @@ def classify(
     """
     names = [name.strip() for name in labels.replace("，", ",").split(",") if name.strip()]
     model = load(run)
-    found = model.classify(list(images), names, prompt or ())
+    with suggesting("classify", run, images, ["--labels", labels]):
+        found = model.classify(list(images), names, prompt or ())
     remark(model, names)
     for path, one in zip(images, found, strict=True):
         for label in one.evidence["labels"] if len(images) == 1 else one.evidence["labels"][:1]:
@@ -127,7 +133,9 @@ def embed(
     """
     from chiasm.serve.index import folder_index, write_vectors
 
-    index, report = with_bar(lambda progress: folder_index(load(run), path, progress))
+    model = load(run)
+    with suggesting("embed", run, [path], ["--out", str(out)]):
+        index, report = with_bar(lambda progress: folder_index(model, path, progress))
     count, dim = write_vectors(out, index)
     print_rejected(report.ledger)
     say(f"{count} vectors of {dim} numbers in {out}")

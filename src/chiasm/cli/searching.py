@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chiasm.cli.shared import Json, load, notes, print_rejected, remark, say, with_bar, write_result
+from chiasm.cli.suggesting import suggesting
 from chiasm.core.errors import InputError, JobError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def search(
     if len(rest) > 1:
         raise InputError(f"{len(rest)} words after {source}: {' '.join(rest)}", "one QUERY", "put quotes around it")
     text, picture = _query(rest[0] if rest else "", image)
-    with _opened(source, folder, model, approximate) as opened:
+    with _opened(source, folder, rest, model, approximate) as opened:
         found = opened.search(text=text, image=picture, count=count, where=filters(where), rerank=rerank)
         searched = len(opened)
         remark(opened.model, [text] if text else [])
@@ -102,14 +103,15 @@ def _folder(source: str, words: list[str], image: Path | None) -> str:
     return words[0]
 
 
-def _opened(source: str, folder: str, model: Path | None, approximate: bool) -> "Index":
+def _opened(source: str, folder: str, words: list[str], model: Path | None, approximate: bool) -> "Index":
     """The index that is searched: one that was built, or one in memory of a folder."""
     from chiasm.serve.index import folder_index, open_index
 
     if not folder:
         return open_index(source, _model(model), approximate)
     run = load(Path(source))
-    found, report = with_bar(lambda progress: folder_index(run, Path(folder), progress))
+    with suggesting("search", Path(source), [Path(folder)], words):
+        found, report = with_bar(lambda progress: folder_index(run, Path(folder), progress))
     print_rejected(report.ledger)
     return found
 
@@ -166,7 +168,8 @@ def build(
     from chiasm.serve.index.spread import spread_over
 
     spread = spread_over(model, workers, ray) if workers else None
-    made, report = with_bar(lambda progress: make_index(place, [photos], model, metadata, progress, spread))
+    with suggesting("index build", model, [photos], [place]):
+        made, report = with_bar(lambda progress: make_index(place, [photos], model, metadata, progress, spread))
     _tell(made, report, json_file)
 
 

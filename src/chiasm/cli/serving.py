@@ -40,6 +40,7 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError:
         raise MissingExtraError("fastapi", "serve") from None
+    from chiasm.serve.http.server import listen
     from chiasm.serve.http.server import serve as run_server
     from chiasm.serve.http.service import Service, name_of
     from chiasm.serve.http.settings import ServerSettings, read_token
@@ -55,6 +56,7 @@ def serve(
         timeout_s=timeout,
     )
     settings.check()
+    listen(host, port).close()  # a port in use is found out before the model is loaded
     model = load(run, set_)
     opened = None
     if index is not None:

@@ -10,11 +10,53 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any, TypeVar
 
 from chiasm.core.errors import InputError, nearest
 
 T = TypeVar("T")
+
+SYNONYMS = {
+    "accumulate": ("gradient_accumulation", "gradient_accumulation_steps", "grad_accum", "accum", "accumulation"),
+    "batch_size": ("batch", "bs", "batchsize", "minibatch", "per_device_batch_size", "train_batch_size"),
+    "beams": ("num_beams", "beam_size", "beam_width", "n_beams"),
+    "clip_norm": ("grad_clip", "gradient_clip", "max_grad_norm", "clip_grad", "clip_grad_norm", "gradient_clipping"),
+    "decoder_layers": ("num_decoder_layers", "decoder_depth"),
+    "dim": ("hidden_size", "hidden_dim", "d_model", "width", "embed_dim"),
+    "dropout": ("dropout_rate", "drop_rate", "dropout_prob"),
+    "ema_decay": ("ema", "ema_rate", "ema_momentum"),
+    "embedding_dim": ("projection_dim", "embed_size", "embedding_size"),
+    "epochs": ("num_epochs", "n_epochs", "max_epochs", "num_train_epochs", "epoch"),
+    "frozen": ("freeze", "is_frozen", "lock", "locked"),
+    "heads": ("num_heads", "n_heads", "nhead", "attention_heads"),
+    "images": ("image_dir", "image_folder", "image_root", "images_dir", "img_dir", "image_path"),
+    "init_from": ("checkpoint", "pretrained", "from_pretrained", "weights", "resume_from", "load_from", "init"),
+    "kind": ("type", "arch", "architecture", "backbone", "encoder"),
+    "label_smoothing": ("smoothing",),
+    "languages": ("language", "lang", "langs"),
+    "layers": ("num_layers", "n_layers", "depth"),
+    "limit_s": ("time_limit", "max_time", "timeout", "limit"),
+    "lora_rank": ("lora_r", "rank"),
+    "lr": ("learning_rate", "learningrate", "rate", "base_lr", "peak_lr", "max_lr", "eta"),
+    "max_tokens": ("max_length", "max_len", "max_seq_length", "context_length", "seq_len"),
+    "max_rejected": ("max_broken", "max_errors", "rejected", "tolerance"),
+    "method": ("decoding", "strategy", "search"),
+    "path": ("dir", "folder", "root", "data_dir", "dataset", "file", "data_path", "data"),
+    "patience": ("early_stopping", "early_stop", "early_stopping_patience"),
+    "precision": ("dtype", "amp", "fp16", "bf16", "mixed_precision"),
+    "primary_metric": ("metric", "monitor", "best_metric"),
+    "seed": ("random_seed", "random_state"),
+    "size_px": ("image_size", "img_size", "resolution", "input_size", "size", "pixels"),
+    "steps": ("max_steps", "num_steps", "iterations", "iters", "max_iter", "num_train_steps", "n_steps"),
+    "test_split": ("eval_split", "split"),
+    "validate_every": ("eval_every", "eval_steps", "val_every", "eval_interval", "val_check_interval"),
+    "vocabulary": ("vocab", "vocab_size", "vocabulary_size"),
+    "warmup_steps": ("warmup", "num_warmup_steps", "warm_up", "warmup_iters"),
+    "weight_decay": ("wd", "decay", "l2"),
+    "workers": ("num_workers", "n_workers", "threads", "dataloader_workers"),
+}
+"""Last word of a key -> what others call it."""
 
 OPEN = {"is_open": True}
 """Metadata of a field that is a table: `override` may add an entry to it, made of its class's defaults."""
@@ -52,8 +94,22 @@ def override(config: T, assignments: Iterable[str]) -> T:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise InputError(f"--set {assignment}", "key=value, such as train.steps=200", "add the = and a value")
-        config = _set(config, key.strip(), key.strip().split("."), text.strip())
+        config = _set(config, key.strip(), key.strip().split("."), text.strip(), config)
     return config
+
+
+def meant_key(key: str, known: Iterable[str]) -> str:
+    """The key that an unknown one probably means: by its last word or a synonym of it, else by its spelling.
+
+    Among keys that end in the same word, the one whose sections are most alike. "" where nothing is near.
+    """
+    names = list(known)
+    word = key.rpartition(".")[2].strip().lower().replace("-", "_")
+    for wanted in (word, next((one for one, others in SYNONYMS.items() if word in others), word)):
+        found = [name for name in names if name.rpartition(".")[2] == wanted]
+        if found:
+            return max(found, key=lambda name: (SequenceMatcher(None, key, name).ratio(), -len(name)))
+    return next(iter(get_close_matches(key, names, n=1, cutoff=0.5)), "")
 
 
 def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -78,21 +134,22 @@ def _items(config: Any) -> Iterable[tuple[str, Any]]:
     return [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
 
 
-def _set(node: Any, key: str, path: list[str], text: str) -> Any:
+def _set(node: Any, key: str, path: list[str], text: str, root: Any) -> Any:
     names = dict(_items(node))
     if path[0] not in names:
         prefix = key[: len(key) - len(".".join(path))]
         known = [prefix + name for name, _ in keys(node)] or [prefix + name for name in names]
+        meant = meant_key(key, [*known, *(name for name, _ in keys(root))])
         raise InputError(
-            f"unknown config key {key!r}{nearest(key, known)}",
+            f"unknown config key {key!r}" + (f" (did you mean {meant!r}?)" if meant else ""),
             "one of " + ", ".join(known),
-            "`chiasm show RECIPE` prints every key with its value",
+            (f"--set {meant}={text}, or " if meant else "") + "`chiasm show RECIPE`, which prints every key",
         )
     child = names[path[0]]
     if len(path) > 1:
         if not (dataclasses.is_dataclass(child) or isinstance(child, Mapping)):
             raise InputError(f"config key {key!r} goes below a plain value", "a key that exists", f"drop .{path[1]}")
-        new = _set(_with_entry(node, path, child), key, path[1:], text)
+        new = _set(_with_entry(node, path, child), key, path[1:], text, root)
     elif dataclasses.is_dataclass(child) or isinstance(child, Mapping):
         raise InputError(
             f"{key!r} is a section", "a key inside it: " + ", ".join(k for k, _ in keys(child, key + ".")), "name one"

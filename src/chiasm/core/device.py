@@ -42,6 +42,14 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def return_freed_memory() -> None:
+    """Give back to the kernel what `keep_freed_memory` has kept; takes milliseconds."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
 def _seconds(dtype: torch.dtype, device: torch.device, enough_s: float) -> float:
     """Median time of a small MLP, forward and backward, in one number format.
 

@@ -2,7 +2,8 @@
 
 ChiasmError          anything chiasm reports on purpose
 ├── InputError       the caller gave something wrong: fix the input (exit code 2)
-│   └── MissingExtraError   an optional package is not installed
+│   ├── MissingExtraError   an optional package is not installed
+│   └── MissingTaskError    the model was trained for other tasks
 └── JobError         the input was fine but the job failed or stopped (exit code 1)
     └── Interrupted         stopped from outside, what was done is kept (exit code 130)
 
@@ -44,6 +45,23 @@ class MissingExtraError(InputError):
             f"the package {package!r} is not installed",
             f"an environment with the extra [{extra}]",
             f"pip install 'chiasm[{extra}]'",
+        )
+
+
+class MissingTaskError(InputError):
+    """A model was asked for a task that it was not trained for.
+
+    Args:
+        task: the task that is missing.
+        trained: the tasks that the model has.
+    """
+
+    def __init__(self, task: str, trained: tuple[str, ...]) -> None:
+        self.task, self.trained = task, trained
+        super().__init__(
+            f"this model was not trained for {task}",
+            "what it was trained for: " + ", ".join(trained),
+            "use another run, or train a recipe that has this task",
         )
 
 

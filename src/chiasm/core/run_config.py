@@ -337,7 +337,13 @@ def _check_data(data: DataConfig, model: ModelConfig) -> None:
     if not data.languages:
         raise InputError("data.languages is empty", "at least one language", "--set data.languages=en")
     if data.source == "files" and not data.path:
-        raise InputError("data.path is not set", "a folder or file with pictures and texts", "--set data.path=FOLDER")
+        raise InputError("data.path is not set", "a folder or file with pictures and texts", "--data FOLDER")
+    if data.source != "files" and data.path:
+        raise InputError(
+            f"data.path is {data.path!r} with data.source {data.source!r}, which makes pictures of its own",
+            "a path with data.source files",
+            f"--data {data.path} in the place of --set data.path",
+        )
 
 
 def _check_distillation(where: str, tasks: Mapping[str, TaskConfig], train: TrainConfig) -> None:

@@ -11,7 +11,7 @@ from chiasm.core.types import Caption, Example, Source
 from chiasm.data.ledger import Ledger
 from chiasm.data.prompts import expanded, filled
 from chiasm.data.sources import FileData, read_source
-from chiasm.data.sources.records import canonical_split, language_of
+from chiasm.data.sources.records import MissingSplitError, canonical_split, language_of
 
 FEW_GROUPS = 200
 """Number of groups below which the examples kept for validation are drawn by rank."""
@@ -79,7 +79,9 @@ def open_other_files(
         taken: ids of the sets before; those of this one are added.
     """
     if not config.path:
-        raise InputError(f"data.others.{name}.path is not set", "a folder or file", "name the set's folder")
+        raise InputError(
+            f"data.others.{name}.path is not set", "a folder or file", f"--set data.others.{name}.path=FOLDER"
+        )
     found = _joined(config, config.split)
     renamed = []
     for example in found.examples:
@@ -200,7 +202,12 @@ def _joined(config: DataConfig | OtherDataConfig, splits: str) -> ReadFiles:
     meant = {name if name[-1:].isdigit() else canonical_split(name) for name in names}
     if not all(names) or len(meant) < len(names):
         raise InputError(f"the split {splits!r}", 'different names joined by "+"', "name each split once")
-    parts = [_read(config, name) for name in names]
+    try:
+        parts = [_read(config, name) for name in names]
+    except MissingSplitError as error:
+        key = "data.train_split" if isinstance(config, DataConfig) else "data.others.NAME.split"
+        free = [name for name in error.names if canonical_split(name) not in ("val", "test")] or error.names[:1]
+        raise InputError(error.given, error.allowed, f"--set {key}={'+'.join(free) or 'SPLIT'}") from None
     seen: dict[str, str] = {}
     for name, part in zip(names, parts, strict=True):
         for example in part.examples:

@@ -22,14 +22,17 @@ CANDIDATES = 10
 
 
 def calibration_errors(
-    name: str, predictions: Sequence[Prediction], is_true: npt.ArrayLike, seed: int
+    name: str, predictions: Sequence[Prediction], is_true: npt.ArrayLike, clusters: npt.ArrayLike, seed: int
 ) -> dict[str, Score]:
-    """ECE of the confidences, and of what the model said before calibration where that is another number."""
+    """ECE of the confidences, and of what the model said before calibration where that is another number.
+
+    `clusters` int [n] are equal for events of one picture; the intervals draw pictures.
+    """
     confidence = [one.confidence for one in predictions]
     own = [one.confidence if one.uncalibrated is None else one.uncalibrated for one in predictions]
-    found = {f"{name}_ECE": expected_calibration_error(confidence, is_true, seed=seed)}
+    found = {f"{name}_ECE": expected_calibration_error(confidence, is_true, seed=seed, clusters=clusters)}
     if own != confidence:
-        found[f"{name}_uncalibrated_ECE"] = expected_calibration_error(own, is_true, seed=seed)
+        found[f"{name}_uncalibrated_ECE"] = expected_calibration_error(own, is_true, seed=seed, clusters=clusters)
     return found
 
 

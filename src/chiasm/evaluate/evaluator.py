@@ -199,7 +199,8 @@ def _score(state: Pass) -> None:
             outcome.baseline[name] = 0.5
     if outcome.matched and state.view == "seen":
         chances = [replace(one.prediction, confidence=one.prediction.evidence["match"]) for one in outcome.matched]
-        outcome.add_confidences("matching", chances, [one.is_match for one in outcome.matched], seed)
+        is_match, shown = [one.is_match for one in outcome.matched], [one.of for one in outcome.matched]
+        outcome.add_confidences("matching", chances, is_match, shown, seed)
     if outcome.captioned:
         _score_captions(state)
 
@@ -217,7 +218,7 @@ def _score_answers(state: Pass) -> None:
     usual = Counter(answer for one in outcome.answered for answer in dict.fromkeys(one.question.answers))
     outcome.baseline[name] = usual.most_common(1)[0][1] / len(outcome.answered)
     if state.view == "seen":
-        outcome.add_confidences(name, [one.prediction for one in outcome.answered], right >= 0.5, seed)
+        outcome.add_confidences(name, [one.prediction for one in outcome.answered], right >= 0.5, pictures, seed)
         given = np.array([not one.prediction.evidence["abstains"] for one in outcome.answered])
         if not given.all():
             outcome.scores["answered_share"] = accuracy(given, pictures, seed)
@@ -260,4 +261,4 @@ def _score_caption_events(state: Pass, name: str, captions: Sequence[Captioned],
     if len(set(languages)) > 1:
         outcome.by_kind[name] = accuracy_by_kind(right, languages, pictures, seed)
     if state.view == "seen":
-        outcome.add_confidences(name, [one.prediction for one in captions], right, seed)
+        outcome.add_confidences(name, [one.prediction for one in captions], right, pictures, seed)

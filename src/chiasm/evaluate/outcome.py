@@ -96,11 +96,21 @@ class Outcome:
     confidences: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = field(default_factory=dict)
     """Event (see `evaluate.certainty`) -> how sure the model was of each, and whether it was so."""
 
-    def add_confidences(self, name: str, predictions: Sequence[Prediction], is_true: npt.ArrayLike, seed: int) -> None:
-        """Keep how sure the model was of an event, with its calibration errors among the scores."""
+    def add_confidences(
+        self,
+        name: str,
+        predictions: Sequence[Prediction],
+        is_true: npt.ArrayLike,
+        clusters: npt.ArrayLike,
+        seed: int,
+    ) -> None:
+        """Keep how sure the model was of an event, with its calibration errors among the scores.
+
+        `clusters` are the examples that the events belong to.
+        """
         sure = np.array([one.confidence for one in predictions])
         self.confidences[name] = sure, np.asarray(is_true, dtype=np.bool_)
-        self.scores |= calibration_errors(name, predictions, is_true, seed)
+        self.scores |= calibration_errors(name, predictions, is_true, clusters, seed)
 
 
 @dataclass(slots=True)

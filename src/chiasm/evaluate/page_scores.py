@@ -64,7 +64,9 @@ class MetricRow:
         if self.name.endswith("_uncalibrated_ECE"):
             return "calibration error of the model's own numbers, before their calibration; lower is better"
         return self.note or (
-            "expected calibration error; lower is better" if self.is_error else REMARKS.get(self.name, "")
+            "expected calibration error, cross-fitted where this split fitted the calibration; lower is better"
+            if self.is_error
+            else REMARKS.get(self.name, "")
         )
 
 

@@ -92,10 +92,11 @@ def _score_choices(state: Pass) -> None:
         return
     name = "acc1" if "acc1" in outcome.scores else f"pick_1_of_{CANDIDATES}"
     right = np.array([one.similarity.argmax() == one.true for one in outcome.choices])
+    pictures = np.array([one.of for one in outcome.choices])
     if name not in outcome.scores:
-        outcome.scores[name] = accuracy(right, np.array([one.of for one in outcome.choices]), seed)
+        outcome.scores[name] = accuracy(right, pictures, seed)
         outcome.baseline[name] = 1 / CANDIDATES
-    outcome.add_confidences(name, [one.prediction for one in outcome.choices], right, seed)
+    outcome.add_confidences(name, [one.prediction for one in outcome.choices], right, pictures, seed)
 
 
 def _is_class(example: Example) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.run_config import RunConfig
 from chiasm.recipes.another_language import another_language
+from chiasm.recipes.captions import captions
 from chiasm.recipes.demo import demo
 from chiasm.recipes.families import FAMILIES
 from chiasm.recipes.flickr8k_captions import flickr8k_captions
@@ -12,10 +13,15 @@ from chiasm.recipes.flickr8k_retrieval import flickr8k_retrieval
 from chiasm.recipes.labels_and_captions import labels_and_captions
 from chiasm.recipes.nlvr import nlvr
 from chiasm.recipes.reranking import reranking
+from chiasm.recipes.retrieval import retrieval
 from chiasm.recipes.sort_of_clevr import sort_of_clevr
 from chiasm.recipes.vqa import vqa
 
+OWN_DATA: dict[str, Callable[..., RunConfig]] = {"retrieval": retrieval, "vqa": vqa, "captions": captions}
+"""Recipes for one's own files, named by the task, the one that is proposed first standing first."""
+
 RECIPES: dict[str, Callable[..., RunConfig]] = {
+    **OWN_DATA,
     "demo": demo,
     "sort_of_clevr": sort_of_clevr,
     "flickr8k_retrieval": flickr8k_retrieval,
@@ -23,7 +29,6 @@ RECIPES: dict[str, Callable[..., RunConfig]] = {
     "another_language": another_language,
     "reranking": reranking,
     "nlvr": nlvr,
-    "vqa": vqa,
     "labels_and_captions": labels_and_captions,
     **FAMILIES,
 }
@@ -40,7 +45,7 @@ def find_recipe(name: str, tiny: bool = False, files: bool = False) -> RunConfig
     if name not in RECIPES:
         raise InputError(
             f"unknown recipe {name!r}{nearest(name, RECIPES)}",
-            "one of " + ", ".join(RECIPES),
+            "one of " + ", ".join(RECIPES) + "; or a folder or file that exists, to train on",
             "`chiasm recipes` lists them",
         )
     return FAMILIES[name](tiny=tiny, files=files) if name in FAMILIES else RECIPES[name](tiny=tiny)

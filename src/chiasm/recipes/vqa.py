@@ -6,13 +6,15 @@ from chiasm.recipes.tiny import few_steps
 
 
 def vqa(tiny: bool = False) -> RunConfig:
-    """Answers out of those in your training data, from a frozen packaged tower's grid; or written, word by word.
+    """Answer questions about your pictures: with answers of your training data, or written word by word.
+
+    A frozen packaged tower looks at the picture.
 
     The answer vocabulary is built from the training questions and saved with the model.
     For open questions, answers that are written: --set tasks.vqa.objective=generate
     To let the model say that it does not know: --set tasks.vqa.abstain_risk=0.1
 
-    Command: chiasm train vqa --set data.path=QUESTIONS --out runs/vqa
+    Command: chiasm train vqa --data QUESTIONS --out runs/vqa
     """
     config = RunConfig(
         recipe="vqa",

@@ -7,13 +7,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
 
 from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig
-from chiasm.core.types import Batch, Example, Tokens, normalise_answer
+from chiasm.core.types import Batch, Example, Score, Tokens, normalise_answer
+from chiasm.data.files import LABEL_GROUP
 from chiasm.data.text import TextTokenizer
 from chiasm.models.vision_language import VisionLanguageModel
 
@@ -41,6 +42,16 @@ class Calibration:
         return 1 / (1 + math.exp(-scaled)) if scaled > 0 else math.exp(scaled) / (1 + math.exp(scaled))
 
 
+@dataclass(frozen=True, slots=True)
+class CalibratedOn:
+    """What a calibration was fitted on, so that nobody takes its error there for a measured one."""
+
+    examples: str = ""
+    """Hash of the examples' names (`evaluate.calibrating.fingerprint`)."""
+    scores: dict[str, Score] = field(default_factory=dict)
+    """Cross-fitted scores of these examples, by name."""
+
+
 def logit_of(probability: float) -> float:
     """ln(p / (1 - p)), of at most `MOST_LOGIT` in size."""
     if probability <= 0 or probability >= 1:
@@ -60,6 +71,8 @@ class Codec:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     calibration: dict[str, Calibration] = field(default_factory=dict)
     """Task name -> what was fitted; a task without entry has neither temperature, bias nor threshold."""
+    calibrated_on: CalibratedOn | None = None
+    """None where nothing was fitted, and for run folders of versions that did not keep it."""
     _answer_index: dict[str, int] = field(default_factory=dict)
 
     def answer_index(self, text: str) -> int | None:
@@ -85,6 +98,9 @@ class Task(ABC):
     primary_metric: ClassVar[str]
     objectives: ClassVar[tuple[str, ...]] = ()
     """Words that `TaskConfig.objective` may take, the usual one first; () where there is no choice."""
+    needs: ClassVar[Literal["captions", "questions", "labels"]] = "captions"
+    """What of an example the task learns from and is measured on; a label counts as a caption where
+    `data.label_prompts` make one of it."""
 
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
@@ -93,6 +109,15 @@ class Task(ABC):
     def objective(self) -> str:
         """The chosen objective, or the usual one."""
         return self.config.objective or (self.objectives[0] if self.objectives else "")
+
+    def is_fed(self, example: Example) -> bool:
+        """Whether an example has what the task `needs`."""
+        given = {"captions": example.captions, "questions": example.questions, "labels": example.label}
+        return bool(given[self.needs])
+
+    def is_measurable(self, example: Example) -> bool:
+        """Whether the primary metric can be measured on an example: captions must be written, not made of a label."""
+        return self.is_fed(example) and not (self.needs == "captions" and example.group.startswith(LABEL_GROUP))
 
     def check(self, model: ModelConfig) -> None:  # noqa: B027  most tasks fit every model
         """Refuse a model that the task cannot work with, before anything is trained.

@@ -16,11 +16,12 @@ from chiasm.models.encoders import multilingual_use as use
 from chiasm.models.encoders.minilm import load_minilm_tokenizer
 from chiasm.models.networks import labels_of
 from chiasm.tasks import task_type
-from chiasm.tasks.base import Calibration, Codec
+from chiasm.tasks.base import CalibratedOn, Calibration, Codec
 from chiasm.tasks.pretrained import KIND, folder_tokenizer
 from chiasm.tasks.vqa import VisualQuestionAnswering, answer_vocabulary
 
 MINILM_WRAP = ("[CLS]", "[SEP]")
+CALIBRATED_ON = "calibrated_on.json"
 
 
 def make_codec(config: RunConfig, examples: Sequence[Example], tokenizer: TextTokenizer | None = None) -> Codec:
@@ -53,7 +54,11 @@ def codec_from(config: RunConfig, folder: Path) -> Codec:
     answers = tuple(read_json(folder / "answers.json", "the answer vocabulary"))
     fitted = read_json(folder / "calibration.json", "the calibration")
     calibration = {task: from_dict(Calibration, one, f"calibration.json.{task}") for task, one in fitted.items()}
-    return Codec(tokenizer_from(config, folder), answers, decoding=config.decoding, calibration=calibration)
+    codec = Codec(tokenizer_from(config, folder), answers, decoding=config.decoding, calibration=calibration)
+    if (folder / CALIBRATED_ON).exists():
+        stored = read_json(folder / CALIBRATED_ON, "what the calibration was fitted on")
+        codec.calibrated_on = from_dict(CalibratedOn, stored, CALIBRATED_ON)
+    return codec
 
 
 def tokenizer_from(config: RunConfig, folder: Path) -> TextTokenizer:

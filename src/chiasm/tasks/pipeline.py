@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from chiasm.core.config import from_dict, to_dict
-from chiasm.core.errors import InputError
+from chiasm.core.errors import InputError, MissingTaskError
 from chiasm.core.files import read_json
 from chiasm.core.random import seed_torch
 from chiasm.core.run_config import RunConfig
@@ -30,11 +30,12 @@ from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Codec, Task
 from chiasm.tasks.batching import stack_pictures, to_model_range
 from chiasm.tasks.captioning import Captioning
-from chiasm.tasks.codecs import codec_from, make_codec
+from chiasm.tasks.codecs import CALIBRATED_ON, codec_from, make_codec
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.pretrained import KIND, at_home, check_pretrained, preprocessing_hash, tower_files
 from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.stored_example import TO_TRY, StoredExample, words_to_try
 from chiasm.tasks.texts import steady_tokens
 from chiasm.tasks.vqa import VisualQuestionAnswering
 
@@ -57,6 +58,8 @@ class Pipeline:
         self.model = model.to(device).eval()
         make_steady(self.model)
         self._lone_differs: bool | None = None
+        self.example: StoredExample | None = None
+        """The example of the folder that it was read from."""
         self.tasks: dict[str, Task] = build_tasks(config.tasks)
         check_pretrained(config)
         for task in self.tasks.values():
@@ -146,14 +149,14 @@ class Pipeline:
     # --- tasks ----------------------------------------------------------------------------------------------
 
     def task(self, kind: type[Task]) -> Any:
-        """Return the task of this class, or say what the model was trained for."""
+        """Return the task of this class.
+
+        Raises:
+            MissingTaskError: the model was not trained for it.
+        """
         found = self.tasks.get(kind.name)
         if found is None:
-            raise InputError(
-                f"this model was not trained for {kind.name}",
-                "what it was trained for: " + ", ".join(self.tasks),
-                "use another run, or train a recipe that has this task",
-            )
+            raise MissingTaskError(kind.name, tuple(self.tasks))
         return found
 
     # --- run folder -----------------------------------------------------------------------------------------
@@ -170,8 +173,8 @@ class Pipeline:
         first = {(one.data_ptr(), one.shape): name for name, one in reversed(named.items()) if one.numel()}
         return [name for name, one in named.items() if first.get((one.data_ptr(), one.shape), name) == name]
 
-    def files(self, example: Example | None) -> dict[str, bytes]:
-        """Content of every file that loading needs; `example` becomes the stored example with its answers."""
+    def files(self, example: Example | None, others: Sequence[Example] = ()) -> dict[str, bytes]:
+        """Content of every file that loading needs; the other arguments as in `example_files`."""
         state = self.model.state_dict()
         tensors = {name: state[name].detach().cpu().contiguous() for name in self.saved_names()}
         preprocessing = {
@@ -189,21 +192,32 @@ class Pipeline:
             **tower_files(self.model),
             **self.codec_files(),
         }
-        return files | ({} if example is None else self.example_files(example))
+        return files | ({} if example is None else self.example_files(example, others=others))
 
-    def example_files(self, example: Example, name: str = "example") -> dict[str, bytes]:
-        """The stored example as `check_example` reads it."""
+    def example_files(
+        self, example: Example, name: str = "example", others: Sequence[Example] = ()
+    ) -> dict[str, bytes]:
+        """The stored example as `check_example` reads it: its picture, the answers about it, and words to try.
+
+        Args:
+            example: becomes the stored example.
+            name: of its files.
+            others: examples of the same data, which sentences about other pictures are taken from.
+        """
         picture = io.BytesIO()
         Image.fromarray(example.inputs["image"].load()).save(picture, "PNG")
         answers = self.answers_of(example.inputs["image"], _words_of(example))
-        return {f"{name}.png": picture.getvalue(), f"{name}.json": _json(answers)}
+        stored = {**answers, TO_TRY: words_to_try(example, others)}
+        return {f"{name}.png": picture.getvalue(), f"{name}.json": _json(stored)}
 
     def codec_files(self) -> dict[str, bytes]:
         """The vocabularies, as files."""
+        on = self.codec.calibrated_on
         return {
             "tokenizer.json": self.codec.tokenizer.to_json().encode(),
             "answers.json": _json(list(self.codec.answers)),
             "calibration.json": _json({task: asdict(one) for task, one in self.codec.calibration.items()}),
+            **({} if on is None else {CALIBRATED_ON: _json(asdict(on))}),
         }
 
     def image_fingerprint_if_frozen(self) -> str:
@@ -239,9 +253,16 @@ class Pipeline:
                 found["caption"], found["caption_confidence"] = caption.answer, caption.confidence
         return found
 
-    def save(self, folder: Path, example: Example | None, extra: Mapping[str, bytes], keep: Iterable[str] = ()) -> None:
-        """Write a complete run folder, its manifest last."""
-        write_folder(folder, "run", {**self.files(example), **extra}, keep)
+    def save(
+        self,
+        folder: Path,
+        example: Example | None,
+        extra: Mapping[str, bytes],
+        keep: Iterable[str] = (),
+        others: Sequence[Example] = (),
+    ) -> None:
+        """Write a complete run folder, its manifest last; `example` and `others` as in `example_files`."""
+        write_folder(folder, "run", {**self.files(example, others), **extra}, keep)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> "Pipeline":
@@ -331,6 +352,8 @@ class Pipeline:
         stored = read_json(folder / f"{name}.json", "the stored example")
         content = (folder / f"{name}.png").read_bytes()
         image = ImageRef(lambda: load_image(content, f"{name}.png"), lambda: hashlib.sha256(content).hexdigest())
+        self.example = StoredExample.of(content, stored)
+        stored.pop(TO_TRY, None)
         now = self.answers_of(image, stored["words"])
         for key, value in stored.items():
             same = abs(value - now[key]) <= STORED_TOLERANCE if isinstance(value, float) else value == now[key]

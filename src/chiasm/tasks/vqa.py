@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ class VisualQuestionAnswering(Task):
     name: ClassVar[str] = "vqa"
     primary_metric: ClassVar[str] = "vqa_accuracy"
     objectives: ClassVar[tuple[str, ...]] = ("softmax", "soft", "generate")
+    needs: ClassVar[Literal["captions", "questions", "labels"]] = "questions"
 
     def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
         """`question_ids` and `question_is_real` [u, l], `question_index` and `image_index` [m], and the answers.

@@ -73,7 +73,7 @@ def beside_teacher(config: RunConfig) -> RunConfig:
         raise InputError(
             f"tasks.retrieval.text_teacher is {config.tasks[Retrieval.name].text_teacher} and init_from is not set",
             "a run folder that finds pictures by sentences",
-            "--set init_from=RUN, made by chiasm train flickr8k_retrieval for example",
+            "--set init_from=RUN, made by chiasm train retrieval for example",
         )
     folder = Path(config.init_from)
     verify_folder(folder, "run")

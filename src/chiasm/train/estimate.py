@@ -10,9 +10,11 @@ from rich.console import Console
 
 from chiasm.core.device import keep_freed_memory, measure_precision, pick_device
 from chiasm.core.run_config import RunConfig
+from chiasm.data.dataset import open_dataset
 from chiasm.data.leaks import open_training
 from chiasm.evaluate.measure import Stages
 from chiasm.tasks.features import cache_root, prepare
+from chiasm.tasks.feeding import check_fed
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.adaptation import adapted, beside_teacher, prepare_model, pretrained_names
 from chiasm.train.loader import Loader
@@ -71,6 +73,7 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
     if chosen == "auto":
         chosen, why = measure_precision(device)
     training = open_training(config).dataset
+    check_fed(config, training, open_dataset(config.data, "val", config.seed))
     pipeline = Pipeline.build(config, islice((training.example(n) for n in range(len(training))), 4096), device)
     names = [name for name, _ in pipeline.model.named_parameters()]
     pretrained = pretrained_names(names, config.model, names if config.init_from else ())

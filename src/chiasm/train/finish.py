@@ -10,9 +10,9 @@ from rich.console import Console
 
 from chiasm.core.device import environment
 from chiasm.core.log import read_metrics
-from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset
+from chiasm.evaluate.calibrating import Fitted
 from chiasm.evaluate.cards import build_report
 from chiasm.evaluate.measure import Measured, measure, open_prepared
 from chiasm.evaluate.outcome import scores_as_json
@@ -20,6 +20,7 @@ from chiasm.evaluate.page_guard import GuardFacts, ProbeFacts
 from chiasm.evaluate.report import RunFacts, write_report
 from chiasm.evaluate.verdict import Course, Verdict, judge
 from chiasm.tasks.pipeline import Pipeline
+from chiasm.tasks.stored_example import choose_example
 from chiasm.train.interpolation import interpolate
 from chiasm.train.trainer import Hooks, Trainer
 
@@ -55,13 +56,14 @@ def keep_what_it_knew(trainer: Trainer, hooks: Hooks, console: Console) -> Guard
 
 
 def measure_finally(
-    pipeline: Pipeline, config: RunConfig, ready: list[Example], validation: Dataset, console: Console
+    pipeline: Pipeline, ready: list[Example], validation: Dataset, fitted: Fitted, console: Console
 ) -> Measured:
     """Measure the best weights on the recipe's final split, once."""
-    if config.test_split == "val":
-        return measure(pipeline, ready, validation.ledger, "val", console)
-    examples, ledger = open_prepared(pipeline, config.test_split, console)
-    return measure(pipeline, examples, ledger, config.test_split, console)
+    split = pipeline.config.test_split
+    if split == "val":
+        return measure(pipeline, ready, validation.ledger, split, console, fitted)
+    examples, ledger = open_prepared(pipeline, split, console)
+    return measure(pipeline, examples, ledger, split, console)
 
 
 def finish(
@@ -70,10 +72,11 @@ def finish(
     """Write metrics, report, and last the manifest that makes the folder a finished run."""
     progress, pipeline = trainer.state.progress, trainer.pipeline
     pipeline.config = replace(pipeline.config, train=replace(pipeline.config.train, steps=progress.total_steps))
-    facts_environment = environment()
+    facts_environment, data = environment(), pipeline.config.data
+    own_data = ["--data", data.path] if data.source == "files" else []
     facts = RunFacts(
         recipe=pipeline.config.recipe,
-        command=shlex.join(["chiasm", "train", pipeline.config.recipe, "--out", str(folder)]),
+        command=shlex.join(["chiasm", "train", pipeline.config.recipe, *own_data, "--out", str(folder)]),
         hardware=f"{facts_environment['cpu']}, {facts_environment['cores']} cores, {facts_environment['device']}",
         precision=progress.precision_why,
         training_time_s=progress.trained_s,
@@ -92,7 +95,8 @@ def finish(
         "environment.json": json.dumps(facts_environment, indent=2).encode(),
         "results.json": json.dumps(results, indent=2, ensure_ascii=False).encode(),
     }
-    pipeline.save(folder, measured.examples[0], extra, keep=("metrics.jsonl", "report.html", "ledger.jsonl"))
+    kept = ("metrics.jsonl", "report.html", "ledger.jsonl")
+    pipeline.save(folder, choose_example(measured.examples), extra, keep=kept, others=measured.examples)
     console.print(f"run folder: {folder}   report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return Finished(folder, measured, facts, guarded, verdict)
 

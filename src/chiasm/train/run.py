@@ -11,7 +11,7 @@ from rich.markup import escape
 from chiasm.core.config import as_typed, from_dict, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
 from chiasm.core.distributed import mean_over_processes, process_group, rank, said_by_first
-from chiasm.core.errors import InputError
+from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import folder_lock, read_json
 from chiasm.core.log import bar
 from chiasm.core.run_config import RunConfig
@@ -21,14 +21,16 @@ from chiasm.data.dataset import Dataset, ListDataset, open_dataset
 from chiasm.data.leaks import open_training
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.text import TextTokenizer
+from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import Stages, fit_calibration, tell_cut_texts
+from chiasm.evaluate.measure import Stages, tell_cut_texts
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
 from chiasm.models.steady import make_steady
 from chiasm.tasks import task_type
 from chiasm.tasks.codecs import codec_from, make_codec, tokenizer_from
 from chiasm.tasks.features import cache_root, prepare, taught
+from chiasm.tasks.feeding import check_fed
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.adaptation import (
     IMAGE_SIDE,
@@ -88,13 +90,10 @@ def run(
         checkpoint = _starting_point(config, folder, resume, console)
         mean_over_processes([0.0])  # nobody writes before everybody has looked
         precision = _precision(config, checkpoint, console)
-        training, told = open_training(config, also_held_out)
-        if told:
-            console.print(f"[yellow]{escape(told)}[/yellow]", highlight=False)
-        training.ledger.check(config.data.max_rejected)
+        training, validation = _open(config, also_held_out, console)
         pipeline, pretrained = _build(config, training, checkpoint, tokenizer, console)
         prepare_model(pipeline.model, config)
-        training, ready, unchecked = _prepare(pipeline, training, console)
+        training, ready, unchecked = _prepare(pipeline, training, validation, console)
         _check_measurable(pipeline, ready)
         loader = Loader(training, pipeline.tasks, pipeline.codec, config)
         files = {"config.json": to_dict(config), "environment.json": environment()}
@@ -110,9 +109,20 @@ def run(
         merge_lora(pipeline.model)
         make_steady(pipeline.model)
         guarded = keep_what_it_knew(trainer, hooks, console)
-        pipeline.codec.calibration.update(fit_calibration(pipeline, ready))
-        measured = measure_finally(pipeline, config, ready, unchecked, console)
+        fitted = fit_calibration(pipeline, ready).apply(pipeline)
+        measured = measure_finally(pipeline, ready, unchecked, fitted, console)
         return finish(trainer, training, measured, guarded, folder, console)
+
+
+def _open(config: RunConfig, also_held_out: Sequence[RunConfig], console: Console) -> tuple[Dataset, Dataset]:
+    """Training and validation, which hold what the tasks need; no picture is decoded yet."""
+    training, told = open_training(config, also_held_out)
+    if told:
+        console.print(f"[yellow]{escape(told)}[/yellow]", highlight=False)
+    training.ledger.check(config.data.max_rejected)
+    validation = open_dataset(config.data, "val", config.seed)
+    check_fed(config, training, validation)
+    return training, validation
 
 
 @contextmanager
@@ -223,7 +233,9 @@ def _say_rates(trainer: Trainer, pretrained: frozenset[str], console: Console) -
             console.print(warning, highlight=False, markup=False, style="yellow")
 
 
-def _prepare(pipeline: Pipeline, training: Dataset, console: Console) -> tuple[Dataset, list[Example], Dataset]:
+def _prepare(
+    pipeline: Pipeline, training: Dataset, validation: Dataset, console: Console
+) -> tuple[Dataset, list[Example], Dataset]:
     """Check or encode both splits; returns training, validation examples and the validation set."""
     stages = Stages(console)
     try:
@@ -231,9 +243,7 @@ def _prepare(pipeline: Pipeline, training: Dataset, console: Console) -> tuple[D
         if has_text_teacher(pipeline.config):
             teacher = Pipeline.load(Path(pipeline.config.init_from), pipeline.device)
             training = taught(teacher, training, cache_root(), stages)
-        validation = prepare(
-            pipeline, open_dataset(pipeline.config.data, "val", pipeline.config.seed), cache_root(), stages
-        )
+        validation = prepare(pipeline, validation, cache_root(), stages)
     finally:
         stages.close()
     for dataset in (training, validation):
@@ -262,7 +272,11 @@ def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:
         scores = evaluate(pipeline, examples).scores if len(examples) > 1 else {}
         if primary in scores:
             return
-    raise InputError(f"primary_metric is {primary!r}", "one of " + ", ".join(scores), "--set primary_metric=...")
+    raise InputError(
+        f"primary_metric is {primary!r}, which is not measured on these data{nearest(primary, scores)}",
+        "one of " + ", ".join(scores),
+        f"--set primary_metric={next(iter(scores), '...')}",
+    )
 
 
 def _primary(config: RunConfig) -> str:

@@ -13,9 +13,11 @@ from chiasm.core.files import read_json, write_json
 from chiasm.core.run_config import RunConfig, StageConfig
 from chiasm.core.run_folder import MANIFEST, PLAN
 from chiasm.core.types import Example
+from chiasm.data.dataset import Dataset, open_dataset
 from chiasm.data.leaks import open_training
 from chiasm.data.text import TextTokenizer
 from chiasm.tasks.codecs import make_tokenizer
+from chiasm.tasks.feeding import check_fed
 from chiasm.train.finish import Finished
 from chiasm.train.run import check_same, check_unused, held, run, vocabulary_examples
 
@@ -38,6 +40,7 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
         Interrupted: stopped by a signal, state saved.
     """
     config.check()
+    _check_stages(config)
     with process_group():
         # Before the first stage is trained, not after it.
         if not resume:
@@ -86,6 +89,18 @@ def stage_config(config: RunConfig, stage: StageConfig, before: str) -> RunConfi
         stages={},
         init_from=before,
     )
+
+
+def _check_stages(config: RunConfig) -> None:
+    """Find out before the first stage is trained that the data of a later one do not fit it."""
+    if not config.stages:
+        return
+    opened: dict[str, tuple[Dataset, Dataset]] = {}
+    for one in [*(stage_config(config, stage, "") for stage in config.stages.values()), config]:
+        key = str(to_dict(one.data))
+        if key not in opened:
+            opened[key] = (open_dataset(one.data, "train", one.seed), open_dataset(one.data, "val", one.seed))
+        check_fed(one, *opened[key])
 
 
 def _tokenizer_of_all(config: RunConfig) -> TextTokenizer:

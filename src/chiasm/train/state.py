@@ -101,7 +101,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
-    """Restore a verified checkpoint into the fp32 model and its optimiser."""
+    """Restore a verified checkpoint into the fp32 model and its optimiser, on the device of the model.
+
+    Raises:
+        InputError: a tensor does not fit the model.
+    """
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     current = model.state_dict()
     for name, value in weights.items():
@@ -110,17 +114,17 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
                 f"{folder}: tensor {name!r} does not fit this model", "the same config", "start a new --out"
             )
     model.load_state_dict(weights, strict=False)
-    moments = safetensors.torch.load_file(folder / "optimizer.safetensors")
     named = dict(model.named_parameters())
-    for key, value in moments.items():
+
+    def read(name: str) -> dict[str, Tensor]:
+        """Tensors of a file, each on the device of the parameter that the end of its name tells."""
+        found = safetensors.torch.load_file(folder / f"{name}.safetensors")
+        return {key: value.to(named[key.rpartition(":")[2]].device) for key, value in found.items()}
+
+    # The counters of steps too: a fused optimiser wants them beside their parameters.
+    for key, value in read("optimizer").items():
         kind, name = key.split(":", 1)
-        place = value if kind == "step" else value.to(named[name].device)
-        optimizer.state[named[name]][kind] = place
+        optimizer.state[named[name]][kind] = value
     progress = Progress(**read_json(folder / "progress.json", "the run's progress"))
-    before = folder / "before.safetensors"
-    return TrainState(
-        progress,
-        safetensors.torch.load_file(folder / "ema.safetensors"),
-        safetensors.torch.load_file(folder / "best.safetensors"),
-        safetensors.torch.load_file(before) if before.exists() else {},
-    )
+    before = read("before") if (folder / "before.safetensors").exists() else {}
+    return TrainState(progress, read("ema"), read("best"), before)

@@ -1,7 +1,7 @@
 """What a layout hands over: records about pictures, the splits it knows; and how a row's keys are understood."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,19 @@ def read_entries(file: Path, entries: Iterable[Any], record: Callable[[Any, Sour
     return reading
 
 
+class MissingSplitError(InputError):
+    """The files have no split of that name; `names` are those that they have."""
+
+    def __init__(self, path: Path, wanted: str, names: Sequence[str]) -> None:
+        self.path, self.wanted, self.names = path, wanted, names
+        usual = next((name for name in names if canonical_split(name) != "train"), "val")
+        super().__init__(
+            f"{path} has no split {wanted!r}{nearest(wanted, names)}",
+            ", ".join(names) or "no split at all: the files hold no usable row",
+            f"--split {usual} to measure a run on it, --set test_split={usual} to train one",
+        )
+
+
 def canonical_split(name: str) -> str:
     """Return the usual word for a split: "dev", "Validation" and "val2017" are "val", "training" is "train"."""
     return split_of_folder(name) or name.strip().lower()
@@ -162,16 +175,12 @@ def choose_split(wanted: str, available: Iterable[str], path: Path) -> str:
     if wanted in names:
         return wanted
     meant = [name for name in names if canonical_split(name) == canonical_split(wanted)]
-    if len(meant) == 1:
-        return meant[0]
-    if meant:
+    if len(meant) > 1:
         said = f"{path} has several splits that {wanted!r} may mean: {', '.join(meant)}"
         raise InputError(said, ", ".join(names), "name one of them as it is written")
-    raise InputError(
-        f"{path} has no split {wanted!r}{nearest(wanted, names)}",
-        ", ".join(names) or "no split at all: the files hold no usable row",
-        "name one of these splits",
-    )
+    if not meant:
+        raise MissingSplitError(path, wanted, names)
+    return meant[0]
 
 
 def image_folders(base: Path) -> list[Path]:

@@ -60,7 +60,11 @@ class RiskCoverage:
 
 
 def expected_calibration_error(
-    confidence: npt.ArrayLike, is_right: npt.ArrayLike, bins: int = BINS, seed: int = 0
+    confidence: npt.ArrayLike,
+    is_right: npt.ArrayLike,
+    bins: int = BINS,
+    seed: int = 0,
+    clusters: npt.ArrayLike | None = None,
 ) -> Score:
     """Mean distance of confidence from accuracy over equal-width bins (Guo et al. 2017, equation 3), in [0, 1].
 
@@ -73,13 +77,17 @@ def expected_calibration_error(
         is_right: bool [n].
         bins: b, of width 1/b, closed above.
         seed: decides the resamples.
+        clusters: int [n], equal for answers about one picture, which are drawn together; None draws answers.
     """
     sure, right = _checked(confidence, is_right)
-    gaps = np.zeros((len(sure), _positive(bins)))
-    gaps[np.arange(len(sure)), _bin_of(sure, bins)] = right - sure
-    # A bin weighs as much as it has answers, so that its weight times its gap is a plain sum.
-    value = float(np.abs(gaps.sum(0)).sum() / len(sure))
-    drawn = np.abs(resampled_sums(gaps, seed, RESAMPLES)).sum(1) / len(sure)
+    group, groups = _groups(clusters, len(sure))
+    # A bin weighs as much as it has answers, so that its weight times its gap is a plain sum. The last column counts.
+    gaps = np.zeros((groups, _positive(bins) + 1))
+    np.add.at(gaps, (group, _bin_of(sure, bins)), right - sure)
+    gaps[:, -1] = np.bincount(group)
+    value = float(np.abs(gaps[:, :-1].sum(0)).sum() / len(sure))
+    sums = resampled_sums(gaps, seed, RESAMPLES)
+    drawn = np.abs(sums[:, :-1]).sum(1) / sums[:, -1]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, (tail, 1 - tail)) - (drawn.mean() - value)
     return Score(value, max(0.0, min(value, float(low))), min(1.0, max(value, float(high))), len(sure))
@@ -180,28 +188,82 @@ def fit_platt(logit: npt.ArrayLike, is_true: npt.ArrayLike) -> tuple[float, floa
     return temperature, bias_at(1 / temperature)
 
 
-def abstain_threshold(confidence: npt.ArrayLike, is_right: npt.ArrayLike, risk: float) -> float:
+def abstain_threshold(
+    confidence: npt.ArrayLike, is_right: npt.ArrayLike, risk: float, clusters: npt.ArrayLike | None = None
+) -> float:
     """Find the smallest confidence from which on answers are wrong at most `risk` of the time.
 
     The guard for small samples: not the share itself but the upper end of its 95 % Wilson interval must be at most
-    `risk`; 10 right answers of 10 allow only a risk of 0.28. It guards each threshold alone; confirm the chosen one
-    on other data.
+    `risk`; 10 right answers of 10 allow only a risk of 0.28. Answers about one picture are wrong together, so that they
+    count as fewer: n is divided by the design effect of the clusters (Kish 1965), which is estimated from the errors,
+    and taken at its most, as if all answers about a picture were equal, where there is no error or nothing else. It
+    guards each threshold alone; confirm the chosen one on other data.
 
     Args:
         confidence: numbers in [0, 1], [n], on validation data.
         is_right: bool [n].
         risk: accepted share of wrong answers, in (0, 1).
+        clusters: int [n], equal for answers about one picture; None takes the answers for independent.
 
     Returns:
         One of the confidences, or `ABSTAIN_ALWAYS` where none is safe. Answer where confidence is at least this.
     """
     if not 0 < risk < 1:
         raise InputError(f"a risk of {risk}", "a share in (0, 1)", "0.05 accepts one wrong answer in 20")
-    thresholds, answered, wrong = _by_threshold(*_checked(confidence, is_right))
-    for threshold, count, errors in zip(thresholds[::-1], answered[::-1], wrong[::-1], strict=True):
-        if wilson(float(errors), int(count))[1] <= risk:
+    sure, right = _checked(confidence, is_right)
+    thresholds, answered, wrong = _by_threshold(sure, right)
+    effect = np.ones(len(thresholds)) if clusters is None else _design_effects(sure, right, clusters)
+    for threshold, count, errors, shrunk in zip(
+        *(row[::-1] for row in (thresholds, answered, wrong, effect)), strict=True
+    ):
+        if wilson(float(errors / shrunk), float(count / shrunk))[1] <= risk:
             return float(threshold)
     return ABSTAIN_ALWAYS
+
+
+def _design_effects(sure: FloatArray, right: FloatArray, clusters: npt.ArrayLike) -> FloatArray:
+    """Variance of the share of wrong answers under clusters over that of independent answers, at each threshold.
+
+    The linearised variance of a ratio (Cochran 1977, section 6.3), c / (c - 1) sum (e_i - p m_i)^2 / n^2 for e_i errors
+    of m_i answers about picture i, over p (1 - p) / n; at least 1. Sums run along with the falling confidence.
+    """
+    group, groups = _groups(clusters, len(sure))
+    counts, errors = np.zeros(groups), np.zeros(groups)
+    squares = products = sizes = 0.0
+    answers = wrong = pictures = 0
+    found = []
+    order = np.argsort(-sure, kind="stable")
+    for place, number in enumerate(order):
+        at, is_wrong = group[number], 1 - right[number]
+        e, m = errors[at], counts[at]
+        pictures += m == 0
+        sizes += 2 * m + 1
+        products += (e + is_wrong) * (m + 1) - e * m
+        squares += (2 * e + 1) * is_wrong
+        errors[at], counts[at] = e + is_wrong, m + 1
+        answers, wrong = answers + 1, wrong + is_wrong
+        if place + 1 < len(order) and sure[order[place + 1]] == sure[number]:
+            continue
+        share = wrong / answers
+        most = sizes / answers
+        spread = squares - 2 * share * products + share**2 * sizes
+        if pictures < 2 or share in (0, 1):
+            found.append(most)
+        else:
+            effect = pictures / (pictures - 1) * spread / (answers * share * (1 - share))
+            found.append(max(1.0, effect))
+    return np.array(found)
+
+
+def _groups(clusters: npt.ArrayLike | None, count: int) -> tuple[npt.NDArray[np.int64], int]:
+    """Number of each answer's cluster from 0 on, int64 [n], and how many there are; None makes each its own."""
+    if clusters is None:
+        return np.arange(count), count
+    names = np.asarray(clusters)
+    if names.shape != (count,):
+        raise InputError(f"{names.shape} clusters for {count} answers", "one cluster an answer", "pass both")
+    found, index = np.unique(names, return_inverse=True)
+    return index.astype(np.int64), len(found)
 
 
 def risk_coverage(confidence: npt.ArrayLike, is_right: npt.ArrayLike) -> RiskCoverage:

@@ -22,14 +22,14 @@ _DRAWS_AT_ONCE = 2_000_000
 """Random picks held in memory together (16 MB)."""
 
 
-def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927, JASA 22:209; no continuity correction).
 
     Unlike `p +- 1.96 sqrt(p (1 - p) / n)` it stays in [0, 1] and has width where every outcome is equal.
 
     Args:
         successes: number of successes in [0, n].
-        n: number of outcomes, above 0.
+        n: number of outcomes, above 0; an effective number, of outcomes that depend on each other, need not be whole.
         confidence: coverage in (0, 1).
 
     Returns:

@@ -17,8 +17,8 @@ def clip(tiny: bool = False, files: bool = False) -> RunConfig:
     Expect, on 500 test scenes: image_to_text_R@1 0.996 (0.986-0.999), text_to_image_R@1 0.994 (0.988-1.000); with
     shuffled pictures 0.000.
     On Flickr8k's 1,000 validation photos: image_to_text_R@1 0.186 (0.163-0.211), text_to_image_R@1 0.129 (0.117-0.142);
-    shuffled 0.002 and 0.001. 23 minutes on one thread. A packaged text tower in the place of one from scratch finds
-    more (`flickr8k_retrieval`).
+    shuffled 0.002 and 0.001. 42 minutes on one busy core. A packaged text tower in the place of one from scratch
+    finds more (`flickr8k_retrieval`).
     """
     config = RunConfig(
         recipe="clip",

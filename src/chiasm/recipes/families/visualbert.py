@@ -16,7 +16,7 @@ def visualbert(tiny: bool = False, files: bool = False) -> RunConfig:
     On photos: chiasm train visualbert --set data.path=FLICKR8K --out runs/visualbert
     Cost: 17 minutes on one core of an AMD EPYC that other runs shared.
     Expect, on 500 test scenes: vqa_accuracy 0.659 (0.646-0.671, n 6,000); with shuffled pictures 0.456.
-    On Flickr8k's 1,000 validation photos after 2 of 8 epochs (`train.epochs=2`, 16 minutes on one thread) hardly
+    On Flickr8k's 1,000 validation photos after 2 of 8 epochs (`train.epochs=2`, 41 minutes on one busy core) hardly
     anything is learned yet: matching_accuracy 0.521 (0.503-0.537, n 2,000; shuffled 0.514), masked words 0.227 with any
     picture.
     """

@@ -61,7 +61,7 @@ def build_app(service: Service) -> Guard:
         content = resources.files("chiasm.serve.page").joinpath(name).read_bytes()
         app.add_api_route(address, _file(content, kind), include_in_schema=False)
     _answer_errors(app)
-    return Guard(app, service.settings, service.batcher, metrics, service.health)  # type: ignore[arg-type]
+    return Guard(app, service.settings, service.batcher, metrics, service.health, service.held)  # type: ignore[arg-type]
 
 
 def _file(content: bytes, kind: str) -> Any:

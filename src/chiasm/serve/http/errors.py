@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from chiasm.data.image import REASONS
 
 CODES: dict[str, tuple[int, str]] = {
+    "not_http": (400, "this is no HTTP/1.1 that this server reads"),
     "not_json": (400, "the body is no JSON"),
     "unauthorized": (401, "a token is needed: send `Authorization: Bearer TOKEN`"),
     "host_not_allowed": (403, "this server answers to the name it was started under, such as localhost"),
@@ -40,7 +41,7 @@ CODES: dict[str, tuple[int, str]] = {
     "no_query": (422, "give a text, a picture, or both"),
     "headers_too_large": (431, "the request's headers are too large"),
     "internal": (500, "a mistake of the server's own; its log has the details under this id"),
-    "busy": (503, "the queue is full; ask again after Retry-After seconds"),
+    "busy": (503, "the server has no room; ask again after Retry-After seconds"),
     "deadline": (503, "the answer took too long; ask again"),
     "draining": (503, "the server is stopping"),
     "loading": (503, "the model is not ready yet"),

@@ -4,7 +4,6 @@ Plain ASGI, in this order: host and origin, token, draining, room, type and size
 browser from doing more than our page needs are put on every answer.
 """
 
-import asyncio
 import base64
 import binascii
 import hmac
@@ -15,19 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from chiasm.serve.batcher import Batcher
+from chiasm.serve.http.bodies import MOST_BYTES, Body, Held, Message, Receive
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.metrics import Metrics
 from chiasm.serve.http.settings import ServerSettings, is_loopback
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/healthz", "/readyz"})
 """Addresses that need no token: whoever keeps the process alive asks them."""
-MAX_HEADER_BYTES = 32 * 1024
 HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::\d{1,5})?")
 """A host as a browser sends it; some versions of Python's own parser read "[::1].evil.example" as "::1"."""
 POLICY = (
@@ -60,10 +57,14 @@ class Guard:
         batcher: whose queue may be full.
         metrics: where requests are counted.
         health: shared with the process that stops it.
+        held: counts the bytes of all bodies.
     """
 
-    def __init__(self, app: App, settings: ServerSettings, batcher: Batcher, metrics: Metrics, health: Health) -> None:
+    def __init__(
+        self, app: App, settings: ServerSettings, batcher: Batcher, metrics: Metrics, health: Health, held: Held
+    ) -> None:
         self.app, self.settings, self.batcher, self.metrics, self.health = app, settings, batcher, metrics, health
+        self.held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; the start and stop of the application pass through."""
@@ -81,21 +82,22 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *(one for one in HEADERS if one[0] not in known)]
             await send(message)
 
+        body = Body(receive, self.settings, self.held)
         self.health.open_requests += 1
         try:
             error = self._refusal(scope)
             if error is None:
-                await self.app(scope, _Body(receive, self.settings).receive, sending)
+                scope.setdefault("state", {})[MOST_BYTES] = self.settings.max_body_bytes
+                await self.app(scope, body.receive, sending)
             else:
                 await error.response()(scope, receive, sending)  # type: ignore[arg-type]
         finally:
+            body.release()
             self.health.open_requests -= 1
             self.metrics.add(scope["path"], status, time.monotonic() - start)
 
     def _refusal(self, scope: Scope) -> ServedError | None:
         """Why the request is not even read, by its headers alone."""
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-            return ServedError("headers_too_large")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         code = self._wrong_place(headers) or self._wrong_token(scope["path"], headers)
         if code:
@@ -140,30 +142,3 @@ class Guard:
         elif kind.lower() != b"bearer":
             given = b""
         return "" if hmac.compare_digest(given.strip(), self.settings.token.encode()) else "unauthorized"
-
-
-class _Body:
-    """Counts the bytes of a body as they arrive, and does not wait for it forever."""
-
-    def __init__(self, receive: Receive, settings: ServerSettings) -> None:
-        self._receive, self._left = receive, settings.max_body_bytes
-        self._end, self._is_whole = time.monotonic() + settings.timeout_s, False
-
-    async def receive(self) -> Message:
-        """The next message.
-
-        Raises:
-            ServedError: "body_too_large" or "body_too_slow".
-        """
-        if self._is_whole:
-            return await self._receive()
-        try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, self._end - time.monotonic()))
-        except TimeoutError:
-            raise ServedError("body_too_slow") from None
-        if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
-            self._is_whole = not message.get("more_body", False)
-            if self._left < 0:
-                raise ServedError("body_too_large")
-        return message

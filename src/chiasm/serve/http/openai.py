@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from chiasm.core.types import Prediction
 from chiasm.data.sources.records import language_of
 from chiasm.serve.http import schemas
+from chiasm.serve.http.bodies import JsonRoute
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.routes import WRONG, captions_of
 from chiasm.serve.http.service import Service
@@ -25,7 +26,7 @@ DESCRIBE = re.compile(r"^\W*(please\s+|è¯·)?(describe|caption|write a caption|æ
 
 def speaking_openai(service: Service) -> APIRouter:
     """The routes."""
-    router = APIRouter(prefix="/v1", responses=WRONG, tags=["OpenAI"])
+    router = APIRouter(prefix="/v1", responses=WRONG, route_class=JsonRoute, tags=["OpenAI"])
 
     @router.post("/embeddings")
     async def embeddings(request: Request, body: schemas.EmbeddingsRequest) -> Any:

@@ -1,7 +1,8 @@
-"""Connections that never finish asking: the head of a request has a time limit, as its body has.
+"""Connections that never finish asking or reading: the head of a request has a time limit, as its body has.
 
 uvicorn waits for a head as long as the client likes ("slowloris"): each such connection costs a file descriptor, of
-which a process has few. The same holds for the rest of a body whose request was refused by its head.
+which a process has few. The same holds for the rest of a body whose request was refused by its head, and for answers
+that the client does not read.
 """
 
 import asyncio
@@ -14,8 +15,8 @@ class PatientProtocol(HttpToolsProtocol):
     """uvicorn's own protocol, which hangs up where a client keeps it waiting.
 
     Args:
-        head_s: seconds for the head of a request, from the connection or from its first byte; and for the rest of a
-            body that nobody reads, from the answer.
+        head_s: seconds for the head of a request, from the connection or from its first byte; for the rest of a
+            body that nobody reads, from the answer; and for a client to read on where answers pile up.
         given: what uvicorn gives its protocols.
     """
 
@@ -23,6 +24,7 @@ class PatientProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self._head_s = head_s
         self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._is_whole = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -57,7 +59,18 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._end_waiting()
+        self._end_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read its answers."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._head_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._end_unread()
+        super().resume_writing()
 
     @property
     def _is_answered(self) -> bool:
@@ -67,6 +80,11 @@ class PatientProtocol(HttpToolsProtocol):
     def _wait(self, seconds: float) -> None:
         self._end_waiting()
         self._timer = self.loop.call_later(seconds, self.transport.close)
+
+    def _end_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _end_waiting(self) -> None:
         if self._timer is not None:

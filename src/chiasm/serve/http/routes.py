@@ -12,11 +12,13 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Prediction
 from chiasm.data.image import ImageError, load_image
 from chiasm.data.prompts import expanded
+from chiasm.serve.abilities import NEEDS
 from chiasm.serve.engine import check_labels
 from chiasm.serve.http import schemas
+from chiasm.serve.http.bodies import JsonRoute
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.metrics import Metrics
-from chiasm.serve.http.service import NEEDS, Service
+from chiasm.serve.http.service import Service
 
 THUMBNAIL_PX = 480
 WRONG: dict[int | str, dict[str, Any]] = {
@@ -39,7 +41,7 @@ WRONG: dict[int | str, dict[str, Any]] = {
 
 def answering(service: Service) -> APIRouter:
     """Routes to the model."""
-    router, model = APIRouter(prefix="/v1", responses=WRONG, tags=["answers"]), service.model
+    router, model = APIRouter(prefix="/v1", responses=WRONG, route_class=JsonRoute, tags=["answers"]), service.model
 
     @router.post("/ask", response_model=schemas.AskAnswer)
     async def ask(request: Request, body: schemas.AskRequest) -> Any:
@@ -106,7 +108,7 @@ def _caption(one: Prediction) -> dict[str, Any]:
 
 def searching(service: Service) -> APIRouter:
     """Routes to the index."""
-    router = APIRouter(prefix="/v1", responses=WRONG, tags=["search"])
+    router = APIRouter(prefix="/v1", responses=WRONG, route_class=JsonRoute, tags=["search"])
 
     @router.post("/search", response_model=schemas.SearchAnswer)
     async def search(request: Request, body: schemas.SearchRequest) -> Any:
@@ -160,12 +162,12 @@ def _thumbnail(service: Service, id: str) -> bytes:  # noqa: A002
 
 def telling(service: Service, metrics: Metrics) -> APIRouter:
     """What the process says of itself."""
-    router = APIRouter(responses=WRONG, tags=["server"])
+    router = APIRouter(responses=WRONG, route_class=JsonRoute, tags=["server"])
 
     @router.get("/v1/models")
     async def models() -> Any:
         """The model, in OpenAI's shape, with what it can do."""
-        can = {what: service.can(what) for what in (*NEEDS, "search")}
+        can = {what: service.can(what) for what in NEEDS}
         one = {"id": service.name, "object": "model", "created": service.created, "owned_by": "chiasm"}
         told: dict[str, Any] = {
             "tasks": list(service.model.tasks),

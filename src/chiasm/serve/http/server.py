@@ -1,6 +1,7 @@
 """The process: listens, serves, and ends without losing what it accepted."""
 
 import asyncio
+import errno
 import socket
 import sys
 import time
@@ -10,8 +11,9 @@ from types import FrameType
 
 import uvicorn
 
+from chiasm.core.errors import InputError
 from chiasm.serve.http.app import build_app
-from chiasm.serve.http.patience import PatientProtocol
+from chiasm.serve.http.bounds import BoundedProtocol
 from chiasm.serve.http.service import Service
 
 QUIET_S = 0.3
@@ -67,20 +69,42 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one.
 
     Raises:
-        OSError: the address is in use, or not of this machine.
+        InputError: the port is in use or needs other rights, or the address is not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    door = socket.create_server((host, port), family=family, backlog=256)
+    try:
+        door = socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
     # Inherited by every connection. asyncio asks it only of sockets that say they are TCP, and answers wait 40 ms.
     door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return door
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> InputError:
+    if error.errno == errno.EADDRINUSE:
+        another = port + 1 if port < 65535 else 8000
+        return InputError(
+            f"port {port} of {host} is in use", "a free port", f"--port {another}, or --port 0 for any that is free"
+        )
+    if error.errno == errno.EACCES:
+        return InputError(f"port {port} may not be used", "a port above 1023, or the rights of root", "--port 8000")
+    return InputError(
+        f"{host} cannot be listened at ({error.strerror or error})",
+        "an address of this machine: 127.0.0.1, or 0.0.0.0 for all of them",
+        "--host 127.0.0.1",
+    )
 
 
 def server_config(service: Service) -> uvicorn.Config:
     """How uvicorn serves us."""
     return uvicorn.Config(
         build_app(service),  # type: ignore[arg-type]
-        http=partial(PatientProtocol, head_s=service.settings.timeout_s),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            BoundedProtocol,
+            head_s=service.settings.timeout_s,
+            max_connections=service.settings.max_connections,
+        ),
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -10,26 +10,15 @@ from fastapi import Request
 
 from chiasm.core.errors import InputError
 from chiasm.data.image import ImageError
+from chiasm.serve.abilities import can
 from chiasm.serve.batcher import Batcher, DeadlinePassedError, QueueFullError, Work
 from chiasm.serve.engine import Model
+from chiasm.serve.http.bodies import Held
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.guard import Health
 from chiasm.serve.http.pictures import Pictures
 from chiasm.serve.http.settings import ServerSettings
 from chiasm.serve.index import Index
-from chiasm.tasks.captioning import Captioning
-from chiasm.tasks.matching import Matching
-from chiasm.tasks.retrieval import Retrieval
-from chiasm.tasks.vqa import VisualQuestionAnswering
-
-NEEDS: dict[str, tuple[str, ...]] = {
-    "ask": (VisualQuestionAnswering.name,),
-    "caption": (Captioning.name,),
-    "classify": (Retrieval.name,),
-    "embeddings": (Retrieval.name,),
-    "match": (Retrieval.name, Matching.name),
-}
-"""What a client can do -> tasks of which the model must have one."""
 
 
 class Service:
@@ -47,13 +36,14 @@ class Service:
         self.batcher = Batcher(settings.max_rows, settings.queue_rows)
         self.pictures = Pictures(model, settings)
         self.health = Health()
+        self.held = Held(settings.max_held_bytes)
         self.created = int(time.time())
 
     def can(self, what: str) -> bool:
         """Whether clients can do this with the model."""
         if what == "search":
             return self.index is not None
-        return any(task in self.model.tasks for task in NEEDS[what])
+        return can(self.model.tasks, what)
 
     def need(self, what: str) -> None:
         """Refuse what the model cannot do."""

@@ -11,6 +11,17 @@ from chiasm.core.errors import InputError
 LEAST_TOKEN = 16
 """Characters of the shortest token that is accepted."""
 TOKEN_VARIABLE = "CHIASM_TOKEN"  # noqa: S105  the name of a variable
+POSITIVE = (
+    "max_body_bytes",
+    "max_held_bytes",
+    "max_connections",
+    "max_items",
+    "max_rows",
+    "timeout_s",
+    "decode_s",
+    "drain_s",
+)
+"""Settings that must be above 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +35,11 @@ class ServerSettings:
     allow_domains: tuple[str, ...] = ()
     """Hosts that pictures may be fetched from, by https; none fetches nothing."""
     max_body_bytes: int = 32 * 2**20
+    """Largest body of one request."""
+    max_held_bytes: int = 64 * 2**20
+    """Most bytes of all bodies that are held at once; beyond it the largest unfinished one is refused."""
+    max_connections: int = 512
+    """Most connections; beyond it the one that has waited longest for its client is closed."""
     max_items: int = 32
     """Most pictures or texts in one request."""
     max_rows: int = 32
@@ -55,9 +71,15 @@ class ServerSettings:
                 f"{LEAST_TOKEN} or more printable ASCII characters",
                 "python -c 'import secrets; print(secrets.token_urlsafe())' > FILE; chmod 600 FILE",
             )
-        for name in ("max_body_bytes", "max_items", "max_rows", "timeout_s", "decode_s", "drain_s"):
+        for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}", "a number above 0", f"change {name}")
+        if self.max_held_bytes < self.max_body_bytes:
+            raise InputError(
+                f"max_held_bytes is {self.max_held_bytes}",
+                f"{self.max_body_bytes} or more, the largest body",
+                "raise it, or lower max_body_bytes",
+            )
         if self.queue_rows < self.max_items:
             raise InputError(
                 f"a queue of {self.queue_rows} rows", f"{self.max_items} or more, one request's most", "raise it"
@@ -81,14 +103,24 @@ def read_token(file: Path | None) -> str:
     """The token out of a file that nobody else may read, or out of the environment; "" where there is none.
 
     Raises:
-        InputError: the file is absent, or open to others.
+        InputError: the file is absent, empty, or open to others; the variable is set and empty.
     """
     if file is None:
-        return os.environ.get(TOKEN_VARIABLE, "").strip()
+        return _some(os.environ[TOKEN_VARIABLE], TOKEN_VARIABLE) if TOKEN_VARIABLE in os.environ else ""
     try:
         mode, content = file.stat().st_mode, file.read_text(encoding="utf-8")
     except OSError:
         raise InputError(f"{file} cannot be read", "a file with a token", "check the path") from None
     if stat.S_IMODE(mode) & 0o077:
         raise InputError(f"{file} may be read by others", "mode 0600", f"chmod 600 {file}")
-    return content.strip()
+    return _some(content, str(file))
+
+
+def _some(content: str, where: str) -> str:
+    """A token without the space around it; an empty one would open the server to everybody."""
+    token = content.strip()
+    if not token:
+        raise InputError(
+            f"{where} holds no token", f"{LEAST_TOKEN} or more printable ASCII characters", "write one, or leave it out"
+        )
+    return token

@@ -57,14 +57,16 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
         device: where both are computed.
 
     Raises:
-        InputError: `out` is there already, or the layout cannot hold the model.
+        InputError: `out` is there already, the layout cannot hold the model, or the source has links out of it.
         JobError: what was written answers differently.
     """
+    if source.is_dir():
+        refuse_links_out(source)
     pipeline = open_pipeline(source, device)
     if layout != "run":
         # How a run writes, and what was fitted to its confidence, are no part of these layouts.
         usual = usual_decoding(pipeline.config.model.text.max_tokens)
-        pipeline.codec = replace(pipeline.codec, decoding=usual, calibration={})
+        pipeline.codec = replace(pipeline.codec, decoding=usual, calibration={}, calibrated_on=None)
     example = _example(source, pipeline)
     with new_folder(out) as place:
         if layout == "run":
@@ -110,6 +112,26 @@ def compare(one: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
             f"the exported model's {wrong} is {theirs.get(wrong)!r} and was {answers[wrong]!r}\n  do: report"
         )
     return answers
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse a folder of a model in which a link leads out of it: what is exported may be published.
+
+    In the cache of Hugging Face's hub every file is a link, `snapshots/REVISION/FILE` to `blobs/HASH` of the same
+    model: these are allowed.
+
+    Raises:
+        InputError: names the link.
+    """
+    home = folder.resolve()
+    allowed = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed):
+            raise InputError(
+                f"{path} is a link to {path.resolve()}, out of the folder",
+                "a folder whose files are all in it",
+                "put a copy of the file there if it belongs to the model, or remove the link",
+            )
 
 
 @contextmanager

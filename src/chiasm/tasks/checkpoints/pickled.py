@@ -14,7 +14,7 @@ import safetensors
 from chiasm.core.errors import InputError, JobError
 from chiasm.core.files import read_json, write_json
 from chiasm.models.encoders.open_clip import WEIGHTS, is_open_clip
-from chiasm.tasks.checkpoints.exporting import new_folder
+from chiasm.tasks.checkpoints.exporting import new_folder, refuse_links_out
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 COPIED = (".json", ".txt", ".model", ".gz", ".md")
@@ -46,10 +46,12 @@ def to_safetensors(source: Path, out: Path) -> Converted:
         out: folder to create, with the other files of the model beside the new weights.
 
     Raises:
-        InputError: no such file, no config beside it, several to choose from, or a pickle that is refused.
+        InputError: no such file, no config beside it, several to choose from, a link out of the folder, or a pickle
+            that is refused.
     """
     folder = source.parent if source.is_file() else source
     pickles = _pickles(source)
+    refuse_links_out(folder)
     named = _names(folder, pickles)
     with new_folder(out) as place:
         count = 0

@@ -1,0 +1,29 @@
+"""Write captions like those of one's own photos."""
+
+from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.recipes.tiny import few_steps
+
+
+def captions(tiny: bool = False) -> RunConfig:
+    """Write a sentence about a photo: a transformer decoder that looks at the grid of a frozen packaged tower.
+
+    Command: chiasm train captions --data PHOTOS --out runs/captions
+    Cost and scores on Flickr8k: see the recipe `flickr8k_captions`, which is this one.
+    """
+    config = RunConfig(
+        recipe="captions",
+        primary_metric="CIDEr",
+        model=ModelConfig(
+            dim=256,
+            heads=4,
+            decoder_layers=2,
+            dropout=0.3,
+            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True),
+            text=TextTowerConfig(layers=0, max_tokens=32, vocabulary=3500),
+        ),
+        tasks={"captioning": TaskConfig(captions_per_picture=5, label_smoothing=0.1)},
+        train=TrainConfig(epochs=10, batch_size=64, lr=1e-3, ema_decay=0.999, weight_decay=0.05),
+        decoding=DecodingConfig(method="beam", beams=3, no_repeat_ngram=3),
+    )
+    return few_steps(config) if tiny else config

@@ -1,0 +1,80 @@
+"""Files of one's own -> the recipes that they can feed, the one to begin with first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from chiasm.core.errors import InputError
+from chiasm.core.run_config import DataConfig
+from chiasm.core.types import Example
+from chiasm.data.dataset import open_dataset
+from chiasm.recipes import OWN_DATA
+from chiasm.tasks import build_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A recipe that the files can feed.
+
+    Attributes:
+        recipe: its name.
+        does: what it trains, in a line.
+        needs: what it learns from: "captions", "questions" or "labels".
+        examples: training examples that have that.
+    """
+
+    recipe: str
+    does: str
+    needs: str
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """What the training split holds, and the proposals, best first; never without one."""
+
+    path: str
+    examples: int
+    proposals: Sequence[Proposal]
+
+    def text(self) -> str:
+        """For people: what was found, and a command for each recipe."""
+        kinds = {one.needs: one.examples for one in self.proposals}
+        found = ", ".join(f"{count:,} with {needs}" for needs, count in kinds.items())
+        width = max(len(self.command(one.recipe)) for one in self.proposals)
+        lines = [f"{self.path}: {self.examples:,} pictures to train on, {found}. These recipes fit:"]
+        lines += [f"  {self.command(one.recipe):{width}}  {one.does}" for one in self.proposals]
+        return "\n".join(lines)
+
+    def command(self, recipe: str) -> str:
+        """What to type for a recipe."""
+        return f"chiasm train {recipe} --data {self.path}"
+
+
+def propose(data: DataConfig) -> Proposed:
+    """Look at the training split of files and say which recipes of `OWN_DATA` it can feed.
+
+    First stand the recipes on what most pictures have; among these, the order of `OWN_DATA`.
+
+    Raises:
+        InputError: the files cannot be read, or feed no recipe.
+    """
+    # Without prompts a class does not pass for a caption.
+    dataset = open_dataset(replace(data, label_prompts=()), "train", 0)
+    examples = [dataset.example(number) for number in range(len(dataset))]
+    found = [_proposal(name, examples) for name in OWN_DATA]
+    fed = sorted((one for one in found if one.examples), key=lambda one: -one.examples)
+    if not fed:
+        raise InputError(
+            f"{data.path} has {len(examples)} pictures to train on, and nothing to learn from: "
+            f"{dataset.ledger.summary()}",
+            "captions, questions with answers, or labels in the training split",
+            "give the pictures words, or sort them into a folder for each class",
+        )
+    return Proposed(data.path, len(examples), fed)
+
+
+def _proposal(name: str, examples: Sequence[Example]) -> Proposal:
+    recipe = OWN_DATA[name]
+    (task,) = build_tasks(recipe().tasks).values()
+    does = (recipe.__doc__ or "").strip().splitlines()[0]
+    return Proposal(name, does, task.needs, sum(map(task.is_fed, examples)))

@@ -1,0 +1,209 @@
+"""Bodies of requests: counted over all connections while they arrive, and parsed without growing many times.
+
+What a body costs is bounded twice. Of all bodies that are held at once, finished or not, no more than
+`max_held_bytes` are kept: where the sum passes it, the largest unfinished one is refused ("busy"), so that a few
+huge uploads do not push out many small ones. And JSON of which every third byte makes an object of its own (`{},{},`
+takes 24 times its length in Python) is refused before it is parsed.
+"""
+
+import asyncio
+import gc
+import mmap
+import time
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+
+from chiasm.core.device import return_freed_memory
+from chiasm.serve.http.errors import ServedError
+from chiasm.serve.http.settings import ServerSettings
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+MAX_JSON_PARTS = 250_000
+"""Most commas and opening brackets in a body, those inside of texts included."""
+LARGE_BYTES = 8 * 2**20
+"""From this many bytes on, what bodies took is given back to the system when the last of them is answered."""
+TRIM_AFTER_S = 0.5
+COLLECT_BYTES = 2**20
+"""A body of more is followed by a collection of young garbage, which takes about a millisecond."""
+SMALL_BYTES = 2**18
+"""A body of more gets pages of its own."""
+MOST_BYTES = "chiasm_most_body_bytes"
+"""Where a request's scope keeps how large its body may be."""
+
+
+class Held:
+    """The bytes of all bodies that are held.
+
+    Args:
+        limit_bytes: most of them at once.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes, self.total_bytes, self.evicted = limit_bytes, 0, 0
+        self._bodies: set[Body] = set()
+        self._was_large = False
+
+    def add(self, body: "Body", count: int) -> None:
+        """Count bytes of an unfinished body; where they are too many, the largest unfinished body is refused."""
+        self._bodies.add(body)
+        body.held_bytes += count
+        self.total_bytes += count
+        self._was_large |= self.total_bytes > LARGE_BYTES
+        while self.total_bytes > self.limit_bytes:
+            largest = max((one for one in self._bodies if not one.is_whole), key=lambda one: one.held_bytes)
+            self.evicted += 1
+            self.release(largest)
+            largest.evict()
+
+    def release(self, body: "Body") -> None:
+        """Forget a body, which may have been forgotten before."""
+        if body not in self._bodies:
+            return
+        self._bodies.remove(body)
+        self.total_bytes -= body.held_bytes
+        if body.held_bytes > COLLECT_BYTES:
+            # Errors hold frames that hold them, and parsed bodies with them: a few of 100 MiB in memory until then.
+            asyncio.get_running_loop().call_soon(gc.collect, 1)
+        if not self._bodies and self._was_large:
+            self._was_large = False
+            # Later, when what the request left behind is gone too.
+            asyncio.get_running_loop().call_later(TRIM_AFTER_S, return_freed_memory)
+
+
+class Body:
+    """The body of one request as it arrives: counts its bytes, and does not wait for it forever."""
+
+    def __init__(self, receive: Receive, settings: ServerSettings, held: Held) -> None:
+        self._receive, self._left, self._held = receive, settings.max_body_bytes, held
+        self._end = time.monotonic() + settings.timeout_s
+        self._waiting: asyncio.Timeout | None = None
+        self.is_whole, self.is_evicted, self.held_bytes = False, False, 0
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            ServedError: "body_too_large", "body_too_slow", or "busy" where all bodies together are too large.
+        """
+        if self.is_whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(max(0.0, self._end - time.monotonic())) as self._waiting:
+                message = await self._receive()
+        except TimeoutError:
+            raise ServedError("busy" if self.is_evicted else "body_too_slow") from None
+        finally:
+            self._waiting = None
+        if message["type"] == "http.request":
+            count = len(message.get("body", b""))
+            self._left -= count
+            if self._left < 0:
+                raise ServedError("body_too_large")
+            self._held.add(self, count)
+            if self.is_evicted:
+                raise ServedError("busy")
+            self.is_whole = not message.get("more_body", False)
+        return message
+
+    def evict(self) -> None:
+        """End the waiting for the rest."""
+        self.is_evicted = True
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+    def release(self) -> None:
+        """The request is answered."""
+        self._held.release(self)
+
+
+class Block:
+    """Bytes that are put together; large ones in pages of their own.
+
+    Many bodies that grow side by side in the allocator's heap leave holes there: 64 MiB of them took 370. Pages of
+    their own are taken as they are written, and are the system's again at once.
+
+    Args:
+        most_bytes: most that is ever written.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes, self.length = most_bytes, 0
+        self._small = bytearray()
+        self._pages: mmap.mmap | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def add(self, piece: bytes) -> None:
+        """Append bytes."""
+        if self._pages is None and self.length + len(piece) > SMALL_BYTES:
+            self._pages = mmap.mmap(-1, self.most_bytes)
+            self._pages.write(self._small)
+            self._small.clear()
+        if self._pages is None:
+            self._small += piece
+        else:
+            self._pages.write(piece)
+        self.length += len(piece)
+
+    def take(self) -> bytes | bytearray:
+        """All of it; the block is empty then."""
+        if self._pages is None:
+            found, self._small = self._small, bytearray()
+            return found
+        whole = self._pages[: self.length]
+        self._pages.close()
+        self._pages = None
+        return whole
+
+
+class _JsonRequest(Request):
+    """Reads a body piece by piece into one block of memory, which is empty again when it has been parsed."""
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            block = Block(self.scope["state"][MOST_BYTES])
+            try:
+                async for piece in self.stream():
+                    block.add(piece)
+            except BaseException:
+                block.take()  # the error keeps this frame, and the block in it, until it is collected
+                raise
+            self._body = block  # type: ignore[assignment]  # FastAPI only asks whether it is empty
+        return self._body
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            block: Block = await self.body()  # type: ignore[assignment]
+            self._json = _parsed(block.take())
+        return self._json
+
+
+def _parsed(content: bytes | bytearray) -> Any:
+    if sum(content.count(one) for one in (b",", b"[", b"{")) > MAX_JSON_PARTS:
+        content = b""  # the error keeps this frame
+        raise ServedError("too_many_items")
+    try:
+        return from_json(content)
+    except ValueError:
+        content = b""
+        raise ServedError("not_json") from None
+
+
+class JsonRoute(APIRoute):
+    """A route whose requests are read as `_JsonRequest` does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's own handler, given another request."""
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await inner(_JsonRequest(request.scope, request.receive))
+
+        return handle

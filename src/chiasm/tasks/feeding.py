@@ -1,0 +1,74 @@
+"""Whether the data have what the tasks of a run learn from, found out before a picture is encoded."""
+
+from collections.abc import Iterator, Sequence
+
+from chiasm.core.errors import InputError
+from chiasm.core.run_config import DataConfig, RunConfig
+from chiasm.core.types import Example
+from chiasm.data.dataset import Dataset, ListDataset
+from chiasm.data.mixture import MixedDataset
+from chiasm.tasks import build_tasks
+from chiasm.tasks.base import Task
+
+LOOKED_AT = 64
+"""Examples of a generator that are looked at; of files, all are."""
+WORDS = {"captions": "a caption", "questions": "a question and its answer", "labels": "a label"}
+
+
+def check_fed(config: RunConfig, training: Dataset, validation: Dataset) -> None:
+    """Refuse data that a task of the run finds nothing in.
+
+    Every task must find something in training; in validation, the task whose metric picks the best weights.
+
+    Raises:
+        InputError: says what is missing, in which split, and what the split has instead.
+    """
+    tasks = list(build_tasks(config.tasks).values())
+    examples = list(looked_at(training))
+    for task in tasks:
+        if not any(map(task.is_fed, examples)):
+            raise _missing(task, f"learns from {task.needs}", config.data, config.data.train_split, examples)
+    primary = config.primary_metric or tasks[0].primary_metric
+    examples = list(looked_at(validation))
+    for task in tasks:
+        if task.primary_metric != primary or any(map(task.is_measurable, examples)):
+            continue
+        if any(map(task.is_fed, examples)):  # of classes alone
+            raise InputError(
+                f"{primary} picks the best weights, and the validation pictures of {_where(config.data)} have "
+                "a class and no caption",
+                "pictures with captions; or a metric of classes",
+                f"`chiasm train {_where(config.data)}` for a recipe that fits, or --set primary_metric=acc1",
+            )
+        raise _missing(task, f"is validated on {task.needs}", config.data, "val", examples)
+
+
+def looked_at(dataset: Dataset) -> Iterator[Example]:
+    """All examples of files, the first of a generator; of a mixture, those of each set."""
+    if isinstance(dataset, MixedDataset):
+        for part in dataset.parts.values():
+            yield from looked_at(part)
+        return
+    count = len(dataset) if isinstance(dataset, ListDataset) else min(len(dataset), LOOKED_AT)
+    yield from (dataset.example(number) for number in range(count))
+
+
+def _missing(task: Task, how: str, data: DataConfig, split: str, examples: Sequence[Example]) -> InputError:
+    counts = {
+        "captions": sum(bool(one.captions) for one in examples),
+        "questions": sum(bool(one.questions) for one in examples),
+        "labels": sum(bool(one.label) for one in examples),
+    }
+    has = ", ".join(f"{count} with {WORDS[word]}" for word, count in counts.items() if count)
+    return InputError(
+        f"the task {task.name} {how}, and split {split!r} of {_where(data)} has none: "
+        f"{len(examples)} pictures, {has or 'no words and no label'}",
+        f"pictures with {WORDS[task.needs]}",
+        f"`chiasm train {data.path}` for a recipe that these files can feed"
+        if data.source == "files"
+        else "another recipe, or files of your own with --data",
+    )
+
+
+def _where(data: DataConfig) -> str:
+    return data.path or data.source
