@@ -207,6 +207,8 @@ class TrainConfig:
     limit_s: float = 0.0
     """Seconds that training may take; a run that would take longer gets fewer steps, by its measured speed, and its
     learning rate still comes down to zero. 0 means no limit."""
+    process_timeout_s: float = 600.0
+    """Seconds after which a process gives up that waits within a step for the other processes of the run."""
     trainable: tuple[str, ...] = ("*",)
     """Shell-style patterns of parameter names that are trained."""
     adapt: Literal["", "full", "projection", "locked_image", "locked_text", "lora"] = ""
@@ -272,6 +274,7 @@ class RunConfig:
             "train.accumulate": train.accumulate,
             "train.clip_norm": train.clip_norm,
             "train.keep_checkpoints": train.keep_checkpoints,
+            "train.process_timeout_s": train.process_timeout_s,
             "train.lora_rank": train.lora_rank,
             "train.lora_alpha": train.lora_alpha,
             "model.dim": self.model.dim,

@@ -17,11 +17,17 @@ import torch
 from torch import Tensor
 
 from chiasm.core.device import DTYPES
-from chiasm.core.distributed import average_gradients, mean_over_processes, rank, said_by_first
+from chiasm.core.distributed import (
+    average_gradients,
+    mean_over_processes,
+    meet,
+    rank,
+    said_by_first,
+)
 from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
-from chiasm.core.random import seed_torch
+from chiasm.core.shared_draws import seed_step
 from chiasm.core.types import Batch, Score
 from chiasm.tasks.batching import to_model_range
 from chiasm.tasks.pipeline import Pipeline
@@ -215,7 +221,7 @@ class Trainer:
         rate = learning_rate(progress.step, progress.total_steps, self.train)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * rate_factor(group["depth"], progress.step, self.train)
-        seed_torch("step", self.run.seed, progress.step, rank())
+        seed_step("step", self.run.seed, progress.step)
         model.train()
         for tower in frozen_towers(self.run.model):  # their outputs are those of evaluation: no dropout of their own
             model.get_submodule(tower.removesuffix(".")).eval()
@@ -307,6 +313,7 @@ class Trainer:
             self.pipeline.model.eval()
             scores = self.hooks.validate() if rank() == 0 else {}
             watched = self._probe()
+            meet()
             value = said_by_first([scores[self.primary].value if scores else 0.0])[0]
             if not progress.stopped and (progress.best_value is None or value > progress.best_value):
                 progress.best_value, progress.best_step, progress.worse_in_a_row = value, progress.step, 0
@@ -328,6 +335,7 @@ class Trainer:
             score = guard.first_look() if progress.step == 0 else guard.measure()
             if progress.step == 0:
                 progress.probe_before = score.as_dict()
+        meet()
         now, before = said_by_first([score.value, progress.probe_before["value"]] if score else [0.0, 0.0])
         has_fallen = now < probe.floor(before)
         if has_fallen and probe.on_drop == "stop":

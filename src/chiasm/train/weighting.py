@@ -45,13 +45,16 @@ class LossCombiner:
         """Add `share` of the gradient of this part of the batch; returns the total loss."""
         total = self.total(model, losses)
         if not self.compares(step):
-            (total * share).backward()
+            if total.requires_grad:  # not where a part has nothing to learn from
+                (total * share).backward()
             return total.detach()
         rows = []
         for number, name in enumerate(losses):
             one = self.total_of(model, name, losses[name]) * share
             is_last = number + 1 == len(losses)
-            found = torch.autograd.grad(one, self.parameters, retain_graph=not is_last, allow_unused=True)
+            found: Sequence[Tensor | None] = [None] * len(self.parameters)
+            if one.requires_grad:
+                found = torch.autograd.grad(one, self.parameters, retain_graph=not is_last, allow_unused=True)
             self._is_reached = [
                 before or gradient is not None for before, gradient in zip(self._is_reached, found, strict=True)
             ]
