@@ -35,19 +35,19 @@ def shared_generator(device: torch.device) -> torch.Generator | None:
 
 
 class RowDraws:
-    """Draws for the entries [rows, columns] of this process, out of those for the whole batch.
+    """Draws for the entries of a tensor of this process, out of those for the whole batch.
 
     Args:
-        rows: of this process.
-        columns: of this process; the whole batch is drawn with the most that a process has.
-        device: where the numbers shall lie.
+        entries: [rows, columns], on the device where the numbers shall lie; the whole batch has the rows of all
+            processes, and as many columns as the one with the most.
     """
 
-    def __init__(self, rows: int, columns: int, device: torch.device) -> None:
-        self.own, self.columns, self.device = own_rows(rows), columns, device
+    def __init__(self, entries: Tensor) -> None:
+        rows, columns = entries.shape
+        self.own, self.columns, self.device = own_rows(rows), columns, entries.device
         self.whole = (rows, columns)
         if world_size() > 1:
-            shapes = gather_with_gradient(torch.tensor([self.whole], device=device))
+            shapes = gather_with_gradient(torch.tensor([self.whole], device=self.device))
             self.whole = (int(shapes[:, 0].sum()), int(shapes[:, 1].max()))
 
     def uniform(self) -> Tensor:

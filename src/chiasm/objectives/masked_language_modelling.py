@@ -71,7 +71,7 @@ def mask_words(
     if not len(words):
         raise InputError(f"all {vocabulary} tokens are special", "a vocabulary with words", "train the tokenizer")
     is_word = is_real & ~torch.isin(ids, special)
-    draws = RowDraws(*ids.shape, ids.device)
+    draws = RowDraws(ids)
     lot = draws.uniform().masked_fill(~is_word, torch.inf)
     is_first = lot == lot.amin(1, keepdim=True) if ids.shape[1] else is_word
     is_masked = is_word & ((lot < share) | is_first)

@@ -18,7 +18,7 @@ def draw_order(is_real: Bool[Tensor, "n l"]) -> Int[Tensor, "n l"]:
     Words keep their positions: only what each may look at follows the order.
     """
     assert bool(is_real[:, 0].all()), "every text begins with its start token"
-    key = RowDraws(*is_real.shape, is_real.device).uniform()
+    key = RowDraws(is_real).uniform()
     key[:, 0] = -1.0
     sequence = key.masked_fill(~is_real, 1.0).argsort(dim=1, stable=True)
     return sequence.argsort(dim=1)
