@@ -182,7 +182,8 @@ class TrainConfig:
     batch_size: int = 256
     """Pictures in an optimiser step, over all processes and accumulation parts."""
     accumulate: int = 1
-    """Parts that a batch is cut into to save memory; gradients are summed over them. Contrast is within a part."""
+    """Parts that a batch is cut into to save memory; gradients are summed over them. A part counts by its words,
+    questions or captions, so that the step is that of the whole batch; contrast and matching stay within a part."""
     lr: float = 1e-3
     """Peak learning rate; 0 chooses one by the number of trained parameters, whether they are pre-trained, the batch
     and the steps (the rule stands in `train/rates.py`)."""

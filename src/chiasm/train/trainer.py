@@ -39,7 +39,7 @@ from chiasm.train.loader import Loader
 from chiasm.train.optimizer import AveragedModel, ComputeCopy, build_optimizer, learning_rate, trainable_names
 from chiasm.train.rates import peak_rate
 from chiasm.train.state import TrainState, load_checkpoint, save_checkpoint
-from chiasm.train.weighting import LossCombiner
+from chiasm.train.weighting import LossCombiner, part_factors
 
 FIT_AFTER_STEPS = 20
 """Steps before the first look at whether the run fits its time limit."""
@@ -226,8 +226,8 @@ class Trainer:
         for tower in frozen_towers(self.run.model):  # their outputs are those of evaluation: no dropout of their own
             model.get_submodule(tower.removesuffix(".")).eval()
         row: dict[str, float] = {}
-        for batch in batches:
-            losses = self._losses(batch.to(self.pipeline.device))
+        for batch, factor in zip(batches, part_factors(self.pipeline.tasks, batches), strict=True):
+            losses = self._losses(batch.to(self.pipeline.device), factor)
             total = self.combiner.backward(model, losses, 1 / len(batches), progress.step)
             for name, value in {**{f"{task}_loss": loss for task, loss in losses.items()}, "loss": total}.items():
                 row[name] = row.get(name, 0.0) + value.item() / len(batches)
@@ -249,14 +249,15 @@ class Trainer:
             self._average()
         return {"step": progress.step + 1, "lr": rate, "grad_norm": norm, **row}
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss of each task; pictures are encoded once for all of them."""
+    def _losses(self, batch: Batch, factor: Mapping[str, float]) -> dict[str, Tensor]:
+        """Loss of each task, times its factor; pictures are encoded once for all of them."""
         model = self.copy.model
         assert batch.image is not None
         pictures = to_model_range(batch.image, self.copy.dtype)
         image = model.encode_image(pictures)
         teacher = None if self.teacher is None else self.teacher.look(pictures)
-        return {name: task.loss(model, image, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
+        found = {name: task.loss(model, image, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
+        return {name: loss * factor[name] for name, loss in found.items()}
 
     @torch.no_grad()
     def _average(self) -> None:
