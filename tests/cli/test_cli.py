@@ -100,7 +100,7 @@ def test_show(chiasm: Shell, tmp_path: Path) -> None:
     said = chiasm("show", "demo", "--tiny", *changes, "--json", tmp_path / "a.json")
     assert said.code == 0, said.err
     assert {"train.batch_size = 8", "train.steps = 7", "model.image.channels = 8,16"} <= set(said.out.splitlines())
-    assert "parameters:" in said.out and "minutes of training here" in said.out
+    assert "parameters:" in said.out and "minutes here, by a little of each part" in said.out
     found = written(tmp_path / "a.json")
     assert found["config"]["model"]["image"]["channels"] == [8, 16]
     assert found["estimate"]["steps"] == 7 and found["estimate"]["step_s"] > 0

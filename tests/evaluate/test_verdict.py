@@ -61,6 +61,13 @@ def test_few_steps_and_a_kept_first_step_are_told() -> None:
     assert any("train.steps" in line for line in verdict.lines())
 
 
+def test_a_first_step_that_beats_the_start_is_no_fault() -> None:
+    """Guards against blame for eighty pictures that were learned within the first steps."""
+    early = course(start="starter", kept_step=100)
+    assert judge(measured(0.5, 0.02, start=0.3), early).is_good
+    assert not judge(measured(0.3, 0.02, start=0.3), early).is_good
+
+
 def test_a_first_step_that_is_also_the_last_is_no_reason() -> None:
     """Guards against blame for a run that was validated once."""
     assert judge(measured(0.5, 0.02), course(kept_step=1000, validated=[(1000, 0.5)])).reasons == ()

@@ -179,11 +179,16 @@ class TrainConfig:
     """Optimiser steps; 0 means `epochs` decides."""
     epochs: float = 0.0
     """Passes over the training examples; used where `steps` is 0."""
+    least_steps: int = 0
+    """Steps at least, where `epochs` decides: few examples are passed over more often, and validation keeps the best
+    weights. 0 sets no floor."""
     batch_size: int = 256
     """Pictures in an optimiser step, over all processes and accumulation parts."""
+    least_batches: int = 1
+    """Batches a pass has at least: few examples make smaller batches, whose steps are cheaper. Contrast wants large
+    batches, and leaves it at 1."""
     accumulate: int = 1
-    """Parts that a batch is cut into to save memory; gradients are summed over them. A part counts by its words,
-    questions or captions, so that the step is that of the whole batch; contrast and matching stay within a part."""
+    """Parts that a batch is cut into to save memory; gradients are summed over them. Contrast is within a part."""
     lr: float = 1e-3
     """Peak learning rate; 0 chooses one by the number of trained parameters, whether they are pre-trained, the batch
     and the steps (the rule stands in `train/rates.py`)."""
@@ -208,8 +213,6 @@ class TrainConfig:
     limit_s: float = 0.0
     """Seconds that training may take; a run that would take longer gets fewer steps, by its measured speed, and its
     learning rate still comes down to zero. 0 means no limit."""
-    process_timeout_s: float = 600.0
-    """Seconds after which a process gives up that waits within a step for the other processes of the run."""
     trainable: tuple[str, ...] = ("*",)
     """Shell-style patterns of parameter names that are trained."""
     adapt: Literal["", "full", "projection", "locked_image", "locked_text", "lora"] = ""
@@ -263,7 +266,8 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     init_from: str = ""
-    """Run folder whose tokenizer is taken, and whose weights wherever name and shape agree."""
+    """Run folder whose tokenizer is taken, and whose weights wherever name and shape agree; or the word starter, in
+    whose space the task retrieval then begins, and beside which the run is measured."""
     stages: dict[str, StageConfig] = field(default_factory=dict)
     """Stages before this one, in order; each starts from the one before it."""
 
@@ -273,9 +277,9 @@ class RunConfig:
         positive = {
             "train.batch_size": train.batch_size,
             "train.accumulate": train.accumulate,
+            "train.least_batches": train.least_batches,
             "train.clip_norm": train.clip_norm,
             "train.keep_checkpoints": train.keep_checkpoints,
-            "train.process_timeout_s": train.process_timeout_s,
             "train.lora_rank": train.lora_rank,
             "train.lora_alpha": train.lora_alpha,
             "model.dim": self.model.dim,

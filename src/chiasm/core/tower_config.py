@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+ProjectionName = Literal["norm", "linear", "none", "classes"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTowerConfig:
@@ -13,9 +15,10 @@ class ImageTowerConfig:
     anywhere and questions on how they lie. Packaged: "efficientnet_lite0". A folder's own: "hugging_face"."""
     name: str = ""
     """Folder of the network, local, with its preprocessing and safetensors (kind "hugging_face")."""
-    projection: Literal["norm", "linear", "none"] = "norm"
+    projection: ProjectionName = "norm"
     """How the tower's vector gets into the space shared with texts: layer norm, then linear or MLP ("norm"); linear
-    alone, as CLIP does; or not at all, as SigLIP does, whose vector is as wide as the space."""
+    alone, as CLIP does; or not at all, as SigLIP does, whose vector is as wide as the space. "classes" is "norm" beside
+    the vector among ImageNet's 1,000 classes that the starter has (`init_from=starter` sets it)."""
     size_px: int = 48
     """Side of the square that pictures are resized to; the height where `width_px` is given. A folder of kind
     "hugging_face" brings its own size."""
@@ -57,7 +60,7 @@ class TextTowerConfig:
     sixteen languages at a tenth of the cost, "multilingual_e5" a hundred. A folder's own: "hugging_face"."""
     name: str = ""
     """Folder of the network, local, with its tokenizer and safetensors (kind "hugging_face")."""
-    projection: Literal["norm", "linear", "none"] = "norm"
+    projection: ProjectionName = "norm"
     """As `ImageTowerConfig.projection`."""
     summary_std: float = 1.0
     """Spread of learned summary tokens at the start; words have 1, of which a summary token first gathers the mean."""

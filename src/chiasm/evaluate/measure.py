@@ -18,6 +18,9 @@ from chiasm.evaluate.page_scores import MetricRow
 from chiasm.tasks.features import cache_root, prepare
 from chiasm.tasks.pipeline import Pipeline
 
+VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
+"""What the final measurement shows of each example, one pass each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -150,10 +153,9 @@ def measure(
     """
     if len(examples) < 2:
         raise InputError(f"usable examples in split {split!r}: {len(examples)}", "at least 2", "give more data")
-    views: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
     found: dict[View, Outcome] = {}
-    with bar(console, "evaluating", "pictures", len(views) * len(examples)) as shown:
-        for number, view in enumerate(views):
+    with bar(console, "evaluating", "pictures", len(VIEWS) * len(examples)) as shown:
+        for number, view in enumerate(VIEWS):
             before, what = number * len(examples), view.replace("_", " ")
             found[view] = evaluate(
                 pipeline,

@@ -9,6 +9,7 @@ from typing import Any
 
 from chiasm.core.types import Score
 from chiasm.evaluate.charts import Chart, Curve, line_chart
+from chiasm.evaluate.class_share import ClassShare
 from chiasm.evaluate.markup import Child, Markup, element, join, said
 
 
@@ -72,6 +73,7 @@ class GuardFacts:
     why: str
     probe: ProbeFacts | None = None
     interpolation: Interpolation | None = None
+    class_share: ClassShare | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The section "guard" of `results.json`."""
@@ -90,6 +92,8 @@ class GuardFacts:
                 for row in way.rows
             ]
             told["interpolation"] = {"alpha": way.alpha, "metric": way.metric, "rule": way.rule, "curve": curve}
+        if self.class_share:
+            told["class_share"] = self.class_share.as_dict()
         return told
 
 

@@ -14,6 +14,11 @@ FEW_STEPS = 50
 """Optimiser steps below which a run is said to be too short, whatever it reaches."""
 
 Level = Literal["learned", "kept_start", "doubtful", "not_learned"]
+_OPENINGS: dict[Level, str] = {
+    "learned": "This run has learned",
+    "doubtful": "This run may not have learned enough",
+    "not_learned": "This run has not learned",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +29,9 @@ class Course:
         metric: the primary metric, which chose the weights that are kept.
         steps: optimiser steps done.
         pictures: training examples.
-        kept_step: the step of the weights that are kept; 0 where training never improved on its start.
+        kept_step: the step of the weights that are kept; 0 where training never improved on its start, which was kept.
         validated: (step, value of the primary metric) of each validation.
-        start: name of the model that training began from and was measured beside, such as "starter"; "" if none.
+        start: name of the model that the run is measured beside, such as "starter"; "" if none.
     """
 
     metric: str
@@ -91,23 +96,22 @@ def judge(measured: Measured, course: Course) -> Verdict:
     score = measured.outcome.scores.get(course.metric)
     shuffled = _against_shuffled(measured, course.metric)
     against_start = _against_start(measured)
-    reasons, advice = _remarks(course)
-    level: Level = "doubtful" if reasons else "learned"
+    difference = against_start.get(course.metric)
+    behind = _behind_start(course, difference)
+    reasons, advice = _remarks(course, difference is not None and not behind)
+    level: Level = "doubtful" if reasons or behind else "learned"
     if score is None:
-        sentence = f"Training took {course.steps:,} steps; the split that was measured has no {course.metric}."
-        level = "doubtful"
-    elif _is_blind(measured, course.metric, score, shuffled):
-        level = "not_learned"
-        sentence = f"This run has not learned: {_blind_words(measured, course.metric, score, shuffled)}."
+        level, said = "doubtful", f"the split that was measured has no {course.metric}"
     else:
-        word = "This run has learned" if level == "learned" else "This run may not have learned enough"
-        sentence = f"{word}: {_blind_words(measured, course.metric, score, shuffled)}."
-    if course.start and course.kept_step == 0 and score is not None:
-        level = "kept_start"
-        sentence = (
-            f"Training did not improve on the {course.start}, whose weights are what this run saved: "
-            f"{course.metric} {_number(course.metric, score.value)}."
-        )
+        said = _blind_words(measured, course.metric, score, shuffled)
+        level = "not_learned" if _is_blind(measured, course.metric, score, shuffled) else level
+    sentence = f"{_OPENINGS[level]}: {said}."
+    if course.start and course.kept_step == 0:
+        level, reasons = "kept_start", []
+        sentence = f"Training did not improve on the {course.start}, whose weights are what this run saved: {said}."
+    elif behind:
+        reasons.append(behind)
+    if behind or level == "kept_start":
         advice = [f"use the {course.start} as it is, or give more training examples"]
     return Verdict(
         level=level,
@@ -121,15 +125,18 @@ def judge(measured: Measured, course: Course) -> Verdict:
     )
 
 
-def _remarks(course: Course) -> tuple[list[str], list[str]]:
-    """What speaks against the course of training, and what to do about it."""
+def _remarks(course: Course, beats_start: bool) -> tuple[list[str], list[str]]:
+    """What speaks against the course of training, and what to do about it.
+
+    Few examples are soon learned: a first validation that stays the best is no fault of a run that beats its start.
+    """
     reasons, advice = [], []
     if course.steps < FEW_STEPS:
         reasons.append(f"training took {course.steps:,} steps on {course.pictures:,} examples")
         advice.append(f"--set train.steps={max(200, 4 * FEW_STEPS)}")
     later = [step for step, _ in course.validated if step > course.kept_step]
     first = min((step for step, _ in course.validated if step > 0), default=0)
-    if len(later) > 1 and 0 < course.kept_step <= first:
+    if not beats_start and len(later) > 1 and 0 < course.kept_step <= first:
         reasons.append(
             f"the weights that are kept are those of step {course.kept_step}: "
             f"none of the {len(later)} later validations was better"
@@ -154,6 +161,19 @@ def _against_start(measured: Measured) -> dict[str, PairedResult]:
         return {}
     own = measured.outcome.items
     return {name: item_difference(name, own[name], start.items[name]) for name in own if name in start.items}
+
+
+def _behind_start(course: Course, difference: PairedResult | None) -> str:
+    """What to say of a run that is not shown to be better than the model that it began from; "" where it is."""
+    if difference is None or difference.low > 0:
+        return ""
+    value, low, high = (
+        _number(course.metric, one, has_sign=True) for one in (difference.difference, difference.low, difference.high)
+    )
+    return (
+        f"it is not shown to be better than the {course.start}: {course.metric} differs by {value} "
+        f"(95 % interval {low} to {high})"
+    )
 
 
 def _is_blind(measured: Measured, metric: str, score: Score, shuffled: PairedResult | None) -> bool:

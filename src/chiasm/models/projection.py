@@ -2,11 +2,18 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
+from chiasm.core.tower_config import ProjectionName
+from chiasm.models.encoders.efficientnet_lite import HEAD_CHANNELS
+from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture
+
+TRAINING_SHARE = 0.7
+"""Share of the classes in the cosine while the other half is trained (docs/log.md)."""
 
 
 class Projection(nn.Module):
@@ -61,10 +68,60 @@ class PlainProjection(nn.Module):
         return F.normalize(projected.float(), dim=-1)
 
 
+class BesideClasses(nn.Module):
+    """Pooled vector [n, d] -> unit vector [n, c + e], float32: a place among ImageNet's classes beside a trained one.
+
+    The first c numbers are sqrt(share) times the starter's vector, the others sqrt(1 - share) times the trained one. So
+    the cosine of two of them is share * (cosine among the classes) + (1 - share) * (trained cosine): with a share of 1
+    the starter's, with 0 that of the trained projection alone. On the idea of WiSE-FT (Wortsman et al. 2022) of a path
+    from a zero-shot model to a trained one; here the outputs are mixed, and the share is chosen on validation.
+
+    Args:
+        classes: the fixed half: `ClassDistribution` of a picture, `ClassMixture` of a text. Its numbers are buffers.
+        trained: the other half.
+    """
+
+    share: Tensor
+
+    def __init__(self, classes: nn.Module, trained: Projection) -> None:
+        super().__init__()
+        self.classes, self.trained = classes, trained
+        self.register_buffer("share", torch.tensor(TRAINING_SHARE))
+
+    def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
+        """Place and join; any floating dtype in, float32 out."""
+        share = self.share.float()
+        return torch.cat([share.sqrt() * self.classes(pooled), (1 - share).sqrt() * self.trained(pooled)], dim=-1)
+
+
+def class_heads(model: nn.Module) -> list[BesideClasses]:
+    """The projections of pictures and of texts where both have the classes beside them; else none."""
+    heads = [getattr(model, name, None) for name in ("image_projection", "text_projection")]
+    found = [one for one in heads if isinstance(one, BesideClasses)]
+    return found if len(found) == len(heads) else []
+
+
+def set_class_share(model: nn.Module, share: float) -> None:
+    """Let the classes have this share, in [0, 1], of the cosine of a picture and a text."""
+    for head in class_heads(model):
+        head.share.fill_(share)
+
+
 def build_projection(
-    kind: Literal["norm", "linear", "none"], inputs: int, outputs: int, hidden: int, dropout: float
-) -> Projection | PlainProjection:
-    """The projection that a tower's config names."""
+    kind: ProjectionName, inputs: int, outputs: int, hidden: int, dropout: float, side: Literal["image", "text"]
+) -> Projection | PlainProjection | BesideClasses:
+    """The projection that a tower's config names; the classes of "classes" mean nothing until they are loaded."""
+    if kind == "classes":
+        if outputs <= CLASSES:
+            raise InputError(
+                f"model.embedding_dim {outputs} with model.{side}.projection classes",
+                f"more than {CLASSES}, which the classes take",
+                f"--set model.embedding_dim={CLASSES + 512}",
+            )
+        classes: nn.Module = ClassMixture(torch.zeros(CLASSES, inputs))
+        if side == "image":
+            classes = ClassDistribution(nn.Linear(HEAD_CHANNELS, CLASSES), HEAD_CHANNELS, torch.zeros(CLASSES))
+        return BesideClasses(classes, Projection(inputs, outputs - CLASSES, hidden, dropout))
     if kind == "norm":
         return Projection(inputs, outputs, hidden, dropout)
     return PlainProjection(inputs, outputs, kind == "linear")

@@ -92,8 +92,8 @@ class VisionLanguageModel(nn.Module):
         is_aligned = isinstance(self.fusion, AlignThenFuse)
         has_own = bool(contrast) and not is_aligned
         image, text = config.image.projection, config.text.projection
-        self.image_projection = build_projection(image, image_dim, space, hidden, dropout) if has_own else None
-        self.text_projection = build_projection(text, text_dim, space, hidden, dropout) if has_own else None
+        self.image_projection = build_projection(image, image_dim, space, hidden, dropout, "image") if has_own else None
+        self.text_projection = build_projection(text, text_dim, space, hidden, dropout, "text") if has_own else None
         start = torch.tensor(START_LOGIT_SCALE[contrast]) if contrast else None
         self.logit_scale = None if start is None else nn.Parameter(start)
         self.logit_bias = nn.Parameter(torch.tensor(START_LOGIT_BIAS)) if contrast == "sigmoid" else None

@@ -30,6 +30,6 @@ def another_language(tiny: bool = False) -> RunConfig:
             text=TextTowerConfig(layers=2, max_tokens=48, vocabulary=8000),
         ),
         tasks={"retrieval": TaskConfig(captions_per_picture=2, text_teacher=0.5)},
-        train=TrainConfig(epochs=15, batch_size=128, lr=1e-3, precision="fp32"),
+        train=TrainConfig(epochs=15, least_steps=200, batch_size=128, lr=1e-3, precision="fp32"),
     )
     return few_steps(config) if tiny else config

@@ -23,7 +23,9 @@ def captions(tiny: bool = False) -> RunConfig:
             text=TextTowerConfig(layers=0, max_tokens=32, vocabulary=3500),
         ),
         tasks={"captioning": TaskConfig(captions_per_picture=5, label_smoothing=0.1)},
-        train=TrainConfig(epochs=10, batch_size=64, lr=1e-3, ema_decay=0.999, weight_decay=0.05),
+        train=TrainConfig(
+            epochs=10, least_steps=200, least_batches=4, batch_size=64, lr=1e-3, ema_decay=0.999, weight_decay=0.05
+        ),
         decoding=DecodingConfig(method="beam", beams=3, no_repeat_ngram=3),
     )
     return few_steps(config) if tiny else config

@@ -34,6 +34,7 @@ def reranking(tiny: bool = False) -> RunConfig:
         tasks={"matching": TaskConfig(captions_per_picture=5), "retrieval": TaskConfig()},
         train=TrainConfig(
             epochs=15,
+            least_steps=200,
             batch_size=256,
             lr=3e-4,
             ema_decay=0.995,

@@ -23,6 +23,7 @@ def retrieval(tiny: bool = False) -> RunConfig:
             text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
         ),
         tasks={"retrieval": TaskConfig(captions_per_picture=5)},
-        train=TrainConfig(epochs=20, batch_size=512, lr=1e-3, precision="fp32"),
+        init_from="starter",
+        train=TrainConfig(epochs=20, least_steps=200, batch_size=512, lr=1e-3, precision="fp32"),
     )
     return few_steps(config) if tiny else config

@@ -27,6 +27,8 @@ def vqa(tiny: bool = False) -> RunConfig:
             text=TextTowerConfig(layers=1, max_tokens=48, vocabulary=4000),
         ),
         tasks={"vqa": TaskConfig()},
-        train=TrainConfig(epochs=20, batch_size=64, lr=5e-4, ema_decay=0.995, patience=4),
+        train=TrainConfig(
+            epochs=20, least_steps=300, least_batches=4, batch_size=64, lr=5e-4, ema_decay=0.995, patience=4
+        ),
     )
     return few_steps(config, batch_size=8) if tiny else config

@@ -13,6 +13,7 @@ Axis legend: n pictures or texts, d numbers of a pooled vector, l tokens of the 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,15 +236,38 @@ def prepare(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: Progres
         examples = readable_pictures(examples, dataset.ledger, progress)
     dataset.ledger.check(config.data.max_rejected)
     if config.model.text.frozen:
-        texts = [caption.text for example in examples for caption in example.captions]
-        retrieval = config.tasks.get(Retrieval.name)
-        if retrieval is not None and retrieval.hard_negatives:
-            texts += swapped_texts(examples)
-        asks = any(issubclass(task_type(name), VisualQuestionAnswering) for name in config.tasks)
-        if asks and encodes_questions_once(config.model):
-            texts += [question.text for example in examples for question in example.questions]
-        cache_texts(pipeline, texts, cache, progress)
+        cache_texts(pipeline, _texts_read_once(pipeline, examples), cache, progress)
     return ListDataset(dataset.split, examples, dataset.ledger)
+
+
+def _texts_read_once(pipeline: Pipeline, examples: Sequence[Example]) -> list[str]:
+    """The texts of the examples that a frozen text tower encodes before training."""
+    config = pipeline.config
+    texts = [caption.text for example in examples for caption in example.captions]
+    retrieval = config.tasks.get(Retrieval.name)
+    if retrieval is not None and retrieval.hard_negatives:
+        texts += swapped_texts(examples)
+    asks = any(issubclass(task_type(name), VisualQuestionAnswering) for name in config.tasks)
+    if asks and encodes_questions_once(config.model):
+        texts += [question.text for example in examples for question in example.questions]
+    return texts
+
+
+def not_cached(pipeline: Pipeline, examples: Sequence[Example], cache: Path) -> tuple[list[Example], list[str]]:
+    """Pictures and texts that `prepare` would encode now: what frozen towers see and the cache does not hold."""
+    pictures, texts = list[Example](), list[str]()
+    if pipeline.config.model.image.frozen:
+        store = FeatureCache(cache, pipeline.image_fingerprint())
+        known = store.grids if pipeline.config.model.image.grid else store.vectors
+        for example in examples:
+            with suppress(ImageError):
+                if example.inputs["image"].content_key() not in known:
+                    pictures.append(example)
+    if pipeline.config.model.text.frozen:
+        vectors = FeatureCache(cache, pipeline.text_fingerprint()).vectors
+        distinct = dict.fromkeys(_texts_read_once(pipeline, examples))
+        texts = [text for text in distinct if sha256_bytes(text.encode()) not in vectors]
+    return pictures, texts
 
 
 def taught(teacher: Pipeline, dataset: Dataset, cache: Path, progress: Progress) -> Dataset:

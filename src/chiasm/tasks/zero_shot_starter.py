@@ -1,5 +1,7 @@
 """A model for search and classification that nobody has trained: the packaged towers, joined by ImageNet's classes.
 
+Training may begin in its space (`init_from=starter`): `take_classes` puts it beside the trained projections.
+
 A picture becomes a distribution over 1,000 classes, and a sentence the mixture of those whose sentences mean something
 near, by MiniLM or, for other languages than English, by a second tower (`tasks.polyglot`). It knows things, not people,
 actions or colours; a trained run finds more.
@@ -22,8 +24,9 @@ from chiasm.data.image import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.pretrained_text import PretrainedTokenizer
 from chiasm.models.encoders.efficientnet_lite import HEAD_CHANNELS, EfficientNetLite0
-from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, class_vectors, imagenet_classes
+from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture, class_vectors, imagenet_classes
 from chiasm.models.encoders.minilm import MiniLM
+from chiasm.models.projection import class_heads
 from chiasm.tasks.base import Codec
 from chiasm.tasks.batching import FEATURES
 from chiasm.tasks.codecs import make_codec
@@ -33,8 +36,10 @@ from chiasm.tasks.polyglot import OtherLanguages, PolyglotMixture, PolyglotToken
 
 STARTER = "starter"
 """The word that stands where a run folder would."""
-TOP_CLASSES, CLASS_TEMPERATURE, WORD_TEMPERATURE, OFFSET_SHARE = 20, 1.5, 0.15, 0.5
-"""Chosen on the training pictures of cifar10_subset and Flickr8k (docs/log.md)."""
+OFFSET_SHARE = 0.5
+"""Share of what the classifier says of pictures of nothing that is taken off; chosen as the temperatures were."""
+READERS = ("minilm", "multilingual_use")
+"""Kinds of text tower whose vectors of sentences lie near those of the classes' sentences."""
 PICTURES_OF_NOTHING, CELLS = 24, (4, 8, 16, 32)
 """Noise whose finest detail is one of so many cells wide."""
 
@@ -64,17 +69,59 @@ def starter_pipeline(device: torch.device) -> Pipeline:
     others = OtherLanguages(config.model.text.max_tokens, partial(_second_tower, config, device))
     words = codec.tokenizer
     codec.tokenizer = PolyglotTokenizer(words.tokenizer, words.max_tokens, words.wrap, others)
-    assert isinstance(model.image_encoder, EfficientNetLite0), "the starter's tower has a classifier"
-    offset = OFFSET_SHARE * model.image_encoder.class_logits(_nothing_seen(pipeline)).mean(0).detach()
-    classifier = model.image_encoder.classifier
-    pictures = ClassDistribution(classifier, HEAD_CHANNELS, offset, CLASS_TEMPERATURE)
-    model.image_projection = pictures  # type: ignore[assignment]
+    model.image_projection = _distribution(pipeline)  # type: ignore[assignment]
     assert isinstance(model.text_encoder, MiniLM), "the starter reads English by MiniLM"
     english = model.text_encoder
     model.text_encoder = PolyglotTower(english, words.vocabulary, others)  # type: ignore[assignment]
     model.text_projection = PolyglotMixture(mixture, english.dim, others)  # type: ignore[assignment]
     model.requires_grad_(False).eval()
     return pipeline
+
+
+def misfit(model: ModelConfig) -> str:
+    """Why a model cannot begin in the starter's space: the key and its value; "" where it can."""
+    image, text = model.image, model.text
+    wanted = {
+        "model.network": (model.network, ("",)),
+        "model.image.kind": (image.kind, ("efficientnet_lite0",)),
+        "model.image.pool_queries": (image.pool_queries, (0,)),
+        "model.image.projection": (image.projection, ("norm", "classes")),
+        "model.text.kind": (text.kind, READERS),
+        "model.text.projection": (text.projection, ("norm", "classes")),
+    }
+    for key, (value, allowed) in wanted.items():
+        if value not in allowed:
+            return f"{key} is {value!r}, not {' or '.join(repr(one) for one in allowed)}"
+    return "model.fusion is 'align_then_fuse'" if model.fusion == "align_then_fuse" else ""
+
+
+def in_class_space(model: ModelConfig) -> ModelConfig:
+    """The model with the classes' space beside each trained projection, which makes the shared space wider."""
+    image, text = replace(model.image, projection="classes"), replace(model.text, projection="classes")
+    is_there = model.image.projection == model.text.projection == "classes"
+    width = model.embedding_dim + (0 if is_there else CLASSES)
+    return replace(model, image=image, text=text, embedding_dim=width)
+
+
+@torch.no_grad()
+def take_classes(pipeline: Pipeline) -> None:
+    """Fill the classes' half of an untrained pipeline's projections with what the starter has there.
+
+    Args:
+        pipeline: of a config by `in_class_space`.
+    """
+    heads = class_heads(pipeline.model)
+    assert len(heads) == 2, "both projections have the classes beside them"
+    for head, known in zip(heads, (_distribution(pipeline), _mixture(pipeline)), strict=True):
+        head.classes.load_state_dict(known.state_dict())
+
+
+def _distribution(pipeline: Pipeline) -> ClassDistribution:
+    """What a pipeline's image tower says of the classes, less half of what it says of pictures of nothing."""
+    tower = pipeline.model.image_encoder
+    assert isinstance(tower, EfficientNetLite0), "the starter's tower has a classifier"
+    offset = OFFSET_SHARE * tower.class_logits(_nothing_seen(pipeline)).mean(0).detach()
+    return ClassDistribution(tower.classifier, HEAD_CHANNELS, offset)
 
 
 def _mixture(pipeline: Pipeline) -> ClassMixture:
@@ -89,7 +136,7 @@ def _mixture(pipeline: Pipeline) -> ClassMixture:
     pooled = torch.from_numpy(np.stack([known[text] for text in flat])).to(pipeline.device)
     known.clear()
     vectors = class_vectors(F.normalize(pooled, dim=-1), [len(part) for part in sentences])
-    return ClassMixture(vectors, TOP_CLASSES, WORD_TEMPERATURE)
+    return ClassMixture(vectors)
 
 
 def _second_tower(

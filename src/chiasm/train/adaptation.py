@@ -21,6 +21,7 @@ from chiasm.tasks.pipeline import PACKAGED_TOWERS
 from chiasm.tasks.pretrained import KIND as FOLDER_TOWER
 from chiasm.tasks.pretrained import at_home
 from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.zero_shot_starter import STARTER, in_class_space, misfit
 
 TOWERS = ("image_encoder.", "text_encoder.")
 TEXT_SIDE = ("text_encoder.", "text_projection.")
@@ -98,6 +99,55 @@ def beside_teacher(config: RunConfig) -> RunConfig:
         model = replace(model, dim=own.dim, heads=own.heads)
     trainable = tuple(f"{part}*" for part in TEXT_SIDE) if "*" in config.train.trainable else config.train.trainable
     return replace(config, model=model, train=replace(config.train, trainable=trainable))
+
+
+def begun(config: RunConfig) -> RunConfig:
+    """Return the config with the space that it begins in: the classes' beside the trained one, or as it is.
+
+    That is so with `init_from=starter`, and where the run of `init_from` has such a space. A model that does not fit
+    the starter keeps its own space (`starter_note` says why).
+
+    Raises:
+        InputError: no task has a space of its own, or classes are asked for and nothing gives them.
+    """
+    name, model = config.init_from, config.model
+    if name == STARTER:
+        if Retrieval.name not in config.tasks:
+            raise InputError(
+                f"init_from is {STARTER!r}, and the tasks are {', '.join(config.tasks)}",
+                f"the task {Retrieval.name}, whose space the starter has",
+                "--set init_from=, or a run folder",
+            )
+        return config if misfit(model) else replace(config, model=in_class_space(model))
+    sides = (model.image, model.text)
+    if name and not misfit(model) and any(side.projection != "classes" for side in sides):
+        before = from_dict(RunConfig, read_json(Path(name) / "config.json", "the run's config"), "config.json").model
+        if before.image.projection == before.text.projection == "classes":
+            model = replace(in_class_space(model), embedding_dim=before.embedding_dim)
+            return replace(config, model=model)
+    if not name and any(side.projection == "classes" for side in sides):
+        raise InputError(
+            "model.image.projection or model.text.projection is 'classes', and init_from is not set",
+            f"classes that {STARTER!r} or a run gives",
+            f"--set init_from={STARTER}",
+        )
+    return config
+
+
+def starter_note(config: RunConfig) -> str:
+    """Why a run that names the starter in `init_from` has its own space from scratch; "" where it does not."""
+    reason = misfit(config.model) if config.init_from == STARTER else ""
+    return f"the projections start anew, not from the {STARTER}: {reason}" if reason else ""
+
+
+def begins_from_run(config: RunConfig) -> bool:
+    """Whether `init_from` names a run folder."""
+    return bool(config.init_from) and config.init_from != STARTER
+
+
+def trains_space(names: Iterable[str]) -> bool:
+    """Whether the trained half of a projection beside the classes is among the parameters that are trained."""
+    return any(name.startswith(("image_projection.trained.", "text_projection.trained.")) for name in names)
 
 
 def prepare_model(model: nn.Module, config: RunConfig) -> None:

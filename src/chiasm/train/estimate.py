@@ -1,26 +1,64 @@
-"""What a run will cost on this machine, before it is started: sizes by counting, time by running a few steps."""
+"""What a run will cost on this machine, before it is started: sizes by counting, times by doing a little of each part.
 
+Nothing is written but the cache of frozen features, and in it only those of the examples that are timed.
+"""
+
+import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from chiasm.core.device import keep_freed_memory, measure_precision, pick_device
+from chiasm.core.distributed import world_size
 from chiasm.core.run_config import RunConfig
-from chiasm.data.dataset import open_dataset
+from chiasm.core.types import Example
+from chiasm.data.dataset import Dataset, ListDataset, open_dataset
 from chiasm.data.leaks import open_training
-from chiasm.evaluate.measure import Stages
-from chiasm.tasks.features import cache_root, prepare
+from chiasm.evaluate.evaluator import CHUNK, evaluate
+from chiasm.evaluate.measure import VIEWS, Stages
+from chiasm.models.projection import class_heads
+from chiasm.tasks.batching import image_tensor
+from chiasm.tasks.features import cache_root, not_cached, prepare
 from chiasm.tasks.feeding import check_fed
 from chiasm.tasks.pipeline import Pipeline
-from chiasm.train.adaptation import adapted, beside_teacher, prepare_model, pretrained_names
+from chiasm.tasks.zero_shot_starter import STARTER, take_classes
+from chiasm.train.adaptation import adapted, begins_from_run, begun, beside_teacher, prepare_model, pretrained_names
+from chiasm.train.class_share import SHARES
+from chiasm.train.interpolation import ALPHAS
+from chiasm.train.length import Length, fitting_batch, planned_length
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
 
-TIMED_STEPS = 5
+TIMED_STEPS, WARM_UP_STEPS = 12, 2
+"""Steps that are done, and how many of the first are not timed: memory is still being taken."""
+LONGEST_S = 20.0
+"""Seconds after which no further step is timed."""
+TIMED_PICTURES, TIMED_TEXTS = 48, 192
+LONG_CAPTION = 95
+"""Percentile of the captions' lengths at which a trained decoder is taken to have ended all of a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of each part of a run."""
+
+    encoding_s: float
+    """Pictures and texts that frozen towers have not encoded yet; or reading every picture once."""
+    training_s: float
+    validation_s: float
+    measuring_s: float
+    """After the last step: calibration, the final split in its views, and what is mixed or compared with the start."""
+
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return self.encoding_s + self.training_s + self.validation_s + self.measuring_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +71,50 @@ class Estimate:
     """Weights, gradients, optimiser moments and bf16 copy; activations come on top."""
     training_pictures: int
     steps: int
+    steps_why: str
     step_s: float
-    """Median of a few steps, measured now."""
+    """Median of a few steps with the batches they wait for, measured now."""
+    validations: int
+    times: Times
+    to_encode: tuple[int, int]
+    """Pictures and texts that are not in the cache."""
     precision: str
     limit_s: float
-    """Time limit of the recipe; 0 where it has none."""
+    """Time limit of training with its validations; 0 where the recipe has none."""
     lr: float
     """Peak learning rate: set, or chosen by the sizes."""
     lr_why: str
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self)
+        return {**asdict(self), "total_s": self.times.total_s}
 
     def text(self) -> str:
         """For people."""
-        whole_s = self.steps * self.step_s
-        is_cut = 0 < self.limit_s < whole_s
-        cut = f"\ntrain.limit_s ends it after {self.limit_s / 60:.1f} minutes, with fewer steps" if is_cut else ""
+        times = self.times
+        is_cut = 0 < self.limit_s < self.steps * self.step_s + times.validation_s
+        limit = f"\n  train.limit_s ends training after {self.limit_s / 60:.1f} minutes, with fewer steps"
+        parts = {
+            f"encoding {self.to_encode[0]:,} pictures and {self.to_encode[1]:,} texts": times.encoding_s,
+            f"{self.steps:,} steps of {self.step_s * 1000:.0f} ms ({self.precision})": times.training_s,
+            f"{self.validations} validations": times.validation_s,
+            "measuring what was trained": times.measuring_s,
+        }
         return (
             f"parameters: {self.parameters:,}, of which {self.trained_parameters:,} are trained\n"
             f"memory for weights and optimiser: {self.weights_bytes / 2**20:.0f} MiB (activations come on top)\n"
             f"training pictures: {self.training_pictures:,}\n"
+            f"length: {self.steps_why}\n"
             f"learning rate: {self.lr_why}\n"
-            f"time: about {whole_s / 60:.1f} minutes of training here "
-            f"({self.steps:,} steps of {self.step_s * 1000:.0f} ms, measured on {TIMED_STEPS} steps; {self.precision})"
-            f"{cut}"
+            f"time: about {times.total_s / 60:.1f} minutes here, by a little of each part done now:\n"
+            + "\n".join(f"  {seconds / 60:5.1f}  {what}" for what, seconds in parts.items())
+            + (limit if is_cut else "")
         )
 
 
 def estimate(config: RunConfig, console: Console) -> Estimate:
-    """Build the run in memory and time a few steps; nothing is written but the cache of frozen features."""
-    config = beside_teacher(adapted(config))
+    """Build the run in memory and time a little of encoding, training and evaluation."""
+    config = begun(beside_teacher(adapted(config)))
     config.check()
     keep_freed_memory()
     device = pick_device()
@@ -73,37 +123,131 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
     if chosen == "auto":
         chosen, why = measure_precision(device)
     training = open_training(config).dataset
-    check_fed(config, training, open_dataset(config.data, "val", config.seed))
-    pipeline = Pipeline.build(config, islice((training.example(n) for n in range(len(training))), 4096), device)
+    held_out = [open_dataset(config.data, split, config.seed) for split in ("val", config.test_split)]
+    check_fed(config, training, held_out[0])
+    size = len(training)
+    length, config = _with_length(config, size)
+    pipeline = Pipeline.build(config, islice((training.example(n) for n in range(size)), 4096), device)
     names = [name for name, _ in pipeline.model.named_parameters()]
-    pretrained = pretrained_names(names, config.model, names if config.init_from else ())
+    pretrained = pretrained_names(names, config.model, names if begins_from_run(config) else ())
+    if config.init_from == STARTER and class_heads(pipeline.model):
+        take_classes(pipeline)
     prepare_model(pipeline.model, config)
+    to_encode, encoding_s = _preparation(pipeline, [training, *held_out[: 1 + (config.test_split != "val")]])
     stages = Stages(console)
     try:
-        training = prepare(pipeline, training, cache_root(), stages)
+        shown = prepare(pipeline, _some(training, max(config.train.batch_size, CHUNK)), cache_root(), stages)
+        measured = prepare(pipeline, _some(held_out[0], CHUNK), cache_root(), stages)
     finally:
         stages.close()
-    loader = Loader(training, pipeline.tasks, pipeline.codec, config)
-    trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict), "")
+    trainer = Trainer(pipeline, Loader(shown, pipeline.tasks, pipeline.codec, config), Path(), Hooks(dict, dict), "")
     trainer.start(None, chosen, why, pretrained)
-    times = []
-    for batches in loader.ahead(0, TIMED_STEPS):
-        start = time.perf_counter()
-        trainer.step(batches)
-        times.append(time.perf_counter() - start)
+    step_s = _step_s(trainer)
     trained = sum(kept.numel() for kept, _ in trainer.copy.pairs)
-    copies = 16 + (2 if chosen == "bf16" else 0)
     total = sum(parameter.numel() for parameter in pipeline.model.parameters())
-    steps = config.train.steps or max(1, round(config.train.epochs * loader.steps_per_epoch))
+    picture_s = _evaluation_s(pipeline, [measured.example(n) for n in range(len(measured))])
+    validations = math.ceil(length.steps / (config.train.validate_every or max(1, length.steps // 10)))
+    training_s, validation_s = length.steps * step_s, validations * len(held_out[0]) * picture_s
+    if config.train.limit_s:
+        training_s = min(training_s, max(0.0, config.train.limit_s - validation_s))
+    after = _passes_after(pipeline, config) * len(held_out[0]) + len(VIEWS) * len(held_out[1])
     return Estimate(
         parameters=total,
         trained_parameters=trained,
-        weights_bytes=trained * copies + (total - trained) * 4,
-        training_pictures=len(training),
-        steps=steps,
-        step_s=sorted(times)[len(times) // 2],
+        weights_bytes=trained * (16 + (2 if chosen == "bf16" else 0)) + (total - trained) * 4,
+        training_pictures=size,
+        steps=length.steps,
+        steps_why=length.why,
+        step_s=step_s,
+        validations=validations,
+        times=Times(encoding_s, training_s, validation_s, after * picture_s),
+        to_encode=to_encode,
         precision=why,
         limit_s=config.train.limit_s,
         lr=trainer.state.progress.lr,
         lr_why=trainer.state.progress.lr_why,
     )
+
+
+def _with_length(config: RunConfig, examples: int) -> tuple[Length, RunConfig]:
+    """The length of a run on so many examples, and the config that keeps it, and its batch, on a few of them."""
+    train = config.train
+    batch_size = fitting_batch(train, examples, train.accumulate * world_size())
+    length = planned_length(train, examples, batch_size)
+    return length, replace(config, train=replace(train, steps=length.steps, batch_size=batch_size, least_batches=1))
+
+
+def _some(dataset: Dataset, count: int) -> ListDataset:
+    """At most `count` examples, evenly spread over a split."""
+    numbers = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return ListDataset(dataset.split, [dataset.example(int(number)) for number in numbers], dataset.ledger)
+
+
+def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple[int, int], float]:
+    """How many pictures and texts have to be encoded, and the seconds that it takes with all else before training."""
+    config = pipeline.config
+    if not (config.model.image.frozen or config.model.text.frozen or config.data.source == "files"):
+        return (0, 0), 0.0
+    examples = [dataset.example(number) for dataset in datasets for number in range(len(dataset))]
+    pictures, texts = not_cached(pipeline, examples, cache_root())
+    some_pictures, some_texts = _spread(pictures, TIMED_PICTURES), _spread(texts, TIMED_TEXTS)
+    tower, workers = config.model.image, config.data.workers
+    seconds = 0.0
+    if some_pictures:
+        spent = _seconds(lambda: pipeline.encode_pixels(image_tensor(some_pictures, tower, workers)))
+        seconds += spent * len(pictures) / len(some_pictures)
+    if some_texts:
+        seconds += _seconds(lambda: pipeline.encode_texts(sorted(some_texts, key=len))) * len(texts) / len(some_texts)
+    if config.data.source == "files" and not config.model.image.frozen:
+        looked_at = _spread(examples, TIMED_PICTURES)
+        spent = _seconds(lambda: [one.inputs["image"].load() for one in looked_at])
+        seconds += spent * len(examples) / len(looked_at)
+    return (len(pictures), len(texts)), seconds
+
+
+def _spread(items: Sequence[Any], count: int) -> list[Any]:
+    return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
+
+
+def _step_s(trainer: Trainer) -> float:
+    """Median seconds of a step, the wait for its batch included: a machine that is busy for a moment moves a mean."""
+    times, started = [], time.perf_counter()
+    begun_at = started
+    for batches in trainer.loader.ahead(0, TIMED_STEPS):
+        trainer.step(batches)
+        now = time.perf_counter()
+        times.append(now - started)
+        started = now
+        if now - begun_at > LONGEST_S and len(times) > WARM_UP_STEPS:
+            break
+    return float(np.median(times[WARM_UP_STEPS:]))
+
+
+def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example]) -> float:
+    """Seconds a picture of one pass of evaluation.
+
+    An untrained decoder never ends a sentence, so it is cut where trained ones have ended theirs.
+    """
+    words = [len(pipeline.codec.tokenizer.pieces(one.text)) for example in examples for one in example.captions]
+    decoding = pipeline.codec.decoding
+    if words and not decoding.max_words:
+        longest = int(np.percentile(words, LONG_CAPTION)) + 1
+        pipeline.codec.decoding = replace(decoding, max_words=max(longest, decoding.min_words))
+    pipeline.model.eval()
+    return _seconds(lambda: evaluate(pipeline, examples)) / len(examples)
+
+
+def _passes_after(pipeline: Pipeline, config: RunConfig) -> int:
+    """Passes over validation beside those of training: the check before it, calibration, mixing, and the start."""
+    passes = 2 + any(task.abstain_risk > 0 for task in config.tasks.values())
+    if class_heads(pipeline.model):
+        passes += len(SHARES)
+    if config.train.interpolate:
+        passes += len(ALPHAS)
+    return passes + (config.init_from == STARTER)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

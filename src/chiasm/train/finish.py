@@ -14,13 +14,20 @@ from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset
 from chiasm.evaluate.calibrating import Fitted
 from chiasm.evaluate.cards import build_report
+from chiasm.evaluate.class_share import ClassShare
+from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Measured, measure, open_prepared
 from chiasm.evaluate.outcome import scores_as_json
 from chiasm.evaluate.page_guard import GuardFacts, ProbeFacts
 from chiasm.evaluate.report import RunFacts, write_report
 from chiasm.evaluate.verdict import Course, Verdict, judge
+from chiasm.models.projection import class_heads
 from chiasm.tasks.pipeline import Pipeline
+from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.stored_example import choose_example
+from chiasm.tasks.zero_shot_starter import STARTER, starter_pipeline
+from chiasm.train.adaptation import trains_space
+from chiasm.train.class_share import choose_class_share
 from chiasm.train.interpolation import interpolate
 from chiasm.train.trainer import Hooks, Trainer
 
@@ -48,22 +55,40 @@ def keep_what_it_knew(trainer: Trainer, hooks: Hooks, console: Console) -> Guard
         model, start = trainer.pipeline.model, trainer.state.before
         way = interpolate(model, start, primary, lambda: hooks.validate()[primary], old, floor, console)
         console.print(f"interpolated: {way.alpha:g} of the way from before to after training. {way.rule}")
+    share = _mixed_with_start(trainer, hooks, console)
     if guard is None or before is None:
-        return GuardFacts(progress.lr, progress.lr_why, None, way)
+        return GuardFacts(progress.lr, progress.lr_why, None, way, share)
     probe = ProbeFacts(guard.metric, guard.about, before, guard.measure(), guard.config.max_drop, progress.stopped)
     (guard.say if probe.after.value >= guard.config.floor(before.value) else guard.warn)(probe.sentence())
-    return GuardFacts(progress.lr, progress.lr_why, probe, way)
+    return GuardFacts(progress.lr, progress.lr_why, probe, way, share)
+
+
+def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> ClassShare | None:
+    """Choose the share of the classes where the run has trained beside them; None in all other runs."""
+    model = trainer.pipeline.model
+    if not class_heads(model) or not trains_space(trainer.names):
+        return None
+    share = choose_class_share(model, (trainer.primary, Retrieval.primary_metric), hooks.validate, console)
+    console.print(f"share of ImageNet's classes in the cosine, by {share.metric} on validation: {share.share:g}")
+    return share
 
 
 def measure_finally(
     pipeline: Pipeline, ready: list[Example], validation: Dataset, fitted: Fitted, console: Console
 ) -> Measured:
-    """Measure the best weights on the recipe's final split, once."""
-    split = pipeline.config.test_split
+    """Measure the best weights on the recipe's final split, once; and the starter, where the run names it."""
+    config, split = pipeline.config, pipeline.config.test_split
     if split == "val":
-        return measure(pipeline, ready, validation.ledger, split, console, fitted)
-    examples, ledger = open_prepared(pipeline, split, console)
-    return measure(pipeline, examples, ledger, split, console)
+        measured = measure(pipeline, ready, validation.ledger, split, console, fitted)
+    else:
+        examples, ledger = open_prepared(pipeline, split, console)
+        measured = measure(pipeline, examples, ledger, split, console)
+    if config.init_from != STARTER:
+        return measured
+    starter = starter_pipeline(pipeline.device)
+    starter.config = replace(starter.config, data=config.data, seed=config.seed)
+    examples, _ = open_prepared(starter, split, Console(quiet=True))
+    return replace(measured, start=evaluate(starter, examples))
 
 
 def finish(
@@ -86,7 +111,7 @@ def finish(
     epoch, numbers = trainer.loader.indices(0)
     batch = [training.example(number, epoch) for number in numbers[:12]]
     rows = read_metrics(folder / "metrics.jsonl")
-    verdict = judge(measured, _course(trainer, rows))
+    verdict = judge(measured, _course(trainer, guarded.class_share, rows))
     write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment, guarded, verdict))
     training.ledger.write(folder / "ledger.jsonl")
     results = {"split": measured.split, **scores_as_json(measured.outcome, measured.blind), "guard": guarded.as_dict()}
@@ -101,13 +126,14 @@ def finish(
     return Finished(folder, measured, facts, guarded, verdict)
 
 
-def _course(trainer: Trainer, rows: Sequence[Mapping[str, float]]) -> Course:
+def _course(trainer: Trainer, share: ClassShare | None, rows: Sequence[Mapping[str, float]]) -> Course:
     """How training went, from the rows of `metrics.jsonl`."""
-    name = f"val/{trainer.primary}"
+    name, progress = f"val/{trainer.primary}", trainer.state.progress
     return Course(
         metric=trainer.primary,
-        steps=trainer.state.progress.step,
+        steps=progress.step,
         pictures=len(trainer.loader.dataset),
-        kept_step=trainer.state.progress.best_step,
+        kept_step=0 if share is not None and share.keeps_start else progress.best_step,
         validated=[(int(row["step"]), row[name]) for row in rows if name in row],
+        start=STARTER if trainer.run.init_from == STARTER else "",
     )

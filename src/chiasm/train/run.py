@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from chiasm.core.config import as_typed, from_dict, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
-from chiasm.core.distributed import meet, process_group, rank, said_by_first
+from chiasm.core.distributed import mean_over_processes, process_group, rank, said_by_first
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import folder_lock, read_json
 from chiasm.core.log import bar
@@ -26,20 +26,26 @@ from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Stages, tell_cut_texts
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
+from chiasm.models.projection import TRAINING_SHARE, class_heads, set_class_share
 from chiasm.models.steady import make_steady
 from chiasm.tasks import task_type
 from chiasm.tasks.codecs import codec_from, make_codec, tokenizer_from
 from chiasm.tasks.features import cache_root, prepare, taught
 from chiasm.tasks.feeding import check_fed
 from chiasm.tasks.pipeline import Pipeline
+from chiasm.tasks.zero_shot_starter import STARTER, take_classes
 from chiasm.train.adaptation import (
     IMAGE_SIDE,
     TEXT_SIDE,
     adapted,
+    begins_from_run,
+    begun,
     beside_teacher,
     has_text_teacher,
     prepare_model,
     pretrained_names,
+    starter_note,
+    trains_space,
 )
 from chiasm.train.curves import TensorBoard
 from chiasm.train.finish import Finished, finish, keep_what_it_knew, measure_finally
@@ -81,14 +87,16 @@ def run(
         Interrupted: stopped by a signal, state saved.
         JobError: training broke.
     """
-    config = beside_teacher(adapted(config))
+    config = begun(beside_teacher(adapted(config)))
     config.check()
     check_decoding(config.decoding, config.model.text.max_tokens)
     keep_freed_memory()
-    with process_group(config.train.process_timeout_s), held(folder):
+    with process_group(), held(folder):
         console = console if rank() == 0 else Console(quiet=True)
         checkpoint = _starting_point(config, folder, resume, console)
-        meet()  # nobody writes before everybody has looked
+        mean_over_processes([0.0])  # nobody writes before everybody has looked
+        if note := starter_note(config):
+            console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
         precision = _precision(config, checkpoint, console)
         training, validation = _open(config, also_held_out, console)
         pipeline, pretrained = _build(config, training, checkpoint, tokenizer, console)
@@ -99,10 +107,12 @@ def run(
         files = {"config.json": to_dict(config), "environment.json": environment()}
         hooks = _hooks(pipeline, ready, files, training, console)
         trainer = Trainer(pipeline, loader, folder, hooks, _primary(config))
+        if trains_space(trainer.names):
+            set_class_share(pipeline.model, TRAINING_SHARE)
         trainer.start(checkpoint, *precision, pretrained)
         if checkpoint is None:
             # What an earlier stage of the recipe learned was made for this one, whose rate is the recipe's to choose.
-            _say_rates(trainer, pretrained if tokenizer is None else frozenset(), console)
+            _say_plan(trainer, pretrained if tokenizer is None else frozenset(), console)
         _fit(trainer, folder, console)
         if rank() != 0:
             return None
@@ -210,12 +220,16 @@ def _build(
         pipeline.take_weights(checkpoint)  # a frozen tower encodes before the trainer reads the rest of the state
         return pipeline, frozenset()
     learns_words = has_text_teacher(config)
-    if tokenizer is None and config.init_from and not learns_words:
+    if tokenizer is None and begins_from_run(config) and not learns_words:
         verify_folder(Path(config.init_from), "run")
         tokenizer = tokenizer_from(config, Path(config.init_from))
     pipeline = Pipeline.build(config, examples, pick_device(), make_codec(config, examples, tokenizer))
     taken: list[str] = []
-    if config.init_from:
+    if class_heads(pipeline.model):
+        take_classes(pipeline)  # what a run of init_from has of them replaces these
+        if config.init_from == STARTER:
+            console.print(f"begins in the space of the {STARTER}", highlight=False)
+    if begins_from_run(config):
         parts = (TEXT_SIDE, IMAGE_SIDE) if learns_words else ((), ())
         taken, own = pipeline.take_weights(Path(config.init_from), *parts)
         console.print(f"weights of {config.init_from}: {len(taken)} tensors taken, {own} start anew", highlight=False)
@@ -223,9 +237,10 @@ def _build(
     return pipeline, pretrained_names(names, config.model, taken)
 
 
-def _say_rates(trainer: Trainer, pretrained: frozenset[str], console: Console) -> None:
-    """The learning rate that was chosen, and warnings of one that was set, or of a warm-up, that does not fit."""
+def _say_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) -> None:
+    """The length with its reason, the learning rate that was chosen, and warnings of a rate or warm-up that misfits."""
     train, sizes = trainer.pipeline.config.train, trainer.sizes(pretrained)
+    console.print(f"length: {trainer.length.why}", highlight=False, soft_wrap=True)
     if not train.lr:
         console.print(f"learning rate {trainer.state.progress.lr_why}", highlight=False)
     for warning in (rate_note(train, *sizes), warmup_note(train, sizes[-1])):
@@ -298,7 +313,6 @@ def _hooks(
 
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:
-    meet()  # encoding with frozen towers takes one process longer than another
     progress = trainer.state.progress
     board = TensorBoard(folder, progress.step) if rank() == 0 else None
     try:

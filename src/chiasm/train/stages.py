@@ -18,6 +18,7 @@ from chiasm.data.leaks import open_training
 from chiasm.data.text import TextTokenizer
 from chiasm.tasks.codecs import make_tokenizer
 from chiasm.tasks.feeding import check_fed
+from chiasm.train.adaptation import begins_from_run
 from chiasm.train.finish import Finished
 from chiasm.train.run import check_same, check_unused, held, run, vocabulary_examples
 
@@ -41,7 +42,7 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
     """
     config.check()
     _check_stages(config)
-    with process_group(config.train.process_timeout_s):
+    with process_group():
         # Before the first stage is trained, not after it.
         if not resume:
             check_unused(folder)
@@ -51,7 +52,7 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
             if is_writer and not (resume and (folder / PLAN).exists()):
                 write_json(folder / PLAN, to_dict(config))
         before, tokenizer = config.init_from, None
-        if config.stages and not before:
+        if config.stages and not begins_from_run(config):
             tokenizer = _tokenizer_of_all(config)
         for number, (name, stage) in enumerate(config.stages.items(), 1):
             place = folder.resolve() / "stages" / name

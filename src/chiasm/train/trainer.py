@@ -17,17 +17,11 @@ import torch
 from torch import Tensor
 
 from chiasm.core.device import DTYPES
-from chiasm.core.distributed import (
-    average_gradients,
-    mean_over_processes,
-    meet,
-    rank,
-    said_by_first,
-)
+from chiasm.core.distributed import average_gradients, mean_over_processes, rank, said_by_first
 from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
-from chiasm.core.shared_draws import seed_step
+from chiasm.core.random import seed_torch
 from chiasm.core.types import Batch, Score
 from chiasm.tasks.batching import to_model_range
 from chiasm.tasks.pipeline import Pipeline
@@ -35,11 +29,12 @@ from chiasm.train.adaptation import adaptable, frozen_towers, rate_factor
 from chiasm.train.curves import TensorBoard
 from chiasm.train.guard import Guard
 from chiasm.train.interpolation import names_between
+from chiasm.train.length import Length, planned_length
 from chiasm.train.loader import Loader
 from chiasm.train.optimizer import AveragedModel, ComputeCopy, build_optimizer, learning_rate, trainable_names
 from chiasm.train.rates import peak_rate
 from chiasm.train.state import TrainState, load_checkpoint, save_checkpoint
-from chiasm.train.weighting import LossCombiner, part_factors
+from chiasm.train.weighting import LossCombiner
 
 FIT_AFTER_STEPS = 20
 """Steps before the first look at whether the run fits its time limit."""
@@ -101,7 +96,7 @@ class Trainer:
             progress = self.state.progress
         else:
             progress.precision, progress.precision_why = precision, why
-            progress.total_steps = self._planned_steps()
+            progress.total_steps = self.length.steps
             progress.lr, progress.lr_why = self._rate(pretrained)
             if self.train.ema_decay:
                 self.state.ema = self._weights()
@@ -121,7 +116,7 @@ class Trainer:
         named = dict(self.pipeline.model.named_parameters())
         known = [name for name in self.names if names_between([name], pretrained)]
         trained, taken = (sum(named[name].numel() for name in names) for names in (self.names, known))
-        return trained, taken, self.loader.batch_size, self._planned_steps()
+        return trained, taken, self.loader.batch_size, self.length.steps
 
     def _rate(self, pretrained: frozenset[str]) -> tuple[float, str]:
         if self.train.lr:
@@ -182,7 +177,7 @@ class Trainer:
         metrics = MetricsFile(self.folder / "metrics.jsonl", progress.step) if rank() == 0 else None
         before, started = progress.trained_s, time.monotonic()
         self._looked_at = (progress.step, before)
-        last = progress.step if self._is_over() else self._planned_steps()
+        last = progress.step if self._is_over() else self.length.steps
         try:
             if progress.step == 0:
                 if self.train.probe.path:
@@ -221,13 +216,13 @@ class Trainer:
         rate = learning_rate(progress.step, progress.total_steps, self.train)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * rate_factor(group["depth"], progress.step, self.train)
-        seed_step("step", self.run.seed, progress.step)
+        seed_torch("step", self.run.seed, progress.step, rank())
         model.train()
         for tower in frozen_towers(self.run.model):  # their outputs are those of evaluation: no dropout of their own
             model.get_submodule(tower.removesuffix(".")).eval()
         row: dict[str, float] = {}
-        for batch, factor in zip(batches, part_factors(self.pipeline.tasks, batches), strict=True):
-            losses = self._losses(batch.to(self.pipeline.device), factor)
+        for batch in batches:
+            losses = self._losses(batch.to(self.pipeline.device))
             total = self.combiner.backward(model, losses, 1 / len(batches), progress.step)
             for name, value in {**{f"{task}_loss": loss for task, loss in losses.items()}, "loss": total}.items():
                 row[name] = row.get(name, 0.0) + value.item() / len(batches)
@@ -249,15 +244,14 @@ class Trainer:
             self._average()
         return {"step": progress.step + 1, "lr": rate, "grad_norm": norm, **row}
 
-    def _losses(self, batch: Batch, factor: Mapping[str, float]) -> dict[str, Tensor]:
-        """Loss of each task, times its factor; pictures are encoded once for all of them."""
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss of each task; pictures are encoded once for all of them."""
         model = self.copy.model
         assert batch.image is not None
         pictures = to_model_range(batch.image, self.copy.dtype)
         image = model.encode_image(pictures)
         teacher = None if self.teacher is None else self.teacher.look(pictures)
-        found = {name: task.loss(model, image, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
-        return {name: loss * factor[name] for name, loss in found.items()}
+        return {name: task.loss(model, image, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -314,7 +308,6 @@ class Trainer:
             self.pipeline.model.eval()
             scores = self.hooks.validate() if rank() == 0 else {}
             watched = self._probe()
-            meet()
             value = said_by_first([scores[self.primary].value if scores else 0.0])[0]
             if not progress.stopped and (progress.best_value is None or value > progress.best_value):
                 progress.best_value, progress.best_step, progress.worse_in_a_row = value, progress.step, 0
@@ -336,7 +329,6 @@ class Trainer:
             score = guard.first_look() if progress.step == 0 else guard.measure()
             if progress.step == 0:
                 progress.probe_before = score.as_dict()
-        meet()
         now, before = said_by_first([score.value, progress.probe_before["value"]] if score else [0.0, 0.0])
         has_fallen = now < probe.floor(before)
         if has_fallen and probe.on_drop == "stop":
@@ -360,7 +352,7 @@ class Trainer:
         that fits its limit anyway is not touched, and stays reproducible to the bit.
         """
         progress, limit = self.state.progress, self.train.limit_s
-        every = max(FIT_AFTER_STEPS, self._planned_steps() // 20)
+        every = max(FIT_AFTER_STEPS, self.length.steps // 20)
         if not limit or (progress.step % every and progress.step != FIT_AFTER_STEPS):
             return
         step, seconds = self._looked_at
@@ -369,10 +361,12 @@ class Trainer:
             return
         seconds_a_step = (progress.trained_s - seconds) / (progress.step - step)
         fits = progress.step + int((limit - progress.trained_s) / seconds_a_step)
-        progress.total_steps = min(self._planned_steps(), max(fits, progress.step + 1))
+        progress.total_steps = min(self.length.steps, max(fits, progress.step + 1))
 
-    def _planned_steps(self) -> int:
-        return self.train.steps or max(1, round(self.train.epochs * self.loader.steps_per_epoch))
+    @property
+    def length(self) -> Length:
+        """The steps that the config plans for these examples."""
+        return planned_length(self.train, len(self.loader.dataset), self.loader.batch_size)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -15,7 +15,6 @@ from chiasm.data.sources import (
     flickr8k_tokens,
     imagefolder,
     karpathy,
-    parquet,
     table,
     text_files,
     vqa_rad,
@@ -32,7 +31,6 @@ FORMATS: dict[str, ModuleType] = {
     "vqa_rad": vqa_rad,
     "table": table,
     "imagefolder": imagefolder,
-    "parquet": parquet,
     "text_files": text_files,
     "class_folders": class_folders,
 }

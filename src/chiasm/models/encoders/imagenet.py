@@ -16,6 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 CLASSES_FILE = "imagenet_classes.txt"
+CLASSES = 1000
+TOP_CLASSES, CLASS_TEMPERATURE, WORD_TEMPERATURE = 20, 1.5, 0.15
+"""Chosen on the training pictures of cifar10_subset and Flickr8k (docs/log.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,22 @@ def imagenet_classes() -> list[ImageNetClass]:
     return [ImageNetClass(tuple(row[1].split("; ")), row[2] if len(row) > 2 else "") for row in rows]
 
 
+class FixedLinear(nn.Module):
+    """A linear map that is never trained: its weight [outputs, inputs] and bias [outputs] are buffers."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        """Map, float32 whatever the numbers' format."""
+        return F.linear(x.float(), self.weight.float(), self.bias.float())
+
+
 class ClassDistribution(nn.Module):
     """Pooled picture [n, d] -> unit vector [n, c]: the square roots of the classes' probabilities.
 
@@ -46,7 +65,7 @@ class ClassDistribution(nn.Module):
     a class that it names easily does not win by that (calibration without content, Zhao et al. 2021, section 4).
 
     Args:
-        classifier: pooled features of `features` numbers -> logits [n, c].
+        classifier: pooled features of `features` numbers -> logits [n, c]; it stays as it is.
         features: numbers of the pooled vector, from its beginning, that the classifier reads.
         offset: taken off the logits, float32 [c].
         temperature: divisor of the logits.
@@ -54,14 +73,17 @@ class ClassDistribution(nn.Module):
 
     offset: Tensor
 
-    def __init__(self, classifier: nn.Linear, features: int, offset: Tensor, temperature: float) -> None:
+    def __init__(
+        self, classifier: nn.Linear, features: int, offset: Tensor, temperature: float = CLASS_TEMPERATURE
+    ) -> None:
         super().__init__()
-        self.classifier, self.features, self.temperature = classifier, features, temperature
+        self.classifier = FixedLinear(classifier.weight.detach(), classifier.bias.detach())
+        self.features, self.temperature = features, temperature
         self.register_buffer("offset", offset)
 
     def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         """Classify, float32; the product of two such vectors is their Bhattacharyya coefficient, in [0, 1]."""
-        logits = self.classifier(pooled[:, : self.features].float()) - self.offset
+        logits = self.classifier(pooled[:, : self.features]) - self.offset.float()
         return (logits / self.temperature).softmax(-1).sqrt()
 
 
@@ -79,7 +101,7 @@ class ClassMixture(nn.Module):
     vectors: Tensor
     mean: Tensor
 
-    def __init__(self, vectors: Tensor, top: int, temperature: float) -> None:
+    def __init__(self, vectors: Tensor, top: int = TOP_CLASSES, temperature: float = WORD_TEMPERATURE) -> None:
         super().__init__()
         self.top, self.temperature = top, temperature
         self.register_buffer("mean", vectors.mean(0))
@@ -87,8 +109,8 @@ class ClassMixture(nn.Module):
 
     def forward(self, pooled: Float[Tensor, "m e"]) -> Float[Tensor, "m c"]:
         """Compare with the classes, float32."""
-        apart = F.normalize(F.normalize(pooled.float(), dim=-1) - self.mean, dim=-1)
-        cosine, chosen = (apart @ self.vectors.T).topk(self.top)
+        apart = F.normalize(F.normalize(pooled.float(), dim=-1) - self.mean.float(), dim=-1)
+        cosine, chosen = (apart @ self.vectors.float().T).topk(self.top)
         shares = (cosine / self.temperature).softmax(-1).sqrt()
         return torch.zeros(len(pooled), len(self.vectors), device=pooled.device).scatter(1, chosen, shares)
 

@@ -36,9 +36,9 @@ def words_of(files: bool, layers: int = 1) -> TextTowerConfig:
 
 
 def training(files: bool, steps: int, epochs: float) -> TrainConfig:
-    """So many steps on scenes, so many passes over files."""
+    """So many steps on scenes; so many passes over files, and 200 steps at least."""
     if files:
-        return TrainConfig(epochs=epochs, batch_size=128, lr=5e-4, ema_decay=0.995)
+        return TrainConfig(epochs=epochs, least_steps=200, batch_size=128, lr=5e-4, ema_decay=0.995)
     return TrainConfig(steps=steps, batch_size=48, lr=1e-3, warmup_steps=100, ema_decay=0.995)
 
 

@@ -19,7 +19,7 @@ from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder, Hugging
 from chiasm.models.encoders.hugging_face_folder import Preprocessing, TowerSpec, reading, without_bars
 from chiasm.models.encoders.open_clip import WEIGHTS, describe, to_open_clip
 from chiasm.models.networks.base import WholeNetwork
-from chiasm.models.projection import PlainProjection, Projection
+from chiasm.models.projection import BesideClasses, PlainProjection, Projection
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
 
@@ -160,8 +160,10 @@ def _words(pipeline: Pipeline) -> PretrainedTokenizer:
     return words
 
 
-def _plain(projection: Projection | PlainProjection | None) -> Tensor | None:
+def _plain(projection: Projection | PlainProjection | BesideClasses | None) -> Tensor | None:
     """The matrix of a projection; None where there is none to apply."""
+    if isinstance(projection, BesideClasses):
+        raise _no_layout("a projection beside ImageNet's classes (init_from=starter)", "a projection alone")
     if isinstance(projection, PlainProjection):
         return None if projection.linear is None else projection.linear.weight.detach()
     raise _no_layout("a projection with a layer norm", "model.image.projection and model.text.projection linear")

@@ -1,0 +1,26 @@
+"""How much of the starter's space a run has kept, as plain data for `results.json` and the verdict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chiasm.core.types import Score
+
+
+@dataclass(frozen=True, slots=True)
+class ClassShare:
+    """What each share reaches on validation, and the one that was taken."""
+
+    metric: str
+    rows: Mapping[float, Score]
+    share: float
+
+    @property
+    def keeps_start(self) -> bool:
+        """Whether the model is what it was before training."""
+        return self.share == 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `results.json`."""
+        curve = [{"share": share, self.metric: score.as_dict()} for share, score in self.rows.items()]
+        return {"share": self.share, "metric": self.metric, "curve": curve}

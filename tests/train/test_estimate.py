@@ -1,0 +1,32 @@
+"""Times of a run that are told before it: every part is counted."""
+
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from chiasm.core.config import override
+from chiasm.recipes import find_recipe
+from chiasm.train import estimate as module
+from chiasm.train.estimate import estimate
+
+
+@pytest.mark.parametrize(("steps", "every", "validations"), [(6, 3, 2), (25, 0, 13), (1500, 300, 5)])
+def test_every_part_is_counted(
+    steps: int, every: int, validations: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Guards against minutes of training alone, and a limit that does not bound training with its validations."""
+    monkeypatch.setattr(module, "_step_s", lambda trainer: 2.0)
+    monkeypatch.setattr(module, "_evaluation_s", lambda pipeline, examples: 0.5)
+    changes = [f"train.steps={steps}", f"train.validate_every={every}", "train.limit_s=0", "train.precision=fp32"]
+    config = override(find_recipe("demo", tiny=True), changes)
+    found = estimate(config, Console(quiet=True))
+    pictures = config.data.eval_pictures
+    assert found.validations == validations == math.ceil(steps / (every or max(1, steps // 10)))
+    assert found.times.training_s == 2.0 * steps and found.times.encoding_s == 0
+    assert found.times.validation_s == validations * pictures * 0.5
+    assert found.times.measuring_s == (2 + 4) * pictures * 0.5
+    assert f"{found.times.total_s / 60:.1f} minutes here" in found.text()
+    limited = estimate(override(config, ["train.limit_s=250"]), Console(quiet=True))
+    assert limited.times.training_s == max(0.0, min(2.0 * steps, 250 - limited.times.validation_s))
