@@ -1,6 +1,7 @@
 """Small sets of own data in the layouts as people have them, written from generated pictures."""
 
 import csv
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class Photo:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.picture.save(path)
         return path.name
+
+    def encoded(self) -> bytes:
+        """The bytes of a PNG."""
+        buffer = io.BytesIO()
+        self.picture.save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 def photos(count: int = COUNT) -> list[Photo]:
@@ -180,6 +187,35 @@ def class_folders(root: Path, rows: Sequence[Photo]) -> Path:
     return root
 
 
+def parquet(root: Path, rows: Sequence[Photo]) -> Path:
+    """Hugging Face's data/SPLIT-00000-of-00002.parquet: pictures inside, the name of their file beside, captions."""
+    import pyarrow
+    import pyarrow.parquet
+
+    (root / "data").mkdir(parents=True)
+    for split, name in (("train", "train"), ("val", "validation")):
+        part = [row for row in rows if row.split == split]
+        for piece in range(2):
+            chosen = part[piece::2]
+            pictures = [{"bytes": row.encoded(), "path": f"{row.name}.png"} for row in chosen]
+            content = {"image": pictures, "filename": [row.name for row in chosen]}
+            content["caption"] = [[row.english] for row in chosen]
+            file = root / "data" / f"{name}-0000{piece}-of-00002.parquet"
+            pyarrow.parquet.write_table(pyarrow.table(content), file)
+    return root
+
+
+def parquet_paths(root: Path, rows: Sequence[Photo]) -> Path:
+    """One file with the paths of pictures in a folder, and a column for the split."""
+    import pyarrow
+    import pyarrow.parquet
+
+    names = [row.save(root / "images" / f"{row.name}.png") for row in rows]
+    content = {"file_name": names, "text": [row.english for row in rows], "split": [row.split for row in rows]}
+    pyarrow.parquet.write_table(pyarrow.table(content), root / "words.parquet")
+    return root
+
+
 LAYOUTS: dict[str, tuple[str, Callable[[Path, Sequence[Photo]], Path]]] = {
     "imagefolder": ("imagefolder", imagefolder),
     "imagefolder_jsonl": ("imagefolder", imagefolder_jsonl),
@@ -192,6 +228,8 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path, Sequence[Photo]], Path]]] = {
     "plain_table": ("table", plain_table),
     "data_jsonl": ("data_jsonl", data_jsonl),
     "token_file": ("flickr8k_tokens", token_file),
+    "parquet": ("parquet", parquet),
+    "parquet_paths": ("parquet", parquet_paths),
     "class_folders": ("class_folders", class_folders),
 }
 """Name -> the format it is recognised as, and what writes it."""

@@ -52,7 +52,7 @@ def test_every_photo_has_its_own_words(name: str, rows: list[Photo], tmp_path: P
     assert len(found) == len(rows)
 
 
-@pytest.mark.parametrize("name", ["imagefolder", "text_files", "coco", "nameless_csv"])
+@pytest.mark.parametrize("name", ["imagefolder", "text_files", "coco", "nameless_csv", "parquet"])
 def test_a_model_comes_out(name: str, rows: list[Photo], tmp_path: Path, train: Trainer) -> None:
     """Guards against a layout that is read and then cannot be trained, measured or told of."""
     root = LAYOUTS[name][1](tmp_path / "my data", rows)

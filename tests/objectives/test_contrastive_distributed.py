@@ -10,8 +10,9 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chiasm.core.distributed import average_gradients, gather_with_gradient, rank, world_size
+from chiasm.core.distributed import average_gradients, gather_with_gradient, own_rows, rank, world_size
 from chiasm.core.errors import JobError
+from chiasm.core.shared_draws import seed_step
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
 from chiasm.objectives.sigmoid import sigmoid_contrast
@@ -90,13 +91,18 @@ def one_process(process: int, store: str, results: str) -> None:
         collected |= {f"{objective} {name}": value.detach() for name, value in terms.items()}
         collected |= {f"{objective} {name}": p.grad for name, p in towers.named_parameters() if p.grad is not None}
     with pytest.raises(JobError, match="unequal shape"):
-        gather_with_gradient(torch.zeros(process + 1, 4))
+        gather_with_gradient(torch.zeros(2, process + 1))
+    for dtype in (torch.int64, torch.bool, torch.bfloat16, torch.float64):
+        ragged = gather_with_gradient(torch.full((3 * process, 2), process + 1).to(dtype))
+        assert ragged.dtype == dtype and ragged.tolist() == [[2, 2]] * 3 if dtype != torch.bool else ragged.all()
+    assert own_rows(3 * process) == slice(0, 3 * process)
+    assert gather_with_gradient(torch.zeros(0, 4)).shape == (0, 4)
     lonely = nn.Parameter(torch.ones(2))
     if process == 0:
         lonely.sum().backward()
     average_gradients([lonely])
     collected["lonely"] = lonely.grad
-    torch.manual_seed(process)
+    seed_step("conflicts", 0)
     collected["projected"] = torch.stack([project_conflicts(CONFLICTING) for _ in range(8)])
     torch.save(collected, f"{results}.{process}")
     dist.destroy_process_group()
@@ -119,7 +125,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         projected.append(got.pop("projected"))
         # Gradients are averaged in float32, hence the tolerance.
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
-    # Each process draws otherwise, and both must step alike, or their weights part for good.
+    # Both must step alike, or their weights part for good.
     assert torch.equal(*projected) and len(projected[0].unique(dim=0)) > 1
 
 

@@ -3,18 +3,23 @@
 import json
 import os
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
-from small import small_config, start, weights_that_count, without_noise
+from small import save_pictures, small_config, start, weights_that_count, without_noise
 
-from chiasm.core.run_config import RunConfig, TaskConfig
+from chiasm.core.distributed import process_group, sum_over_processes
+from chiasm.core.run_config import DataConfig, RunConfig, TaskConfig
 from chiasm.core.run_folder import MANIFEST, verify_folder
+from chiasm.data.dataset import open_dataset
 
 WORLD = 2
+LONGEST_S = 240
+"""A run takes some 10 s; one that hangs shall not take the 10 minutes of `train.process_timeout_s`."""
 
 
 def contrast() -> RunConfig:
@@ -30,7 +35,43 @@ def sigmoid_against_questions() -> RunConfig:
     return replace(config, tasks=tasks, train=replace(config.train, weighting="pcgrad"))
 
 
-CONFIGS = {"contrast": contrast, "sigmoid": sigmoid_against_questions}
+def ragged() -> RunConfig:
+    """Five tasks, two of which draw, on none to three captions a picture, in parts of one or two pictures."""
+    config = without_noise(small_config(steps=3, accumulate=2, batch_size=6, lr=3e-4, validate_every=3))
+    text, image = replace(config.model.text, summary_tokens=0), replace(config.model.image, kind="conv")
+    tasks = {
+        "retrieval": TaskConfig(captions_per_picture=3),
+        "matching": TaskConfig(captions_per_picture=3),
+        "masked_language_modelling": TaskConfig(captions_per_picture=2),
+        "captioning": TaskConfig(captions_per_picture=3),
+        "vqa": TaskConfig(),
+    }
+    return replace(
+        config,
+        primary_metric="text_to_image_R@1",
+        model=replace(config.model, text=text, image=image),
+        data=DataConfig(path="ragged", languages=("en", "zh")),
+        tasks=tasks,
+    )
+
+
+def write_ragged(folder: Path) -> None:
+    """Twelve pictures of which a step of six holds at least two without captions."""
+    scenes = open_dataset(small_config().data, "train", 0)
+    paths = save_pictures(scenes, folder, 16)
+    rows = []
+    for number, path in enumerate(paths):
+        row: dict[str, object] = {"image": path.name, "split": "train" if number < 12 else "val"}
+        example = scenes.example(number)
+        if number % 2 or number >= 12:
+            row["captions"] = [f"{example.captions[0].text} {more}" for more in ("a", "b", "c")[: 1 + number % 3]]
+        if number % 4 != 1:
+            row["questions"] = [{"question": q.text, "answers": list(q.answers)} for q in example.questions[:2]]
+        rows.append(row)
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+CONFIGS = {"contrast": contrast, "sigmoid": sigmoid_against_questions, "ragged": ragged}
 
 
 def one_process(process: int, port: int, folder: str, name: str, resume: bool) -> None:
@@ -43,11 +84,22 @@ def one_process(process: int, port: int, folder: str, name: str, resume: bool) -
     assert ("run folder:" in said) == (process == 0)
 
 
-def together(folder: Path, name: str = "contrast", resume: bool = False) -> None:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(one_process, args=(port, str(folder), name, resume), nprocs=WORLD)
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def together(folder: Path, name: str = "contrast", resume: bool = False) -> None:
+    """Both processes to their end; those that wait for each other are ended, and the test is red."""
+    started = mp.spawn(one_process, args=(free_port(), str(folder), name, resume), nprocs=WORLD, join=False)
+    end = time.monotonic() + LONGEST_S
+    while not started.join(timeout=1):
+        if time.monotonic() > end:
+            for process in started.processes:
+                process.kill()
+            pytest.fail(f"the processes were not done after {LONGEST_S} s")
 
 
 def last_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -88,3 +140,40 @@ def test_two_processes_agree_on_conflicts(tmp_path: Path) -> None:
     for name in ("loss", "grad_norm", "cosine/retrieval~vqa"):
         values = [[row[name] for row in kept if name in row] for kept in (one, two)]
         assert len(values[0]) == 3 and values[1] == pytest.approx(values[0], rel=1e-4, abs=1e-5), name
+
+
+def test_two_processes_share_ragged_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a wait for a process that has no caption, parts of unequal shape, and local means and draws."""
+    write_ragged(tmp_path / "ragged")
+    monkeypatch.chdir(tmp_path)
+    start(ragged(), tmp_path / "one")
+    together(tmp_path / "two", "ragged")
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    for name in ("loss", "grad_norm", *(f"{task}_loss" for task in ragged().tasks)):
+        values = [[row[name] for row in kept if name in row] for kept in (one, two)]
+        assert len(values[0]) == 3 and values[1] == pytest.approx(values[0], rel=1e-3), name
+
+
+def one_that_waits(process: int, port: int, place: str) -> None:
+    """The first process stays away while the other waits for it; what that one is told goes to a file."""
+    os.environ.update(RANK=str(process), LOCAL_RANK=str(process), WORLD_SIZE=str(WORLD))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with process_group(1.0):
+        if process == 0:
+            time.sleep(6)
+            return
+        began = time.monotonic()
+        try:
+            sum_over_processes([1.0])
+        except RuntimeError as error:
+            Path(place).write_text(f"{time.monotonic() - began} {error}")
+            raise
+
+
+def test_a_process_that_waits_in_vain_gives_up(tmp_path: Path) -> None:
+    """Guards against a wait of hours, and a traceback where the other processes are the reason."""
+    with pytest.raises(
+        mp.ProcessRaisedException, match=r"JobError: process 1 of 2 waited for the others(.|\n)*raise train"
+    ):
+        mp.spawn(one_that_waits, args=(free_port(), str(tmp_path / "said")), nprocs=WORLD)
+    assert 0.5 < float((tmp_path / "said").read_text().split()[0]) < 5

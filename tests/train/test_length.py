@@ -19,7 +19,7 @@ def test_epochs_decide_and_the_floor_holds(examples: int, batch: int, steps: int
 
 
 @pytest.mark.parametrize(
-    ("examples", "share", "size"), [(6000, 1, 64), (256, 1, 64), (80, 1, 20), (80, 8, 16), (3, 1, 1), (3, 2, 2)]
+    ("examples", "share", "size"), [(6000, 1, 64), (256, 1, 64), (80, 1, 20), (80, 32, 32), (3, 1, 1), (3, 2, 2)]
 )
 def test_few_examples_make_smaller_batches(examples: int, share: int, size: int) -> None:
     """Guards against a pass of one batch and a rest left out, and a batch that processes cannot share."""

@@ -16,6 +16,7 @@ from chiasm.data.ledger import Ledger
 from chiasm.recipes import find_recipe
 from chiasm.tasks.batching import image_tensor
 from chiasm.tasks.pipeline import Pipeline
+from chiasm.train import loader
 from chiasm.train.loader import Loader
 
 
@@ -57,6 +58,31 @@ def test_training_sees_another_window_in_each_epoch(config: RunConfig) -> None:
         assert not torch.equal(first[example.id], second[example.id])
         differ += not torch.equal(first[example.id], picture)
     assert differ >= 6, "a window may be the whole picture, now and then"
+
+
+@pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (3, 1), (4, 2), (1, 3), (2, 4)])
+def test_shares_of_a_step_are_its_examples_in_order(
+    processes: int, parts: int, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a picture that no process gets or two do, and shares that are gathered in another order."""
+    picture = image_ref_from_array(np.zeros((16, 16, 3), dtype=np.uint8))
+    examples = [Example(f"{number}", {"image": picture}, (Caption(f"number {number}", "en"),)) for number in range(25)]
+    pipeline = Pipeline.build(config, examples, torch.device("cpu"))
+    dataset = ListDataset("train", examples, Ledger())
+    monkeypatch.setattr(loader, "world_size", lambda: processes)
+    run = replace(config, train=replace(config.train, batch_size=11, accumulate=parts))
+    shared = Loader(dataset, pipeline.tasks, pipeline.codec, run)
+    _, numbers = shared.indices(1)
+    found: list[list[list[str]]] = []
+    for rank in range(processes):
+        monkeypatch.setattr(loader, "rank", lambda rank=rank: rank)
+        found.append([batch.ids for batch in shared.batches(1)])
+    assert [one for part in zip(*found, strict=True) for share in part for one in share] == [str(n) for n in numbers]
+    sizes = {len(share) for of_process in found for share in of_process}
+    assert max(sizes) - min(sizes) <= 1
+    monkeypatch.setattr(loader, "world_size", lambda: 12)
+    with pytest.raises(InputError, match="11 pictures for 12 processes"):
+        Loader(dataset, pipeline.tasks, pipeline.codec, run)
 
 
 def test_windows_need_a_tower_that_looks_again(config: RunConfig) -> None:

@@ -1,8 +1,11 @@
 """Training and going on with it on a device that is not the CPU, on a machine without one: see `second_device`."""
 
 from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -20,10 +23,11 @@ from chiasm.train.trainer import Hooks, Trainer
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def give_memory_back() -> Iterator[None]:
-    yield
-    forget_tensors()
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[Executor]:
+    """A process in which no backward pass was made before the device was there: torch counts devices only once."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
 
 
 def small(tasks: dict[str, TaskConfig], model: ModelConfig, **train: object) -> RunConfig:
@@ -110,30 +114,39 @@ def devices(state: TrainState, one: Trainer) -> set[str]:
 
 
 @pytest.mark.parametrize("name", sorted(configs()))
-def test_a_run_trains_answers_and_goes_on_where_its_model_lies(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_trains_answers_and_goes_on_where_its_model_lies(name: str, tmp_path: Path, fresh: Executor) -> None:
     """Guards against whatever is made, or restored, on the CPU while the model lies elsewhere."""
-    # Tensors that share memory are kept once; those of the second device have no memory of their own to tell it by.
-    monkeypatch.setattr(Pipeline, "saved_names", lambda pipeline: list(pipeline.model.state_dict()))
+    fresh.submit(train_answer_and_go_on, name, tmp_path).result()
+
+
+def train_answer_and_go_on(name: str, tmp_path: Path) -> None:
+    """Two steps, a checkpoint and two more on the second device, beside four on the CPU."""
     device, config = second_device(), configs()[name]
     on_cpu, first = trainer(CPU, tmp_path / "cpu", config), trainer(device, tmp_path / "run", config)
     assert scores(first) == pytest.approx(scores(on_cpu), abs=1e-4)
     whole = steps(on_cpu, 4)
     rows = steps(first, 2)
     first.state.best = first._weights()
-    first.save()
+    # Tensors that share memory are kept once; those of the second device have no memory of their own to tell it by.
+    with mock.patch.object(Pipeline, "saved_names", lambda pipeline: list(pipeline.model.state_dict())):
+        first.save()
     second = trainer(device, tmp_path / "run", config, tmp_path / "run" / "checkpoints" / "step-00000002")
     assert devices(second.state, second) == {NAME}
     rows += steps(second, 4)
     assert devices(second.state, second) == {NAME}
     tolerance = 0.1 if config.train.precision == "bf16" else 1e-3
     for row, expected in zip(rows, whole, strict=True):
-        assert row == pytest.approx(expected, rel=tolerance, abs=1e-6)
+        assert row == pytest.approx(expected, rel=tolerance, abs=1e-6), (row, expected)
+    forget_tensors()
 
 
-def test_the_device_refuses_what_a_gpu_refuses() -> None:
+def test_the_device_refuses_what_a_gpu_refuses(fresh: Executor) -> None:
     """The null control: a second device that computes with tensors of the CPU would prove nothing."""
+    fresh.submit(mix_devices).result()
+
+
+def mix_devices() -> None:
+    """What a GPU refuses, and what it takes."""
     there, here = torch.ones(2, device=second_device()), torch.ones(2)
     for mixed in (lambda: there + here, lambda: torch.cat([there, here]), lambda: torch.where(there > 0, here, 0)):
         with pytest.raises(RuntimeError, match=r"expected all tensors on|on the same device"):

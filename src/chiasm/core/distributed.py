@@ -1,21 +1,36 @@
 """What several processes of one run say to each other. Without torch.distributed, each function does nothing.
 
 The contract that makes W processes equal one: each process computes a loss whose mean over processes is the loss of
-the whole batch, calls backward, then `average_gradients`. `gather_with_gradient` sums what all processes ask of a
-row, so contrast across processes obeys it too.
+the whole batch, calls backward, then `average_gradients`. Processes may hold unequally many rows, or none:
+`mean_over_terms` divides by the terms of all, and `gather_with_gradient` takes parts of any length.
+
+Every process calls the same functions in the same order, also where it has nothing of its own: one that returned early
+would leave the others waiting. That holds for the backward pass too, in which each gathered tensor is one more message.
+The engine runs backward nodes in the reverse order of their creation, so the order is the same in all processes if
+each of them has every node. A process that has no rows therefore passes its empty rows through the same modules.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from chiasm.core.errors import JobError
+from chiasm.core.types import Tokens
+
+ALONE = timedelta(hours=12)
+"""How long the others wait at `meet` for a process that works alone: measuring a model, or encoding with frozen towers,
+may take hours."""
+_MOST_AXES = 7
+_patient: list[Any] = []
+"""The group that waits for `ALONE`, while there is one."""
 
 
 def world_size() -> int:
@@ -29,22 +44,48 @@ def rank() -> int:
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
+def process_group(timeout_s: float) -> Iterator[None]:
     """Within the block, be one of the processes that torchrun started; does nothing for a process started alone.
 
     A group that the caller has made is used, and left to the caller.
+
+    Args:
+        timeout_s: seconds after which a process that waits for the others within a step gives up.
+
+    Raises:
+        JobError: another process has ended, or did not come within that time.
     """
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # The first process measures the finished model alone, and encoding frozen towers may take hours.
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=timeout_s))
+    _patient.append(dist.new_group(backend="gloo", timeout=ALONE))
     try:
         yield
+    except RuntimeError as error:
+        if _is_about_others(error):
+            raise JobError(
+                f"process {rank()} of {world_size()} waited for the others: {str(error).splitlines()[0]}\n"
+                "  do: see what the other processes say; if they are only slow, raise train.process_timeout_s "
+                f"({timeout_s:g}); then go on from the last checkpoint with --resume"
+            ) from error
+        raise
     finally:
+        _patient.clear()
         dist.destroy_process_group()
+
+
+def _is_about_others(error: RuntimeError) -> bool:
+    signs = ("timed out", "timeout", "connection closed by peer", "connection reset")
+    return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)
+
+
+def meet() -> None:
+    """Wait until every process is here, for hours if one of them works alone (`ALONE`)."""
+    if world_size() > 1:
+        dist.barrier(group=_patient[0] if _patient else None)
 
 
 def _numbers(values: Sequence[float]) -> Tensor:
@@ -60,13 +101,18 @@ def said_by_first(values: Sequence[float]) -> list[float]:
     return message.tolist()
 
 
-def mean_over_processes(values: Sequence[float]) -> list[float]:
-    """Return the means over processes, place by place."""
+def sum_over_processes(values: Sequence[float]) -> list[float]:
+    """Return the sums over processes, place by place."""
     if world_size() == 1:
         return list(values)
     message = _numbers(values)
     dist.all_reduce(message)
-    return (message / world_size()).tolist()
+    return message.tolist()
+
+
+def mean_over_processes(values: Sequence[float]) -> list[float]:
+    """Return the means over processes, place by place."""
+    return [total / world_size() for total in sum_over_processes(values)]
 
 
 def mean_of_tensor(value: Tensor) -> Tensor:
@@ -78,40 +124,97 @@ def mean_of_tensor(value: Tensor) -> Tensor:
     return total / world_size()
 
 
+def mean_over_terms(total: Float[Tensor, "..."], count: int | Tensor) -> Float[Tensor, "..."]:
+    """Sum of this process's terms, and their number -> the mean over the terms of all processes, 0 without any.
+
+    The value is that of the whole batch in every process. The gradient is W times that of this process's terms in it,
+    so that the mean over processes is the whole gradient.
+    """
+    if world_size() == 1:
+        return total / (count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1))
+    return share_of_mean(total, int(sum_over_processes([float(count)])[0]))
+
+
+def share_of_mean(total: Float[Tensor, "..."], count: int) -> Float[Tensor, "..."]:
+    """`mean_over_terms` where `count`, the terms of all processes, is known already."""
+    count = max(count, 1)
+    if world_size() == 1:
+        return total * (1 / count)
+    whole = total.detach().to(torch.float64)
+    dist.all_reduce(whole)
+    share = total * (world_size() / count)
+    return share + ((whole / count).to(total.dtype) - share.detach())
+
+
 class _Gather(torch.autograd.Function):
     """All processes' rows in rank order; backward returns each process the summed gradient of its own rows."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, local: Tensor) -> Tensor:
-        rows = local.new_empty(world_size() * local.shape[0], *local.shape[1:])
-        dist.all_gather(list(rows.chunk(world_size())), local.contiguous())
-        return rows
+    def forward(ctx: Any, local: Tensor, counts: list[int]) -> Tensor:
+        ctx.counts = counts
+        longest = max(counts)
+        padded = local.new_zeros(longest, *local.shape[1:])
+        padded[: len(local)] = local
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
-        return total.chunk(world_size())[rank()]
+        return total.split(ctx.counts)[rank()], None
 
 
-def gather_with_gradient(local: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "wn ..."]:
-    """Return the rows of all processes, [W * n, ...] in rank order; `local` itself where there is one process.
+def gather_with_gradient(local: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "m ..."]:
+    """Return the rows of all processes, in rank order; `local` itself where there is one process.
 
-    Differentiable: the gradient of a row is summed over the processes that used it. Integer tensors pass too.
+    Processes may pass unequally many rows, or none. Differentiable: the gradient of a row is summed over the processes
+    that used it. What comes out belongs into the loss of every process, so that each has the backward node. Tensors of
+    whole numbers and of truth values pass too.
 
     Raises:
-        JobError: the processes hold tensors of different shape (compared first, because gathering them would hang).
+        JobError: the rows differ in shape from process to process.
     """
     if world_size() == 1:
         return local
-    shape = torch.tensor([local.ndim, *local.shape, *[0] * (7 - local.ndim)], device=local.device)
-    shapes = [torch.empty_like(shape) for _ in range(world_size())]
-    dist.all_gather(shapes, shape)
-    if any(not torch.equal(other, shape) for other in shapes):
-        listed = [tuple(other[1 : 1 + int(other[0])].tolist()) for other in shapes]
-        raise JobError(f"processes hold parts of unequal shape {listed}: give every process equally many rows")
-    gathered: Tensor = _Gather.apply(local)  # type: ignore[no-untyped-call]
-    return gathered
+    if local.dtype == torch.bool:
+        return gather_with_gradient(local.to(torch.uint8)).bool()
+    if local.dtype in (torch.bfloat16, torch.float16):  # gloo has neither
+        return gather_with_gradient(local.float()).to(local.dtype)
+    stated = [local.requires_grad, local.ndim, *local.shape, *[0] * (_MOST_AXES - local.ndim)]
+    message = torch.tensor(stated, device=local.device, dtype=torch.int64)
+    gathered = [torch.empty_like(message) for _ in range(world_size())]
+    dist.all_gather(gathered, message)
+    found = [one.tolist() for one in gathered]
+    shapes = [tuple(one[2 : 2 + one[1]]) for one in found]
+    if any(shape[1:] != shapes[0][1:] for shape in shapes):
+        raise JobError(f"processes hold rows of unequal shape {shapes}: only the number of rows may differ")
+    if any(one[0] for one in found) and not local.requires_grad:
+        local = local.detach().requires_grad_()  # the backward node, which the others wait for
+    rows: Tensor = _Gather.apply(local, [shape[0] for shape in shapes])  # type: ignore[no-untyped-call]
+    return rows
+
+
+def gather_tokens(tokens: Tokens) -> Tokens:
+    """`gather_with_gradient` of encoded rows; shorter ones are padded to the longest of all processes."""
+    if world_size() == 1:
+        return tokens
+    length = tokens.values.shape[1]
+    lengths = gather_with_gradient(torch.tensor([length], device=tokens.values.device))
+    more = int(lengths.max()) - length
+    places = None if tokens.places is None else F.pad(tokens.places, (0, 0, 0, 0, 0, more))
+    padded = Tokens(F.pad(tokens.values, (0, 0, 0, more)), F.pad(tokens.is_real, (0, more)), tokens.pooled, places)
+    return padded.each(gather_with_gradient)
+
+
+def own_rows(count: int) -> slice:
+    """Where this process's `count` rows stand among those that `gather_with_gradient` returns."""
+    if world_size() == 1:
+        return slice(0, count)
+    counts = sum_over_processes([float(count) if number == rank() else 0.0 for number in range(world_size())])
+    start = int(sum(counts[: rank()]))
+    return slice(start, start + count)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -188,7 +188,8 @@ class TrainConfig:
     """Batches a pass has at least: few examples make smaller batches, whose steps are cheaper. Contrast wants large
     batches, and leaves it at 1."""
     accumulate: int = 1
-    """Parts that a batch is cut into to save memory; gradients are summed over them. Contrast is within a part."""
+    """Parts that a batch is cut into to save memory; gradients are summed over them. A part counts by its words,
+    questions or captions, so that the step is that of the whole batch; contrast and matching stay within a part."""
     lr: float = 1e-3
     """Peak learning rate; 0 chooses one by the number of trained parameters, whether they are pre-trained, the batch
     and the steps (the rule stands in `train/rates.py`)."""
@@ -213,6 +214,8 @@ class TrainConfig:
     limit_s: float = 0.0
     """Seconds that training may take; a run that would take longer gets fewer steps, by its measured speed, and its
     learning rate still comes down to zero. 0 means no limit."""
+    process_timeout_s: float = 600.0
+    """Seconds after which a process gives up that waits within a step for the other processes of the run."""
     trainable: tuple[str, ...] = ("*",)
     """Shell-style patterns of parameter names that are trained."""
     adapt: Literal["", "full", "projection", "locked_image", "locked_text", "lora"] = ""
@@ -280,6 +283,7 @@ class RunConfig:
             "train.least_batches": train.least_batches,
             "train.clip_norm": train.clip_norm,
             "train.keep_checkpoints": train.keep_checkpoints,
+            "train.process_timeout_s": train.process_timeout_s,
             "train.lora_rank": train.lora_rank,
             "train.lora_alpha": train.lora_alpha,
             "model.dim": self.model.dim,

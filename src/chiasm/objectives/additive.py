@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.core.distributed import gather_with_gradient, world_size
+from chiasm.core.distributed import gather_with_gradient, sum_over_processes
 from chiasm.objectives.similarity import Pairing, pair_up, search_loss
 
 
@@ -55,7 +55,8 @@ def additive_contrast(
         image, text = image.to(dtype), text.to(dtype)
         fused = F.normalize(image[image_index] + text, dim=1) * logit_scale.to(dtype)
         group = image_group[image_index]
-        to_image = Pairing(group, gather_with_gradient(image_group), None, world_size() * len(group))
+        texts = int(sum_over_processes([len(group)])[0])
+        to_image = Pairing(group, gather_with_gradient(image_group), None, texts)
         # Z_j stands for its picture: it searches texts as a picture of that group does.
         to_text, _ = pair_up(group, group, text_key)
         fused_to_image = search_loss(fused, gather_with_gradient(image), to_image, chunk_rows)

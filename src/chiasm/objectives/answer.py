@@ -1,9 +1,14 @@
-"""Answer classification over a fixed answer vocabulary: one right answer, or a score for each of several."""
+"""Answer classification over a fixed answer vocabulary: one right answer, or a score for each of several.
+
+Means are those over the questions of all processes (`core.distributed.mean_over_terms`).
+"""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from chiasm.core.distributed import mean_over_terms
 
 IGNORED = -100
 """Target of a question whose answer is not in the vocabulary: it teaches nothing, and counts as wrong in scores."""
@@ -23,10 +28,10 @@ def answer_classification(
     Returns:
         {"loss": scalar}; zero with a zero gradient where every answer is ignored.
     """
-    count = (answer != IGNORED).sum().clamp_min(1)
+    count = (answer != IGNORED).sum()
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     total = F.cross_entropy(wide, answer, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing)
-    return {"loss": total / count}
+    return {"loss": mean_over_terms(total, count)}
 
 
 def soft_answer_classification(
@@ -50,4 +55,4 @@ def soft_answer_classification(
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     rows = F.binary_cross_entropy_with_logits(logits.to(dtype), score.detach().to(dtype), reduction="none").sum(1)
-    return {"loss": torch.where(is_known, rows, 0).sum() / is_known.sum().clamp_min(1)}
+    return {"loss": mean_over_terms(torch.where(is_known, rows, 0).sum(), is_known.sum())}

@@ -31,7 +31,7 @@ from chiasm.objectives.similarity import (
 class HardNegatives(NamedTuple):
     """For each text a sentence that resembles it and is not true of its picture, where there is one.
 
-    A row a text, so that every process has equally many.
+    A row a text.
 
     Attributes:
         text: unit vectors float [m, e]; what stands where there is none does not count.
@@ -63,8 +63,8 @@ def softmax_contrast(
     serves as a negative.
 
     Computed in float32 (float64 for float64 input), autocast or not. In several processes, rows are contrasted with
-    the rows of all of them; every process passes equally many pictures, and equally many texts. The returned value
-    is that of the whole batch, and after `average_gradients` so is the gradient.
+    the rows of all of them, of which each may have any number. The returned value is that of the whole batch, and after
+    `average_gradients` so is the gradient.
 
     Args:
         image: unit vectors.

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from chiasm.core.distributed import mean_over_terms
 from chiasm.core.errors import InputError
 
 
@@ -32,12 +33,13 @@ def vector_distillation(
         has_teacher: rows that have a teacher; others do not count.
 
     Returns:
-        "loss": mean over the rows that count, in [0, 4] for unit vectors; 0 with a zero gradient where none does.
+        "loss": mean over the rows of all processes that count, in [0, 4] for unit vectors; 0 with a zero gradient where
+        none does.
     """
     with torch.autocast(student.device.type, enabled=False):
         dtype = torch.promote_types(student.dtype, torch.float32)
         squared = (student.to(dtype) - teacher.detach().to(dtype)).square().sum(1)
-        return {"loss": torch.where(has_teacher, squared, 0).sum() / has_teacher.sum().clamp_min(1)}
+        return {"loss": mean_over_terms(torch.where(has_teacher, squared, 0).sum(), has_teacher.sum())}
 
 
 def check_share(alpha: float) -> None:

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from chiasm.core.distributed import mean_over_terms
+
 
 def next_word(
     logits: Float[Tensor, "*words v"],
@@ -12,7 +14,7 @@ def next_word(
     is_real: Bool[Tensor, "*words"] | None = None,
     label_smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Mean cross-entropy over the real words of the batch.
+    """Mean cross-entropy over the real words of the batch, of all processes.
 
     Args:
         logits: at position i, scores for the word that follows words 0..i; computed in float32 (float64 for float64).
@@ -28,4 +30,4 @@ def next_word(
         is_real = torch.ones_like(target, dtype=torch.bool)
     wide = logits[is_real].to(torch.promote_types(logits.dtype, torch.float32))
     total = F.cross_entropy(wide, target[is_real], reduction="sum", label_smoothing=label_smoothing)
-    return {"loss": total / is_real.sum().clamp_min(1)}
+    return {"loss": mean_over_terms(total, is_real.sum())}

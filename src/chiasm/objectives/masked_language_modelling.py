@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from chiasm.core.distributed import mean_over_terms
 from chiasm.core.errors import InputError
+from chiasm.core.shared_draws import RowDraws
 from chiasm.objectives.distillation import check_share, teacher_cross_entropy
 
 _MASKED_SHARE, _REPLACED_SHARE = 0.8, 0.1
@@ -47,7 +49,8 @@ def mask_words(
 
     Each word is chosen with probability `share`, and at least one in a text that has any. Of those chosen, 80 % are
     replaced by the mask token, 10 % by a random word, and 10 % stay as they are, so that the model cannot tell by
-    the mask alone where it will be asked (Devlin et al. 2019, appendix A.1). Torch's global generator draws.
+    the mask alone where it will be asked (Devlin et al. 2019, appendix A.1). Torch's global generator draws, and in
+    several processes one that they share (`core.shared_draws`).
 
     Args:
         ids: token ids in [0, vocabulary).
@@ -68,11 +71,12 @@ def mask_words(
     if not len(words):
         raise InputError(f"all {vocabulary} tokens are special", "a vocabulary with words", "train the tokenizer")
     is_word = is_real & ~torch.isin(ids, special)
-    lot = torch.rand(ids.shape, device=ids.device).masked_fill(~is_word, torch.inf)
+    draws = RowDraws(ids)
+    lot = draws.uniform().masked_fill(~is_word, torch.inf)
     is_first = lot == lot.amin(1, keepdim=True) if ids.shape[1] else is_word
     is_masked = is_word & ((lot < share) | is_first)
-    fate = torch.rand(ids.shape, device=ids.device)
-    drawn = words[torch.randint(len(words), ids.shape, device=ids.device)]
+    fate = draws.uniform()
+    drawn = words[draws.below(len(words))]
     other = torch.where(fate < _MASKED_SHARE + _REPLACED_SHARE, drawn, ids)
     hidden = torch.where(fate < _MASKED_SHARE, mask_id, other)
     return MaskedWords(torch.where(is_masked, hidden, ids), ids, is_masked)
@@ -81,7 +85,7 @@ def mask_words(
 def masked_words(
     logits: Float[Tensor, "*words v"], target: Int[Tensor, "*words"], is_masked: Bool[Tensor, "*words"] | None = None
 ) -> dict[str, Tensor]:
-    """Mean cross-entropy over the masked words.
+    """Mean cross-entropy over the masked words of all processes.
 
     Args:
         logits: scores of the vocabulary, at all positions [m, l, v], or at the masked ones alone [r, v] with
@@ -96,7 +100,7 @@ def masked_words(
     if is_masked is not None:
         logits, target = logits[is_masked], target[is_masked]
     total = F.cross_entropy(_rows(logits), target.flatten(), reduction="sum")
-    return {"loss": total / max(target.numel(), 1)}
+    return {"loss": mean_over_terms(total, target.numel())}
 
 
 def distilled_words(
@@ -129,7 +133,7 @@ def distilled_words(
     if is_masked is not None:
         logits, teacher_logits, target = logits[is_masked], teacher_logits[is_masked], target[is_masked]
     hard = masked_words(logits, target)["loss"]
-    soft = teacher_cross_entropy(_rows(logits), _rows(teacher_logits)).sum() / max(target.numel(), 1)
+    soft = mean_over_terms(teacher_cross_entropy(_rows(logits), _rows(teacher_logits)).sum(), target.numel())
     return {"hard": hard, "soft": soft, "loss": (1 - alpha) * hard + alpha * soft}
 
 

@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from chiasm.core.distributed import mean_over_terms
+from chiasm.core.shared_draws import shared_generator
+
 NOTHING_WRONG = -1
 """In the place of a negative: every candidate fits the row."""
 _PROXIMITY = 0.5
@@ -22,8 +25,8 @@ def draw_negatives(similarity: Float[Tensor, "n k"], is_positive: Bool[Tensor, "
     """Draw one wrong candidate for each row, without a gradient.
 
     Hard negatives are drawn with the probability that the contrast gives them, the softmax over the wrong candidates
-    of the row (ALBEF, section 3.2); others evenly. Candidates are those passed: usually the batch of this process.
-    Torch's global generator draws.
+    of the row (ALBEF, section 3.2); others evenly. Candidates are those passed. Torch's global generator draws; several
+    processes share one, so each passes the rows and candidates of all of them and takes its own out of what comes.
 
     Args:
         similarity: as the contrast sees it: cosine times logit_scale.
@@ -40,7 +43,8 @@ def draw_negatives(similarity: Float[Tensor, "n k"], is_positive: Bool[Tensor, "
     scores = (scores if hard else torch.zeros_like(scores)).masked_fill(is_positive, -torch.inf)
     # A row that fits everything takes part in the draw, so that it does not shift those of other rows.
     weights = scores.masked_fill(~has_negative[:, None], 0).softmax(1)
-    return torch.multinomial(weights, 1)[:, 0].masked_fill(~has_negative, NOTHING_WRONG)
+    drawn = torch.multinomial(weights, 1, generator=shared_generator(weights.device))[:, 0]
+    return drawn.masked_fill(~has_negative, NOTHING_WRONG)
 
 
 def image_text_matching(logits: Float[Tensor, "r 2"], is_match: Bool[Tensor, " r"]) -> dict[str, Tensor]:
@@ -135,4 +139,5 @@ def _ratio(mass: Float[Tensor, "n _"], carried: Float[Tensor, "n _"]) -> Float[T
 
 
 def _mean(values: Float[Tensor, " r"]) -> Float[Tensor, ""]:
-    return values.sum() / max(len(values), 1)
+    """Over the values of all processes."""
+    return mean_over_terms(values.sum(), len(values))

@@ -5,20 +5,20 @@ An order is written as places: order[i, j] is the place at which token j of row 
 at position 0 of every text, comes first and is never predicted; the real words follow; padding comes last.
 """
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from chiasm.core.shared_draws import RowDraws
 from chiasm.objectives.masked_language_modelling import masked_words
 
 
 def draw_order(is_real: Bool[Tensor, "n l"]) -> Int[Tensor, "n l"]:
-    """Draw an order a row, all orders of its words equally likely, from torch's global generator.
+    """Draw an order a row, all orders of its words equally likely, from torch's global generator or the processes' own.
 
     Words keep their positions: only what each may look at follows the order.
     """
     assert bool(is_real[:, 0].all()), "every text begins with its start token"
-    key = torch.rand(is_real.shape, device=is_real.device)
+    key = RowDraws(is_real).uniform()
     key[:, 0] = -1.0
     sequence = key.masked_fill(~is_real, 1.0).argsort(dim=1, stable=True)
     return sequence.argsort(dim=1)

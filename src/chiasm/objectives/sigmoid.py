@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.core.distributed import gather_with_gradient
-from chiasm.objectives.similarity import is_positive, mean_value, pair_up, sum_in_pieces
+from chiasm.core.distributed import gather_with_gradient, mean_over_terms
+from chiasm.objectives.similarity import is_positive, pair_up, sum_in_pieces
 
 
 def sigmoid_contrast(
@@ -55,8 +55,7 @@ def sigmoid_contrast(
         to_text, _ = pair_up(image_group, text_group, text_key)
         rows = (image.to(dtype) * logit_scale.to(dtype), to_text.query)
         whole = (gather_with_gradient(text.to(dtype)), to_text.key, to_text.link, logit_bias.to(dtype))
-        # Every process has as many pictures, so the mean over processes of the mean over pictures is the whole mean.
-        parts = mean_value(sum_in_pieces(_summed_pairs, chunk_rows, rows, whole) / max(len(image), 1))
+        parts = mean_over_terms(sum_in_pieces(_summed_pairs, chunk_rows, rows, whole), len(image))
     return {"positive": parts[0], "negative": parts[1], "loss": parts.sum()}
 
 

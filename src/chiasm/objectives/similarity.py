@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from chiasm.core.distributed import gather_with_gradient, rank, world_size
+from chiasm.core.distributed import gather_with_gradient, own_rows, share_of_mean
 from chiasm.core.errors import InputError
 
 
@@ -61,8 +61,8 @@ def pair_up(
     text_rows = int(torch.isin(sentence, found).sum())
     back = None if link is None else link.flip(0)
     return (
-        Pairing(_own(image_label), sentence, link, image_rows, wrong),
-        Pairing(_own(sentence), image_label, back, text_rows),
+        Pairing(image_label[own_rows(len(image_group))], sentence, link, image_rows, wrong),
+        Pairing(sentence[own_rows(len(text_group))], image_label, back, text_rows),
     )
 
 
@@ -132,25 +132,10 @@ def mean_over_rows(total: Float[Tensor, ""], pairing: Pairing) -> Float[Tensor, 
     """
     if not pairing.rows:
         raise InputError("no picture of the batch shares its group with a text", "pairs", "collate texts along")
-    # Each process holds the loss of its own rows, as W-fold share: the mean over processes is the whole.
-    return mean_value(total * (world_size() / pairing.rows))
-
-
-def mean_value(local: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The value becomes the mean over processes; the gradient stays that of this process's share."""
-    if world_size() == 1:
-        return local
-    mean = gather_with_gradient(local.detach()[None]).mean(0)
-    return local + (mean - local.detach())
+    return share_of_mean(total, pairing.rows)
 
 
 def _count_from_zero(*labels: Int[Tensor, " _"]) -> tuple[Tensor, ...]:
     """Other labels, from 0 up, that are equal where the given ones are."""
     number = torch.unique(torch.cat(labels), return_inverse=True)[1]
     return number.split([len(one) for one in labels])
-
-
-def _own(gathered: Int[Tensor, " wn"]) -> Tensor:
-    """The part of this process."""
-    count = len(gathered) // world_size()
-    return gathered[rank() * count : (rank() + 1) * count]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.core.distributed import said_by_first
+from chiasm.core.shared_draws import shared_generator
 
 
 def uncertainty_weighted(losses: Mapping[str, Tensor], log_variance: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -44,11 +44,11 @@ def project_conflicts(gradients: Float[Tensor, "t p"]) -> Float[Tensor, "t p"]:
     One after the other, in random order, each other task's gradient is looked at: where the inner product is
     negative, the part along it is taken away. The step follows the sum of the rows returned.
 
-    Torch's global generator draws the orders. In several processes the orders of the first are used by all, so every
-    process calls this, with gradients that are already averaged.
+    Torch's global generator draws the orders, and in several processes one that they share, so every process calls
+    this, with gradients that are already averaged.
     """
     tasks = len(gradients)
-    lots = torch.tensor(said_by_first(torch.rand(tasks * tasks).tolist())).view(tasks, tasks)
+    lots = torch.rand(tasks, tasks, generator=shared_generator(torch.device("cpu")))
     projected = gradients.clone()
     for task, order in enumerate(lots.argsort(1).tolist()):
         for other in order:

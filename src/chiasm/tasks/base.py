@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
+from chiasm.core.distributed import sum_over_processes
 from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig
 from chiasm.core.types import Batch, Example, Score, Tokens, normalise_answer
 from chiasm.data.files import LABEL_GROUP
@@ -131,11 +132,36 @@ class Task(ABC):
         """Return this task's training fields for the pictures of a batch, in their order."""
 
     @abstractmethod
+    def count(self, batch: Batch) -> int:
+        """Number of terms of the loss of a batch: words, questions, captions; 0 where it has nothing of the task.
+
+        Parts of a step count by it (`train.accumulate`). A task that draws its terms, such as hidden words, returns the
+        number of what it draws from.
+        """
+
     def loss(
         self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
     ) -> dict[str, Tensor]:
         """Return named terms with the total under "loss", from pictures encoded once for all tasks.
 
-        A task that finds nothing of its own in the batch returns a zero with a zero gradient. `teacher` is there where
-        a task of the run distils.
+        Where no process finds anything of the task in its batch, the loss is a zero with a zero gradient.
+
+        Args:
+            model: what is trained.
+            image: the batch's pictures.
+            batch: the batch of this process.
+            teacher: there where a task of the run distils.
+        """
+        if not sum_over_processes([self.count(batch)])[0]:
+            return {"loss": image.pooled.float().sum() * 0}
+        return self._terms(model, image, batch, teacher)
+
+    @abstractmethod
+    def _terms(
+        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
+    ) -> dict[str, Tensor]:
+        """`loss`, where at least one process has something of the task.
+
+        The contract is that of `core.distributed`: the same calls in every process, also in one with nothing of its
+        own, whose empty rows go through the same modules; means over the terms of all processes.
         """

@@ -15,7 +15,7 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Codec, Task, Teacher, logit_of
 from chiasm.tasks.heat_map import HeatMap, heat_maps_of
-from chiasm.tasks.texts import chosen_captions, nothing
+from chiasm.tasks.texts import chosen_captions
 
 
 class Captioning(Task):
@@ -37,14 +37,16 @@ class Captioning(Task):
             "image_index": torch.tensor([row for row, _ in chosen], dtype=torch.long),
         }
 
-    def loss(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
+    def count(self, batch: Batch) -> int:
+        """Words that follow another."""
+        return int(batch.by_task[self.name]["caption_is_real"][:, 1:].sum())
+
+    def _terms(
+        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Cross-entropy of each next word."""
         fields = batch.by_task[self.name]
         ids, is_real = fields["caption_ids"], fields["caption_is_real"]
-        if not len(ids):
-            return nothing(image.pooled)
         follows = is_real[:, 1:]
         logits = model.caption_logits(image, ids[:, :-1], fields["image_index"], follows)
         return next_word(logits, ids[:, 1:][follows], label_smoothing=self.config.label_smoothing)

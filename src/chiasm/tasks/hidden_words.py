@@ -13,19 +13,16 @@ from chiasm.core.types import Batch, Example, Prediction, TextTokens, Tokens
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.masked_language_modelling import distilled_words, mask_words, masked_words
 from chiasm.objectives.permutation import draw_order, permuted_words, predicted, visible
-from chiasm.tasks.base import Codec, Task, Teacher
+from chiasm.tasks.base import Codec, Teacher
 from chiasm.tasks.texts import (
     CaptionTask,
-    caption_fields,
     check_words,
-    chosen_captions,
-    nothing,
     steady_tokens,
     text_tokens,
 )
 
 
-class MaskedLanguageModelling(Task):
+class MaskedLanguageModelling(CaptionTask):
     """Some words of a caption become [MASK]; the fused tokens at their places say what they were (BERT, ViLT)."""
 
     name: ClassVar[str] = "masked_language_modelling"
@@ -37,18 +34,15 @@ class MaskedLanguageModelling(Task):
 
     def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
         """The fields of `caption_fields`, and the tokenizer's `special_ids` and `mask_id`."""
-        count = self.config.captions_per_picture
-        fields = caption_fields(chosen_captions(examples, count, run.seed, epoch), codec)
+        fields = super().collate(examples, codec, run, epoch)
         special = torch.tensor(codec.tokenizer.special_ids)
         return {**fields, "special_ids": special, "mask_id": torch.tensor(codec.tokenizer.mask_id)}
 
-    def loss(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
+    def _terms(
+        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Cross-entropy of the hidden words, with the teacher's soft targets where `distil` is above 0."""
         fields = batch.by_task[self.name]
-        if not len(fields["image_index"]):
-            return nothing(image.pooled)
         text, vocabulary = text_tokens(fields), model.parts.vocabulary
         inputs, target, is_masked = mask_words(
             text.ids,
@@ -100,13 +94,11 @@ class PermutationLanguageModelling(CaptionTask):
                 "--set model.text.kind=two_stream",
             )
 
-    def loss(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
+    def _terms(
+        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Cross-entropy of the words that come last in a random order."""
         fields = batch.by_task[self.name]
-        if not len(fields["image_index"]):
-            return nothing(image.pooled)
         text = text_tokens(fields)
         order = draw_order(text.is_real)
         is_predicted = predicted(order, text.is_real)

@@ -7,18 +7,20 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from chiasm.core.distributed import gather_tokens, gather_with_gradient, own_rows
 from chiasm.core.errors import InputError
 from chiasm.core.run_config import ModelConfig
 from chiasm.core.types import Batch, Prediction, Tokens
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.matching import draw_negatives, image_text_matching, word_patch_alignment
 from chiasm.tasks.base import Codec, Teacher, logit_of
-from chiasm.tasks.texts import CaptionTask, nothing, text_fields, text_tokens
+from chiasm.tasks.texts import CaptionTask, text_fields, text_tokens
 
 
 class Matching(CaptionTask):
     """Right pairs against wrong ones drawn in the batch: for each sentence a wrong picture, and the reverse.
 
+    Wrong pairs are drawn from the pictures and sentences of all processes, which exchange their tokens for it.
     With a contrast in the same run, wrong pairs are drawn by its similarity ("hard", ALBEF, Li et al. 2021, section
     3.2); without, or with `negatives` "random", evenly (ViLT).
     """
@@ -39,18 +41,17 @@ class Matching(CaptionTask):
                 "--set tasks.matching.word_patch_weight=0, or --set model.fusion=merged_attention",
             )
 
-    def loss(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
+    def _terms(
+        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Terms "matching", "word_patch" where asked for, and "loss"."""
         fields = batch.by_task[self.name]
-        of = fields["image_index"]
-        if not len(of):
-            return nothing(image.pooled)
         encoded = model.encode_text(text_tokens(fields))
-        text, seen = model.read(encoded), model.seen(image)
-        wrong_picture, wrong_text = self._negatives(model, image, encoded.pooled, fields, batch.group)
-        own = torch.arange(len(of), device=of.device)
+        text, seen = gather_tokens(model.read(encoded)), gather_tokens(model.seen(image))
+        own_texts = own_rows(len(fields["image_index"]))
+        own = torch.arange(own_texts.start, own_texts.stop, device=text.values.device)
+        of = fields["image_index"] + own_rows(len(batch.group)).start
+        wrong_picture, wrong_text = self._negatives(model, image, encoded.pooled, fields["text_key"], of, batch.group)
         text_row = torch.cat([own, own[wrong_picture >= 0], wrong_text[wrong_text >= 0]])
         image_row = torch.cat([of, wrong_picture[wrong_picture >= 0], of[wrong_text >= 0]])
         is_match = torch.arange(len(text_row), device=of.device) < len(of)
@@ -68,10 +69,20 @@ class Matching(CaptionTask):
         return terms
 
     def _negatives(
-        self, model: VisionLanguageModel, image: Tokens, text_pooled: Tensor, fields: dict[str, Tensor], group: Tensor
+        self,
+        model: VisionLanguageModel,
+        image: Tokens,
+        text_pooled: Tensor,
+        own_key: Tensor,
+        own_of: Tensor,
+        own_group: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """For each sentence a wrong picture, and for its picture a wrong sentence; -1 where there is none."""
-        of, key = fields["image_index"], fields["text_key"]
+        """For each sentence a wrong picture, and for its picture a wrong sentence, of all processes; -1 without any.
+
+        Every process draws for the whole batch and takes what its own sentences got.
+        """
+        key, of, group = (gather_with_gradient(one) for one in (own_key, own_of, own_group))
+        own = own_rows(len(own_key))
         same_text = (key[:, None] == key).float()
         same_group = (group[of][:, None] == group).float()
         is_positive = same_text @ same_group > 0  # a sentence fits every picture that has it, whoever wrote it
@@ -80,9 +91,10 @@ class Matching(CaptionTask):
         if is_hard:
             with torch.no_grad():
                 scale = model.logit_scale.exp().float() if model.logit_scale is not None else 1.0
-                similarity = scale * model.embed_text(text_pooled) @ model.embed_image(image).T
+                texts = gather_with_gradient(model.embed_text(text_pooled))
+                similarity = scale * texts @ gather_with_gradient(model.embed_image(image)).T
         wrong_picture = draw_negatives(similarity, is_positive, is_hard)
-        return wrong_picture, draw_negatives(similarity.T[of], is_positive.T[of], is_hard)
+        return wrong_picture[own], draw_negatives(similarity.T[of], is_positive.T[of], is_hard)[own]
 
     @torch.no_grad()
     def predict(

@@ -20,7 +20,7 @@ from chiasm.objectives.distillation import vector_distillation
 from chiasm.objectives.sigmoid import sigmoid_contrast
 from chiasm.tasks.base import Calibration, Codec, Teacher
 from chiasm.tasks.teaching import target_fields
-from chiasm.tasks.texts import CaptionTask, caption_fields, chosen_captions, nothing, text_fields, text_tokens
+from chiasm.tasks.texts import CaptionTask, caption_fields, chosen_captions, text_fields, text_tokens
 
 TEXTS_AT_ONCE = 256
 
@@ -78,13 +78,11 @@ class Retrieval(CaptionTask):
             "swap_key": torch.tensor([counter_seed("text", text) for text in swapped.values()], dtype=torch.long),
         }
 
-    def loss(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
+    def _terms(
+        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """The chosen contrast; terms by direction, "text_teacher" where there is one, and "loss"."""
         fields = batch.by_task[self.name]
-        if not len(fields["image_index"]):
-            return nothing(image.pooled)
         assert model.logit_scale is not None
         pictures, all_texts = model.embed_image(image), model.embed_text(_pooled(model, fields))
         scale, of, key = model.logit_scale.exp(), fields["image_index"], fields["text_key"]

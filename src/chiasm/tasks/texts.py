@@ -10,7 +10,7 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.run_config import ModelConfig, RunConfig
-from chiasm.core.types import Caption, Example, TextTokens
+from chiasm.core.types import Batch, Caption, Example, TextTokens
 from chiasm.data.dataset import choose_captions
 from chiasm.models.fusion import FUSIONS
 from chiasm.models.steady import STEADY_TOKENS
@@ -69,6 +69,10 @@ class CaptionTask(Task):
         count = self.config.captions_per_picture
         return caption_fields(chosen_captions(examples, count, run.seed, epoch), codec)
 
+    def count(self, batch: Batch) -> int:
+        """Captions."""
+        return len(batch.by_task[self.name]["image_index"])
+
 
 def text_fields(texts: Sequence[str], codec: Codec, steady: ModelConfig | None = None) -> dict[str, Tensor]:
     """Token ids, or a frozen tower's vectors where every text has one; `steady` pads (`steady_tokens`)."""
@@ -91,8 +95,3 @@ def steady_tokens(texts: Sequence[str], codec: Codec, model: ModelConfig) -> Tex
 def text_tokens(fields: dict[str, Tensor]) -> TextTokens:
     """The token ids among the fields."""
     return TextTokens(fields["text_ids"], fields["text_is_real"])
-
-
-def nothing(image: Tensor) -> dict[str, Tensor]:
-    """The loss of a task that finds nothing of its own in a batch: zero, with a zero gradient."""
-    return {"loss": image.float().sum() * 0}

@@ -18,7 +18,7 @@ from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import MOST_LOGIT, Calibration, Codec, Task, Teacher, logit_of
 from chiasm.tasks.heat_map import HeatMap, heat_maps_of
-from chiasm.tasks.texts import nothing, steady_tokens
+from chiasm.tasks.texts import steady_tokens
 
 MAX_ANSWERS = 3000
 """Largest answer vocabulary; VQAv2 models commonly keep the 3,000 to 3,129 most frequent answers."""
@@ -71,13 +71,18 @@ class VisualQuestionAnswering(Task):
         fields["answer"] = torch.tensor([IGNORED if one is None else one for one in known], dtype=torch.long)
         return fields
 
-    def loss(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
+    def count(self, batch: Batch) -> int:
+        """Questions whose answer is known; words of the answers for "generate"."""
+        fields = batch.by_task[self.name]
+        if self.objective == "generate":
+            return int(fields["answer_is_real"][:, 1:].sum())
+        return int((fields["is_known"] if self.objective == "soft" else fields["answer"] != IGNORED).sum())
+
+    def _terms(
+        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Cross-entropy over the answer vocabulary, over the words of the answer, or against soft scores."""
         fields, smoothing = batch.by_task[self.name], self.config.label_smoothing
-        if not len(fields["image_index"]):
-            return nothing(image.pooled)
         fused = _fused(model, image, fields)
         if self.objective == "generate":
             ids, is_real = fields["answer_ids"], fields["answer_is_real"]

@@ -19,13 +19,13 @@ def fitting_batch(train: TrainConfig, examples: int, share: int = 1) -> int:
     Args:
         train: names both.
         examples: of the training split; no batch is larger.
-        share: processes times accumulation parts, of which a smaller batch stays a multiple.
+        share: processes times accumulation parts, each of which gets an example.
     """
     size = min(train.batch_size, examples)
     if train.least_batches == 1:
         return size
     part = examples // train.least_batches
-    return min(size, max(part - part % share, share))
+    return min(size, max(part, share))
 
 
 def planned_length(train: TrainConfig, examples: int, batch_size: int) -> Length:

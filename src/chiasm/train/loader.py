@@ -35,10 +35,10 @@ class Loader:
         self.parts = run.train.accumulate
         share = self.parts * world_size()
         self.batch_size = fitting_batch(run.train, len(dataset), share)
-        if self.batch_size < share or self.batch_size % share:
+        if self.batch_size < share:
             raise InputError(
                 f"a batch of {self.batch_size} pictures for {world_size()} processes with {self.parts} parts each",
-                "a multiple of processes times parts, at most the number of examples",
+                "at least one picture for each part of each process, and as many examples",
                 "--set train.batch_size=...",
             )
         self.steps_per_epoch = len(dataset) // self.batch_size
@@ -51,14 +51,24 @@ class Loader:
         return epoch, list(self._order(epoch)[start : start + self.batch_size])
 
     def batches(self, step: int) -> list[Batch]:
-        """Collate this process's share of a step, one batch an accumulation part."""
+        """Collate this process's share of a step, one batch an accumulation part.
+
+        A part is a stretch of the step's examples, of which each process has a stretch, in the order of their ranks:
+        what is gathered stands in the order that one process has. Shares differ by one picture at most.
+        """
         epoch, numbers = self.indices(step)
-        mine = numbers[rank() :: world_size()]
-        size = len(mine) // self.parts
-        examples = [self._shown(number, epoch) for number in mine]
+        share = self.parts * world_size()
+        places = [part * world_size() + rank() for part in range(self.parts)]
+        bounds = [[len(numbers) * (place + more) // share for more in (0, 1)] for place in places]
         return [
-            make_batch(examples[start : start + size], self.tasks, self.codec, self.run, epoch)
-            for start in range(0, len(examples), size)
+            make_batch(
+                [self._shown(number, epoch) for number in numbers[start:stop]],
+                self.tasks,
+                self.codec,
+                self.run,
+                epoch,
+            )
+            for start, stop in bounds
         ]
 
     def _shown(self, number: int, epoch: int) -> Example:

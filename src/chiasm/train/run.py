@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from chiasm.core.config import as_typed, from_dict, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
-from chiasm.core.distributed import mean_over_processes, process_group, rank, said_by_first
+from chiasm.core.distributed import meet, process_group, rank, said_by_first
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import folder_lock, read_json
 from chiasm.core.log import bar
@@ -91,10 +91,10 @@ def run(
     config.check()
     check_decoding(config.decoding, config.model.text.max_tokens)
     keep_freed_memory()
-    with process_group(), held(folder):
+    with process_group(config.train.process_timeout_s), held(folder):
         console = console if rank() == 0 else Console(quiet=True)
         checkpoint = _starting_point(config, folder, resume, console)
-        mean_over_processes([0.0])  # nobody writes before everybody has looked
+        meet()  # nobody writes before everybody has looked
         if note := starter_note(config):
             console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
         precision = _precision(config, checkpoint, console)
@@ -313,6 +313,7 @@ def _hooks(
 
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:
+    meet()  # encoding with frozen towers takes one process longer than another
     progress = trainer.state.progress
     board = TensorBoard(folder, progress.step) if rank() == 0 else None
     try:

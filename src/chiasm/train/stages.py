@@ -42,7 +42,7 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
     """
     config.check()
     _check_stages(config)
-    with process_group():
+    with process_group(config.train.process_timeout_s):
         # Before the first stage is trained, not after it.
         if not resume:
             check_unused(folder)

@@ -17,11 +17,17 @@ import torch
 from torch import Tensor
 
 from chiasm.core.device import DTYPES
-from chiasm.core.distributed import average_gradients, mean_over_processes, rank, said_by_first
+from chiasm.core.distributed import (
+    average_gradients,
+    mean_over_processes,
+    meet,
+    rank,
+    said_by_first,
+)
 from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
-from chiasm.core.random import seed_torch
+from chiasm.core.shared_draws import seed_step
 from chiasm.core.types import Batch, Score
 from chiasm.tasks.batching import to_model_range
 from chiasm.tasks.pipeline import Pipeline
@@ -34,7 +40,7 @@ from chiasm.train.loader import Loader
 from chiasm.train.optimizer import AveragedModel, ComputeCopy, build_optimizer, learning_rate, trainable_names
 from chiasm.train.rates import peak_rate
 from chiasm.train.state import TrainState, load_checkpoint, save_checkpoint
-from chiasm.train.weighting import LossCombiner
+from chiasm.train.weighting import LossCombiner, part_factors
 
 FIT_AFTER_STEPS = 20
 """Steps before the first look at whether the run fits its time limit."""
@@ -216,13 +222,13 @@ class Trainer:
         rate = learning_rate(progress.step, progress.total_steps, self.train)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * rate_factor(group["depth"], progress.step, self.train)
-        seed_torch("step", self.run.seed, progress.step, rank())
+        seed_step("step", self.run.seed, progress.step)
         model.train()
         for tower in frozen_towers(self.run.model):  # their outputs are those of evaluation: no dropout of their own
             model.get_submodule(tower.removesuffix(".")).eval()
         row: dict[str, float] = {}
-        for batch in batches:
-            losses = self._losses(batch.to(self.pipeline.device))
+        for batch, factor in zip(batches, part_factors(self.pipeline.tasks, batches), strict=True):
+            losses = self._losses(batch.to(self.pipeline.device), factor)
             total = self.combiner.backward(model, losses, 1 / len(batches), progress.step)
             for name, value in {**{f"{task}_loss": loss for task, loss in losses.items()}, "loss": total}.items():
                 row[name] = row.get(name, 0.0) + value.item() / len(batches)
@@ -244,14 +250,15 @@ class Trainer:
             self._average()
         return {"step": progress.step + 1, "lr": rate, "grad_norm": norm, **row}
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss of each task; pictures are encoded once for all of them."""
+    def _losses(self, batch: Batch, factor: Mapping[str, float]) -> dict[str, Tensor]:
+        """Loss of each task, times its factor; pictures are encoded once for all of them."""
         model = self.copy.model
         assert batch.image is not None
         pictures = to_model_range(batch.image, self.copy.dtype)
         image = model.encode_image(pictures)
         teacher = None if self.teacher is None else self.teacher.look(pictures)
-        return {name: task.loss(model, image, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
+        found = {name: task.loss(model, image, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
+        return {name: loss * factor[name] for name, loss in found.items()}
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -308,6 +315,7 @@ class Trainer:
             self.pipeline.model.eval()
             scores = self.hooks.validate() if rank() == 0 else {}
             watched = self._probe()
+            meet()
             value = said_by_first([scores[self.primary].value if scores else 0.0])[0]
             if not progress.stopped and (progress.best_value is None or value > progress.best_value):
                 progress.best_value, progress.best_step, progress.worse_in_a_row = value, progress.step, 0
@@ -329,6 +337,7 @@ class Trainer:
             score = guard.first_look() if progress.step == 0 else guard.measure()
             if progress.step == 0:
                 progress.probe_before = score.as_dict()
+        meet()
         now, before = said_by_first([score.value, progress.probe_before["value"]] if score else [0.0, 0.0])
         has_fallen = now < probe.floor(before)
         if has_fallen and probe.on_drop == "stop":

@@ -6,10 +6,12 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from chiasm.core.distributed import mean_of_tensor, mean_over_processes
+from chiasm.core.distributed import mean_of_tensor, mean_over_processes, sum_over_processes
 from chiasm.core.run_config import TaskConfig, TrainConfig
+from chiasm.core.types import Batch
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.weighting import gradient_cosines, project_conflicts, uncertainty_weighted
+from chiasm.tasks.base import Task
 
 
 class LossCombiner:
@@ -45,13 +47,16 @@ class LossCombiner:
         """Add `share` of the gradient of this part of the batch; returns the total loss."""
         total = self.total(model, losses)
         if not self.compares(step):
-            (total * share).backward()
+            if total.requires_grad:  # not where a part has nothing to learn from
+                (total * share).backward()
             return total.detach()
         rows = []
         for number, name in enumerate(losses):
             one = self.total_of(model, name, losses[name]) * share
             is_last = number + 1 == len(losses)
-            found = torch.autograd.grad(one, self.parameters, retain_graph=not is_last, allow_unused=True)
+            found: Sequence[Tensor | None] = [None] * len(self.parameters)
+            if one.requires_grad:
+                found = torch.autograd.grad(one, self.parameters, retain_graph=not is_last, allow_unused=True)
             self._is_reached = [
                 before or gradient is not None for before, gradient in zip(self._is_reached, found, strict=True)
             ]
@@ -84,6 +89,26 @@ class LossCombiner:
             parameter.grad = part.view_as(parameter).to(parameter.dtype) if share else None
         pairs = combinations(range(len(names)), 2)
         return {f"cosine/{names[i]}~{names[j]}": float(cosines[i, j]) for i, j in pairs}
+
+
+def part_factors(tasks: Mapping[str, Task], batches: Sequence[Batch]) -> list[dict[str, float]]:
+    """What the loss of each part of a step is multiplied with, by task, before the mean over parts.
+
+    A part counts by its share of the step's terms (`Task.count`), of all processes: the mean over parts is then the
+    mean over terms. 1 where all parts have as many. A contrast stays one within each part.
+    """
+    if len(batches) == 1:
+        return [dict.fromkeys(tasks, 1.0)]
+    counts = sum_over_processes([float(task.count(batch)) for batch in batches for task in tasks.values()])
+    rows = [counts[start : start + len(tasks)] for start in range(0, len(counts), len(tasks))]
+    wholes = [sum(row[number] for row in rows) for number in range(len(tasks))]
+    return [
+        {
+            name: len(batches) * own / whole if whole else 1.0
+            for name, own, whole in zip(tasks, row, wholes, strict=True)
+        }
+        for row in rows
+    ]
 
 
 def _flat(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:

@@ -15,6 +15,7 @@ from chiasm.data.sources import (
     flickr8k_tokens,
     imagefolder,
     karpathy,
+    parquet,
     table,
     text_files,
     vqa_rad,
@@ -31,6 +32,7 @@ FORMATS: dict[str, ModuleType] = {
     "vqa_rad": vqa_rad,
     "table": table,
     "imagefolder": imagefolder,
+    "parquet": parquet,
     "text_files": text_files,
     "class_folders": class_folders,
 }

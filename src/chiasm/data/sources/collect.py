@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
-from chiasm.core.types import Caption, Example, Question, Source
+from chiasm.core.types import Caption, Example, ImageRef, Question, Source
 from chiasm.data.image import SUFFIXES, image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.data.sources.parsing import BadRowError, clean_text
@@ -61,7 +61,8 @@ def collect(
 def _note_missing(record: Record, finder: "PictureFinder", ledger: Ledger) -> None:
     """Tell of a picture that is missing in no split at all (Flickr8k names one), since nobody reads that rest."""
     try:
-        finder.find(record.image, record.split)
+        if record.picture is None:
+            finder.find(record.image, record.split)
     except BadRowError as error:
         ledger.note(record.source, error.code, f"{error.text}; it is in no split")
 
@@ -74,7 +75,7 @@ def _hashed_split(
     Of fewer than `FEW_GROUPS` groups, those with the smallest hashes are taken, and more than 5 %: a tenth of them up
     to ten, and two of eight or more, so that there is something to measure.
     """
-    group_of = {record.source: record.group or os.path.normpath(record.image) for record in records}
+    group_of = {record.source: record.group or _picture_of(record) for record in records}
     groups = set(group_of.values())
     if len(groups) < FEW_GROUPS:
         held = min(max(len(groups) // 20, min(10, max(2, len(groups) // 10))), len(groups) // 4)
@@ -93,6 +94,11 @@ def _hashed_split(
     text = f"the files tell of no split; {told} were drawn by a hash of each picture's group"
     ledger.note(Source(str(path)), "split_drawn", text)
     return by_split[choose_split(split, splits, path)], splits
+
+
+def _picture_of(record: Record) -> str:
+    """What tells the pictures of records apart: content where the file holds it, else the path as written."""
+    return record.picture.content_key() if record.picture else os.path.normpath(record.image)
 
 
 class PictureFinder:
@@ -188,6 +194,7 @@ class _Draft:
     source: Source
     id: str
     group: str
+    picture: ImageRef
     captions: list[Caption] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     label: str | None = None
@@ -214,12 +221,13 @@ class _Collector:
             raise BadRowError("no_split", "the row names no split, although others do")
         if record.id in self._first_with_id:
             raise BadRowError("duplicate_id", f"the id {record.id!r} was used at {self._first_with_id[record.id]}")
-        full = self._finder.find(record.image, record.split)
+        full = _picture_of(record) if record.picture else self._finder.find(record.image, record.split)
         captions, questions = self._wanted(record)
         label = clean_text(record.label) if record.label else None
         draft = self._drafts.get(full)
         if draft is None:
-            draft = _Draft(record.image, record.source, record.id, record.group)
+            picture = record.picture or image_ref(full)
+            draft = _Draft(record.image, record.source, record.id, record.group, picture)
         elif label and draft.label and label != draft.label:
             text = f"the picture is {label!r} here and {draft.label!r} at {draft.source}"
             raise BadRowError("conflicting_label", text)
@@ -274,14 +282,14 @@ class _Collector:
     def examples(self) -> list[Example]:
         taken: set[str] = set()
         result = []
-        for full, draft in self._drafts.items():
+        for draft in self._drafts.values():
             name = draft.id if draft.num_records == 1 and draft.id else os.path.splitext(draft.name)[0]
             if name in taken:
                 name = draft.name
             while name in taken:
                 name += "+"
             taken.add(name)
-            inputs = {"image": image_ref(full)}
+            inputs = {"image": draft.picture}
             texts = tuple(draft.captions), tuple(draft.questions)
             result.append(Example(name, inputs, *texts, draft.label, draft.group, draft.source))
         return result

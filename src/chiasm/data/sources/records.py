@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chiasm.core.errors import InputError, nearest
-from chiasm.core.types import Caption, Question, Source
+from chiasm.core.types import Caption, ImageRef, Question, Source
 from chiasm.data.sources.parsing import BadRowError, Rejected
 from chiasm.data.sources.walking import subfolders
 
@@ -84,6 +84,8 @@ class Record:
     group: str = ""
     split: str = ""
     """As written; "" where the layout does not tell."""
+    picture: ImageRef | None = None
+    """The picture itself, where the file holds it; `image` is then only its name."""
 
 
 @dataclass(slots=True)

@@ -111,7 +111,9 @@ class Described:
         self.ledger = Ledger.added(part.ledger for part in parts)
         for name, part in zip(names, parts, strict=True):
             for example in part.examples:
-                self._rows[os.path.abspath(example.inputs["image"].path)] = _facts(example, "" if is_drawn else name)
+                self._rows[os.path.abspath(example.inputs["image"].path or example.id)] = _facts(
+                    example, "" if is_drawn else name
+                )
 
 
 def _facts(example: Example, split: str) -> dict[str, Value]:
