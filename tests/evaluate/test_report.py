@@ -2,12 +2,14 @@
 
 import base64
 import io
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,9 +22,11 @@ from chiasm.core.types import Score
 from chiasm.evaluate.cards import charts
 from chiasm.evaluate.charts import Chart, Curve, duration, line_chart, log_ticks, reliability_chart, short, ticks
 from chiasm.evaluate.markup import element, picture
+from chiasm.evaluate.meanings import meaning
 from chiasm.evaluate.page_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
 from chiasm.evaluate.page_guard import GuardFacts, Interpolation, Mixed, ProbeFacts
-from chiasm.evaluate.page_scores import MetricRow, geometry_line, metric_table
+from chiasm.evaluate.page_scores import MetricRow, geometry_line, in_words, metric_table
+from chiasm.evaluate.page_verdict import WORDS
 from chiasm.evaluate.report import (
     LARGEST_BYTES,
     LedgerSummary,
@@ -32,6 +36,8 @@ from chiasm.evaluate.report import (
     write_report,
 )
 from chiasm.evaluate.scores.calibration import reliability_bins
+from chiasm.evaluate.scores.paired import PairedResult
+from chiasm.evaluate.verdict import Level, Verdict
 
 HOSTILE = "<script>alert('x')</script> \"><img src=http://evil.example/x onerror=alert(1)> & </style>"
 VOID = {"meta", "img", "br", "wbr", "link"}
@@ -167,10 +173,64 @@ def test_no_outside_request() -> None:
     page = Page(text)
     for tag, attributes in page.elements:
         for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
-            assert name not in attributes or attributes[name].startswith("data:image/"), (tag, name)
+            assert name not in attributes or attributes[name].startswith(("data:image/", "#")), (tag, name)
     assert not re.search(r"url\(|@import|https?://", text)
     policy = next(a["content"] for a in page.having("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
+
+
+def _verdict(level: str, **more: Any) -> Verdict:
+    words = {"sentence": "Said" + HOSTILE, "metric": "answer_accuracy", "against_start": {}, **more}
+    return Verdict(level=level, **words)  # type: ignore[arg-type]
+
+
+def test_the_page_begins_with_a_verdict() -> None:
+    """Guards against a verdict below its numbers, a start drawn with the wrong sign, and advice that is lost."""
+    start = {"answer_accuracy": PairedResult(-0.05, -0.1, 0.0, 0.04, 600)}
+    said = {"reasons": ("few steps",), "advice": ("more data",)}
+    told = _verdict("kept_start", **said, start="starter", against_start=start)
+    text = render(replace(_report(), verdict=told))
+    page = Page(text)
+    assert text.index("Training brought nothing") < text.index('class="tiles"') < text.index("<h2>Results</h2>")
+    for words in (
+        "Said",
+        "few steps",
+        "more data",
+        "Before training (starter)95.0 %",
+        "This run90.0 %",
+        "Guessing33.0 %",
+    ):
+        assert words in page.words, words
+    assert not any(name == "script" for name, _ in page.elements)
+    headings = {level: WORDS[level] for level in get_args(Level)}
+    assert len(set(headings.values())) == len(headings) == len(WORDS)
+    for level, heading in headings.items():
+        used = Page(render(replace(_report(), verdict=_verdict(level), facts=replace(_report().facts, run="runs/a"))))
+        assert heading in used.words
+        assert ("chiasm serve runs/a" in used.words) == (level in ("learned", "doubtful"))
+
+
+def test_links_lead_to_sections() -> None:
+    """Guards against a contents list that leads nowhere."""
+    page = Page(render(_report()))
+    links = [attributes["href"] for attributes in page.having("a")]
+    names = [attributes["id"] for attributes in page.having("section") if "id" in attributes]
+    assert len(links) > 5 and [f"#{name}" for name in names] == links and len(set(names)) == len(names)
+
+
+def test_every_metric_is_explained(tiny_run: Path) -> None:
+    """Guards against a number that only its maker understands; the names are those that runs store."""
+    stored = set(json.loads((tiny_run / "results.json").read_text(encoding="utf-8"))["metrics"])
+    others = {"acc1", "acc5", "mean_per_class_recall", "accuracy", "matching_accuracy", "matching_hard_accuracy"}
+    others |= {"masked_word_accuracy", "caption_near", "caption_swap_accuracy", "answered_share", "matching_ECE"}
+    for name in (stored | others | {"vqa_accuracy_when_answered"}) - {""}:
+        told = meaning(name)
+        assert told.endswith(".") and 5 < len(told.split()) < 30 and "{" not in told, name
+        assert ("lower is better" in told) == name.endswith("_ECE")
+    assert meaning("text_to_image_R@5: zh") == meaning("text_to_image_R@5") != meaning("text_to_image_R@10")
+    row = MetricRow("vqa_accuracy", Score(0.5, 0.4, 0.6, 90), chance=0.25)
+    assert in_words(row).endswith("Always giving the most common answer reaches 25.0\N{NO-BREAK SPACE}%.")
+    assert in_words(MetricRow("unheard_of", row.score)) == ""
 
 
 def test_accessible_by_structure() -> None:

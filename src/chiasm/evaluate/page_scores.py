@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from chiasm.core.types import Score
 from chiasm.evaluate.charts import score_bar
-from chiasm.evaluate.markup import Child, Markup, element, join, said
+from chiasm.evaluate.markup import Child, Markup, breakable, element, join, said
+from chiasm.evaluate.meanings import guessing, meaning
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -143,6 +144,18 @@ def _columns(rows: Sequence[MetricRow]) -> list[str]:
     ]
 
 
+def in_words(row: MetricRow) -> str:
+    """What a row's metric means and what guessing reaches: sentences for the page, "" where nothing is known.
+
+    A note of the row's own stands in the place of the meaning. Of a kind only what guessing reaches is said.
+    """
+    told = [row.note or ("" if ":" in row.name else meaning(row.name))]
+    if row.chance is not None:
+        unit = "\N{NO-BREAK SPACE}%" if row.is_share else ""
+        told.append(f"{guessing(row.name)} reaches {value_in(row, 'chance')}{unit}.")
+    return " ".join(one for one in told if one)
+
+
 def value_in(row: MetricRow, heading: str) -> str:
     """What stands in a column; a percent sign only at the score, since all of a row is in one unit."""
     score, factor, digits = row.score, (100 if row.is_share else 1), (1 if row.is_share else 3)
@@ -163,8 +176,9 @@ def value_in(row: MetricRow, heading: str) -> str:
 
 
 def section(heading: str, *children: Child) -> Markup:
-    """A section of the page under its heading."""
-    return element("section", element("h2", heading), *children)
+    """A section of the page under its heading, with an address of its own within the page."""
+    name = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+    return element("section", element("h2", heading), *children, id=name)
 
 
 def _metric_table(rows: Sequence[MetricRow]) -> Markup:
@@ -176,13 +190,14 @@ def _metric_table(rows: Sequence[MetricRow]) -> Markup:
     headings = [element("th", label, scope="col", role="columnheader") for label in ("metric", *labels)]
     body = []
     for row in rows:
-        note = said(row.remark, "small", "muted") if row.remark else None
+        told = in_words(row)
+        note = said(told, "small", "muted") if told else None
         cells = [element("td", _bar(row), role="cell", class_="bar-cell" if _bar(row) else "bar-cell empty")]
         for label in labels:
             text = value_in(row, label)
             class_ = "value" if label == "score" else _EMPTY.get(text)
             cells.append(element("td", text, role="cell", data_label=label, class_=class_))
-        name = element("th", said(row.name), note, scope="row", role="rowheader")
+        name = element("th", element("span", breakable(row.name), dir="auto"), note, scope="row", role="rowheader")
         body.append(element("tr", name, *cells, role="row"))
     head = element("thead", element("tr", headings[0], bar_heading, *headings[1:], role="row"), role="rowgroup")
     return element("table", head, element("tbody", *body, role="rowgroup"), class_="metrics", role="table")

@@ -5,6 +5,7 @@ A `Report` is plain data; `write_report` turns it into the page. Every text is e
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -26,6 +27,7 @@ from chiasm.evaluate.page_cards import (
 )
 from chiasm.evaluate.page_guard import GuardFacts, guard_section
 from chiasm.evaluate.page_scores import MetricRow, geometry_list, scores_section, section, value_in
+from chiasm.evaluate.page_verdict import verdict_section
 from chiasm.evaluate.scores.calibration import ReliabilityBin
 from chiasm.evaluate.verdict import Verdict
 
@@ -47,6 +49,8 @@ class RunFacts:
     training_time_s: float
     steps: int
     pictures_per_s: float
+    run: str = ""
+    """The run folder as it was typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,15 @@ def document(title: str, header: Markup, sections: Sequence[Markup | None]) -> M
         element("title", title),
         element("style", Markup((files("chiasm.evaluate") / "page.css").read_text(encoding="utf-8"))),
     )
-    body = element("body", header, element("main", *(part for part in sections if part)))
+    body = element("body", header, _contents(sections), element("main", *(part for part in sections if part)))
     return Markup("<!doctype html>\n" + element("html", element("head", head), body, lang="en") + "\n")
+
+
+def _contents(sections: Sequence[Markup | None]) -> Markup | None:
+    """Links to the sections that have a heading of their own; a phone shows one screen of twenty."""
+    found = [re.match(r'<section[^>]* id="([^"]+)"[^>]*><h2>(.*?)</h2>', part) for part in sections if part]
+    links = [element("a", Markup(one[2]), href=f"#{one[1]}") for one in found if one]
+    return element("nav", *links, aria_label="Sections") if len(links) > 2 else None
 
 
 def _header(report: Report) -> Markup:
@@ -154,7 +165,6 @@ def _header(report: Report) -> Markup:
             element("p", breakable(row.name), class_="tile-name"),
             element("p", value, class_="tile-value"),
             element("p", f"{ends} · n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n}", class_="muted"),
-            element("p", f"pictures shuffled: {value_in(row, 'shuffled')}", class_="muted") if row.blind else None,
         ]
         tiles.append(element("li", *lines, class_="tile"))
     facts = report.facts
@@ -164,10 +174,11 @@ def _header(report: Report) -> Markup:
     )
     return element(
         "header",
-        element("p", "chiasm · ", element("code", facts.recipe), class_="brand"),
+        element("p", "chiasm report · recipe ", element("code", facts.recipe), class_="brand"),
         said(report.title, "h1"),
         said(report.summary, "p", "lead"),
         element("p", made, class_="muted"),
+        verdict_section(report.verdict, report.metrics, facts.run) if report.verdict else None,
         element("ul", *tiles, class_="tiles") if tiles else None,
     )
 

@@ -106,6 +106,7 @@ def finish(
         precision=progress.precision_why,
         training_time_s=progress.trained_s,
         steps=progress.step,
+        run=str(folder),
         pictures_per_s=progress.step * trainer.loader.batch_size / max(progress.trained_s, 1e-9),
     )
     epoch, numbers = trainer.loader.indices(0)
