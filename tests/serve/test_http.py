@@ -28,7 +28,7 @@ def test_answers_are_the_engines(door: Door, model: Model, files: list[bytes]) -
     asked = door("/v1/ask", {"image": images, "question": QUESTION, "heat_map": True})
     assert asked.status == 200, asked.content
     for served, expected in zip(asked.json["answers"], model.ask(files, QUESTION, heat_map=True), strict=True):
-        assert served == {"answer": expected.answer, "confidence": expected.confidence, **expected.evidence}
+        assert served == {"answer": expected.answer, **expected.as_dict()}
         assert sum(map(sum, served["heat_map"]["grid"])) == pytest.approx(1)
     captions = door("/v1/caption", {"image": images, "language": "zh"}).json["captions"]
     for served, one in zip(captions, model.caption(files, "zh"), strict=True):
@@ -36,12 +36,10 @@ def test_answers_are_the_engines(door: Door, model: Model, files: list[bytes]) -
     labels = ["red circle", "蓝色方形", "green triangle"]
     classes = door("/v1/classify", {"image": images[0], "labels": labels}).json["classes"]
     (expected,) = model.classify(files[:1], labels)
-    assert classes == [{"label": expected.answer, "confidence": expected.confidence, **expected.evidence}]
+    assert classes == [{"label": expected.answer, **expected.as_dict()}]
     texts = ["a red circle", "a blue square"]
     matches = door("/v1/match", {"image": images[0], "text": texts}).json["matches"]
-    assert matches == [
-        {"similarity": one.similarity, "probability": one.probability} for one in model.match(files[0], texts)
-    ]
+    assert matches == [one.as_dict() for one in model.match(files[0], texts)]
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from doors import Door, running
+from PIL import Image
 
 from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
@@ -131,6 +133,29 @@ def test_chinese_on_a_phone_in_the_dark(browser: Any, door: Door, model: Model, 
         assert not small
     page.tap("#language")
     assert page.text_content("#tab-ask") == "Ask" and not visit.complaints
+
+
+@pytest.mark.parametrize(
+    ("width", "locale", "said"), [(360, "zh-CN", "与训练数据不同"), (1280, "en-US", "Unlike what")]
+)
+def test_what_is_unlike_training_is_said(
+    browser: Any, door: Door, tmp_path: Path, width: int, locale: str, said: str
+) -> None:
+    """Guards against a confident bar under a picture and a question of another world, and words that are markup."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    visit = Visit(browser, door.address, width, locale=locale, color_scheme="dark" if width < 400 else "light")
+    page = visit.page
+    page.set_input_files("#file", tmp_path / "noise.png")
+    page.fill("#question", f"why <b>meaning</b> {'long' * 40}?")
+    page.click('#panel-ask [type="submit"]')
+    line = page.text_content("#answers .outside")
+    assert line.startswith(said) and "meaning" in line and "longlong" in line
+    assert ("not sure" if width > 400 else "不确定") in page.text_content("#answers h3")
+    page.click("#tab-caption")
+    page.click('#panel-caption [type="submit"]')
+    assert page.text_content("#captions .outside").startswith(said)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width and not visit.complaints
 
 
 def test_what_cannot_be_done_is_hidden_with_a_reason(

@@ -9,7 +9,9 @@ from chiasm.cli.shared import (
     Json,
     Run,
     SetDecoding,
+    doubts,
     load,
+    outside,
     print_rejected,
     remark,
     say,
@@ -35,11 +37,13 @@ def ask(
     with suggesting("ask", run, [image], [question]):
         answer = model.ask(image, question)
     remark(model, [question])
-    if answer.evidence["abstains"]:
-        say("not sure: below the confidence from which on this model answers; its guesses:")
+    for reason in doubts(answer):
+        say(reason)
+    if answer.abstain_reasons:
+        say("no answer; its guesses:")
     for one in answer.evidence["answers"]:
         say(f"{one['probability']:6.1%}  {one['answer']}")
-    write_result(json_file, {"answer": answer.answer, "confidence": answer.confidence, **answer.evidence})
+    write_result(json_file, {"answer": answer.answer, **answer.as_dict()})
 
 
 def caption(
@@ -58,9 +62,10 @@ def caption(
         said = model.caption(list(images), language)
     for path, one in zip(images, said, strict=True):
         say(f"{one.confidence:6.1%}  {one.answer}" + (f"  ({path})" if len(images) > 1 else ""))
+        for reason in doubts(one):
+            say("        " + reason)
     rows = [
-        {"image": str(path), "caption": one.answer, "confidence": one.confidence, **one.evidence}
-        for path, one in zip(images, said, strict=True)
+        {"image": str(path), "caption": one.answer, **one.as_dict()} for path, one in zip(images, said, strict=True)
     ]
     write_result(json_file, rows)
 
@@ -83,7 +88,9 @@ def match(
     for text, one in pairs:
         cosine = "" if one.similarity is None else f"{one.similarity:+.3f}  "
         say(("" if one.probability is None else f"{one.probability:6.1%}  ") + cosine + text)
-    rows = [{"text": text, "similarity": one.similarity, "probability": one.probability} for text, one in pairs]
+        if one.domain is not None and one.domain.is_outside:
+            say("        " + outside(one.domain))
+    rows = [{"text": text, **one.as_dict()} for text, one in pairs]
     write_result(json_file, rows)
 
 
@@ -112,10 +119,9 @@ def classify(
     for path, one in zip(images, found, strict=True):
         for label in one.evidence["labels"] if len(images) == 1 else one.evidence["labels"][:1]:
             say(f"{label['probability']:6.1%}  {label['label']}" + (f"  ({path})" if len(images) > 1 else ""))
-    rows = [
-        {"image": str(path), "label": one.answer, "confidence": one.confidence, "labels": one.evidence["labels"]}
-        for path, one in zip(images, found, strict=True)
-    ]
+        for reason in doubts(one):
+            say("        " + reason)
+    rows = [{"image": str(path), "label": one.answer, **one.as_dict()} for path, one in zip(images, found, strict=True)]
     write_result(json_file, rows)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from chiasm.core.run_config import DataConfig
+    from chiasm.core.types import Domain, Prediction
     from chiasm.data.ledger import Ledger
     from chiasm.evaluate.measure import Measured
     from chiasm.evaluate.page_scores import MetricRow
@@ -172,6 +173,27 @@ def remark(model: "Model", texts: Sequence[str]) -> None:
         for one in model.pipeline.codec.tokenizer.remarks(text):
             shown = text if len(text) <= 40 else text[:37] + "..."
             notes().print(f"[yellow]{escape(repr(shown))}: {one}[/yellow]", highlight=False, soft_wrap=True)
+
+
+def doubts(prediction: "Prediction") -> list[str]:
+    """Sentences that say why an answer should not be taken for one."""
+    found = []
+    if "low_confidence" in prediction.abstain_reasons:
+        found.append("not sure: below the confidence from which on this model answers")
+    if prediction.domain is not None and prediction.domain.is_outside:
+        found.append(outside(prediction.domain))
+    return found
+
+
+def outside(domain: "Domain") -> str:
+    """Say what lies outside of the training data, how far, and by which words."""
+    parts = []
+    if "image_out_of_domain" in domain.reasons:
+        parts.append(f"the image (distance {domain.image_distance:.1f}, limit 1)")
+    if "text_out_of_domain" in domain.reasons:
+        words = "; words not in training: " + ", ".join(domain.unknown_words[:8]) if domain.unknown_words else ""
+        parts.append(f"the text (distance {domain.text_distance:.1f}, limit 1{words})")
+    return "unlike what this model was trained on: " + " and ".join(parts)
 
 
 def write_result(path: Path | None, value: Any) -> None:

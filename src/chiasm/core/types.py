@@ -159,6 +159,40 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Domain:
+    """How far an image and the text asked of it lie from what a run was trained on.
+
+    A distance of 1 is the limit that 1 % of the run's validation examples pass; None where none was fitted, or where no
+    text was read.
+    """
+
+    image_distance: float | None = None
+    text_distance: float | None = None
+    unknown_words: tuple[str, ...] = ()
+    """Words of the text that training did not use, in lower case."""
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the image or the text is beyond its limit."""
+        return bool(self.reasons)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Which of both is beyond its limit: "image_out_of_domain", "text_out_of_domain"."""
+        distances = {"image_out_of_domain": self.image_distance, "text_out_of_domain": self.text_distance}
+        return tuple(name for name, distance in distances.items() if distance is not None and distance > 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--json` and the server write it."""
+        return {
+            "is_outside": self.is_outside,
+            "image_distance": self.image_distance,
+            "text_distance": self.text_distance,
+            "unknown_words": list(self.unknown_words),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A task's answer in plain Python: the same object is scored by evaluation and sent by serving."""
 
@@ -169,6 +203,24 @@ class Prediction:
     """Runner-up answers and the like, JSON-serialisable."""
     uncalibrated: float | None = None
     """The model's own number in [0, 1], of which calibration made the probability; evaluation compares the two."""
+    domain: Domain | None = field(default=None, compare=False)
+    """Where the question lies beside training; None where the run does not know. No part of the answer: predictions
+    that differ in it alone are equal."""
+
+    @property
+    def abstain_reasons(self) -> tuple[str, ...]:
+        """Why this should not be taken for an answer; () where nothing is against it.
+
+        "low_confidence" (below the threshold of `abstain_risk`), "image_out_of_domain", "text_out_of_domain".
+        """
+        low = ("low_confidence",) if self.evidence.get("abstains") else ()
+        return low + (() if self.domain is None else self.domain.reasons)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What stands beside the answer, as `--json` and the server write it: confidence, evidence, domain, reasons."""
+        domain = None if self.domain is None else self.domain.as_dict()
+        reasons = list(self.abstain_reasons)
+        return {"confidence": self.confidence, **self.evidence, "domain": domain, "abstain_reasons": reasons}
 
 
 @dataclass(frozen=True, slots=True)

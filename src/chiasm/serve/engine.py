@@ -5,7 +5,7 @@ Every answer comes from the task's own `predict`, which evaluation also calls.
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast, overload
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
-from chiasm.core.types import ImageRef, Prediction, Tokens
+from chiasm.core.types import Domain, ImageRef, Prediction, Tokens
 from chiasm.data.image import image_ref, image_ref_from_array, image_ref_from_bytes
 from chiasm.data.prompts import expanded, prompts_for
 from chiasm.tasks.batching import Features, stack_features, stack_pictures
@@ -46,6 +46,13 @@ class Match:
     """Cosine in [-1, 1]: larger fits better. No probability, and not to be compared between models."""
     probability: float | None
     """In [0, 1], from the task "matching": calibrated among pairs half of which match, the others being hard ones."""
+    domain: Domain | None = field(default=None, compare=False)
+    """How far both lie from training; None where the run does not know."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--json` and the server write it."""
+        domain = None if self.domain is None else self.domain.as_dict()
+        return {"similarity": self.similarity, "probability": self.probability, "domain": domain}
 
 
 def load(run: str | PathLike[str]) -> "Model":
@@ -163,7 +170,8 @@ class Model:
         Returns:
             An answer for a picture and a question, a list of answers where one of them is a list.
             `evidence["answers"]` holds the likeliest answers, `evidence["heat_map"]` what was asked for (see
-            `tasks.heat_map`), None where the model has no attention over the picture.
+            `tasks.heat_map`), None where the model has no attention over the picture. `domain` says how far picture and
+            question lie from training, and `abstain_reasons` what is against taking the guess for an answer.
         """
         task: VisualQuestionAnswering = self.pipeline.task(VisualQuestionAnswering)
         pictures, questions, is_single = _paired(image, question, "question")
@@ -173,7 +181,7 @@ class Model:
             if heat_map:
                 maps = task.heat_maps(self.pipeline.model, self.pipeline.codec, part, texts, of)
                 found = [_with(one, heat_map=place) for one, place in zip(found, maps, strict=True)]
-            answers += found
+            answers += self._placed(found, part, of, texts, task.needs)
         return answers[0] if is_single else answers
 
     def caption(self, images: Sequence[Picture], language: str = "", heat_map: bool = False) -> list[Prediction]:
@@ -199,7 +207,7 @@ class Model:
             if heat_map:
                 maps = task.heat_maps(self.pipeline.model, self.pipeline.codec, part, found)
                 found = [_with(one, heat_map=place) for one, place in zip(found, maps, strict=True)]
-            said += found
+            said += self._placed(found, part)
         return said
 
     def classify(
@@ -220,8 +228,12 @@ class Model:
         names = check_labels(labels)
         own = self.pipeline.config.data.label_prompts
         classes = self._class_vectors(task, names, expanded(prompts) or prompts_for(names, own))
-        vectors = self.encode_image(images)
-        return task.classify(self.pipeline.model, self.pipeline.codec, vectors, classes, names)
+        model, codec = self.pipeline.model, self.pipeline.codec
+        found = []
+        for part in self._encoded(_listed(images)):
+            said = task.classify(model, codec, task.embed_images(model, part), classes, names)
+            found += self._placed(said, part)
+        return found
 
     def match(self, image: Picture | Sequence[Picture], texts: Sequence[str]) -> list[Match]:
         """Say how well pictures and texts fit: one picture with each text, or as many pictures as texts in pairs."""
@@ -239,10 +251,29 @@ class Model:
                 task: Matching = self.pipeline.task(Matching)
                 found = task.predict(self.pipeline.model, self.pipeline.codec, part, some, of)
                 chances = [one.evidence["match"] for one in found]
-            matches += [Match(cosine, chance) for cosine, chance in zip(cosines, chances, strict=True)]
+            domains = self._domains(part, of, some, Retrieval.needs)
+            matches += [Match(*values) for values in zip(cosines, chances, domains, strict=True)]
         return matches
 
     # --- within ---------------------------------------------------------------------------------------------
+
+    def _domains(self, image: Tokens, of: Sequence[int], texts: Sequence[str], kind: str) -> list[Domain | None]:
+        """How far each input lies from training; None where the run does not know."""
+        domain = self.pipeline.domain
+        return [None] * len(of) if domain is None else [*domain.judge(image, of, texts, kind)]
+
+    def _placed(
+        self,
+        predictions: Sequence[Prediction],
+        image: Tokens,
+        of: Sequence[int] | None = None,
+        texts: Sequence[str] = (),
+        kind: str = "",
+    ) -> list[Prediction]:
+        """The same predictions with their `domain`; the other arguments as of `DomainModel.judge`."""
+        rows = range(len(predictions)) if of is None else of
+        domains = self._domains(image, rows, texts, kind)
+        return [replace(one, domain=domain) for one, domain in zip(predictions, domains, strict=True)]
 
     def _cosines(self, image: Tokens, texts: Sequence[str], of: Sequence[int]) -> list[float]:
         task: Retrieval = self.pipeline.task(Retrieval)

@@ -103,6 +103,9 @@ class Task(ABC):
     """What of an example the task learns from and is measured on; a label counts as a caption where
     `data.label_prompts` make one of it."""
 
+    reads_text: ClassVar[bool] = True
+    """Whether a text is part of what `predict` is given; captioning writes its own."""
+
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
 

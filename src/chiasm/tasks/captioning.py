@@ -23,6 +23,7 @@ class Captioning(Task):
 
     name: ClassVar[str] = "captioning"
     primary_metric: ClassVar[str] = "CIDEr"
+    reads_text: ClassVar[bool] = False
 
     def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
         """`caption_ids` [m, l], `caption_is_real` [m, l], `image_index` [m]: captions drawn anew each epoch."""

@@ -31,11 +31,13 @@ from chiasm.tasks.base import Codec, Task
 from chiasm.tasks.batching import stack_pictures, to_model_range
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.codecs import CALIBRATED_ON, codec_from, make_codec
+from chiasm.tasks.domain import FILE as DOMAIN_FILE
+from chiasm.tasks.domain import DomainModel
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.pretrained import KIND, at_home, check_pretrained, preprocessing_hash, tower_files
 from chiasm.tasks.retrieval import Retrieval
-from chiasm.tasks.stored_example import TO_TRY, StoredExample, words_to_try
+from chiasm.tasks.stored_example import TO_TRY, StoredExample, check_same_answers, words_about, words_to_try
 from chiasm.tasks.texts import steady_tokens
 from chiasm.tasks.vqa import VisualQuestionAnswering
 
@@ -46,8 +48,6 @@ PACKAGED_TOWERS = ("efficientnet_lite0", "minilm", "multilingual_e5", "multiling
 """Kinds of towers whose weights come with an installed package; frozen, they are left out of a run folder."""
 ANSWER_ROWS = "answer_head.2."
 """Beginning of the names of the tensors that have a row for each answer."""
-STORED_TOLERANCE = 5e-3
-"""How far the stored example's numbers may move between machines and library versions."""
 
 
 class Pipeline:
@@ -60,6 +60,8 @@ class Pipeline:
         self._lone_differs: bool | None = None
         self.example: StoredExample | None = None
         """The example of the folder that it was read from."""
+        self.domain: DomainModel | None = None
+        """What tells inputs unlike training; None where the run does not know."""
         self.tasks: dict[str, Task] = build_tasks(config.tasks)
         check_pretrained(config)
         for task in self.tasks.values():
@@ -191,6 +193,7 @@ class Pipeline:
             "preprocessing.json": _json(preprocessing),
             **tower_files(self.model),
             **self.codec_files(),
+            **({} if self.domain is None else {DOMAIN_FILE: self.domain.to_bytes()}),
         }
         return files | ({} if example is None else self.example_files(example, others=others))
 
@@ -206,7 +209,7 @@ class Pipeline:
         """
         picture = io.BytesIO()
         Image.fromarray(example.inputs["image"].load()).save(picture, "PNG")
-        answers = self.answers_of(example.inputs["image"], _words_of(example))
+        answers = self.answers_of(example.inputs["image"], words_about(example))
         stored = {**answers, TO_TRY: words_to_try(example, others)}
         return {f"{name}.png": picture.getvalue(), f"{name}.json": _json(stored)}
 
@@ -234,6 +237,8 @@ class Pipeline:
         """Every kind of answer this model gives about one picture; stored, and compared when it is loaded again."""
         tokens = self.encode_images([image])
         found: dict[str, Any] = {"words": dict(words)}
+        if self.domain is not None:
+            found["image_distance"] = self.domain.judge(tokens)[0].image_distance
         for task in self.tasks.values():
             if isinstance(task, Retrieval) and "text" in words:
                 similarity = (
@@ -278,6 +283,7 @@ class Pipeline:
         pipeline = cls(config, build_model(config.model, parts_of(config, codec)), codec, device)
         pipeline.load_tensors(safetensors.torch.load_file(folder / "model.safetensors"), str(folder))
         pipeline._check_towers(folder)
+        pipeline.domain = DomainModel.read(folder)
         pipeline.check_example(folder)
         return pipeline
 
@@ -355,14 +361,7 @@ class Pipeline:
         self.example = StoredExample.of(content, stored)
         stored.pop(TO_TRY, None)
         now = self.answers_of(image, stored["words"])
-        for key, value in stored.items():
-            same = abs(value - now[key]) <= STORED_TOLERANCE if isinstance(value, float) else value == now[key]
-            if not same:
-                raise InputError(
-                    f"{folder}: the stored example's {key} was {value!r} and is {now[key]!r} now",
-                    f"the same answer, numbers within {STORED_TOLERANCE}",
-                    "use the library versions in the run's environment.json",
-                )
+        check_same_answers(stored, now, folder)
 
 
 def parts_of(config: RunConfig, codec: Codec) -> Parts:
@@ -381,11 +380,6 @@ def parts_of(config: RunConfig, codec: Codec) -> Parts:
         word_prediction=bool(hidden & set(tasks)),
         learned_weights=tuple(tasks) if config.train.weighting == "uncertainty" else (),
     )
-
-
-def _words_of(example: Example) -> dict[str, str]:
-    words = {"text": example.captions[0].text} if example.captions else {}
-    return words | ({"question": example.questions[0].text} if example.questions else {})
 
 
 def _weights_hash(module: nn.Module) -> str:

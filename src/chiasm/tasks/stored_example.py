@@ -3,7 +3,7 @@
 The words are used wherever a reader is shown what to try: the last lines of a training, hints, the server's page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.types import Example
 
+STORED_TOLERANCE = 5e-3
+"""How far the stored answers' numbers may move between machines and library versions."""
 KEPT_QUESTIONS, KEPT_OTHERS = 3, 2
 CONSIDERED = 16
 """Examples among which the stored one is chosen."""
@@ -91,3 +93,25 @@ def words_to_try(example: Example, examples: Sequence[Example]) -> dict[str, lis
     ]
     texts = list(dict.fromkeys([*(one.text for one in example.captions[:1]), *reversed(by_language.values())]))
     return {"questions": questions, "texts": texts, "others": list(dict.fromkeys(others))[:KEPT_OTHERS]}
+
+
+def words_about(example: Example) -> dict[str, str]:
+    """What a stored example is asked: its first caption as "text", its first question as "question"."""
+    words = {"text": example.captions[0].text} if example.captions else {}
+    return words | ({"question": example.questions[0].text} if example.questions else {})
+
+
+def check_same_answers(stored: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Compare what a model answers with what it answered when it was saved.
+
+    Raises:
+        InputError: an answer changed.
+    """
+    for key, value in stored.items():
+        same = abs(value - now[key]) <= STORED_TOLERANCE if isinstance(value, float) else value == now[key]
+        if not same:
+            raise InputError(
+                f"{folder}: the stored example's {key} was {value!r} and is {now[key]!r} now",
+                f"the same answer, numbers within {STORED_TOLERANCE}",
+                "use the library versions in the run's environment.json",
+            )

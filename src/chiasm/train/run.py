@@ -30,6 +30,7 @@ from chiasm.models.projection import TRAINING_SHARE, class_heads, set_class_shar
 from chiasm.models.steady import make_steady
 from chiasm.tasks import task_type
 from chiasm.tasks.codecs import codec_from, make_codec, tokenizer_from
+from chiasm.tasks.domain_fitting import fit_domain
 from chiasm.tasks.features import cache_root, prepare, taught
 from chiasm.tasks.feeding import check_fed
 from chiasm.tasks.pipeline import Pipeline
@@ -120,6 +121,7 @@ def run(
         make_steady(pipeline.model)
         guarded = keep_what_it_knew(trainer, hooks, console)
         fitted = fit_calibration(pipeline, ready).apply(pipeline)
+        pipeline.domain = fit_domain(pipeline, vocabulary_examples(training), ready)
         measured = measure_finally(pipeline, ready, unchecked, fitted, console)
         return finish(trainer, training, measured, guarded, folder, console)
 

@@ -60,8 +60,7 @@ def speaking_openai(service: Service) -> APIRouter:
             return StreamingResponse(_stream(head, said, with_usage), media_type="text/event-stream")
         message = {"role": "assistant", "content": said.answer, "refusal": None}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-        evidence = {"confidence": said.confidence, **said.evidence}
-        whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage, "chiasm": evidence}
+        whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage, "chiasm": said.as_dict()}
         return JSONResponse(whole)
 
     return router

@@ -53,9 +53,7 @@ def answering(service: Service) -> APIRouter:
             return model.ask(rows, texts, body.heat_map)
 
         found = await service.pairs(request, ("ask", body.heat_map), images, questions, work)
-        return JSONResponse(
-            {"answers": [{"answer": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
-        )
+        return JSONResponse({"answers": [{"answer": one.answer, **one.as_dict()} for one in found]})
 
     @router.post("/caption", response_model=schemas.CaptionAnswer)
     async def caption(request: Request, body: schemas.CaptionRequest) -> Any:
@@ -72,9 +70,7 @@ def answering(service: Service) -> APIRouter:
             raise ServedError("labels", ["labels", "prompts"]) from None
         kind = ("classify", labels, prompts)
         found = await service.each(request, kind, body.image, lambda rows: model.classify(rows, labels, prompts))
-        return JSONResponse(
-            {"classes": [{"label": one.answer, "confidence": one.confidence, **one.evidence} for one in found]}
-        )
+        return JSONResponse({"classes": [{"label": one.answer, **one.as_dict()} for one in found]})
 
     @router.post("/match", response_model=schemas.MatchAnswer)
     async def match(request: Request, body: schemas.MatchRequest) -> Any:
@@ -82,9 +78,7 @@ def answering(service: Service) -> APIRouter:
         service.need("match")
         images, texts = service.paired(body.image, body.text, "text")
         found = await service.pairs(request, "match", images, texts, model.match)
-        return JSONResponse(
-            {"matches": [{"similarity": one.similarity, "probability": one.probability} for one in found]}
-        )
+        return JSONResponse({"matches": [one.as_dict() for one in found]})
 
     return router
 
@@ -103,7 +97,7 @@ async def captions_of(service: Service, request: Request, body: schemas.CaptionR
 
 
 def _caption(one: Prediction) -> dict[str, Any]:
-    return {"caption": one.answer, "confidence": one.confidence, **one.evidence}
+    return {"caption": one.answer, **one.as_dict()}
 
 
 def searching(service: Service) -> APIRouter:

@@ -162,7 +162,23 @@ class Guess(BaseModel):
     probability: float
 
 
-class Answer(BaseModel):
+class Domain(BaseModel):
+    """How far an input lies from what the model was trained on; 1 is the limit that 1 % of validation passes."""
+
+    is_outside: bool
+    image_distance: float | None
+    text_distance: float | None
+    unknown_words: list[str] = Field(description="Words of the text that training did not use.")
+
+
+class Placed(BaseModel):
+    """What may be against taking an answer for one."""
+
+    domain: Domain | None = Field(default=None, description="null where the model does not know its training data.")
+    abstain_reasons: list[Literal["low_confidence", "image_out_of_domain", "text_out_of_domain"]] = []
+
+
+class Answer(Placed):
     """What a question got."""
 
     answer: str
@@ -178,7 +194,7 @@ class AskAnswer(BaseModel):
     answers: list[Answer]
 
 
-class Caption(BaseModel):
+class Caption(Placed):
     """A sentence, with the probability that it is true, or near to what people would write: what the run fitted."""
 
     caption: str
@@ -202,7 +218,7 @@ class Label(BaseModel):
     similarity: float
 
 
-class Class(BaseModel):
+class Class(Placed):
     """The likeliest label of a picture, and all of them."""
 
     label: str
@@ -221,6 +237,7 @@ class Matched(BaseModel):
 
     similarity: float | None
     probability: float | None
+    domain: Domain | None = None
 
 
 class MatchAnswer(BaseModel):

@@ -154,6 +154,16 @@ function bar(name, share) {
   return line;
 }
 
+// A line where the picture or the text lies outside of what the model was trained on.
+function outside(domain) {
+  if (!domain?.is_outside) return [];
+  const {image_distance: image, text_distance: text, unknown_words: unknown} = domain;
+  const parts = [];
+  if (image > 1) parts.push(word("farImage")(image.toFixed(1)));
+  if (text > 1) parts.push(word("farText")(text.toFixed(1), unknown.slice(0, 8)));
+  return [make("p", word("outside")(parts), "outside")];
+}
+
 function answer(list, question, title, bars) {
   const item = make("li");
   if (question) item.append(make("p", question, "quiet"));
@@ -191,7 +201,8 @@ work("panel-ask", async () => {
   needed(question, "needWords");
   const body = {image: picture.address, question, heat_map: at("ask-heat").checked};
   const [said] = (await call("/v1/ask", body)).answers;
-  answer("answers", question, said.abstains ? `${said.answer} (${word("sure")})` : said.answer, said.answers.map(one => bar(one.answer, one.probability)));
+  answer("answers", question, said.abstain_reasons.length ? `${said.answer} (${word("sure")})` : said.answer,
+    [...outside(said.domain), ...said.answers.map(one => bar(one.answer, one.probability))]);
   show(said.heat_map);
 });
 
@@ -200,7 +211,7 @@ work("panel-caption", async () => {
   const chosen = document.querySelector('input[name="language"]:checked')?.value ?? "";
   const body = {image: picture.address, language: chosen, heat_map: at("caption-heat").checked};
   const [said] = (await call("/v1/caption", body)).captions;
-  answer("captions", "", said.caption, [bar(word(said.language), said.confidence)]);
+  answer("captions", "", said.caption, [...outside(said.domain), bar(word(said.language), said.confidence)]);
   show(said.heat_map);
 });
 
@@ -210,7 +221,7 @@ work("panel-classify", async () => {
   needed(labels.length > 1, "needLabels");
   const [said] = (await call("/v1/classify", {image: picture.address, labels})).classes;
   at("classes").replaceChildren();
-  answer("classes", "", said.label, said.labels.map(one => bar(one.label, one.probability)));
+  answer("classes", "", said.label, [...outside(said.domain), ...said.labels.map(one => bar(one.label, one.probability))]);
   show(null);
 });
 

@@ -64,9 +64,10 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
         refuse_links_out(source)
     pipeline = open_pipeline(source, device)
     if layout != "run":
-        # How a run writes, and what was fitted to its confidence, are no part of these layouts.
+        # How a run writes, what was fitted to its confidence, and its domain are no part of these layouts.
         usual = usual_decoding(pipeline.config.model.text.max_tokens)
         pipeline.codec = replace(pipeline.codec, decoding=usual, calibration={}, calibrated_on=None)
+        pipeline.domain = None
     example = _example(source, pipeline)
     with new_folder(out) as place:
         if layout == "run":
