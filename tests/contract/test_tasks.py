@@ -66,6 +66,11 @@ CASES: dict[str, Case] = {
     "vqa": case("vqa", (*FUSED, "answer_head."), ABSENT),
     "vqa, soft": case("vqa", (*FUSED, "answer_head."), ABSENT, objective="soft"),
     "vqa, generate": case("vqa", (*FUSED, "answer_decoder."), ABSENT, objective="generate", label_smoothing=0.1),
+    "vqa, one sum": Case(
+        (("vqa", TaskConfig()), ("retrieval", TaskConfig(objective="additive"))),
+        (*TOWERS, "fusion.maps.", "answer_head.", "logit_scale"),
+        fusion="shared_sum",
+    ),
     "statements": case("statements", (*FUSED, "answer_head."), ABSENT),
     "captioning": case("captioning", ("image_encoder.", WORDS, "caption_decoder."), label_smoothing=0.1),
     "captioning, two captions": case(

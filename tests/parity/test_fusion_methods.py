@@ -14,6 +14,7 @@ from chiasm.models.fusion.base import Fusion, FusionShape
 from chiasm.models.fusion.co_attention import CoAttentionFusion
 from chiasm.models.fusion.merged_attention import MergedAttentionFusion
 from chiasm.models.fusion.resampler import QUERIES, ResamplerFusion
+from chiasm.models.fusion.shared_sum import SharedSum
 from chiasm.models.transformer import Attention, Block, masked_mean
 
 DIM, HEADS = 12, 3
@@ -124,6 +125,18 @@ def test_alignment_is_that_of_the_fused_tokens() -> None:
     mapped = masked_mean(fusion.to_shared["image"](image.values), image.is_real)
     torch.testing.assert_close(aligned, (mapped / mapped.norm(dim=-1, keepdim=True)).float())
     assert not torch.allclose(aligned, fusion.align("text", image.pooled)), "each modality has its own map"
+
+
+def test_the_shared_sum_is_the_one_that_a_contrast_sees() -> None:
+    """Guards against a second sum with maps of its own: what answers is the sum that the contrast makes."""
+    fusion, given, seen = build("shared_sum"), inputs(), []
+    assert isinstance(fusion, SharedSum)
+    fusion.norm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    fusion.mlps = torch.nn.ModuleList()
+    fusion(given, INDEX)
+    image, text = (fusion.align(name, given[name].pooled) for name in ("image", "text"))
+    expected = torch.nn.functional.normalize(image[INDEX] + text, dim=1)
+    torch.testing.assert_close(seen[0] / seen[0].norm(dim=1, keepdim=True), expected.to(seen[0].dtype))
 
 
 def test_the_resampler_equals_a_loop() -> None:

@@ -73,7 +73,11 @@ def configs() -> dict[str, RunConfig]:
             replace(merged, text=replace(model.text, kind="two_stream")),
             conflict_every=1,
         ),
-        "added": small({"retrieval": TaskConfig(objective="additive")}, model, precision="bf16"),
+        "added": small(
+            {"retrieval": TaskConfig(objective="additive"), "vqa": TaskConfig()},
+            replace(model, fusion="shared_sum"),
+            precision="bf16",
+        ),
         "yes or no": small({"retrieval": TaskConfig(objective="sigmoid", captions_per_picture=2)}, model),
     }
 

@@ -11,6 +11,7 @@ from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 
 FusionName = Literal[
     "sum",
+    "shared_sum",
     "concat_mlp",
     "gated",
     "bilinear",

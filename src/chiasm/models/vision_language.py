@@ -18,8 +18,7 @@ from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
 from chiasm.models.fusion import build_fusion
-from chiasm.models.fusion.align_then_fuse import AlignThenFuse
-from chiasm.models.fusion.base import Fusion
+from chiasm.models.fusion.base import Aligning, Fusion
 from chiasm.models.pooling import AttentionalPooler
 from chiasm.models.projection import build_projection
 from chiasm.models.transformer import init_weights
@@ -89,7 +88,7 @@ class VisionLanguageModel(nn.Module):
     def _build_contrast(self, image_dim: int, text_dim: int) -> None:
         config, contrast = self.config, self.parts.contrast
         hidden, space, dropout = config.projection_hidden, config.embedding_dim, config.dropout
-        is_aligned = isinstance(self.fusion, AlignThenFuse)
+        is_aligned = isinstance(self.fusion, Aligning)
         has_own = bool(contrast) and not is_aligned
         image, text = config.image.projection, config.text.projection
         self.image_projection = build_projection(image, image_dim, space, hidden, dropout, "image") if has_own else None
@@ -149,7 +148,7 @@ class VisionLanguageModel(nn.Module):
 
     def embed_image(self, image: Tokens) -> Float[Tensor, "n e"]:
         """Encoded pictures -> unit vectors in the shared space, float32."""
-        if isinstance(self.fusion, AlignThenFuse):
+        if isinstance(self.fusion, Aligning):
             return self.fusion.align("image", self.seen(image).pooled)
         assert self.image_projection is not None, "this model was not trained for contrast"
         pooled = image.pooled if self.image_pooler is None else self.image_pooler(image).pooled
@@ -157,7 +156,7 @@ class VisionLanguageModel(nn.Module):
 
     def embed_text(self, pooled: Float[Tensor, "m d"]) -> Float[Tensor, "m e"]:
         """Pooled text vectors -> unit vectors in the shared space, float32."""
-        if isinstance(self.fusion, AlignThenFuse):
+        if isinstance(self.fusion, Aligning):
             return self.fusion.align("text", pooled if self.text_adapter is None else self.text_adapter.pooled(pooled))
         assert self.text_projection is not None, "this model was not trained for contrast"
         return cast(Tensor, self.text_projection(pooled))

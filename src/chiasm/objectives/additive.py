@@ -24,13 +24,15 @@ def additive_contrast(
     """Softmax contrast of `Z_j = normalised(image_{i(j)} + text_j)` with all pictures, and with all texts.
 
     The loss is `1/m sum_j (l_v(Z_j, I) + l_t(Z_j, T))`; l_v and l_t are cross-entropies as in
-    `contrastive.softmax_contrast`, with Z in the place of the searching side only. A question's loss on Z is
-    `answer.answer_classification` and left to the task.
+    `contrastive.softmax_contrast`, with Z in the place of the searching side only. Where the text is a question, its
+    answer adds `l_q(Z_j, Q_j)`, `answer.answer_classification` on the same Z: the task "vqa" with the fusion
+    `shared_sum`.
 
     What it lacks: Z holds the very vectors that it shall find. Where the vectors of a batch point in different
-    directions at random, Z is at 45 degrees to its own picture and text and far from all others, so that the loss is
-    small although no picture is near its own sentence. Nothing but the negatives' spread draws the two sides
-    together; use `softmax_contrast` for search across them.
+    directions at random, Z is at 45 degrees to its own picture and text and far from all others: 256 random pairs of
+    256 numbers at the first temperature, 0.07, have a loss of 0.033, where an even guess has 2 log 256 = 11.09. Hardly
+    anything is left to learn, and nothing but the negatives' spread draws the two sides together. A small loss says
+    nothing about search; use `softmax_contrast` for search across the two sides.
 
     Precision and several processes are as in `softmax_contrast`.
 

@@ -89,7 +89,7 @@ class Retrieval(CaptionTask):
         text_group = batch.group[of]
         texts = all_texts[: len(of)]
         if self.objective == "additive":
-            return additive_contrast(pictures, texts, scale, of, batch.group)
+            return additive_contrast(pictures, texts, scale, of, batch.group, text_key=key)
         if self.objective == "sigmoid":
             assert model.logit_bias is not None
             return sigmoid_contrast(pictures, texts, scale, model.logit_bias, batch.group, text_group, text_key=key)

@@ -2,18 +2,20 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from chiasm.core.random import counter_seed
 from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Example, Prediction, Question, TextTokens, Tokens, normalise_answer
 from chiasm.models.fusion import FUSIONS
 from chiasm.models.looking import looked_at_by_question
 from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import MOST_LOGIT, Calibration, Codec, Task, Teacher, logit_of
@@ -53,11 +55,15 @@ class VisualQuestionAnswering(Task):
 
         Where questions were encoded before (`encodes_questions_once`), `question_vectors` [u, d] stand for their ids.
         The answers are `answer` [m]; or `answer_score` [m, a] and `is_known` [m] for "soft"; or `answer_ids` and
-        `answer_is_real` [m, l] for "generate".
+        `answer_is_real` [m, l] for "generate". With the fusion `shared_sum`, `text_key` [u]: equal questions have an
+        equal one in every process.
         """
         asked = [(row, question) for row, example in enumerate(examples) for question in example.questions]
         fields = _question_fields([question.text for _, question in asked], codec, run.model)
         fields["image_index"] = torch.tensor([row for row, _ in asked], dtype=torch.long)
+        if run.model.fusion == "shared_sum":
+            distinct = dict.fromkeys(question.text for _, question in asked)
+            fields["text_key"] = torch.tensor([counter_seed("text", text) for text in distinct], dtype=torch.long)
         if self.objective == "generate":
             tokens = codec.tokenizer.batch([question.answers[0] for _, question in asked])
             return {**fields, "answer_ids": tokens.ids, "answer_is_real": tokens.is_real}
@@ -81,9 +87,33 @@ class VisualQuestionAnswering(Task):
     def _terms(
         self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
-        """Cross-entropy over the answer vocabulary, over the words of the answer, or against soft scores."""
-        fields, smoothing = batch.by_task[self.name], self.config.label_smoothing
-        fused = _fused(model, image, fields)
+        """Cross-entropy over the answer vocabulary, over the words of the answer, or against soft scores.
+
+        With the fusion `shared_sum` beside the additive contrast, the sum of a picture and a question is contrasted
+        with both as well: terms "answer", "fused_to_image", "fused_to_text" and "loss", their sum.
+        """
+        fields = batch.by_task[self.name]
+        question = _encoded(model, fields)
+        fused = model.ask(image, question, fields["question_index"], fields["image_index"])
+        answered = self._answer_terms(model, fused, fields)
+        if "text_key" not in fields or model.parts.contrast != "additive":
+            return answered
+        assert model.logit_scale is not None
+        asked = fields["question_index"]
+        added = additive_contrast(
+            model.embed_image(image),
+            model.embed_text(question.pooled)[asked],
+            model.logit_scale.exp(),
+            fields["image_index"],
+            batch.group,
+            text_key=fields["text_key"][asked],
+        )
+        return {"answer": answered["loss"], **added, "loss": answered["loss"] + added["loss"]}
+
+    def _answer_terms(
+        self, model: VisionLanguageModel, fused: Tokens, fields: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        smoothing = self.config.label_smoothing
         if self.objective == "generate":
             ids, is_real = fields["answer_ids"], fields["answer_is_real"]
             follows = is_real[:, 1:]
@@ -181,20 +211,19 @@ def _question_fields(
     return {"question_ids": tokens.ids, "question_is_real": tokens.is_real, **index}
 
 
-def _fused(model: VisionLanguageModel, image: Tokens, fields: dict[str, Tensor]) -> Tokens:
-    question: TextTokens | Tokens
+def _encoded(model: VisionLanguageModel, fields: Mapping[str, Tensor]) -> Tokens:
+    """The distinct questions, encoded here or before."""
     if "question_vectors" in fields:
         vectors = fields["question_vectors"]
-        question = Tokens(vectors[:, None], torch.ones_like(vectors[:, :1], dtype=torch.bool), vectors)
-    else:
-        question = TextTokens(fields["question_ids"], fields["question_is_real"])
-    return model.ask(image, question, fields["question_index"], fields["image_index"])
+        return Tokens(vectors[:, None], torch.ones_like(vectors[:, :1], dtype=torch.bool), vectors)
+    return model.encode_text(TextTokens(fields["question_ids"], fields["question_is_real"]))
 
 
 def _asked(
     model: VisionLanguageModel, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
 ) -> Tokens:
-    return _fused(model, image, _on_device(model.config, codec, image, questions, of))
+    fields = _on_device(model.config, codec, image, questions, of)
+    return model.ask(image, _encoded(model, fields), fields["question_index"], fields["image_index"])
 
 
 def _on_device(

@@ -2,8 +2,8 @@
 
 Whoever chooses: `cross_attention` is the default, since it shares a picture among its questions; `merged_attention`
 and `co_attention` are more expressive and dearer; `resampler` is for large pictures and long texts; `film` is the
-cheapest that sees which property belongs to which object; `sum`, `concat_mlp`, `gated` and `bilinear` fuse one vector
-of each modality. Each class says its equation, cost and source.
+cheapest that sees which property belongs to which object; `sum`, `shared_sum`, `concat_mlp`, `gated` and `bilinear`
+fuse one vector of each modality. Each class says its equation, cost and source.
 """
 
 from chiasm.core.run_config import ModelConfig
@@ -17,10 +17,12 @@ from chiasm.models.fusion.film import FilmFusion
 from chiasm.models.fusion.gated import GatedFusion
 from chiasm.models.fusion.merged_attention import MergedAttentionFusion
 from chiasm.models.fusion.resampler import ResamplerFusion
+from chiasm.models.fusion.shared_sum import SharedSum
 from chiasm.models.fusion.sum import SumFusion
 
 FUSIONS: dict[str, type[Fusion]] = {
     "sum": SumFusion,
+    "shared_sum": SharedSum,
     "concat_mlp": ConcatMlpFusion,
     "gated": GatedFusion,
     "bilinear": BilinearFusion,

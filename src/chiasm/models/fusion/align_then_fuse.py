@@ -7,12 +7,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.fusion.base import FusionShape
+from chiasm.models.fusion.base import Aligning, FusionShape
 from chiasm.models.fusion.cross_attention import CrossAttentionFusion
 from chiasm.models.transformer import init_weights
 
 
-class AlignThenFuse(CrossAttentionFusion):
+class AlignThenFuse(CrossAttentionFusion, Aligning):
     """x_shared = W_x x + b_x for every token of modality x; then `cross_attention` among shared tokens.
 
     After ALBEF (Li et al. 2021, sections 3.1 and 3.2), where a contrastive loss on the pooled vectors draws words and

@@ -183,6 +183,14 @@ class Fusion(nn.Module, ABC):
         )
 
 
+class Aligning(ABC):
+    """A fusion that starts in a space shared by all modalities, in which a contrast compares their pooled vectors."""
+
+    @abstractmethod
+    def align(self, name: str, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Pooled vectors of modality `name` -> unit vectors in the shared space, float32."""
+
+
 class Join(nn.Module):
     """Several modalities' tokens -> one sequence, each marked by a learned type where there is more than one.
 

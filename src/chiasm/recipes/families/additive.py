@@ -9,9 +9,10 @@ from chiasm.recipes.families.setting import data_of, model_of, shrunk, training,
 def additive(tiny: bool = False, files: bool = False) -> RunConfig:
     """A sum of picture and text, drawn towards its picture and its text; on scenes also towards the answer.
 
-    L = 1/N sum(l_v(Z_i, I_i) + l_t(Z_i, T_i) + l_q(Z_i, Q_i)): two contrasts, and on scenes questions answered from the
-    sum of picture and question. A sum of pooled vectors cannot tell which colour belongs to which shape
-    (docs/fusion.md).
+    L = 1/N sum(l_v(Z_i, I_i) + l_t(Z_i, T_i) + l_q(Z_i, Q_i)) with one Z: captions and questions are added to their
+    picture and contrasted with both parts, and on scenes the sum of picture and question also answers. Files with
+    questions take them in with `--set tasks.vqa.weight=1`. A sum of pooled vectors cannot tell which colour belongs to
+    which shape, and the two contrasts are small from the start (docs/fusion.md).
 
     Command: chiasm train additive --out runs/additive
     On photos: chiasm train additive --set data.path=FLICKR8K --out runs/additive
@@ -26,7 +27,7 @@ def additive(tiny: bool = False, files: bool = False) -> RunConfig:
         recipe="additive",
         data=data_of(files),
         test_split="val" if files else "test",
-        model=replace(model_of(files, words_of(files)), embedding_dim=256, fusion="sum", fusion_layers=2),
+        model=replace(model_of(files, words_of(files)), embedding_dim=256, fusion="shared_sum", fusion_layers=2),
         tasks=tasks if files else {**tasks, "vqa": TaskConfig()},
         train=training(files, steps=500, epochs=15),
     )
