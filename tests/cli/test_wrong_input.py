@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,12 @@ def test_tables(content: str, parts: list[str], chiasm: Shell, own_files: Path, 
 
 def test_too_many_broken_pictures_stop_the_run(chiasm: Shell, own_files: Path, tmp_path: Path) -> None:
     """Guards against a model trained on the half of the data that happened to be readable."""
-    words = ["--set", "data.source=files", "--set", f"data.path={own_files}", "--set", "test_split=val"]
+    shutil.copytree(own_files, tmp_path / "own")
+    for number in range(4, 8):
+        (tmp_path / f"own/scene{number:02}.png").write_bytes(b"")
+    words = ["--set", "data.source=files", "--set", f"data.path={tmp_path / 'own'}", "--set", "test_split=val"]
     said = chiasm("train", "demo", "--tiny", *words, "--out", tmp_path / "run")
-    assert_refused(said, "1 rejected", "scene03.png", "at most 1.00% rejected", "data.max_rejected")
+    assert_refused(said, "truncated: 1", "scene03.png", "empty_file: 4", "at most 1.00% rejected", "data.max_rejected")
     assert_nothing_half_written(tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from chiasm.core.errors import InputError, JobError
 from chiasm.core.types import Source
-from chiasm.data.ledger import Ledger
+from chiasm.data.ledger import Ledger, kept_where_refused
 
 
 def filled(used: int, rejected: int) -> Ledger:
@@ -37,10 +37,10 @@ def test_sum_that_does_not_come_out_is_our_bug() -> None:
 
 
 def test_check_is_at_the_limit_not_below() -> None:
-    """One per cent of a hundred is allowed, two are not; nothing usable is never allowed."""
-    filled(99, 1).check(0.01)
-    with pytest.raises(InputError, match=r"2 rejected \(missing_image 2\).*data.csv:1: there is no picture"):
-        filled(98, 2).check(0.01)
+    """One per cent of 500 is allowed, six are not; nothing usable is never allowed."""
+    filled(495, 5).check(0.01)
+    with pytest.raises(InputError, match=r"6 rejected \(missing_image 6\)\n.*data.csv:1: there is no picture"):
+        filled(494, 6).check(0.01)
     for ledger in (filled(0, 3), Ledger()):
         with pytest.raises(InputError, match="0 used"):
             ledger.check(1.0)
@@ -94,3 +94,49 @@ def test_ledgers_are_added() -> None:
     assert total.summary() == "11 offered = 8 used + 3 rejected (missing_image 3)"
     total.reject(Source("x"), "corrupt", "damaged")
     assert [len(part.entries) for part in parts] == [1, 2] and parts[0].rejected == 1
+
+
+def test_a_few_of_few_stop_nothing() -> None:
+    """One broken photo of twenty is 5 %, and ended the run; four of twenty, or one of four, still do."""
+    for used, rejected in ((19, 1), (17, 3), (12, 3), (4, 1)):
+        filled(used, rejected).check(0.01)
+        with pytest.raises(InputError):
+            filled(used, rejected).check(0.0)
+    for used, rejected in ((16, 4), (3, 1), (11, 3)):
+        with pytest.raises(InputError, match="or 3 items that are at most a fifth"):
+            filled(used, rejected).check(0.01)
+
+
+@pytest.mark.parametrize(("used", "rejected"), [(16, 4), (93, 7), (2, 1), (9990, 150), (987, 13), (3, 997), (1, 2)])
+def test_the_printed_flag_is_enough(used: int, rejected: int) -> None:
+    """A flag that is rounded down ends the next run as well."""
+    ledger = filled(used, rejected)
+    with pytest.raises(InputError) as caught:
+        ledger.check(0.01)
+    flag = float(caught.value.do.rpartition("--set data.max_rejected=")[2])
+    ledger.check(flag)
+    assert flag <= rejected / (used + rejected) + 0.01
+
+
+def test_all_reasons_are_counted_and_advice_comes_first() -> None:
+    """Somebody who repairs the first reason met the second in the next run."""
+    ledger = filled(1, 4)
+    ledger.offer(2)
+    ledger.reject(Source("data.csv", 9), "empty_caption", "a caption was dropped")
+    ledger.reject(Source("data.csv", 10), "empty_caption", "another")
+    ledger.advise("--set data.images=PHOTOS")
+    with pytest.raises(InputError) as caught:
+        Ledger.added([ledger, Ledger()]).check(0.01)
+    assert "\n    missing_image: 4, the first at data.csv:1: there is" in caught.value.given
+    assert "\n    empty_caption: 2, the first at data.csv:9: a caption was dropped" in caught.value.given
+    assert caught.value.do.startswith("--set data.images=PHOTOS; or ")
+
+
+def test_a_refused_ledger_is_kept(tmp_path: Path) -> None:
+    """A message that counts reasons is no list of files; and only one of several processes writes."""
+    for is_writer in (False, True):
+        with pytest.raises(InputError, match="/ledger"), kept_where_refused(tmp_path, is_writer):
+            filled(0, 5).check(0.01)
+        assert (tmp_path / "ledger.jsonl").exists() == is_writer
+    lines = (tmp_path / "ledger.jsonl").read_text().splitlines()
+    assert len(lines) == 6 and json.loads(lines[-1])["codes"] == {"missing_image": 5}

@@ -83,7 +83,8 @@ class DataConfig:
     """Correlation, in [0, 1], of two small grey versions from which on pictures count as copies for `on_leak`: 0.98
     finds other sizes and compressions. 0 compares bytes alone, which costs seconds; this decodes every picture."""
     max_rejected: float = 0.01
-    """Share of unusable examples, in [0, 1], above which the run stops."""
+    """Share of unusable examples, in [0, 1], above which the run stops. Above 0, three of them never stop it where they
+    are at most a fifth."""
     random_crop: float = 1.0
     """Least share, in (0, 1], of a training picture's area that a step sees: a window at another place and of another
     size in each epoch, for towers that are trained on files. 1 shows pictures as they are measured."""

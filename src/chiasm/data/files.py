@@ -83,6 +83,7 @@ def open_other_files(
             f"data.others.{name}.path is not set", "a folder or file", f"--set data.others.{name}.path=FOLDER"
         )
     found = _joined(config, config.split)
+    found.ledger.advice = [text.replace("--set data.", f"--set data.others.{name}.") for text in found.ledger.advice]
     renamed = []
     for example in found.examples:
         own = f"{name}/{example.id}" if example.id in taken else example.id

@@ -1,9 +1,11 @@
 """What was not used, and why: one line a rejected item, and a sum that must come out."""
 
 import json
+import math
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +28,11 @@ class Entry:
     text: str
 
 
+FEW = 3
+"""Rejected items that stop no run, where they are at most `FEW_SHARE` of all."""
+FEW_SHARE = 0.2
+FILE = "ledger.jsonl"
+"""Name of the ledger in a run folder."""
 LEAK = "leak"
 """Code of an example that is left out of training, as the user chose, since it is also held out."""
 
@@ -43,6 +50,7 @@ class Ledger:
         self.used = 0
         self.rejected = 0
         self.entries: list[Entry] = []
+        self.advice: list[str] = []
         self._lock = threading.Lock()
 
     def offer(self, count: int = 1) -> None:
@@ -86,6 +94,8 @@ class Ledger:
             total.used += ledger.used
             total.rejected += ledger.rejected
             total.entries += ledger.entries
+            for text in ledger.advice:
+                total.advise(text)
         return total
 
     def summary(self) -> str:
@@ -96,29 +106,33 @@ class Ledger:
         notes = self.counts("note")
         return text + (f"; {sum(notes.values())} notes{_listed(notes)}" if notes else "")
 
+    def advise(self, text: str) -> None:
+        """Keep a sentence that says what would make rejected items usable; shown where a run stops for them."""
+        with self._lock:
+            if text not in self.advice:
+                self.advice.append(text)
+
     def check(self, max_rejected: float) -> None:
         """Stop where too much is unusable; what is left out of training because it is held out is no fault of the data.
+
+        Up to `FEW` items never stop a run, where they are at most a fifth of all and `max_rejected` is above 0: one of
+        twenty is 5 %, and says nothing of the rest.
 
         Args:
             max_rejected: largest acceptable share of rejected items, in [0, 1].
 
         Raises:
-            InputError: the share is above, or nothing at all is usable.
+            RejectedDataError: more are rejected, or nothing at all is usable.
         """
         if not 0 <= max_rejected <= 1:
             raise InputError(f"max_rejected is {max_rejected}", "a share in [0, 1]", "--set data.max_rejected=0.01")
         self._balance()
         faulty = self.rejected - self.counts().get(LEAK, 0)
         share = faulty / self.offered if self.offered else 0.0
-        if self.used and share <= max_rejected:
+        are_few = bool(max_rejected) and faulty <= FEW and share <= FEW_SHARE
+        if self.used and (share <= max_rejected or are_few):
             return
-        first = next((entry for entry in self.entries if entry.kind == "rejected"), None)
-        where = f"; the first: {Source(first.file, first.row)}: {first.text}" if first else ""
-        raise InputError(
-            f"{self.summary()}{where}",
-            f"at most {max_rejected:.2%} rejected and at least one used",
-            "repair the data, or raise data.max_rejected",
-        )
+        raise RejectedDataError(self, max_rejected, share)
 
     def write(self, path: Path) -> None:
         """Write the entries as JSON lines, the sums as the last line; atomic."""
@@ -135,6 +149,59 @@ class Ledger:
             raise JobError(
                 f"the ledger does not add up: {self.offered} offered, {self.used} used, {self.rejected} rejected"
             )
+
+
+class RejectedDataError(InputError):
+    """Too little of the data is usable; says each reason with its number and first place.
+
+    Args:
+        ledger: of the data.
+        max_rejected: the largest share that was acceptable.
+        share: the share that is rejected.
+    """
+
+    def __init__(self, ledger: Ledger, max_rejected: float, share: float) -> None:
+        self.ledger = ledger
+        first: dict[str, Entry] = {}
+        for entry in ledger.entries:
+            if entry.kind == "rejected":
+                first.setdefault(entry.code, entry)
+        reasons = "".join(
+            f"\n    {code}: {count}, the first at {Source(first[code].file, first[code].row)}: {first[code].text}"
+            for code, count in ledger.counts().items()
+        )
+        accept = f"accept them with --set data.max_rejected={_at_least(share)}" if ledger.used else ""
+        do = [*ledger.advice, "repair the data", *([accept] if accept else [])]
+        super().__init__(
+            f"{ledger.summary()}{reasons}",
+            f"at most {max_rejected:.2%} rejected"
+            + (f", or {FEW} items that are at most a fifth" if max_rejected else "")
+            + ", and at least one used",
+            "; or ".join(do),
+        )
+
+
+@contextmanager
+def kept_where_refused(folder: Path, is_writer: bool) -> Iterator[None]:
+    """Write the ledger of data that is refused inside to a run folder, and say so in the error.
+
+    Args:
+        folder: of the run.
+        is_writer: True in the one of several processes that writes.
+    """
+    file = folder / FILE
+    try:
+        yield
+    except RejectedDataError as error:
+        if is_writer:
+            error.ledger.write(file)
+        raise InputError(error.given, error.allowed, f"{error.do}\n  every one is listed in {file}") from None
+
+
+def _at_least(share: float) -> str:
+    """The share rounded up to two digits that count, as `--set` reads it."""
+    digits = 2 if share >= 0.1 else 3
+    return f"{math.ceil(round(share * 10**digits, 9)) / 10**digits:g}"
 
 
 def _listed(counts: dict[str, int]) -> str:

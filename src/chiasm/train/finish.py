@@ -12,6 +12,7 @@ from chiasm.core.device import environment
 from chiasm.core.log import read_metrics
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset
+from chiasm.data.ledger import FILE as LEDGER
 from chiasm.evaluate.calibrating import Fitted
 from chiasm.evaluate.cards import build_report
 from chiasm.evaluate.class_share import ClassShare
@@ -114,14 +115,14 @@ def finish(
     rows = read_metrics(folder / "metrics.jsonl")
     verdict = judge(measured, _course(trainer, guarded.class_share, rows))
     write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment, guarded, verdict))
-    training.ledger.write(folder / "ledger.jsonl")
+    training.ledger.write(folder / LEDGER)
     results = {"split": measured.split, **scores_as_json(measured.outcome, measured.blind), "guard": guarded.as_dict()}
     results["verdict"] = verdict.as_dict()
     extra = {
         "environment.json": json.dumps(facts_environment, indent=2).encode(),
         "results.json": json.dumps(results, indent=2, ensure_ascii=False).encode(),
     }
-    kept = ("metrics.jsonl", "report.html", "ledger.jsonl")
+    kept = ("metrics.jsonl", "report.html", LEDGER)
     pipeline.save(folder, choose_example(measured.examples), extra, keep=kept, others=measured.examples)
     console.print(f"run folder: {folder}   report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return Finished(folder, measured, facts, guarded, verdict)

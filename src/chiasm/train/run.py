@@ -19,6 +19,7 @@ from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset, ListDataset, open_dataset
 from chiasm.data.leaks import open_training
+from chiasm.data.ledger import kept_where_refused
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.text import TextTokenizer
 from chiasm.evaluate.calibrating import fit_calibration
@@ -92,7 +93,7 @@ def run(
     config.check()
     check_decoding(config.decoding, config.model.text.max_tokens)
     keep_freed_memory()
-    with process_group(config.train.process_timeout_s), held(folder):
+    with process_group(config.train.process_timeout_s), held(folder) as is_first, kept_where_refused(folder, is_first):
         console = console if rank() == 0 else Console(quiet=True)
         checkpoint = _starting_point(config, folder, resume, console)
         meet()  # nobody writes before everybody has looked

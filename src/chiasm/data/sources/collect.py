@@ -12,6 +12,7 @@ from chiasm.core.random import counter_seed
 from chiasm.core.types import Caption, Example, ImageRef, Question, Source
 from chiasm.data.image import SUFFIXES, image_ref
 from chiasm.data.ledger import Ledger
+from chiasm.data.sources.advice import advice_on_encoding, advice_on_missing
 from chiasm.data.sources.parsing import BadRowError, clean_text
 from chiasm.data.sources.records import UNASSIGNED, Reading, Record, canonical_split, choose_split, split_of_folder
 
@@ -37,6 +38,8 @@ def collect(
     for rejected in reading.rejected:
         ledger.offer()
         ledger.reject(*rejected)
+    if text := advice_on_encoding(ledger.entries):
+        ledger.advise(text)
     records, unassigned = list(reading.records), list[Record]()
     if not reading.splits and records:
         records, splits = _hashed_split(records, split, path, ledger)
@@ -55,6 +58,7 @@ def collect(
     collector = _Collector(finder, languages, ledger, bool(reading.splits))
     for record in records:
         collector.add(record)
+    collector.tell(path)
     return collector.examples(), splits
 
 
@@ -206,6 +210,8 @@ class _Collector:
         self._finder, self._languages, self._ledger, self._needs_split = finder, set(languages), ledger, needs_split
         self._drafts: dict[str, _Draft] = {}
         self._first_with_id: dict[str, Source] = {}
+        self._unread: Counter[str] = Counter()
+        self._missing: list[str] = []
 
     def add(self, record: Record) -> None:
         self._ledger.offer()
@@ -213,8 +219,23 @@ class _Collector:
             self._merge(record)
         except BadRowError as error:
             self._ledger.reject(record.source, error.code, error.text)
+            if error.code in ("missing_image", "path_escape"):
+                self._missing.append(record.image)
         else:
             self._ledger.use()
+
+    def tell(self, path: Path) -> None:
+        """Say what would make more of the data usable, and which languages nobody asked for."""
+        if text := advice_on_missing(self._missing, path):
+            self._ledger.advise(text)
+        if self._unread:
+            wanted = sorted(self._languages) if self._ledger.used else []
+            key = f"--set data.languages={','.join([*wanted, *sorted(self._unread)])}"
+            told = ", ".join(f"{count} texts in {language!r}" for language, count in self._unread.most_common())
+            if self._ledger.counts().get("other_language"):
+                self._ledger.advise(f"{key} ({told})")
+            else:
+                self._ledger.note(Source(str(path)), "other_language", f"{told} are not used; {key} uses them")
 
     def _merge(self, record: Record) -> None:
         if self._needs_split and not record.split:
@@ -242,20 +263,21 @@ class _Collector:
     def _wanted(self, record: Record) -> tuple[list[Caption], list[Question]]:
         """Clean the texts and keep the wanted languages; a record of which nothing remains is refused."""
         notes: list[tuple[str, str]] = []
-        captions, questions, foreign = [], [], 0
+        captions, questions, foreign = [], [], list[str]()
         for caption in record.captions:
             if not self._speaks(caption.language):
-                foreign += 1
+                foreign.append(caption.language)
             elif text := self._cleaned(caption.text, "caption", notes):
                 captions.append(Caption(text, caption.language))
         for asked in record.questions:
             if not self._speaks(asked.language):
-                foreign += 1
+                foreign.append(asked.language)
                 continue
             text = self._cleaned(asked.text, "question", notes)
             answers = tuple(a for a in (self._cleaned(a, "answer", notes) for a in asked.answers) if a)
             if text and answers:
                 questions.append(Question(text, answers, asked.kind, asked.language))
+        self._unread.update(foreign)
         if not captions and not questions and not record.label:
             if foreign and not notes:
                 raise BadRowError(

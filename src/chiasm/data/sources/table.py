@@ -14,6 +14,7 @@ from pathlib import Path
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
 from chiasm.data.image import SUFFIXES
+from chiasm.data.sources.advice import conversion
 from chiasm.data.sources.data_jsonl import read_rows
 from chiasm.data.sources.parsing import BadRowError, Rejected, read_lines, read_table
 from chiasm.data.sources.records import Columns, Reading, choose_split, image_folders, split_in_name
@@ -121,11 +122,11 @@ def read_header(file: Path) -> tuple[list[str], str]:
     """
     first = next(read_lines(file), None)
     if first is None or isinstance(first[1], Rejected):
-        why = f": {first[1].text}" if first is not None and isinstance(first[1], Rejected) else ""
+        problem = first[1] if first is not None and isinstance(first[1], Rejected) else None
         raise InputError(
-            f"{file} has no readable first line{why}",
+            f"{file} has no readable first line" + (f": {problem.text}" if problem else ""),
             "a line with the columns' names, in UTF-8",
-            "check the file, or save it as CSV in UTF-8",
+            conversion(file) if problem and problem.code == "encoding" else "check the file",
         )
     delimiter = max(",\t;|", key=first[1].count)
     names = next(iter(read_table(file, delimiter)))[1]
