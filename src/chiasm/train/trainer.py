@@ -17,13 +17,7 @@ import torch
 from torch import Tensor
 
 from chiasm.core.device import DTYPES
-from chiasm.core.distributed import (
-    average_gradients,
-    mean_over_processes,
-    meet,
-    rank,
-    said_by_first,
-)
+from chiasm.core.distributed import average_gradients, mean_over_processes, meet, rank, said_by_first
 from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
