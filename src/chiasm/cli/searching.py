@@ -1,17 +1,21 @@
-"""Verbs that find pictures: search, and index with its own verbs."""
+"""Verbs that find pictures: search, and index with its own verbs.
+
+`search` has more than eight arguments because each is an option that a person types.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiasm.cli.shared import Json, load, notes, print_rejected, remark, say, with_bar, write_result
+from chiasm.cli.found import Found, check_sheet, print_found, write_sheet
+from chiasm.cli.shared import Json, load, notes, print_rejected, remark, say, with_bar, writable, write_result
 from chiasm.cli.suggesting import suggesting
 from chiasm.core.errors import InputError, JobError
 
 if TYPE_CHECKING:
     from chiasm.serve.engine import Model
-    from chiasm.serve.index import Hit, Index
+    from chiasm.serve.index import Index
     from chiasm.serve.index.build import Report
 
 index = typer.Typer(
@@ -63,12 +67,21 @@ def search(
         bool, typer.Option("--approximate", help="Quicker on a large index; may miss a few pictures.")
     ] = False,
     model: ModelOf = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page", help="Also write a contact sheet, a page or a .png picture.", metavar="FILE", callback=writable
+        ),
+    ] = None,
+    shows_all: Annotated[
+        bool, typer.Option("--all", help="Also show what fits no better than unrelated words would.")
+    ] = False,
     json_file: Json = None,
 ) -> None:
     """Find the photos that fit a sentence, look like a picture, or both.
 
     `chiasm search INDEX QUERY` asks an index, which knows its model. `chiasm search RUN FOLDER QUERY` needs no index:
-    it encodes the folder, once, and finds the same.
+    it encodes the folder, once, and finds the same. Says "weak match" where nothing fits.
 
     Example: chiasm search photos.index 'a dog in the snow' --where year=2021
     """
@@ -80,16 +93,19 @@ def search(
     if len(rest) > 1:
         raise InputError(f"{len(rest)} words after {source}: {' '.join(rest)}", "one QUERY", "put quotes around it")
     text, picture = _query(rest[0] if rest else "", image)
+    check_sheet(page)
     with _opened(source, folder, rest, model, approximate) as opened:
-        found = opened.search(text=text, image=picture, count=count, where=filters(where), rerank=rerank)
-        searched = len(opened)
+        chosen = filters(where)
+        hits = opened.search(text=text, image=picture, count=count, where=chosen, rerank=rerank)
+        judged = opened.strength(text, hits, chosen) if picture is None else None
+        found = Found(hits, judged, shows_all, Path(folder) if folder else None, len(opened))
         remark(opened.model, [text] if text else [])
-    for hit in found:
-        score = "" if hit.score is None else f"{hit.score:6.1%}  "
-        say(f"{score}{hit.similarity:+.3f}  {hit.path}")
-    results = [_as_dict(hit) for hit in found]
+    print_found(found)
     asked = {"query": rest[0] if rest else "", "image": str(image or "")}
-    write_result(json_file, {**asked, "searched": searched, "results": results})
+    if page is not None:
+        write_sheet(page, text or str(picture), found)
+    weak = {} if judged is None else {"weak": judged.is_weak, "unrelated": judged.unrelated}
+    write_result(json_file, {**asked, "searched": found.searched, **weak, "results": found.as_rows()})
 
 
 def _folder(source: str, words: list[str], image: Path | None) -> str:
@@ -141,11 +157,6 @@ def filters(typed: list[str] | None) -> dict[str, str]:
 
 def _model(run: Path | None) -> "Model | None":
     return load(run) if run is not None else None
-
-
-def _as_dict(hit: "Hit") -> dict[str, Any]:
-    score = {} if hit.score is None else {"score": hit.score}
-    return {"id": hit.id, "path": hit.path, "similarity": hit.similarity, **score, "metadata": hit.metadata}
 
 
 @index.command()

@@ -26,6 +26,7 @@ from chiasm.serve.index.metadata import Described
 from chiasm.serve.index.postgres import PostgresStore, is_address
 from chiasm.serve.index.sqlite import FILE, SqliteStore
 from chiasm.serve.index.store import Store, Value, Vector
+from chiasm.serve.index.strength import Strength, reference_vectors, strength
 from chiasm.serve.photos import Encoder, photo_paths
 from chiasm.tasks.zero_shot_starter import STARTER
 
@@ -110,6 +111,7 @@ class Index:
     def __init__(self, store: Store, model: Model, approximate: bool = False) -> None:
         self.store, self.model, self.approximate = store, model, approximate
         self._second = reranking.SecondLook(model)
+        self._names: list[Vector | None] = []
 
     open = staticmethod(open_index)
 
@@ -222,6 +224,24 @@ class Index:
             ]
             for one in found
         ]
+
+    def strength(self, text: str, hits: Sequence[Hit], where: Mapping[str, Value] | None = None) -> Strength | None:
+        """Say whether what a search by words found fits better than unrelated words would (see `index.strength`).
+
+        Args:
+            text: the words that were searched for.
+            hits: what was found.
+            where: the filter that it was searched with.
+
+        Returns:
+            None where nothing was found, or where the model cannot read the names that it is compared with.
+        """
+        if not self._names:
+            self._names.append(reference_vectors(self.model))
+        names = self._names[0]
+        if names is None or not hits or not text.strip():
+            return None
+        return strength(self.store, names, self.vector(text), [int(hit.id) for hit in hits], where)
 
     def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:
         told = self._second.scores(text, {hit.id: hit.path for hit in hits}, {hit.id: hit.similarity for hit in hits})

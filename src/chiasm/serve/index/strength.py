@@ -1,0 +1,104 @@
+"""Whether what a search found fits the words better than unrelated words would: "weak match" where nothing does.
+
+A cosine has no fixed meaning: it depends on the model, on the words and on the collection. So 200 names of unrelated
+things are searched for in the same pictures, most of which are in none of them. Each picture's cosine with the query is
+put in units of that picture's cosines with the names (mean 0, standard deviation 1), which also takes out pictures that
+are near to every text. Where the best picture stands out no more than that of many names, nothing was found.
+
+Measured by `python benchmarks/weak_matches.py`, in docs/search.md. English only; pictures as queries are not judged.
+
+Axis legend: r names, e numbers of a vector.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from chiasm.core.files import sha256_bytes
+from chiasm.models.encoders.imagenet import imagenet_classes
+from chiasm.serve.engine import Model
+from chiasm.serve.index.store import Store, Value, Vector
+from chiasm.tasks.features import FeatureCache, cache_root
+
+EVERY = 5
+"""Of ImageNet's 1,000 classes every fifth is a name."""
+FEWEST = 100
+"""Names that the model must be able to read; with fewer nothing is judged."""
+MOST_PIECES = 2.0
+"""Tokens a word up to which a name counts as read: a vocabulary of other things spells it letter by letter."""
+UNRELATED = 0.3
+"""Share of names up to which as good a best picture is no reason for doubt, chosen on Flickr8k's training photos."""
+COMPARED, THIRD = 10, 3
+"""Pictures that are compared of each name, the nearest by cosine; and the place of the one that hits are cut by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How a result list stands among those of unrelated names.
+
+    Attributes:
+        unrelated: share of the names whose best picture stands out as much as the query's, in [0, 1].
+        fits: for each hit, in order, whether it stands out as much as the third best picture of `1 - UNRELATED` of the
+            names. At least one is True.
+        names: how many names were compared.
+    """
+
+    unrelated: float
+    fits: tuple[bool, ...]
+    names: int
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether nothing that was found fits."""
+        return self.unrelated > UNRELATED
+
+
+def reference_names() -> list[str]:
+    """Names of things that have nothing to do with the query, nor with each other."""
+    names = [one.names[0] for one in imagenet_classes()[::EVERY]]
+    return [f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}" for name in names]
+
+
+def reference_vectors(model: Model) -> Vector | None:
+    """Unit vectors float32 [r, e] of the names that the model can read, from the cache; None where it reads too few."""
+    tokenizer = model.pipeline.codec.tokenizer
+    names = [name for name in reference_names() if len(tokenizer.pieces(name)) <= MOST_PIECES * len(name.split())]
+    if len(names) < FEWEST:
+        return None
+    cache = FeatureCache(cache_root(), f"names-{sha256_bytes(model.pipeline.query_fingerprint().encode())[:24]}")
+    keys = [sha256_bytes(name.encode()) for name in names]
+    missing = [place for place, key in enumerate(keys) if key not in cache.vectors]
+    if missing:
+        cache.add([keys[place] for place in missing], model.encode_text([names[place] for place in missing]))
+    return np.stack([cache.vectors[key] for key in keys])
+
+
+def strength(
+    store: Store, names: Vector, query: Vector, found: Sequence[int], where: Mapping[str, Value] | None = None
+) -> Strength:
+    """Judge a result list.
+
+    Args:
+        store: where was searched.
+        names: as `reference_vectors` returns them.
+        query: the words' unit vector, float32 [e].
+        found: numbers of the pictures that were found, best first; not empty.
+        where: the filter of the search, which the names are searched with as well.
+    """
+    theirs = store.nearest(names, COMPARED, where)
+    vectors = store.vectors(sorted({*found, *(number for hits in theirs for number, _ in hits)}))
+    told = {number: names.astype(np.float64) @ vector.astype(np.float64) for number, vector in vectors.items()}
+    own = np.array([_standing(float(query.astype(np.float64) @ vectors[one]), told[one]) for one in found])
+    of_names = np.array([[_standing(cosine, told[number]) for number, cosine in hits] for hits in theirs])
+    of_names.sort(axis=1)
+    limit = np.quantile(of_names[:, -min(THIRD, of_names.shape[1])], 1 - UNRELATED)
+    fits = own >= limit
+    fits[int(own.argmax())] = True
+    return Strength(float((of_names[:, -1] >= own.max()).mean()), tuple(map(bool, fits)), len(names))
+
+
+def _standing(cosine: float, among: npt.NDArray[np.float64]) -> float:
+    """A cosine of a picture in units of its cosines with the names, [r]."""
+    return (cosine - float(among.mean())) / (float(among.std()) + 1e-9)
