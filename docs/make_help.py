@@ -47,7 +47,7 @@ def _verb(name: str, command: Any) -> list[str]:
 def text() -> str:
     """The page: every verb with its example, arguments and options."""
     lines = ["# chiasm: every verb", "", "Made by `make docs` from the command line itself; do not edit.", ""]
-    lines += ["`chiasm --debug VERB ...` shows a traceback when something fails.", ""]
+    lines += ["`chiasm --debug VERB ...` shows a traceback when something fails, `chiasm --version` the version.", ""]
     lines += ["Exit status: 0 done, 1 the job failed, 2 wrong input, 130 stopped by Ctrl-C.", ""]
     for name, command in verbs().items():
         lines += _verb(name, command)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.image import ImageError
 from chiasm.evaluate.outcome import Outcome
-from chiasm.serve.engine import Model, Picture, picture_ref
+from chiasm.serve.engine import Model
+from chiasm.serve.given import Picture, picture_ref
 
 CLOSE = 1e-5
 """Sums over a batch of another size are rounded otherwise."""
@@ -90,12 +92,29 @@ def test_nothing_in_nothing_out(model: Model) -> None:
     assert model.caption([]) == []
 
 
+def test_one_gives_one_and_a_list_gives_a_list(model: Model, examples: list[Example]) -> None:
+    """Guards against a single text read letter by letter, and a list of one that loses its list."""
+    picture, other, words = pixels(examples[0]), pixels(examples[1]), "a red circle"
+    labels = ["a red circle", "a blue square"]
+    calls: list[Callable[[Any], Any]] = [model.caption, lambda given: model.classify(given, labels)]
+    for call in [*calls, lambda given: model.match(given, words), lambda given: model.ask(given, "how many circles?")]:
+        (alone,) = call([picture])
+        assert call(picture) == alone and len(call([picture, other])) == 2
+    for encode, given in ((model.encode_image, picture), (model.encode_text, words)):
+        np.testing.assert_array_equal(encode(given), encode([given])[0])
+    both = np.stack([picture, picture[:, ::-1]])
+    assert model.encode_image(both).shape == (2, model.pipeline.config.model.embedding_dim)
+    assert model.classify(picture, labels, "a picture of {label}") == model.classify(
+        picture, labels, ["a picture of {label}"]
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "given"),
     [
         (lambda model, picture: model.ask(picture, " "), "question is ' '"),
         (lambda model, picture: model.match(picture, ["a", ""]), "text is ''"),
-        (lambda model, picture: model.encode_text("a red circle"), "single text"),
+        (lambda model, picture: model.encode_text(" "), "text is ' '"),
         (lambda model, picture: model.caption([picture], "de"), "language 'de'"),
         (lambda model, picture: model.ask(picture.astype(np.float32), "how many?"), "float32"),
         (lambda model, picture: model.ask(b"", "how many?"), "the file has no bytes"),

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from chiasm import __version__
 from chiasm.cli.asking import ask, caption, classify, embed, match
 from chiasm.cli.exporting import export
 from chiasm.cli.measuring import evaluate, probe
@@ -30,8 +31,17 @@ app = typer.Typer(
 )
 
 
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"chiasm {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_tell_version)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
     """Options for every verb stand before it: `chiasm --debug train ...`."""

@@ -8,19 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
-from chiasm.core.types import Domain, ImageRef, Prediction, Tokens
-from chiasm.data.image import image_ref, image_ref_from_array, image_ref_from_bytes
+from chiasm.core.types import Domain, Prediction, Tokens
 from chiasm.data.prompts import expanded, prompts_for
+from chiasm.serve.given import Picture, check_labels, checked_words, listed, paired, picture_ref
 from chiasm.tasks.batching import Features, stack_features, stack_pictures
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.checkpoints import open_pipeline
@@ -30,8 +29,6 @@ from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import VisualQuestionAnswering
 from chiasm.tasks.zero_shot_starter import STARTER, starter_pipeline
 
-Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | ImageRef | Tensor
-"""A path, the bytes of a file, a Pillow image, an RGB array uint8 [h, w, 3], or what `Model.prepare` made of one."""
 ENCODE_AT_ONCE = 64
 
 CLASS_SETS = 32
@@ -79,23 +76,11 @@ def load(run: str | PathLike[str]) -> "Model":
         ) from error
 
 
-def picture_ref(picture: Picture) -> ImageRef:
-    """Take a picture in any of the accepted forms; nothing is decoded yet, except a Pillow image."""
-    if isinstance(picture, ImageRef):
-        return picture
-    if isinstance(picture, Tensor):
-        raise InputError("a prepared picture", "a path, bytes, a Pillow image or an array", "give the picture itself")
-    if isinstance(picture, bytes):
-        return image_ref_from_bytes(picture)
-    if isinstance(picture, np.ndarray):
-        return image_ref_from_array(picture)
-    if isinstance(picture, Image.Image):
-        return image_ref_from_array(np.asarray(picture.convert("RGB")))
-    return image_ref(os.path.expanduser(picture))
-
-
 class Model:
-    """A trained model. Methods that a run was not trained for raise an InputError that says what it was trained for."""
+    """A trained model. Methods that a run was not trained for raise an InputError that says what it was trained for.
+
+    Every method takes one picture or text where it takes a list: one gives one result, a list gives a list.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -117,10 +102,13 @@ class Model:
         how = self.pipeline.codec.calibration.get(Captioning.name)
         return "words" if how is None else "near" if how.near_from else "truth"
 
-    def encode_image(self, images: Sequence[Picture]) -> npt.NDArray[np.float32]:
-        """Pictures -> unit vectors float32 [n, e] in the space shared with `encode_text`."""
+    def encode_image(self, images: Picture | Sequence[Picture]) -> npt.NDArray[np.float32]:
+        """Pictures -> unit vectors float32 [n, e] in the space shared with `encode_text`; a single one -> [e]."""
+        pictures, is_one = listed(images)
+        if is_one:
+            return self.encode_image(pictures)[0]
         task: Retrieval = self.pipeline.task(Retrieval)
-        parts = [task.embed_images(self.pipeline.model, tokens) for tokens in self._encoded(_listed(images))]
+        parts = [task.embed_images(self.pipeline.model, tokens) for tokens in self._encoded(pictures)]
         return np.concatenate(parts) if parts else self._no_vectors()
 
     def prepare(self, picture: Picture) -> Tensor:
@@ -137,12 +125,12 @@ class Model:
         tokens = self.pipeline.encode_pixels(stack_features([Features(vector) for vector in vectors]))
         return task.embed_images(self.pipeline.model, tokens)
 
-    def encode_text(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Sentences -> unit vectors float32 [m, e]; the dot product with a picture's vector is their cosine."""
+    def encode_text(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
+        """Sentences -> unit vectors float32 [m, e], one -> [e]; its product with a picture's vector is the cosine."""
         if isinstance(texts, str):
-            raise InputError("a single text", "a list of texts", "pass [text]")
+            return self.encode_text([texts])[0]
         task: Retrieval = self.pipeline.task(Retrieval)
-        words = [_words(text, "text") for text in texts]
+        words = [checked_words(text, "text") for text in texts]
         parts = [
             task.embed_texts(self.pipeline.model, self.pipeline.codec, words[start : start + ENCODE_AT_ONCE])
             for start in range(0, len(words), ENCODE_AT_ONCE)
@@ -174,7 +162,7 @@ class Model:
             question lie from training, and `abstain_reasons` what is against taking the guess for an answer.
         """
         task: VisualQuestionAnswering = self.pipeline.task(VisualQuestionAnswering)
-        pictures, questions, is_single = _paired(image, question, "question")
+        pictures, questions, is_single = paired(image, question, "question")
         answers = []
         for part, texts, of in self._in_parts(pictures, questions):
             found = task.predict(self.pipeline.model, self.pipeline.codec, part, texts, of)
@@ -184,25 +172,37 @@ class Model:
             answers += self._placed(found, part, of, texts, task.needs)
         return answers[0] if is_single else answers
 
-    def caption(self, images: Sequence[Picture], language: str = "", heat_map: bool = False) -> list[Prediction]:
+    @overload
+    def caption(  # type: ignore[overload-overlap]  # a path is also a list of paths to the type checker
+        self, images: Picture, language: str = "", heat_map: bool = False
+    ) -> Prediction: ...
+    @overload
+    def caption(self, images: Sequence[Picture], language: str = "", heat_map: bool = False) -> list[Prediction]: ...
+    def caption(
+        self, images: Picture | Sequence[Picture], language: str = "", heat_map: bool = False
+    ) -> Prediction | list[Prediction]:
         """Describe pictures, each in one sentence.
 
         Args:
-            images: pictures.
+            images: a picture, or a list of them.
             language: one that the model was trained on; "" is the first.
             heat_map: as in `ask`.
 
         Returns:
-            A sentence a picture. The confidence is the probability that it is true, where the run's validation knew
-            the truth, else that it is as near to what people write as half of the run's captions are; where nothing
-            was fitted, the geometric mean probability of its words, which is also in `evidence["word_probability"]`.
+            A sentence for a picture, a list of them for a list. The confidence is the probability that it is true,
+            where the run's validation knew the truth, else that it is as near to what people write as half of the run's
+            captions are; where nothing was fitted, the geometric mean probability of its words, which is also in
+            `evidence["word_probability"]`.
         """
+        pictures, is_one = listed(images)
+        if is_one:
+            return self.caption(pictures, language, heat_map)[0]
         task: Captioning = self.pipeline.task(Captioning)
         known = self.languages
         if language and language not in known:
             raise InputError(f"language {language!r}", "one of " + ", ".join(known), "choose one of them")
         said = []
-        for part in self._encoded(_listed(images)):
+        for part in self._encoded(pictures):
             found = task.predict(self.pipeline.model, self.pipeline.codec, part, language or known[0])
             if heat_map:
                 maps = task.heat_maps(self.pipeline.model, self.pipeline.codec, part, found)
@@ -210,34 +210,56 @@ class Model:
             said += self._placed(found, part)
         return said
 
+    @overload
+    def classify(  # type: ignore[overload-overlap]  # a path is also a list of paths to the type checker
+        self, images: Picture, labels: Sequence[str], prompts: str | Sequence[str] = ()
+    ) -> Prediction: ...
+    @overload
     def classify(
-        self, images: Sequence[Picture], labels: Sequence[str], prompts: Sequence[str] = ()
-    ) -> list[Prediction]:
+        self, images: Sequence[Picture], labels: Sequence[str], prompts: str | Sequence[str] = ()
+    ) -> list[Prediction]: ...
+    def classify(
+        self, images: Picture | Sequence[Picture], labels: Sequence[str], prompts: str | Sequence[str] = ()
+    ) -> Prediction | list[Prediction]:
         """Say which of your labels fits each picture best, without training on them.
 
         Args:
-            images: pictures.
+            images: a picture, or a list of them.
             labels: two or more different names, in a language the model reads.
             prompts: sentences with `{label}` where the name belongs, or words of `data.prompts`; none takes those that
                 the run was evaluated with, or packaged ones where none is in the language of the labels.
 
         Returns:
-            See `Retrieval.classify`.
+            A class for a picture, a list of them for a list; see `Retrieval.classify`.
         """
+        pictures, is_one = listed(images)
+        if is_one:
+            return self.classify(pictures, labels, prompts)[0]
         task: Retrieval = self.pipeline.task(Retrieval)
         names = check_labels(labels)
         own = self.pipeline.config.data.label_prompts
-        classes = self._class_vectors(task, names, expanded(prompts) or prompts_for(names, own))
+        sentences = expanded([prompts] if isinstance(prompts, str) else prompts) or prompts_for(names, own)
+        classes = self._class_vectors(task, names, sentences)
         model, codec = self.pipeline.model, self.pipeline.codec
         found = []
-        for part in self._encoded(_listed(images)):
+        for part in self._encoded(pictures):
             said = task.classify(model, codec, task.embed_images(model, part), classes, names)
             found += self._placed(said, part)
         return found
 
-    def match(self, image: Picture | Sequence[Picture], texts: Sequence[str]) -> list[Match]:
-        """Say how well pictures and texts fit: one picture with each text, or as many pictures as texts in pairs."""
-        pictures, words, _ = _paired(image, texts, "text")
+    @overload
+    def match(  # type: ignore[overload-overlap]  # a text is also a list of texts to the type checker
+        self, image: Picture, texts: str
+    ) -> Match: ...
+    @overload
+    def match(self, image: Picture | Sequence[Picture], texts: str | Sequence[str]) -> list[Match]: ...
+    def match(self, image: Picture | Sequence[Picture], texts: str | Sequence[str]) -> Match | list[Match]:
+        """Say how well pictures and texts fit; two lists go in pairs, a single one goes with each of the other.
+
+        Returns:
+            A `Match` for a picture and a text, a list of them where one of them is a list.
+        """
+        pictures, words, is_single = paired(image, texts, "text")
         known = self.pipeline.tasks
         if Matching.name not in known:
             self.pipeline.task(Retrieval)
@@ -253,7 +275,7 @@ class Model:
                 chances = [one.evidence["match"] for one in found]
             domains = self._domains(part, of, some, Retrieval.needs)
             matches += [Match(*values) for values in zip(cosines, chances, domains, strict=True)]
-        return matches
+        return matches[0] if is_single else matches
 
     # --- within ---------------------------------------------------------------------------------------------
 
@@ -319,49 +341,5 @@ class Model:
         return np.zeros((0, self.pipeline.config.model.embedding_dim), dtype=np.float32)
 
 
-def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Labels as `classify` takes them.
-
-    Raises:
-        InputError: fewer than two, equal ones, or one without words.
-    """
-    names = tuple(_words(label, "label") for label in ([labels] if isinstance(labels, str) else labels))
-    if len(set(names)) < 2 or len(set(names)) < len(names):
-        raise InputError(f"the labels {', '.join(names) or '(none)'}", "two or more different labels", "give others")
-    return names
-
-
-def _paired(
-    image: Picture | Sequence[Picture], text: str | Sequence[str], what: str
-) -> tuple[list[Picture], list[str], bool]:
-    """Lists of one length, and whether a single picture met a single text."""
-    is_many = isinstance(image, list | tuple)
-    pictures: list[Picture] = list(cast(Sequence[Picture], image)) if is_many else [cast(Picture, image)]
-    texts = [_words(one, what) for one in ([text] if isinstance(text, str) else text)]
-    if not isinstance(text, str) and not is_many:
-        pictures = pictures * len(texts)
-    elif isinstance(text, str) and is_many:
-        texts = texts * len(pictures)
-    if len(pictures) != len(texts):
-        raise InputError(
-            f"{len(pictures)} pictures and {len(texts)} {what}s",
-            "as many of both, or one of either",
-            f"pair {what}s up",
-        )
-    return pictures, texts, not is_many and isinstance(text, str)
-
-
-def _listed(images: Sequence[Picture]) -> list[Picture]:
-    if isinstance(images, str | bytes | PathLike | Image.Image | np.ndarray):
-        raise InputError("a single picture", "a list of pictures", "pass [picture]")
-    return list(images)
-
-
 def _with(prediction: Prediction, **evidence: Any) -> Prediction:
     return replace(prediction, evidence={**prediction.evidence, **evidence})
-
-
-def _words(text: Any, what: str) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"the {what} is {text!r}", "words", f"give a {what}")
-    return text

@@ -17,7 +17,8 @@ from chiasm.core.errors import InputError, Interrupted
 from chiasm.core.types import Example
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve import photos as photo_files
-from chiasm.serve.engine import Model, picture_ref
+from chiasm.serve.engine import Model
+from chiasm.serve.given import picture_ref
 from chiasm.serve.index import Index, folder_index, make_index, open_index
 from chiasm.serve.index.duplicates import find_duplicates
 from chiasm.serve.index.header import Header

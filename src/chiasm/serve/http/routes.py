@@ -13,7 +13,7 @@ from chiasm.core.types import Prediction
 from chiasm.data.image import ImageError, load_image
 from chiasm.data.prompts import expanded
 from chiasm.serve.abilities import NEEDS
-from chiasm.serve.engine import check_labels
+from chiasm.serve.given import check_labels
 from chiasm.serve.http import schemas
 from chiasm.serve.http.bodies import JsonRoute
 from chiasm.serve.http.errors import ServedError

@@ -16,7 +16,8 @@ from safetensors.numpy import save
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes, write_bytes
 from chiasm.data.image import read_picture
-from chiasm.serve.engine import Model, Picture, load
+from chiasm.serve.engine import Model, load
+from chiasm.serve.given import Picture
 from chiasm.serve.index import rerank as reranking
 from chiasm.serve.index.build import Encode, Progress, Report, delete, sync
 from chiasm.serve.index.check import Finding, check
@@ -125,8 +126,7 @@ class Index:
         progress: Progress = lambda done, total: None,
     ) -> "Index":
         """Make an index of folders, or bring one in line with them, and leave it open; arguments as in `make_index`."""
-        places = [photos] if isinstance(photos, str | PathLike) else list(photos)
-        index, _ = make_index(path, [Path(one) for one in places], model, metadata, progress)
+        index, _ = make_index(path, [Path(one) for one in _listed(photos)], model, metadata, progress)
         return index
 
     def __len__(self) -> int:
@@ -268,15 +268,20 @@ class Index:
     # --- keeping --------------------------------------------------------------------------------------------
 
     def add(
-        self, places: Sequence[Path_], metadata: Path_ | None = None, progress: Progress = lambda done, total: None
+        self,
+        places: Path_ | Sequence[Path_],
+        metadata: Path_ | None = None,
+        progress: Progress = lambda done, total: None,
     ) -> Report:
-        """Add folders and files; what the index has and they have no longer stays in it."""
+        """Add folders and files, one or a list; what the index has and they have no longer stays in it."""
         described = Described(Path(metadata)) if metadata is not None else None
-        return sync(self.store, Encoder(self.model).encode, [Path(one) for one in places], progress, False, described)
+        return sync(
+            self.store, Encoder(self.model).encode, [Path(one) for one in _listed(places)], progress, False, described
+        )
 
-    def delete(self, places: Sequence[Path_] = (), where: Mapping[str, Value] | None = None) -> int:
+    def delete(self, places: Path_ | Sequence[Path_] = (), where: Mapping[str, Value] | None = None) -> int:
         """Take out pictures, folders, or all that fit a filter; return how many. Files stay as they are."""
-        return delete(self.store, [str(one) for one in places], where)
+        return delete(self.store, [str(one) for one in _listed(places)], where)
 
     def check(self) -> list[Finding]:
         """Everything that is wrong, with what to do about it; empty where nothing is."""
@@ -285,6 +290,10 @@ class Index:
     def duplicates(self, above: float = 0.9) -> Duplicates:
         """Groups of pictures that are the same or nearly so, see `find_duplicates`."""
         return find_duplicates(self.store, above)
+
+
+def _listed(places: Path_ | Sequence[Path_]) -> list[Path_]:
+    return [places] if isinstance(places, str | PathLike) else list(places)
 
 
 def make_index(

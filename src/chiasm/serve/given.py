@@ -1,0 +1,88 @@
+"""What people give a model: a picture or a list of them, words or a list of them, labels; checked and in one form."""
+
+import os
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+from chiasm.core.errors import InputError
+from chiasm.core.types import ImageRef
+from chiasm.data.image import image_ref, image_ref_from_array, image_ref_from_bytes
+
+Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | ImageRef | Tensor
+"""A path, the bytes of a file, a Pillow image, an RGB array uint8 [h, w, 3], or what `Model.prepare` made of one."""
+
+
+def listed(given: Picture | Sequence[Picture]) -> tuple[list[Picture], bool]:
+    """Pictures as a list, and whether a single one was given; an array or tensor [n, ...] is a list of n."""
+    if isinstance(given, np.ndarray | Tensor):
+        return ([given], True) if given.ndim <= 3 else (list(given), False)
+    if isinstance(given, str | bytes | PathLike | Image.Image | ImageRef):
+        return [given], True
+    return list(given), False
+
+
+def picture_ref(picture: Picture) -> ImageRef:
+    """Take a picture in any of the accepted forms; nothing is decoded yet, except a Pillow image."""
+    if isinstance(picture, ImageRef):
+        return picture
+    if isinstance(picture, Tensor):
+        raise InputError("a prepared picture", "a path, bytes, a Pillow image or an array", "give the picture itself")
+    if isinstance(picture, bytes):
+        return image_ref_from_bytes(picture)
+    if isinstance(picture, np.ndarray):
+        return image_ref_from_array(picture)
+    if isinstance(picture, Image.Image):
+        return image_ref_from_array(np.asarray(picture.convert("RGB")))
+    return image_ref(os.path.expanduser(picture))
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels as `classify` takes them.
+
+    Raises:
+        InputError: fewer than two, equal ones, or one without words.
+    """
+    names = tuple(checked_words(label, "label") for label in ([labels] if isinstance(labels, str) else labels))
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise InputError(f"the labels {', '.join(names) or '(none)'}", "two or more different labels", "give others")
+    return names
+
+
+def paired(
+    image: Picture | Sequence[Picture], text: str | Sequence[str], what: str
+) -> tuple[list[Picture], list[str], bool]:
+    """Lists of one length, and whether a single picture met a single text.
+
+    Raises:
+        InputError: lists of different lengths, or a text without words; `what` names the texts.
+    """
+    pictures, is_one = listed(image)
+    texts = [checked_words(one, what) for one in ([text] if isinstance(text, str) else text)]
+    if not isinstance(text, str) and is_one:
+        pictures = pictures * len(texts)
+    elif isinstance(text, str) and not is_one:
+        texts = texts * len(pictures)
+    if len(pictures) != len(texts):
+        raise InputError(
+            f"{len(pictures)} pictures and {len(texts)} {what}s",
+            "as many of both, or one of either",
+            f"pair {what}s up",
+        )
+    return pictures, texts, is_one and isinstance(text, str)
+
+
+def checked_words(text: Any, what: str) -> str:
+    """A text as it was given.
+
+    Raises:
+        InputError: no words; `what` names what it should be.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"the {what} is {text!r}", "words", f"give a {what}")
+    return text
