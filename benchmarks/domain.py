@@ -34,6 +34,7 @@ from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.dataset import open_dataset
 from chiasm.data.image import image_ref
+from chiasm.evaluate.scores.intervals import bootstrap_mean, proportion
 from chiasm.recipes import find_recipe
 from chiasm.serve.engine import Model
 from chiasm.tasks.domain import FILE
@@ -64,12 +65,13 @@ def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
     return float(((below + up_to) / 2).mean() / len(inside))
 
 
-def measured(inside: Sequence[float], outside: Sequence[float]) -> dict[str, Any]:
-    """AUROC with its 95 % bootstrap interval, and shares beyond the limit."""
+def measured(inside: Sequence[float], outside: Sequence[float], an_image: int) -> dict[str, Any]:
+    """AUROC with its 95 % bootstrap interval, which draws `an_image` of `inside` together, and the share refused."""
     far, near = np.array(outside), np.array(inside)
+    images = near.reshape(-1, an_image)
     rng = counter_rng("domain benchmark", len(near), len(far))
     drawn = [
-        auroc(near[rng.integers(0, len(near), len(near))], far[rng.integers(0, len(far), len(far))])
+        auroc(images[rng.integers(0, len(images), len(images))].ravel(), far[rng.integers(0, len(far), len(far))])
         for _ in range(RESAMPLES)
     ]
     low, high = np.quantile(drawn, (0.025, 0.975))
@@ -128,17 +130,21 @@ def text_distances(model: Model, kind: str, some: Sequence[str]) -> list[float]:
     return [float(value) for value in model.pipeline.domain.texts[kind].distances(some)]
 
 
-def compared(title: str, inside: Sequence[float], outside: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Each set alone, and all of them together."""
+def compared(
+    title: str, inside: Sequence[float], outside: Mapping[str, Sequence[float]], an_image: int = 1
+) -> dict[str, Any]:
+    """Each set alone, and all of them together; `an_image` neighbours of `inside` belong to one image."""
     everything = [value for one in outside.values() for value in one]
-    found = {name: measured(inside, one) for name, one in {**outside, "all": everything}.items()}
-    refused = float((np.array(inside) > 1).mean())
-    print(f"{title}: {refused:.1%} of {len(inside)} in domain beyond the limit")
+    found = {name: measured(inside, one, an_image) for name, one in {**outside, "all": everything}.items()}
+    # Of texts, several an image: the interval draws images.
+    shares = (np.array(inside) > 1).reshape(-1, an_image).mean(1)
+    beyond = proportion(shares) if an_image == 1 else bootstrap_mean(shares)
+    print(f"{title}: {beyond.value:.1%} ({beyond.low:.1%}-{beyond.high:.1%}) of {len(inside)} in domain refused")
     for name, one in found.items():
         score = one["auroc"]
         interval = f"{score['low']:.3f}-{score['high']:.3f}"
         print(f"  {name}: AUROC {score['value']:.3f} ({interval}), n {one['n_out']}, refused {one['refused_out']:.1%}")
-    return {"refused_in": refused, "out": found}
+    return {"refused_in": {**beyond.as_dict(), "n": len(inside)}, "out": found}
 
 
 def demo(run: Path) -> dict[str, Any]:
@@ -153,7 +159,7 @@ def demo(run: Path) -> dict[str, Any]:
         "captions": texts("flickr8k/val", "captions")[:250] + texts("flickr8k/val", "captions_zh")[:250],
         "hand-written": list(STRANGE_QUESTIONS),
     }  # fmt: skip
-    asked = list(dict.fromkeys(one.text for example in inside for one in example.questions))
+    asked = [one.text for example in inside for one in example.questions]
     return {
         "bytes": (run / FILE).stat().st_size,
         "images": compared(
@@ -165,6 +171,7 @@ def demo(run: Path) -> dict[str, Any]:
             "questions of the test split",
             text_distances(model, "questions", asked),
             {name: text_distances(model, "questions", some) for name, some in questions.items()},
+            len(asked) // len(inside),
         ),
     }
 
@@ -200,6 +207,7 @@ def photos(place: Path) -> dict[str, Any]:
             "captions of photos",
             text_distances(model, "captions", captions),
             {name: text_distances(model, "captions", some) for name, some in sentences.items()},
+            len(captions) // len(held),
         ),
     }
 

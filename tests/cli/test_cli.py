@@ -190,7 +190,8 @@ def test_ask(chiasm: Shell, tiny_run: Path, tmp_path: Path) -> None:
     said = chiasm("ask", tiny_run, tiny_run / "example.png", QUESTION, "--json", tmp_path / "a.json")
     assert said.code == 0, said.err
     found = written(tmp_path / "a.json")
-    assert set(found) == {"answer", "confidence", "answers", "abstains"} and len(found["answers"]) == 3
+    beside = {"abstains", "domain", "abstain_reasons"}
+    assert set(found) == {"answer", "confidence", "answers", *beside} and len(found["answers"]) == 3
     assert found["abstains"] is False and "not sure" not in said.out
     assert found["answers"][0] == {"answer": found["answer"], "probability": found["confidence"]}
     first = said.out.splitlines()[0].split()

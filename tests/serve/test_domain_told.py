@@ -96,11 +96,11 @@ def test_the_command_line_says_it(tiny_run: Path, examples: list[Example], noise
     def said(*words: str) -> str:
         done = CliRunner().invoke(app, [*words, "--json", str(result)])
         assert done.exit_code == 0, done.output
-        return done.stdout
+        return done.output
 
     lines = said("ask", str(tiny_run), str(strange), STRANGE).splitlines()
     assert lines[0].startswith("unlike what this model was trained on: the image (distance ")
-    assert "words not in training: meaning, life" in lines[0] and lines[1] == "no answer; its guesses:"
+    assert "words not in training: meaning, life" in lines[0] and lines[0].endswith("; its guesses:")
     assert json.loads(result.read_text())["abstain_reasons"] == ["image_out_of_domain", "text_out_of_domain"]
     assert "unlike" not in said("ask", str(tiny_run), str(scene), KNOWN)
     assert "unlike" in said("caption", str(tiny_run), str(strange))

@@ -11,6 +11,7 @@ from chiasm.cli.shared import (
     SetDecoding,
     doubts,
     load,
+    note,
     outside,
     print_rejected,
     remark,
@@ -37,10 +38,8 @@ def ask(
     with suggesting("ask", run, [image], [question]):
         answer = model.ask(image, question)
     remark(model, [question])
-    for reason in doubts(answer):
-        say(reason)
     if answer.abstain_reasons:
-        say("no answer; its guesses:")
+        say("; ".join([*doubts(answer), "its guesses:"]))
     for one in answer.evidence["answers"]:
         say(f"{one['probability']:6.1%}  {one['answer']}")
     write_result(json_file, {"answer": answer.answer, **answer.as_dict()})
@@ -89,7 +88,7 @@ def match(
         cosine = "" if one.similarity is None else f"{one.similarity:+.3f}  "
         say(("" if one.probability is None else f"{one.probability:6.1%}  ") + cosine + text)
         if one.domain is not None and one.domain.is_outside:
-            say("        " + outside(one.domain))
+            note(f"{text!r}: {outside(one.domain)}")
     rows = [{"text": text, **one.as_dict()} for text, one in pairs]
     write_result(json_file, rows)
 

@@ -165,14 +165,17 @@ def with_bar(work: Callable[[Callable[[int, int], None]], T]) -> T:
             one.close()
 
 
+def note(text: str) -> None:
+    """Print a line beside the result."""
+    notes().print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
 def remark(model: "Model", texts: Sequence[str]) -> None:
     """Say aloud what of the texts the model does not read: ends that are cut off, words that it does not know."""
-    from rich.markup import escape
-
     for text in texts:
         for one in model.pipeline.codec.tokenizer.remarks(text):
             shown = text if len(text) <= 40 else text[:37] + "..."
-            notes().print(f"[yellow]{escape(repr(shown))}: {one}[/yellow]", highlight=False, soft_wrap=True)
+            note(f"{shown!r}: {one}")
 
 
 def doubts(prediction: "Prediction") -> list[str]:
