@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-NAME = "second"
+NAME = "second_device"
+"""Torch gives modules and tensors a method of this name, so no module may have a part called like it."""
 _LEFT_TO_TORCH = ("aten::detach", "aten::alias", "aten::lift", "aten::lift_fresh", "overrideable")
 """Those that share the storage, which is how a tensor's numbers are found, and convolution, which has its own below."""
 _ACROSS = (

@@ -34,10 +34,10 @@ def check_task(
         without_gradient: beginnings of names among these that the task states to leave alone.
 
     Checked are that fields are tensors which depend on the arguments alone, that indices point at pictures of the
-    batch, that the loss is finite and named, and random by torch's global generator alone, that neither the order of
-    pictures nor padding changes it, that a picture without words does no harm, that pictures without any words give
-    zero and a zero gradient, that the heads learn, and that bfloat16 works. A loss with random parts is compared by
-    its mean over `DRAWS` draws, within five standard errors.
+    batch, that terms are counted, that the loss is finite and named, and random by torch's global generator alone, that
+    neither the order of pictures nor padding changes it, that a picture without words does no harm, that pictures
+    without any words count nothing and give zero and a zero gradient, that the heads learn, and that bfloat16 works. A
+    loss with random parts is compared by its mean over `DRAWS` draws, within five standard errors.
 
     Raises:
         AssertionError: with what does not hold.
@@ -55,6 +55,7 @@ def check_task(
     index = fields.get("image_index")
     if index is not None and len(index):
         assert index.dtype == torch.int64 and int(index.min()) >= 0 and int(index.max()) < len(examples), "image_index"
+    assert task.count(batch) > 0, "the examples have something of the task, and its count is 0"
     expected = _loss(task, pipeline, batch)
     for term, value in expected.items():
         assert value.ndim == 0 and bool(value.isfinite()), f"the term {term} is {value}"
@@ -64,7 +65,9 @@ def check_task(
     assert bool(_loss(task, pipeline, _collated(task, pipeline, [silent[0], *examples[1:]]))["loss"].isfinite()), (
         "a picture without words"
     )
-    _check_nothing(task, pipeline, _collated(task, pipeline, silent))
+    nothing = _collated(task, pipeline, silent)
+    assert task.count(nothing) == 0, f"pictures without words count {task.count(nothing)}"
+    _check_nothing(task, pipeline, nothing)
     _check_learning(task, pipeline, expected["loss"], must_learn, tuple(without_gradient))
     low = copy.deepcopy(pipeline)
     low.model.to(torch.bfloat16)
