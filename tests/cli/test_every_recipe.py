@@ -47,6 +47,8 @@ def fits(recipe: str) -> set[str]:
     """The kinds that a recipe can be trained on."""
     if recipe in ASKS:
         return {"questions", "statements"}
+    if recipe == "classify":
+        return {"classes"}
     if recipe == "reranking":
         return {"captions", "classes"}
     return set() if recipe == "demo" or recipe in NEEDS_MORE else {"captions"}
@@ -72,7 +74,8 @@ def test_a_recipe_meets_files(recipe: str, kinds: Path, chiasm: Shell, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "recipe"), [("captions", "retrieval"), ("questions", "vqa"), ("captions", "captions")]
+    ("kind", "recipe"),
+    [("captions", "retrieval"), ("questions", "vqa"), ("classes", "classify"), ("captions", "captions")],
 )
 def test_own_files_in_the_place_of_a_recipe(kind: str, recipe: str, kinds: Path, chiasm: Shell, tmp_path: Path) -> None:
     """Guards against a first command that ends in anything but a model."""
@@ -80,13 +83,13 @@ def test_own_files_in_the_place_of_a_recipe(kind: str, recipe: str, kinds: Path,
     words = [recipe, "--data", kinds / kind] if recipe == "captions" else [kinds / kind]
     said = chiasm("train", *words, "--tiny", "--out", tmp_path / "run", "--json", tmp_path / "a.json")
     assert said.code == 0, said.err
-    if recipe != "captions":
-        assert (
-            f"12 pictures to train on, 12 with {kind}" in said.err and f"going on with the recipe {recipe}" in said.err
-        )
-    for other in OWN_DATA:
-        is_named = f"chiasm train {other} --data {kinds / kind}" in said.err
-        assert is_named == (recipe != "captions" and (other == "vqa") == (kind == "questions")), other
+    fed = {"captions": {"retrieval", "captions"}, "questions": {"vqa"}, "classes": {"classify"}}[kind]
+    if recipe == "captions":
+        fed = set()
+    else:
+        assert f"12 pictures to train on, 12 with {'labels' if kind == 'classes' else kind}" in said.err
+        assert f"going on with the recipe {recipe}" in said.err
+    assert fed == {other for other in OWN_DATA if f"chiasm train {other} --data {kinds / kind}" in said.err}
     assert json.loads((tmp_path / "run/config.json").read_text())["recipe"] == recipe
     assert json.loads((tmp_path / "a.json").read_text())["data"] == str(kinds / kind)
 

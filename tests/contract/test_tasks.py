@@ -72,6 +72,7 @@ CASES: dict[str, Case] = {
         fusion="shared_sum",
     ),
     "statements": case("statements", (*FUSED, "answer_head."), ABSENT),
+    "classification": case("classification", ("image_encoder.", "class_head."), label_smoothing=0.1),
     "captioning": case("captioning", ("image_encoder.", WORDS, "caption_decoder."), label_smoothing=0.1),
     "captioning, two captions": case(
         "captioning", ("image_encoder.", WORDS, "caption_decoder."), captions_per_picture=2
@@ -113,7 +114,8 @@ def several(example: Example) -> Example:
     def asked(question: Question) -> Question:
         return replace(question, answers=question.answers[:1] * 7 + ("yes", "no", "2"))
 
-    return replace(example, questions=tuple(asked(q) if row % 2 else q for row, q in enumerate(example.questions)))
+    questions = tuple(asked(q) if row % 2 else q for row, q in enumerate(example.questions))
+    return replace(example, questions=questions, label=str(len(example.captions[0].text) % 3))
 
 
 @cache

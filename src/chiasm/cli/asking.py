@@ -96,7 +96,12 @@ def match(
 def classify(
     run: Run,
     images: Annotated[list[Path], typer.Argument(help="Picture files.")],
-    labels: Annotated[str, typer.Option(help="Names to choose from, separated by commas.")],
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="Names to choose from, separated by commas; the classes that the run was trained on if none."
+        ),
+    ] = "",
     prompt: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,13 +111,13 @@ def classify(
     ] = None,
     json_file: Json = None,
 ) -> None:
-    """Say which of your labels fits each picture best; nobody needs to have trained on them.
+    """Say which class a picture shows: of those that a run was trained on, or of your own labels by their words.
 
     Example: chiasm classify runs/photos dog.jpg cat.jpg --labels 'dog,cat,red car'
     """
     names = [name.strip() for name in labels.replace("，", ",").split(",") if name.strip()]
     model = load(run)
-    with suggesting("classify", run, images, ["--labels", labels]):
+    with suggesting("classify", run, images, ["--labels", labels or "dog,cat"]):
         found = model.classify(list(images), names, prompt or ())
     remark(model, names)
     for path, one in zip(images, found, strict=True):

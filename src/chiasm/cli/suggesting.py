@@ -41,6 +41,8 @@ def commands(
         found.append(["ask", run, *first, *(questions or (QUESTION,))])
     if can(tasks, "caption"):
         found.append(["caption", run, *(images or first)])
+    if "classification" in tasks:
+        found.append(["classify", run, *(images or first)])
     if can(tasks, "match"):
         found.append(["match", run, *first, *(texts if len(texts) > 1 else SENTENCES)])
     if can(tasks, "search"):

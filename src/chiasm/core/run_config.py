@@ -147,6 +147,10 @@ class TaskConfig:
     """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
     label_smoothing: float = 0.0
     """Share of the target given to all other words or answers."""
+    linear_probe: bool = False
+    """The head of the task "classification" begins as the linear probe of `chiasm probe`: logistic regression on the
+    frozen image tower's vectors, whose strength is chosen on a fifth of training. With train.steps and train.epochs 0
+    that is all that is trained."""
     abstain_risk: float = 0.0
     """Share of wrong answers that is tolerated among those given; a threshold for abstaining is fitted to it on
     validation. 0 never abstains."""
@@ -299,7 +303,7 @@ class RunConfig:
                 raise InputError(f"{key} is {value}", "a number above 0", f"--set {key}=...")
         if train.lr < 0:
             raise InputError(f"train.lr is {train.lr}", "a number above 0, or 0 to choose it", "--set train.lr=0")
-        if train.steps <= 0 and train.epochs <= 0:
+        if train.steps <= 0 and train.epochs <= 0 and not any(task.linear_probe for task in self.tasks.values()):
             raise InputError("train.steps and train.epochs are both 0", "one above 0", "--set train.epochs=10")
         if train.batch_size % train.accumulate:
             raise InputError(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Prediction, Score
 from chiasm.evaluate.evaluator import CHUNK, evaluate
+from chiasm.evaluate.naming import TRAINED, begins_by_name
 from chiasm.evaluate.outcome import Outcome, captions_with_references
 from chiasm.evaluate.scores.calibration import (
     abstain_threshold,
@@ -226,8 +227,14 @@ def _events(pipeline: Pipeline, examples: Sequence[Example], seen: Outcome) -> d
             logits = scale * np.stack([one.similarity for one in seen.choices]).astype(np.float64)
             true = np.array([one.true for one in seen.choices])
             right = (logits.argmax(1) == true).astype(np.float64)
-            metric = next(metric for metric in seen.confidences if metric.startswith(("acc1", "pick_")))
+            by_label = begins_by_name([*pipeline.tasks.values()]) + TRAINED
+            metric = next(metric for metric in seen.confidences if metric.startswith((by_label, "pick_")))
             events = Events(metric, logits, true, right, np.array([one.of for one in seen.choices]))
+        if name in seen.named:
+            named = seen.named[name]
+            target = np.where(named.target < 0, UNKNOWN, named.target)
+            right = (named.logits.argmax(1) == target).astype(np.float64)
+            events = Events(TRAINED, named.logits, target, right, np.array(named.rows))
         if events is not None:
             found[name] = events
     return found

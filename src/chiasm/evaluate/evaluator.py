@@ -15,6 +15,7 @@ from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Prediction, Tokens
 from chiasm.data.scene_language import SceneTruth
 from chiasm.evaluate.certainty import hard_picture
+from chiasm.evaluate.naming import score_named
 from chiasm.evaluate.outcome import (
     Answered,
     Captioned,
@@ -68,8 +69,8 @@ def evaluate(
         pipeline: a trained model, in evaluation mode.
         examples: one split.
         view: "seen" as it is; "shuffled" gives every example the picture of another one; "no_picture" a uniform grey
-            one; "no_text" takes the words out of questions and sentences (nothing changes for captions, which have no
-            input text, and they are left out).
+            one; "no_text" takes the words out of questions and sentences (nothing changes for captions and classes,
+            which have no input text, and they are left out).
         report: called with (pictures done, pictures in all).
     """
     dealt = derangement(len(examples), pipeline.config.seed) if view == "shuffled" else range(len(examples))
@@ -95,8 +96,13 @@ def evaluate(
                 _match(state, task, start, part, tokens)
             elif isinstance(task, MaskedLanguageModelling | PermutationLanguageModelling) and view != "no_text":
                 _fill_in(state, task, start, part, tokens)
+            if (task.reads_text or view != "no_text") and (
+                named := task.named(pipeline.model, pipeline.codec, tokens, part)
+            ):
+                state.named.setdefault(task.name, []).append((start, named))
         if report is not None:
             report(min(start + CHUNK, len(examples)), len(examples))
+    score_named(state)
     if state.vectors:
         retrieve(state)
     _score(state)

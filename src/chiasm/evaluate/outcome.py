@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from chiasm.core.types import Example, Prediction, Question, Score
 from chiasm.evaluate.certainty import calibration_errors
+from chiasm.tasks.base import Named
 from chiasm.tasks.pipeline import Pipeline
 
 View = Literal["seen", "shuffled", "no_picture", "no_text"]
@@ -89,6 +90,8 @@ class Outcome:
     matched: list[Matched] = field(default_factory=list)
     """Of each sentence the pair with its own picture, and with a hard one: half of them match."""
     choices: list[Choice] = field(default_factory=list)
+    named: dict[str, Named] = field(default_factory=dict)
+    """Task -> what it says of the classes of all labelled pictures; `rows` are numbers of examples."""
     image_embeddings: np.ndarray | None = None
     text_embeddings: np.ndarray | None = None
     texts: list[tuple[int, str]] = field(default_factory=list)
@@ -122,6 +125,8 @@ class Pass:
     view: View
     outcome: Outcome = field(default_factory=Outcome)
     vectors: list[np.ndarray] = field(default_factory=list)
+    named: dict[str, list[tuple[int, Named]]] = field(default_factory=dict)
+    """Task -> for each part the number of its first example, and what the task says of it."""
     paired: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     """Metric name -> (example, outcome) of tasks scored on pairs and hidden words."""
 

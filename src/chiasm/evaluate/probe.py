@@ -20,7 +20,7 @@ from chiasm.data.ledger import Ledger
 from chiasm.data.sources.records import canonical_split
 from chiasm.evaluate.charts import Chart, Curve, line_chart
 from chiasm.evaluate.evaluator import derangement, evaluate
-from chiasm.evaluate.linear_probe import choose_decay, few_shot, fit_map
+from chiasm.evaluate.linear_probe import LinearMap, choose_decay, few_shot, fit_map
 from chiasm.evaluate.markup import Markup, element, said
 from chiasm.evaluate.measure import Stages
 from chiasm.evaluate.page_scores import MetricRow, scores_section
@@ -56,6 +56,25 @@ class Labelled:
     def mean(self) -> tuple[Tensor, Tensor]:
         """The mean over the views: [n, d] and [n]."""
         return self.features.mean(0), self.labels
+
+
+@dataclass(frozen=True, slots=True)
+class FittedProbe:
+    """A linear map from features to classes, its weight decay, and what each decay got right of those that chose it."""
+
+    map: LinearMap
+    decay: float
+    shares: Mapping[float, float]
+
+
+def fit_probe(fitted: Labelled, choosing: Labelled, classes: int) -> FittedProbe:
+    """Fit on some examples with the weight decay that is best on others, then once more on both.
+
+    The one fit of `chiasm probe` and of the task "classification" (`TaskConfig.linear_probe`).
+    """
+    decay, shares = choose_decay(*fitted.flat(), *choosing.mean(), classes)
+    features, labels = (torch.cat(pair) for pair in zip(fitted.flat(), choosing.flat(), strict=True))
+    return FittedProbe(fit_map(features, labels, classes, decay), decay, shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +187,7 @@ def probe(
         dataset = open_dataset(config.data, name, config.seed)
         sets.append(_seen(pipeline, dataset, _labelled(dataset, name), classes, mirror, console))
     ledger = Ledger.added([training.dataset.ledger, dataset.ledger])
-    fitted, choosing = (sets[0], sets[1]) if apart else _cut(sets[0])
+    fitted, choosing = (sets[0], sets[1]) if apart else cut(sets[0])
     return _probed(pipeline, split, tuple(classes), (fitted, choosing, sets[-1]), (tuple(shots), draws)), ledger
 
 
@@ -180,10 +199,9 @@ def _probed(
     wanted: tuple[tuple[int, ...], int],
 ) -> Probed:
     (fitted, choosing, measured), (shots, draws), seed = sets, wanted, pipeline.config.seed
-    decay, shares = choose_decay(*fitted.flat(), *choosing.mean(), len(classes))
-    both = [torch.cat(pair) for pair in zip(fitted.flat(), choosing.flat(), strict=True)]
+    found_map = fit_probe(fitted, choosing, len(classes))
     given, labels = measured.mean()
-    logits, right = fit_map(both[0], both[1], len(classes), decay)(given).numpy(), labels.numpy()
+    logits, right = found_map.map(given).numpy(), labels.numpy()
     scores, baseline = class_scores(logits, right, seed)
     blind, _ = class_scores(logits[derangement(len(right), seed)], right, seed)
     found = {k: few_shot(*fitted.mean(), choosing.mean(), (given, labels), k, draws, seed) for k in shots}
@@ -195,8 +213,8 @@ def _probed(
         scores,
         blind,
         baseline,
-        decay,
-        shares,
+        found_map.decay,
+        found_map.shares,
         {k: values for k, (values, _) in found.items()},
         {k: chosen for k, (_, chosen) in found.items()},
         zero,
@@ -254,7 +272,7 @@ def _seen(
     return Labelled(kept, torch.from_numpy(features), torch.tensor(numbers))
 
 
-def _cut(training: Labelled) -> tuple[Labelled, Labelled]:
+def cut(training: Labelled) -> tuple[Labelled, Labelled]:
     """Four fifths to fit and one to choose, by a hash of group or id; a class is no group."""
     chosen = [
         counter_seed("probe", one.id if one.group.startswith(LABEL_GROUP) else one.group or one.id) % CHOOSING_SHARE

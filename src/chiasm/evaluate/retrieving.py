@@ -10,6 +10,7 @@ from chiasm.data.files import LABEL_GROUP
 from chiasm.data.prompts import prompts_for
 from chiasm.evaluate import caption_swap
 from chiasm.evaluate.certainty import CANDIDATES, picks
+from chiasm.evaluate.naming import TRAINED, begins_by_name
 from chiasm.evaluate.outcome import Choice, Items, Pass
 from chiasm.evaluate.scores.metrics import (
     accuracy,
@@ -47,10 +48,11 @@ def retrieve(state: Pass) -> None:
         similarity = class_similarity(images[labelled], classes)
         true = np.array([names.index(str(state.examples[row].label)) for row in labelled])
         scores, baseline = class_scores(similarity, true, pipeline.config.seed)
-        outcome.scores |= scores
-        outcome.baseline |= baseline
+        by_name = begins_by_name([*pipeline.tasks.values()])
+        outcome.scores |= {f"{by_name}{name}": score for name, score in scores.items()}
+        outcome.baseline |= {f"{by_name}{name}": value for name, value in baseline.items()}
         hits = (similarity.argmax(1) == true).astype(np.float64)
-        outcome.items["acc1"] = Items(hits, np.array(labelled))
+        outcome.items[f"{by_name}{TRAINED}"] = Items(hits, np.array(labelled))
         if state.view == "seen":
             said_of = task.classify(pipeline.model, pipeline.codec, images[labelled], classes, names)
             outcome.choices = [
@@ -90,7 +92,8 @@ def _score_choices(state: Pass) -> None:
     outcome, seed = state.outcome, state.pipeline.config.seed
     if not outcome.choices:
         return
-    name = "acc1" if "acc1" in outcome.scores else f"pick_1_of_{CANDIDATES}"
+    by_label = begins_by_name([*state.pipeline.tasks.values()]) + TRAINED
+    name = by_label if by_label in outcome.scores else f"pick_1_of_{CANDIDATES}"
     right = np.array([one.similarity.argmax() == one.true for one in outcome.choices])
     pictures = np.array([one.of for one in outcome.choices])
     if name not in outcome.scores:

@@ -106,7 +106,7 @@ def judge(measured: Measured, course: Course) -> Verdict:
         said = _blind_words(measured, course.metric, score, shuffled)
         level = "not_learned" if _is_blind(measured, course.metric, score, shuffled) else level
     sentence = f"{_OPENINGS[level]}: {said}."
-    if course.start and course.kept_step == 0:
+    if course.start and course.steps and course.kept_step == 0:
         level, reasons = "kept_start", []
         sentence = f"Training did not improve on the {course.start}, whose weights are what this run saved: {said}."
     elif behind:
@@ -131,7 +131,7 @@ def _remarks(course: Course, beats_start: bool) -> tuple[list[str], list[str]]:
     Few examples are soon learned: a first validation that stays the best is no fault of a run that beats its start.
     """
     reasons, advice = [], []
-    if course.steps < FEW_STEPS:
+    if 0 < course.steps < FEW_STEPS:  # no step at all: a head was fitted, and not by steps
         reasons.append(f"training took {course.steps:,} steps on {course.pictures:,} examples")
         advice.append(f"--set train.steps={max(200, 4 * FEW_STEPS)}")
     later = [step for step, _ in course.validated if step > course.kept_step]

@@ -39,6 +39,8 @@ class Parts:
     """Token ids of the tokenizer."""
     answers: int = 0
     """Size of the answer vocabulary; 0 builds no answer head."""
+    classes: int = 0
+    """Classes that are named from the picture alone; 0 builds no class head."""
     contrast: str = ""
     """Objective of the contrast; "" builds no projections."""
     captions: bool = False
@@ -83,6 +85,7 @@ class VisionLanguageModel(nn.Module):
         self.fusion: Fusion | None = build_fusion(config) if parts.fusion else None
         self._build_contrast(dim if queries else image_dim, text_dim)
         self._build_heads()
+        self.class_head = nn.Linear(image_dim, parts.classes) if parts.classes else None
         self.task_log_variance = nn.ParameterDict({name: torch.zeros(()) for name in parts.learned_weights})
 
     def _build_contrast(self, image_dim: int, text_dim: int) -> None:
@@ -203,6 +206,11 @@ class VisionLanguageModel(nn.Module):
         """Logits over the answer vocabulary, float32."""
         assert self.answer_head is not None, "this model was not trained on questions"
         return cast(Tensor, self.answer_head(fused.pooled)).float()
+
+    def name_classes(self, image: Tokens) -> Float[Tensor, "n c"]:
+        """Logits over the classes, float32, from the image tower's pooled vector."""
+        assert self.class_head is not None, "this model was not trained to name classes"
+        return cast(Tensor, self.class_head(image.pooled)).float()
 
     def match(self, fused: Tokens) -> Float[Tensor, "m 2"]:
         """Logits, float32, of "do not belong together" and "belong together"."""

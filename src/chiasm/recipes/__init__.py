@@ -6,6 +6,7 @@ from chiasm.core.errors import InputError, nearest
 from chiasm.core.run_config import RunConfig
 from chiasm.recipes.another_language import another_language
 from chiasm.recipes.captions import captions
+from chiasm.recipes.classify import classify
 from chiasm.recipes.demo import demo
 from chiasm.recipes.families import FAMILIES
 from chiasm.recipes.flickr8k_captions import flickr8k_captions
@@ -17,7 +18,12 @@ from chiasm.recipes.retrieval import retrieval
 from chiasm.recipes.sort_of_clevr import sort_of_clevr
 from chiasm.recipes.vqa import vqa
 
-OWN_DATA: dict[str, Callable[..., RunConfig]] = {"retrieval": retrieval, "vqa": vqa, "captions": captions}
+OWN_DATA: dict[str, Callable[..., RunConfig]] = {
+    "retrieval": retrieval,
+    "vqa": vqa,
+    "classify": classify,
+    "captions": captions,
+}
 """Recipes for one's own files, named by the task, the one that is proposed first standing first."""
 
 RECIPES: dict[str, Callable[..., RunConfig]] = {

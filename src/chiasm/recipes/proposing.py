@@ -76,6 +76,6 @@ def propose(data: DataConfig) -> Proposed:
 
 def _proposal(name: str, examples: Sequence[Example]) -> Proposal:
     recipe = OWN_DATA[name]
-    (task,) = build_tasks(recipe().tasks).values()
+    task = next(iter(build_tasks(recipe().tasks).values()))  # the first is what the recipe is for
     does = (recipe.__doc__ or "").strip().splitlines()[0]
     return Proposal(name, does, task.needs, sum(map(task.is_fed, examples)))

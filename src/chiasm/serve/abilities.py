@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from chiasm.tasks.captioning import Captioning
+from chiasm.tasks.classification import Classification
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import VisualQuestionAnswering
@@ -10,7 +11,7 @@ from chiasm.tasks.vqa import VisualQuestionAnswering
 NEEDS: dict[str, tuple[str, ...]] = {
     "ask": (VisualQuestionAnswering.name,),
     "caption": (Captioning.name,),
-    "classify": (Retrieval.name,),
+    "classify": (Retrieval.name, Classification.name),
     "embeddings": (Retrieval.name,),
     "match": (Retrieval.name, Matching.name),
     "search": (Retrieval.name,),

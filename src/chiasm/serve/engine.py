@@ -19,10 +19,11 @@ from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
 from chiasm.core.types import Domain, Prediction, Tokens
 from chiasm.data.prompts import expanded, prompts_for
-from chiasm.serve.given import Picture, check_labels, checked_words, listed, paired, picture_ref
+from chiasm.serve.given import Picture, checked_words, choices, listed, paired, picture_ref
 from chiasm.tasks.batching import Features, stack_features, stack_pictures
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.checkpoints import open_pipeline
+from chiasm.tasks.classification import Classification
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
@@ -210,38 +211,55 @@ class Model:
             said += self._placed(found, part)
         return said
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes that the model was trained to name; () for a model that names classes by their words alone."""
+        return self.pipeline.codec.classes
+
+    def choices(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The labels that `classify` chooses among; the model's classes where none is given."""
+        return choices(labels, self.classes, Retrieval.name in self.tasks)
+
     @overload
     def classify(  # type: ignore[overload-overlap]  # a path is also a list of paths to the type checker
-        self, images: Picture, labels: Sequence[str], prompts: str | Sequence[str] = ()
+        self, images: Picture, labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
     ) -> Prediction: ...
     @overload
     def classify(
-        self, images: Sequence[Picture], labels: Sequence[str], prompts: str | Sequence[str] = ()
+        self, images: Sequence[Picture], labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
     ) -> list[Prediction]: ...
     def classify(
-        self, images: Picture | Sequence[Picture], labels: Sequence[str], prompts: str | Sequence[str] = ()
+        self, images: Picture | Sequence[Picture], labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
     ) -> Prediction | list[Prediction]:
-        """Say which of your labels fits each picture best, without training on them.
+        """Say which class a picture shows: of those that the model was trained on, or of labels of your own.
 
         Args:
             images: a picture, or a list of them.
-            labels: two or more different names, in a language the model reads.
+            labels: two or more different names, in a language the model reads. None takes `classes`; where all are
+                among these, and no prompts are given, the trained head chooses among them.
             prompts: sentences with `{label}` where the name belongs, or words of `data.prompts`; none takes those that
                 the run was evaluated with, or packaged ones where none is in the language of the labels.
 
         Returns:
-            A class for a picture, a list of them for a list; see `Retrieval.classify`.
+            A class for a picture, a list of them for a list; see `Classification.predict` and, for other labels,
+            `Retrieval.classify`.
         """
         pictures, is_one = listed(images)
         if is_one:
             return self.classify(pictures, labels, prompts)[0]
+        if not self.classes:
+            self.pipeline.task(Retrieval)
+        names = self.choices(labels)
+        model, codec, found = self.pipeline.model, self.pipeline.codec, list[Prediction]()
+        if self.classes and not prompts and set(names) <= set(self.classes):
+            head: Classification = self.pipeline.task(Classification)
+            for part in self._encoded(pictures):
+                found += self._placed(head.predict(model, codec, part, names), part)
+            return found
         task: Retrieval = self.pipeline.task(Retrieval)
-        names = check_labels(labels)
         own = self.pipeline.config.data.label_prompts
         sentences = expanded([prompts] if isinstance(prompts, str) else prompts) or prompts_for(names, own)
         classes = self._class_vectors(task, names, sentences)
-        model, codec = self.pipeline.model, self.pipeline.codec
-        found = []
         for part in self._encoded(pictures):
             said = task.classify(model, codec, task.embed_images(model, part), classes, names)
             found += self._placed(said, part)

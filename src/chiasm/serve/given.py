@@ -54,6 +54,30 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def choices(labels: Sequence[str], known: tuple[str, ...], reads_names: bool) -> tuple[str, ...]:
+    """The labels that `classify` chooses among: those given, or all that the model was trained on.
+
+    Args:
+        labels: of the user; none takes `known`.
+        known: classes that the model was trained to name.
+        reads_names: whether it also goes by the words of a label.
+
+    Raises:
+        InputError: as `check_labels`; or labels that a model that reads none was not trained on.
+    """
+    if not labels and known:
+        return known
+    names = check_labels(labels)
+    others = [name for name in names if name not in known]
+    if others and known and not reads_names:
+        raise InputError(
+            f"this model was not trained on {', '.join(map(repr, others[:5]))}, and it does not read names",
+            "classes that it was trained on: " + ", ".join(known),
+            "leave the labels out, or use a model that reads names, such as starter",
+        )
+    return names
+
+
 def paired(
     image: Picture | Sequence[Picture], text: str | Sequence[str], what: str
 ) -> tuple[list[Picture], list[str], bool]:

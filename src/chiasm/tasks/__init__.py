@@ -6,6 +6,7 @@ from chiasm.core.errors import InputError, nearest
 from chiasm.core.run_config import TaskConfig
 from chiasm.tasks.base import Task
 from chiasm.tasks.captioning import Captioning
+from chiasm.tasks.classification import Classification
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import Retrieval
@@ -18,6 +19,7 @@ TASKS: dict[str, type[Task]] = {
         VisualQuestionAnswering,
         Statements,
         Captioning,
+        Classification,
         Matching,
         MaskedLanguageModelling,
         PermutationLanguageModelling,

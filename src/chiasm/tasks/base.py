@@ -5,16 +5,16 @@ Evaluation and serving both call `predict`, so a served answer is the evaluated 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
 
 from chiasm.core.distributed import sum_over_processes
 from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig
-from chiasm.core.types import Batch, Example, Score, Tokens, normalise_answer
+from chiasm.core.types import Batch, Example, Prediction, Score, Tokens, normalise_answer
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.text import TextTokenizer
 from chiasm.models.vision_language import VisionLanguageModel
@@ -60,6 +60,23 @@ def logit_of(probability: float) -> float:
     return max(-MOST_LOGIT, min(MOST_LOGIT, math.log(probability) - math.log1p(-probability)))
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a model says of the classes of some pictures.
+
+    Attributes:
+        rows: k places of labelled pictures among those that were looked at.
+        logits: float64 [k, c], uncalibrated.
+        target: int64 [k], the right class; below 0 where the model does not know it.
+        predictions: k answers, as they are served.
+    """
+
+    rows: Sequence[int]
+    logits: np.ndarray
+    target: np.ndarray
+    predictions: Sequence[Prediction]
+
+
 @dataclass(slots=True)
 class Codec:
     """Between words and numbers: the tokenizer, the answers the model may give, and how it writes and doubts."""
@@ -67,6 +84,8 @@ class Codec:
     tokenizer: TextTokenizer
     answers: tuple[str, ...] = ()
     """The answer vocabulary, most frequent first."""
+    classes: tuple[str, ...] = ()
+    """Classes that the model was trained to name, in alphabetical order."""
     text_vectors: dict[str, np.ndarray] = field(default_factory=dict)
     """Text -> float32 [d] from a frozen text tower; filled before training and evaluation."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -82,6 +101,10 @@ class Codec:
             for number, answer in enumerate(self.answers):
                 self._answer_index.setdefault(normalise_answer(answer), number)
         return self._answer_index.get(normalise_answer(text))
+
+    def class_index(self, label: str | None) -> int | None:
+        """Place of a class among those of the model; None where it was not trained on it."""
+        return self.classes.index(label) if label in self.classes else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +152,16 @@ class Task(ABC):
         Raises:
             InputError: says which key does not fit.
         """
+
+    def named(
+        self, model: VisionLanguageModel, codec: Codec, image: Tokens, examples: Sequence[Example]
+    ) -> Named | None:
+        """What the task says of the classes of pictures, for scores; None for tasks that name none."""
+        return None
+
+    def stored_answers(self, model: VisionLanguageModel, codec: Codec, image: Tokens) -> Mapping[str, Any]:
+        """What the task says of a picture alone, kept with a run and compared when it is opened."""
+        return {}
 
     @abstractmethod
     def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:

@@ -17,11 +17,12 @@ from chiasm.models.encoders.minilm import load_minilm_tokenizer
 from chiasm.models.networks import labels_of
 from chiasm.tasks import task_type
 from chiasm.tasks.base import CalibratedOn, Calibration, Codec
+from chiasm.tasks.classification import class_vocabulary
 from chiasm.tasks.pretrained import KIND, folder_tokenizer
 from chiasm.tasks.vqa import VisualQuestionAnswering, answer_vocabulary
 
 MINILM_WRAP = ("[CLS]", "[SEP]")
-CALIBRATED_ON = "calibrated_on.json"
+CALIBRATED_ON, CLASSES = "calibrated_on.json", "classes.json"
 
 
 def make_codec(config: RunConfig, examples: Sequence[Example], tokenizer: TextTokenizer | None = None) -> Codec:
@@ -32,7 +33,9 @@ def make_codec(config: RunConfig, examples: Sequence[Example], tokenizer: TextTo
         raise InputError("no training example has a question", "examples with questions and answers", "check the data")
     if tokenizer is None:
         tokenizer = make_tokenizer(config, examples)
-    return Codec(tokenizer, answers, decoding=config.decoding)
+    names_classes = any(task_type(name).needs == "labels" for name in config.tasks)
+    classes = class_vocabulary(examples) if names_classes else ()
+    return Codec(tokenizer, answers, classes, decoding=config.decoding)
 
 
 def make_tokenizer(config: RunConfig, examples: Iterable[Example]) -> TextTokenizer:
@@ -55,10 +58,16 @@ def codec_from(config: RunConfig, folder: Path) -> Codec:
     fitted = read_json(folder / "calibration.json", "the calibration")
     calibration = {task: from_dict(Calibration, one, f"calibration.json.{task}") for task, one in fitted.items()}
     codec = Codec(tokenizer_from(config, folder), answers, decoding=config.decoding, calibration=calibration)
+    codec.classes = classes_of(folder)
     if (folder / CALIBRATED_ON).exists():
         stored = read_json(folder / CALIBRATED_ON, "what the calibration was fitted on")
         codec.calibrated_on = from_dict(CalibratedOn, stored, CALIBRATED_ON)
     return codec
+
+
+def classes_of(folder: Path) -> tuple[str, ...]:
+    """Classes that the run in a folder was trained to name; () where it was not."""
+    return tuple(read_json(folder / CLASSES, "the classes")) if (folder / CLASSES).exists() else ()
 
 
 def tokenizer_from(config: RunConfig, folder: Path) -> TextTokenizer:

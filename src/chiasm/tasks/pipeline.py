@@ -25,16 +25,17 @@ from chiasm.core.types import Example, ImageRef, Tokens
 from chiasm.data.image import load_image
 from chiasm.models.networks import build_model
 from chiasm.models.steady import make_steady
-from chiasm.models.vision_language import Parts, VisionLanguageModel
+from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Codec, Task
 from chiasm.tasks.batching import stack_pictures, to_model_range
 from chiasm.tasks.captioning import Captioning
-from chiasm.tasks.codecs import CALIBRATED_ON, codec_from, make_codec
+from chiasm.tasks.codecs import CALIBRATED_ON, CLASSES, classes_of, codec_from, make_codec
 from chiasm.tasks.domain import FILE as DOMAIN_FILE
 from chiasm.tasks.domain import DomainModel
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
+from chiasm.tasks.parts import parts_of
 from chiasm.tasks.pretrained import KIND, at_home, check_pretrained, preprocessing_hash, tower_files
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.stored_example import TO_TRY, StoredExample, check_same_answers, words_about, words_to_try
@@ -48,6 +49,8 @@ PACKAGED_TOWERS = ("efficientnet_lite0", "minilm", "multilingual_e5", "multiling
 """Kinds of towers whose weights come with an installed package; frozen, they are left out of a run folder."""
 ANSWER_ROWS = "answer_head.2."
 """Beginning of the names of the tensors that have a row for each answer."""
+CLASS_ROWS = "class_head."
+"""Beginning of the names of the tensors that have a row for each class."""
 
 
 class Pipeline:
@@ -220,6 +223,7 @@ class Pipeline:
             "tokenizer.json": self.codec.tokenizer.to_json().encode(),
             "answers.json": _json(list(self.codec.answers)),
             "calibration.json": _json({task: asdict(one) for task, one in self.codec.calibration.items()}),
+            **({CLASSES: _json(list(self.codec.classes))} if self.codec.classes else {}),
             **({} if on is None else {CALIBRATED_ON: _json(asdict(on))}),
         }
 
@@ -256,6 +260,7 @@ class Pipeline:
             elif isinstance(task, Captioning):
                 caption = task.predict(self.model, self.codec, tokens, self.config.data.languages[0])[0]
                 found["caption"], found["caption_confidence"] = caption.answer, caption.confidence
+            found |= task.stored_answers(self.model, self.codec, tokens)
         return found
 
     def save(
@@ -305,8 +310,8 @@ class Pipeline:
     ) -> tuple[list[str], int]:
         """Start from another run's weights wherever name and shape agree: names taken, and a count of those left.
 
-        The last layer of the answer head is taken where both runs know the same answers, whose order is then that of
-        the other run; a row that meant another answer would teach nothing.
+        The class head is taken where both runs have the same classes, the last layer of the answer head where both know
+        the same answers, whose order is then the other run's: a row that meant another answer would teach nothing.
 
         Args:
             folder: the other run.
@@ -321,6 +326,8 @@ class Pipeline:
             self.codec = replace(self.codec, answers=answers, _answer_index={})
         else:
             given = {name: value for name, value in given.items() if not name.startswith(ANSWER_ROWS)}
+        if classes_of(folder) != self.codec.classes:
+            given = {name: value for name, value in given.items() if not name.startswith(CLASS_ROWS)}
         fitting = {name: value for name, value in given.items() if name in state and state[name].shape == value.shape}
         if all(value.ndim < 2 for value in fitting.values()):  # a temperature and a bias fit by chance
             raise InputError(
@@ -362,24 +369,6 @@ class Pipeline:
         stored.pop(TO_TRY, None)
         now = self.answers_of(image, stored["words"])
         check_same_answers(stored, now, folder)
-
-
-def parts_of(config: RunConfig, codec: Codec) -> Parts:
-    """Which heads the tasks need."""
-    tasks = build_tasks(config.tasks)
-    questions = [task for task in tasks.values() if isinstance(task, VisualQuestionAnswering)]
-    is_written = any(task.objective == "generate" for task in questions)
-    hidden = {MaskedLanguageModelling.name, PermutationLanguageModelling.name}
-    return Parts(
-        vocabulary=codec.tokenizer.vocabulary,
-        answers=0 if is_written else len(codec.answers),
-        contrast=tasks[Retrieval.name].objective if Retrieval.name in tasks else "",
-        captions=Captioning.name in tasks,
-        written_answers=is_written,
-        matching=Matching.name in tasks,
-        word_prediction=bool(hidden & set(tasks)),
-        learned_weights=tuple(tasks) if config.train.weighting == "uncertainty" else (),
-    )
 
 
 def _weights_hash(module: nn.Module) -> str:

@@ -22,7 +22,7 @@ from chiasm.evaluate.outcome import scores_as_json
 from chiasm.evaluate.page_guard import GuardFacts, ProbeFacts
 from chiasm.evaluate.report import RunFacts, write_report
 from chiasm.evaluate.verdict import Course, Verdict, judge
-from chiasm.models.projection import class_heads
+from chiasm.models.projection import class_heads, set_class_share
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.stored_example import choose_example
@@ -68,6 +68,9 @@ def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> Class
     """Choose the share of the classes where the run has trained beside them; None in all other runs."""
     model = trainer.pipeline.model
     if not class_heads(model) or not trains_space(trainer.names):
+        return None
+    if not trainer.state.progress.step:  # nothing was trained beside the classes
+        set_class_share(model, 1.0)
         return None
     share = choose_class_share(model, (trainer.primary, Retrieval.primary_metric), hooks.validate, console)
     console.print(f"share of ImageNet's classes in the cosine, by {share.metric} on validation: {share.share:g}")

@@ -38,6 +38,8 @@ def planned_length(train: TrainConfig, examples: int, batch_size: int) -> Length
         examples: of the training split.
         batch_size: examples a step; an epoch's last, incomplete batch is left out.
     """
+    if not train.steps and not train.epochs:
+        return Length(0, "no step: the heads that were fitted are all that is trained (linear_probe)")
     if train.steps:
         return Length(train.steps, f"{train.steps:,} steps, set by train.steps")
     a_pass = max(1, examples // batch_size)

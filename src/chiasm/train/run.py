@@ -52,6 +52,7 @@ from chiasm.train.adaptation import (
 from chiasm.train.curves import TensorBoard
 from chiasm.train.finish import Finished, finish, keep_what_it_knew, measure_finally
 from chiasm.train.guard import Guard
+from chiasm.train.heads import fit_heads
 from chiasm.train.loader import Loader
 from chiasm.train.rates import rate_note, warmup_note
 from chiasm.train.trainer import Hooks, Trainer
@@ -97,13 +98,11 @@ def run(
         console = console if rank() == 0 else Console(quiet=True)
         checkpoint = _starting_point(config, folder, resume, console)
         meet()  # nobody writes before everybody has looked
-        if note := starter_note(config):
-            console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
         precision = _precision(config, checkpoint, console)
         training, validation = _open(config, also_held_out, console)
         pipeline, pretrained = _build(config, training, checkpoint, tokenizer, console)
         prepare_model(pipeline.model, config)
-        training, ready, unchecked = _prepare(pipeline, training, validation, console)
+        training, ready, unchecked = _prepare(pipeline, training, validation, checkpoint is None, console)
         _check_measurable(pipeline, ready)
         loader = Loader(training, pipeline.tasks, pipeline.codec, config)
         files = {"config.json": to_dict(config), "environment.json": environment()}
@@ -112,7 +111,7 @@ def run(
         if trains_space(trainer.names):
             set_class_share(pipeline.model, TRAINING_SHARE)
         trainer.start(checkpoint, *precision, pretrained)
-        if checkpoint is None:
+        if checkpoint is None and pipeline.config.train.steps + pipeline.config.train.epochs > 0:
             # What an earlier stage of the recipe learned was made for this one, whose rate is the recipe's to choose.
             _say_plan(trainer, pretrained if tokenizer is None else frozenset(), console)
         _fit(trainer, folder, console)
@@ -130,8 +129,8 @@ def run(
 def _open(config: RunConfig, also_held_out: Sequence[RunConfig], console: Console) -> tuple[Dataset, Dataset]:
     """Training and validation, which hold what the tasks need; no picture is decoded yet."""
     training, told = open_training(config, also_held_out)
-    if told:
-        console.print(f"[yellow]{escape(told)}[/yellow]", highlight=False)
+    for note in filter(None, (starter_note(config), told)):
+        console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
     training.ledger.check(config.data.max_rejected)
     validation = open_dataset(config.data, "val", config.seed)
     check_fed(config, training, validation)
@@ -252,9 +251,12 @@ def _say_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) ->
 
 
 def _prepare(
-    pipeline: Pipeline, training: Dataset, validation: Dataset, console: Console
+    pipeline: Pipeline, training: Dataset, validation: Dataset, is_new: bool, console: Console
 ) -> tuple[Dataset, list[Example], Dataset]:
-    """Check or encode both splits; returns training, validation examples and the validation set."""
+    """Check or encode both splits, and fit the heads of a new run that are fitted on vectors.
+
+    Returns training, validation examples and the validation set.
+    """
     stages = Stages(console)
     try:
         training = prepare(pipeline, training, cache_root(), stages)
@@ -271,6 +273,8 @@ def _prepare(
     parts = training.parts.values() if isinstance(training, MixedDataset) else [training]
     for dataset, examples in [*((part, vocabulary_examples(part)) for part in parts), (validation, ready)]:
         tell_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, dataset.split, console)
+    if is_new:
+        fit_heads(pipeline, training, console)
     return training, ready, validation
 
 
@@ -318,9 +322,10 @@ def _hooks(
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:
     meet()  # encoding with frozen towers takes one process longer than another
     progress = trainer.state.progress
+    watched = console if progress.total_steps else Console(quiet=True)
     board = TensorBoard(folder, progress.step) if rank() == 0 else None
     try:
-        with bar(console, "training", "steps", progress.total_steps) as shown:
+        with bar(watched, "training", "steps", progress.total_steps) as shown:
             shown.update(progress.step)
             trainer.fit(shown, board)
     finally:

@@ -184,6 +184,8 @@ class Trainer:
                     progress.best_value, progress.worse_in_a_row = None, 0  # as if not looked at before
                     self._validate(metrics, board)
                 self.save()
+            if not last:
+                self._validate(metrics, board)
             with self._signals():
                 for batches in self.loader.ahead(progress.step, last):
                     if progress.step >= progress.total_steps:

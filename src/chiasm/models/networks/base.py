@@ -65,7 +65,7 @@ class WholeNetwork(VisionLanguageModel, ABC):
         self.sees_pooled_alone = False
         self.image_pooler = self.image_adapter = self.text_adapter = self.fusion = None
         self.image_projection = self.text_projection = self.logit_scale = self.logit_bias = None
-        self.answer_head = self.match_head = self.word_head = None
+        self.answer_head = self.match_head = self.word_head = self.class_head = None
         self.caption_decoder = self.answer_decoder = None
         self.task_log_variance = nn.ParameterDict()
         asked = {name for name in _PARTS if getattr(parts, name)}
@@ -98,4 +98,4 @@ class WholeNetwork(VisionLanguageModel, ABC):
         return found
 
 
-_PARTS = ("answers", "contrast", "captions", "written_answers", "matching", "word_prediction")
+_PARTS = ("answers", "classes", "contrast", "captions", "written_answers", "matching", "word_prediction")

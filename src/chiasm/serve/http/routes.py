@@ -13,7 +13,6 @@ from chiasm.core.types import Prediction
 from chiasm.data.image import ImageError, load_image
 from chiasm.data.prompts import expanded
 from chiasm.serve.abilities import NEEDS
-from chiasm.serve.given import check_labels
 from chiasm.serve.http import schemas
 from chiasm.serve.http.bodies import JsonRoute
 from chiasm.serve.http.errors import ServedError
@@ -62,10 +61,10 @@ def answering(service: Service) -> APIRouter:
 
     @router.post("/classify", response_model=schemas.ClassifyAnswer)
     async def classify(request: Request, body: schemas.ClassifyRequest) -> Any:
-        """Say which of your labels fits each picture best."""
+        """Say which class each picture shows: of the model's own, or of your labels."""
         service.need("classify")
         try:
-            labels, prompts = check_labels(body.labels), expanded(body.prompts)
+            labels, prompts = model.choices(body.labels), expanded(body.prompts)
         except InputError:
             raise ServedError("labels", ["labels", "prompts"]) from None
         kind = ("classify", labels, prompts)
@@ -167,6 +166,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
             "tasks": list(service.model.tasks),
             "languages": list(service.model.languages),
             "can": can,
+            "classes": list(service.model.classes),
         }
         size = None if service.index is None else len(service.index)
         if service.can("caption"):

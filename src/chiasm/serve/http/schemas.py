@@ -59,10 +59,13 @@ class CaptionRequest(Strict):
 
 
 class ClassifyRequest(Strict):
-    """Pictures to name by labels of your own."""
+    """Pictures to name: by the classes that the model was trained on, or by labels of your own."""
 
     image: Images
-    labels: Annotated[list[Text], Field(min_length=2, max_length=1000)]
+    labels: Annotated[
+        list[Text],
+        Field(max_length=1000, description="Two or more; none takes the model's own classes, if it has any."),
+    ] = []
     prompts: Annotated[
         list[Text],
         Field(max_length=MOST, description="Sentences with {label} where a name belongs; none takes the model's own."),
@@ -211,11 +214,11 @@ class CaptionAnswer(BaseModel):
 
 
 class Label(BaseModel):
-    """A label with its share of a softmax over all of them, and its cosine."""
+    """A label with its share of a softmax over all of them; its cosine where the model went by its words."""
 
     label: str
     probability: float
-    similarity: float
+    similarity: float | None = None
 
 
 class Class(Placed):

@@ -83,6 +83,7 @@ function abilities() {
   }));
   at("caption-meaning").dataset.word = "caption" + capital(model.caption_confidence ?? "words");
   at("caption-meaning").textContent = word(at("caption-meaning").dataset.word);
+  if (model.classes.length && !at("labels").value) at("labels").value = model.classes.join("\n");
   at("rerank-line").hidden = !["matching", "captioning"].some(task => model.tasks.includes(task));
   choose(possible.includes(chosen) ? chosen : possible[0]);
 }

@@ -19,7 +19,8 @@ from chiasm.models.networks import NETWORKS, labels_of, network_of
 from chiasm.models.projection import PlainProjection
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.base import Codec
-from chiasm.tasks.pipeline import Pipeline, parts_of
+from chiasm.tasks.parts import parts_of
+from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.pretrained import KIND, folder_tokenizer
 
 IMPORTED = "imported"

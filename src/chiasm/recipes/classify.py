@@ -1,0 +1,26 @@
+"""Name the class of one's own pictures: the packaged tower, and a linear layer fitted on labels."""
+
+from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+
+
+def classify(tiny: bool = False) -> RunConfig:
+    """Name the class of a picture: logistic regression on the vectors of a frozen packaged tower, in seconds.
+
+    The data are a folder for each class, or files with a label. It is the fit of `chiasm probe`, saved as a model; by
+    other words it searches and names classes as the starter does, whose space it keeps. To train the tower too, go on
+    from the run: --set init_from=RUN --set tasks.classification.linear_probe=false --set model.image.frozen=false
+    --set train.epochs=5 --set train.lr=1e-4
+
+    Command: chiasm train classify --data CLASSES --out runs/classes
+    """
+    return RunConfig(
+        recipe="classify",
+        model=ModelConfig(
+            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),
+            text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
+        ),
+        tasks={"classification": TaskConfig(linear_probe=True), "retrieval": TaskConfig()},
+        init_from="starter",
+        train=TrainConfig(batch_size=256, precision="fp32"),
+    )

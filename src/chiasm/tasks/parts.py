@@ -1,0 +1,30 @@
+"""Which heads of a model the tasks of a run need."""
+
+from chiasm.core.run_config import RunConfig
+from chiasm.models.vision_language import Parts
+from chiasm.tasks import build_tasks
+from chiasm.tasks.base import Codec
+from chiasm.tasks.captioning import Captioning
+from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
+from chiasm.tasks.matching import Matching
+from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.vqa import VisualQuestionAnswering
+
+
+def parts_of(config: RunConfig, codec: Codec) -> Parts:
+    """Which heads the tasks need."""
+    tasks = build_tasks(config.tasks)
+    questions = [task for task in tasks.values() if isinstance(task, VisualQuestionAnswering)]
+    is_written = any(task.objective == "generate" for task in questions)
+    hidden = {MaskedLanguageModelling.name, PermutationLanguageModelling.name}
+    return Parts(
+        vocabulary=codec.tokenizer.vocabulary,
+        answers=0 if is_written else len(codec.answers),
+        classes=len(codec.classes),
+        contrast=tasks[Retrieval.name].objective if Retrieval.name in tasks else "",
+        captions=Captioning.name in tasks,
+        written_answers=is_written,
+        matching=Matching.name in tasks,
+        word_prediction=bool(hidden & set(tasks)),
+        learned_weights=tuple(tasks) if config.train.weighting == "uncertainty" else (),
+    )

@@ -1,0 +1,62 @@
+"""Heads that are fitted before the first step: the linear probe as the head of the task "classification"."""
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from chiasm.core.errors import InputError
+from chiasm.data.dataset import Dataset
+from chiasm.evaluate.probe import Labelled, cut, fit_probe
+from chiasm.tasks.batching import FEATURES
+from chiasm.tasks.feeding import looked_at
+from chiasm.tasks.pipeline import Pipeline
+
+
+def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:
+    """Set the head of each task with `linear_probe` to the fit of `chiasm probe`; other runs stay as they are.
+
+    The fit sees the training split alone: a fifth of it, by group, chooses the weight decay, and all of it is fitted.
+    Training that follows starts there (linear probing, then fine-tuning: Kumar et al. 2022).
+
+    Args:
+        pipeline: new, with a frozen image tower.
+        training: the training split as `prepare` returns it.
+        console: where people look.
+
+    Raises:
+        InputError: the tower is not frozen, or there are too few pictures.
+    """
+    tasks = [task for task in pipeline.tasks.values() if task.config.linear_probe]
+    if not tasks:
+        return
+    if tasks[0].needs != "labels":
+        raise InputError(
+            f"tasks.{tasks[0].name}.linear_probe is true", "the task classification", "leave it out of other tasks"
+        )
+    if not pipeline.config.model.image.frozen:
+        raise InputError(
+            "tasks.classification.linear_probe is true and model.image.frozen false",
+            "a frozen image tower; to train the tower, start from a run with a fitted head",
+            "--set tasks.classification.linear_probe=false and --set init_from=RUN",
+        )
+    examples = [one for one in looked_at(training) if one.label]
+    features = torch.from_numpy(np.stack([one.inputs[FEATURES].pooled for one in examples]))
+    codec, head = pipeline.codec, pipeline.model.class_head
+    assert head is not None, "a task that needs labels has a class head"
+    labels = torch.tensor([codec.classes.index(str(one.label)) for one in examples])
+    fitted, choosing = cut(Labelled(examples, features[None], labels))
+    if not fitted.examples or not choosing.examples:
+        raise InputError(
+            f"{len(examples)} labelled pictures to train on", "enough to fit on most and choose on a fifth", "add some"
+        )
+    probe = fit_probe(fitted, choosing, len(codec.classes))
+    weight = probe.map.weight * probe.map.scale
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(probe.map.bias - weight @ probe.map.shift)
+    console.print(
+        f"linear probe: {len(examples):,} pictures of {len(codec.classes)} classes fitted; of the "
+        f"{len(choosing.examples):,} that chose the weight decay ({probe.decay:g}) "
+        f"{probe.shares[probe.decay]:.1%} were right",
+        highlight=False,
+    )
