@@ -86,7 +86,7 @@ ABLATIONS = {
     # Both arms show each caption 20 times in all; what differs is how many of a photo stand in one batch.
     "positives": Ablation(
         "flickr8k_retrieval",
-        (),
+        ("init_from=",),
         {
             "one": ("tasks.retrieval.captions_per_picture=1", "train.epochs=100"),
             "five": ("tasks.retrieval.captions_per_picture=5", "train.epochs=20"),
@@ -97,7 +97,7 @@ ABLATIONS = {
     # Both arms take 220 steps of the same photos; one of the five captions each time, or all.
     "positives_a_step": Ablation(
         "flickr8k_retrieval",
-        (),
+        ("init_from=",),
         {"one": ("tasks.retrieval.captions_per_picture=1",), "five": ("tasks.retrieval.captions_per_picture=5",)},
         RECALLS,
         True,

@@ -41,6 +41,7 @@ STYLES = ("openmoji", "openmoji-black", "noto", "twemoji", "fluent-flat")
 METRICS = ("image_to_text_R@1", "image_to_text_R@10")
 SETTINGS: tuple[str, ...] = (
     "train.precision=fp32",
+    "init_from=",  # beside the starter, not from it
     "data.on_leak=drop",  # some flags of different concepts are one and the same picture
     "model.image.size_px=96",  # the pictures have 64 px, and 96 cost a fifth of the usual 224
 )

@@ -57,8 +57,9 @@ def train(arm: str, place: Path, seed: int, run: Path) -> None:
     classes = place / ("some" if arm.startswith("some") else "all")
     if "captions" not in arm:
         words = ["flickr8k_retrieval", "--set", f"data.path={classes}", "--set", "primary_metric=acc1"]
+        words += ["--set", "init_from="]
     elif arm == "captions":
-        words = ["flickr8k_retrieval", "--set", f"data.path={PHOTOS}"]
+        words = ["flickr8k_retrieval", "--set", f"data.path={PHOTOS}", "--set", "init_from="]
     else:
         words = ["labels_and_captions", "--set", f"data.path={PHOTOS}", "--set", f"data.others.classes.path={classes}"]
     chiasm("train", *words, "--set", f"seed={seed}", "--out", str(run))

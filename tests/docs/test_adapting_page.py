@@ -20,8 +20,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "adapting.md"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folders OLD and NEW that the page speaks of, with a table of captions each."""
-    for name, seed in (("OLD", 1), ("NEW", 2)):
+    """The folders OLD, NEW and FEW that the page speaks of, with a table of captions each."""
+    for name, seed in (("OLD", 1), ("NEW", 2), ("FEW", 3)):
         (tmp_path / name).mkdir()
         scenes = SceneDataset("train", DataConfig(source="scenes", train_pictures=24, questions_per_picture=1), seed)
         with open(tmp_path / name / "table.csv", "w", newline="", encoding="utf-8") as file:

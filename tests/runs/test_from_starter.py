@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small import start
 
@@ -26,6 +27,17 @@ needs_weights = pytest.mark.skipif(
 )
 COLOURS = {"red": (210, 40, 30), "green": (30, 160, 60), "blue": (40, 60, 200), "yellow": (230, 200, 40)}
 THINGS = ("carpet", "curtain", "wall", "floor", "paper", "cloth")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("starter cache")
+
+
+@pytest.fixture(autouse=True)
+def one_cache(own_cache: None, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two thousand sentences of the classes are encoded once, not once a test."""
+    monkeypatch.setenv("CHIASM_CACHE", str(cache))
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +83,12 @@ def test_no_progress_saves_the_starter(photos: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.fixture(scope="module")
-def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(photos: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a few steps whose share of the classes is below 1."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chiasm.train.class_share.SHARES", (0.5,))
+        patch.setenv("CHIASM_CACHE", str(cache))
         start(config_of(photos), folder)
     return folder
 
@@ -119,12 +132,28 @@ def test_what_has_no_space_is_refused(photos: Path, tmp_path: Path) -> None:
 
 
 @needs_weights
-def test_the_estimate_names_every_part(photos: Path) -> None:
+def test_the_estimate_names_every_part(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against minutes of training alone, without validation, encoding and the final measurement."""
     from rich.console import Console
 
+    monkeypatch.setenv("CHIASM_CACHE", str(tmp_path))
     found: dict[str, Any] = estimate(config_of(photos), Console(quiet=True)).as_dict()
     assert found["validations"] == 2 and found["steps"] == 6
     assert all(found["times"][part] > 0 for part in ("encoding_s", "training_s", "validation_s", "measuring_s"))
     assert found["total_s"] == pytest.approx(sum(found["times"].values()))
     assert found["to_encode"] == (24, 24)
+
+
+@needs_weights
+def test_without_a_share_the_run_is_the_one_without_the_starter(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against thousands of pictures that train otherwise because of the starter, or save its empty numbers."""
+    monkeypatch.setattr("chiasm.train.class_share.SHARES", (0.0,))
+    monkeypatch.setattr("chiasm.train.class_share.TRAINING_SHARES", ())
+    start(config_of(photos), tmp_path / "beside")
+    start(config_of(photos, "init_from="), tmp_path / "alone")
+    beside, alone = (chiasm.load(tmp_path / name).pipeline for name in ("beside", "alone"))
+    assert beside.config.model == alone.config.model and beside.config.model.embedding_dim == 32
+    for name, value in alone.model.state_dict().items():
+        assert torch.allclose(value, beside.model.state_dict()[name], atol=1e-6), name

@@ -28,7 +28,7 @@ def test_a_picture_is_its_classes_less_those_of_nothing() -> None:
     """Guards against an offset of the wrong sign, and a classifier that reads other features."""
     torch.manual_seed(0)
     classifier, offset, pooled = nn.Linear(5, 7), torch.randn(7), torch.randn(3, 9)
-    found = ClassDistribution(classifier, 5, offset, temperature=3.0)(pooled).detach().double()
+    found = ClassDistribution(classifier.weight, classifier.bias, offset, temperature=3.0)(pooled).detach().double()
     for row, given in zip(pooled, found, strict=True):
         logits = ((classifier.weight @ row[:5] + classifier.bias - offset) / 3.0).detach().double().numpy()
         shares = np.exp(logits) / np.exp(logits).sum()

@@ -8,7 +8,7 @@ from torch import nn
 
 from chiasm.core.types import Score
 from chiasm.models.projection import BesideClasses, Projection
-from chiasm.train.class_share import SHARES, choose_class_share
+from chiasm.train.class_share import SHARES, choose_class_share, training_share
 
 
 def score(value: float) -> Score:
@@ -50,3 +50,8 @@ def test_a_metric_that_the_share_does_not_move_decides_nothing() -> None:
     """Guards against answers to questions, which no share touches, that decide on the search."""
     peak = {share: 1 - abs(share - 0.3) for share in SHARES}
     assert chosen({"accuracy": dict.fromkeys(SHARES, 0.4), "R": peak}, ("accuracy", "R")) == (0.3, "R", False)
+
+
+def test_the_few_are_trained_beside_the_classes_and_the_many_alone() -> None:
+    """Guards against a share that keeps six thousand pictures from being learned (R@10 0.53 for 0.62)."""
+    assert [training_share(count) for count in (2, 499, 500, 1999, 2000, 6000)] == [0.7, 0.7, 0.5, 0.5, 0, 0]

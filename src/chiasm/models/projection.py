@@ -12,8 +12,8 @@ from chiasm.core.tower_config import ProjectionName
 from chiasm.models.encoders.efficientnet_lite import HEAD_CHANNELS
 from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture
 
-TRAINING_SHARE = 0.7
-"""Share of the classes in the cosine while the other half is trained (docs/log.md)."""
+HALF = 0.5
+"""Share of the classes before another one is set."""
 
 
 class Projection(nn.Module):
@@ -86,7 +86,7 @@ class BesideClasses(nn.Module):
     def __init__(self, classes: nn.Module, trained: Projection) -> None:
         super().__init__()
         self.classes, self.trained = classes, trained
-        self.register_buffer("share", torch.tensor(TRAINING_SHARE))
+        self.register_buffer("share", torch.tensor(HALF))
 
     def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
         """Place and join; any floating dtype in, float32 out."""
@@ -110,7 +110,7 @@ def set_class_share(model: nn.Module, share: float) -> None:
 def build_projection(
     kind: ProjectionName, inputs: int, outputs: int, hidden: int, dropout: float, side: Literal["image", "text"]
 ) -> Projection | PlainProjection | BesideClasses:
-    """The projection that a tower's config names; the classes of "classes" mean nothing until they are loaded."""
+    """The projection that a tower's config names; the classes of "classes" are zero until they are loaded."""
     if kind == "classes":
         if outputs <= CLASSES:
             raise InputError(
@@ -120,7 +120,7 @@ def build_projection(
             )
         classes: nn.Module = ClassMixture(torch.zeros(CLASSES, inputs))
         if side == "image":
-            classes = ClassDistribution(nn.Linear(HEAD_CHANNELS, CLASSES), HEAD_CHANNELS, torch.zeros(CLASSES))
+            classes = ClassDistribution(torch.zeros(CLASSES, HEAD_CHANNELS), torch.zeros(CLASSES), torch.zeros(CLASSES))
         return BesideClasses(classes, Projection(inputs, outputs - CLASSES, hidden, dropout))
     if kind == "norm":
         return Projection(inputs, outputs, hidden, dropout)

@@ -16,4 +16,4 @@ def flickr8k_retrieval(tiny: bool = False) -> RunConfig:
     with shuffled photos 0.002 and 0.001. With --set model.image.size_px=288: 0.282 and 0.221. A second run from the
     first that trains the towers too: 0.381 and 0.278 (docs/adapting.md).
     """
-    return replace(retrieval(tiny), recipe="flickr8k_retrieval", init_from="")
+    return replace(retrieval(tiny), recipe="flickr8k_retrieval")

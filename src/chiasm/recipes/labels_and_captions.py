@@ -22,4 +22,4 @@ def labels_and_captions(tiny: bool = False) -> RunConfig:
     (docs/fusion.md).
     """
     data = DataConfig(others={"classes": OtherDataConfig()})
-    return replace(flickr8k_retrieval(tiny), recipe="labels_and_captions", data=data)
+    return replace(flickr8k_retrieval(tiny), recipe="labels_and_captions", data=data, init_from="")

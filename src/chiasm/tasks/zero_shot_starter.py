@@ -23,7 +23,7 @@ from chiasm.core.types import Example
 from chiasm.data.image import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.pretrained_text import PretrainedTokenizer
-from chiasm.models.encoders.efficientnet_lite import HEAD_CHANNELS, EfficientNetLite0
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0
 from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture, class_vectors, imagenet_classes
 from chiasm.models.encoders.minilm import MiniLM
 from chiasm.models.projection import class_heads
@@ -103,6 +103,20 @@ def in_class_space(model: ModelConfig) -> ModelConfig:
     return replace(model, image=image, text=text, embedding_dim=width)
 
 
+def without_classes(pipeline: Pipeline) -> None:
+    """Leave the trained projections alone in a pipeline whose classes have no share, in a space without them."""
+    model, config = pipeline.model, pipeline.config
+    image, text = class_heads(model)
+    model.image_projection, model.text_projection = image.trained, text.trained
+    model.config = replace(
+        config.model,
+        image=replace(config.model.image, projection="norm"),
+        text=replace(config.model.text, projection="norm"),
+        embedding_dim=config.model.embedding_dim - CLASSES,
+    )
+    pipeline.config = replace(config, model=model.config)
+
+
 @torch.no_grad()
 def take_classes(pipeline: Pipeline) -> None:
     """Fill the classes' half of an untrained pipeline's projections with what the starter has there.
@@ -121,7 +135,7 @@ def _distribution(pipeline: Pipeline) -> ClassDistribution:
     tower = pipeline.model.image_encoder
     assert isinstance(tower, EfficientNetLite0), "the starter's tower has a classifier"
     offset = OFFSET_SHARE * tower.class_logits(_nothing_seen(pipeline)).mean(0).detach()
-    return ClassDistribution(tower.classifier, HEAD_CHANNELS, offset)
+    return ClassDistribution(tower.classifier.weight, tower.classifier.bias, offset)
 
 
 def _mixture(pipeline: Pipeline) -> ClassMixture:

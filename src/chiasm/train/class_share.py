@@ -13,9 +13,17 @@ from torch import nn
 from chiasm.core.log import bar
 from chiasm.core.types import Score
 from chiasm.evaluate.class_share import ClassShare
-from chiasm.models.projection import TRAINING_SHARE, set_class_share
+from chiasm.models.projection import HALF, set_class_share
 
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.5, 0.3, 0.0)
+TRAINING_SHARES = ((500, 0.7), (2000, 0.5))
+"""(Examples, share while they are trained on if there are fewer): few teach what the classes leave open, many teach
+all of it (docs/log.md)."""
+
+
+def training_share(examples: int) -> float:
+    """Share of the classes in the cosine while the other half is trained on so many examples."""
+    return next((share for below, share in TRAINING_SHARES if examples < below), 0.0)
 
 
 def choose_class_share(
@@ -40,7 +48,7 @@ def choose_class_share(
             shown.update(number)
     metric = _deciding(metrics, found)
     rows = {share: scores[metric] for share, scores in found.items() if metric in scores}
-    share = max(rows, key=lambda one: (rows[one].value, one)) if rows else TRAINING_SHARE
+    share = max(rows, key=lambda one: (rows[one].value, one)) if rows else HALF
     set_class_share(model, share)
     return ClassShare(metric, rows, share)
 

@@ -26,7 +26,7 @@ from chiasm.models.projection import class_heads, set_class_share
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.stored_example import choose_example
-from chiasm.tasks.zero_shot_starter import STARTER, starter_pipeline
+from chiasm.tasks.zero_shot_starter import STARTER, starter_pipeline, without_classes
 from chiasm.train.adaptation import trains_space
 from chiasm.train.class_share import choose_class_share
 from chiasm.train.interpolation import interpolate
@@ -74,6 +74,8 @@ def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> Class
         return None
     share = choose_class_share(model, (trainer.primary, Retrieval.primary_metric), hooks.validate, console)
     console.print(f"share of ImageNet's classes in the cosine, by {share.metric} on validation: {share.share:g}")
+    if share.share == 0:
+        without_classes(trainer.pipeline)
     return share
 
 

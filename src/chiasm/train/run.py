@@ -27,7 +27,7 @@ from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Stages, tell_cut_texts
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
-from chiasm.models.projection import TRAINING_SHARE, class_heads, set_class_share
+from chiasm.models.projection import class_heads, set_class_share
 from chiasm.models.steady import make_steady
 from chiasm.tasks import task_type
 from chiasm.tasks.codecs import codec_from, make_codec, tokenizer_from
@@ -49,6 +49,7 @@ from chiasm.train.adaptation import (
     starter_note,
     trains_space,
 )
+from chiasm.train.class_share import training_share
 from chiasm.train.curves import TensorBoard
 from chiasm.train.finish import Finished, finish, keep_what_it_knew, measure_finally
 from chiasm.train.guard import Guard
@@ -109,7 +110,7 @@ def run(
         hooks = _hooks(pipeline, ready, files, training, console)
         trainer = Trainer(pipeline, loader, folder, hooks, _primary(config))
         if trains_space(trainer.names):
-            set_class_share(pipeline.model, TRAINING_SHARE)
+            set_class_share(pipeline.model, training_share(len(training)))
         trainer.start(checkpoint, *precision, pretrained)
         if checkpoint is None and pipeline.config.train.steps + pipeline.config.train.epochs > 0:
             # What an earlier stage of the recipe learned was made for this one, whose rate is the recipe's to choose.

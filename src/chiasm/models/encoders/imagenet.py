@@ -62,23 +62,22 @@ class ClassDistribution(nn.Module):
     """Pooled picture [n, d] -> unit vector [n, c]: the square roots of the classes' probabilities.
 
     A picture of nothing also has likely classes. What the classifier says of some of these is taken off first, so that
-    a class that it names easily does not win by that (calibration without content, Zhao et al. 2021, section 4).
+    a class that it names easily does not win by that (calibration without content, Zhao et al. 2021, section 4). The
+    classifier reads as many of the pooled numbers, from the first, as its weight has columns.
 
     Args:
-        classifier: pooled features of `features` numbers -> logits [n, c]; it stays as it is.
-        features: numbers of the pooled vector, from its beginning, that the classifier reads.
+        weight: of the classifier, [c, features]; it stays as it is.
+        bias: of the classifier, [c].
         offset: taken off the logits, float32 [c].
         temperature: divisor of the logits.
     """
 
     offset: Tensor
 
-    def __init__(
-        self, classifier: nn.Linear, features: int, offset: Tensor, temperature: float = CLASS_TEMPERATURE
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, offset: Tensor, temperature: float = CLASS_TEMPERATURE) -> None:
         super().__init__()
-        self.classifier = FixedLinear(classifier.weight.detach(), classifier.bias.detach())
-        self.features, self.temperature = features, temperature
+        self.classifier = FixedLinear(weight.detach(), bias.detach())
+        self.features, self.temperature = weight.shape[1], temperature
         self.register_buffer("offset", offset)
 
     def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
