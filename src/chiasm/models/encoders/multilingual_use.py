@@ -9,6 +9,7 @@ they become a network of PyTorch, float32. The package's own code is not run.
 Axis legend: m texts, l tokens, d = 512 numbers a token.
 """
 
+import importlib.util
 import io
 import struct
 import zipfile
@@ -120,6 +121,11 @@ class MultilingualUSE(nn.Module):
         x = F.relu(into(mean) + second(F.relu(first(mean))))
         x = torch.tanh(past(x) + last(F.relu(third(x))))
         return Tokens(values, text.is_real, F.normalize(x, dim=-1))
+
+
+def has_multilingual_use() -> bool:
+    """Whether the package with the weights is installed."""
+    return importlib.util.find_spec(PACKAGE) is not None
 
 
 def load_multilingual_use() -> MultilingualUSE:
