@@ -4,7 +4,8 @@ AUROC of examples that no fit saw, in domain against out of domain, with interva
 the share of each side beyond the fitted limit (1 % of validation is, for images and for texts each).
 
 "demo": a run of `chiasm demo`. In: images and questions of its test split. Out: photos (Flickr8k, CIFAR-10), X-rays and
-emoji; questions of VQA-RAD and DriveLM, Flickr8k's captions and `STRANGE_QUESTIONS`, hand-written.
+emoji; questions of VQA-RAD and DriveLM, Flickr8k's captions and `STRANGE_QUESTIONS`, hand-written; the images and
+questions of Sort-of-CLEVR, coloured shapes as well.
 "photos": a run of `retrieval` trained here on 2,000 of Flickr8k's training photos, fitted on 500 others. In: 500 photos
 of its validation split, and their captions. Out: X-rays, scenes, emoji, CIFAR-10's small photos; reports of chest
 X-rays, scenes' captions, questions.
@@ -31,6 +32,7 @@ from chiasm.core.config import override
 from chiasm.core.device import environment
 from chiasm.core.files import write_json, write_text
 from chiasm.core.random import counter_rng
+from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.dataset import open_dataset
 from chiasm.data.image import image_ref
@@ -109,10 +111,10 @@ def reports() -> list[str]:
     return list(dict.fromkeys(row[column] for row in table if row[column]))[:MOST]
 
 
-def scenes(split: str) -> list[Example]:
-    """Scenes of the demo."""
-    dataset = open_dataset(find_recipe("demo").data, split, 0)
-    return [dataset.example(number) for number in range(MOST)]
+def generated(config: DataConfig) -> list[Example]:
+    """Test examples of a generator."""
+    dataset = open_dataset(config, "test", 0)
+    return [dataset.example(number) for number in range(min(MOST, len(dataset)))]
 
 
 def image_distances(model: Model, images: Sequence[ImageRef]) -> list[float]:
@@ -149,15 +151,18 @@ def compared(
 
 def demo(run: Path) -> dict[str, Any]:
     """Scenes and easy questions against others."""
-    model, inside = chiasm.load(run), scenes("test")
+    model, inside = chiasm.load(run), generated(find_recipe("demo").data)
+    near = generated(DataConfig(source="sort_of_clevr"))
     images = {
         "photos": files("flickr8k/images/*"), "small photos": files("cifar10_subset/images/**/*.*"),
         "X-rays": files("vqa_rad/images/*"), "emoji": files("emoji/images/*/*"),
+        "Sort-of-CLEVR": [one.inputs["image"] for one in near],
     }  # fmt: skip
     questions = {
         "VQA-RAD": texts("vqa_rad/train", "question"), "DriveLM": texts("drivelm_mini/train", "question"),
         "captions": texts("flickr8k/val", "captions")[:250] + texts("flickr8k/val", "captions_zh")[:250],
         "hand-written": list(STRANGE_QUESTIONS),
+        "Sort-of-CLEVR": list(dict.fromkeys(one.text for example in near for one in example.questions)),
     }  # fmt: skip
     asked = [one.text for example in inside for one in example.questions]
     return {
@@ -180,12 +185,12 @@ def photos(place: Path) -> dict[str, Any]:
     """Photos and their captions against others: trained, and measured on photos that no fit saw."""
     lines = rows("flickr8k/train")
     for split, some in (("train", lines[:2000]), ("val", lines[2000:2500])):
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in some)
+        text = "".join(json.dumps({**line, "split": split}, ensure_ascii=False) + "\n" for line in some)
         write_text(place / "data" / split / "data.jsonl", text)
     settings = (f"data.path={place / 'data'}", f"data.images={DATA / 'flickr8k'}")
     folder = finished(override(find_recipe("retrieval"), settings), place / "run")
     model, held = chiasm.load(folder), rows("flickr8k/val")[:MOST]
-    pictured = scenes("test")
+    pictured = generated(find_recipe("demo").data)
     images = {
         "X-rays": files("vqa_rad/images/*"), "chest X-rays": files("covid_cxr/images/*"),
         "scenes": [one.inputs["image"] for one in pictured], "emoji": files("emoji/images/*/*"),

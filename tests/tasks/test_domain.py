@@ -13,8 +13,10 @@ from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Domain, Example, Prediction, Tokens
 from chiasm.data.dataset import open_dataset
 from chiasm.data.image import image_ref_from_array
+from chiasm.data.ledger import Ledger
 from chiasm.tasks.domain import FILE, TOLD, DomainModel, image_features
 from chiasm.tasks.domain_fitting import fit_domain
+from chiasm.tasks.features import cached_pictures
 from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.stored_example import check_same_answers
 
@@ -154,6 +156,16 @@ def test_an_encoder_without_a_pooled_vector_is_judged_by_its_tokens(
     pipeline.domain = fit_domain(pipeline, *split)
     assert pipeline.domain.takes_mean
     assert DomainModel.to_bytes(pipeline.domain) and all(one.is_outside for one in judged(pipeline, noise(4), []))
+
+
+def test_cached_features_give_the_same_distances(
+    config: RunConfig, split: tuple[list[Example], list[Example]], tmp_path: Path
+) -> None:
+    """Guards against limits of a frozen tower's cache that do not fit what is encoded when a question comes in."""
+    model = replace(config.model, image=replace(config.model.image, frozen=True))
+    made = Pipeline.build(replace(config, model=model), split[0], CPU)
+    cached = [cached_pictures(made, some, Ledger(), tmp_path, lambda done, total, what: None) for some in split]
+    assert fit_domain(made, *cached).to_bytes() == fit_domain(made, *split).to_bytes()
 
 
 def test_reasons_join_confidence_and_domain() -> None:
