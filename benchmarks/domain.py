@@ -35,7 +35,7 @@ from chiasm.core.random import counter_rng
 from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.dataset import open_dataset
-from chiasm.data.image import image_ref
+from chiasm.data.image_refs import image_ref
 from chiasm.evaluate.scores.intervals import bootstrap_mean, proportion
 from chiasm.recipes import find_recipe
 from chiasm.serve.engine import Model

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chiasm.core.random import counter_rng
 from chiasm.data.cropping import cropped, window
-from chiasm.data.image import image_ref_from_array
+from chiasm.data.image_refs import image_ref_from_array
 
 
 def numbered(height: int, width: int) -> np.ndarray:

@@ -16,14 +16,8 @@ from PIL import Image, ImageFile
 
 from chiasm.core.errors import InputError
 from chiasm.data import image as module
-from chiasm.data.image import (
-    ImageError,
-    image_ref,
-    image_ref_from_array,
-    image_ref_from_bytes,
-    load_image,
-    resize_to,
-)
+from chiasm.data.image import ImageError, load_image, resize_to
+from chiasm.data.image_refs import image_ref, image_ref_from_array, image_ref_from_bytes
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
@@ -349,3 +343,17 @@ def test_resize_to_keeps_or_squeezes_the_shape() -> None:
         assert np.array_equal(resize_to(wide, 50, 200, crop), reference), "equal shapes leave nothing to cut"
     with pytest.raises(InputError, match="width_px 0"):
         resize_to(wide, 10, 0, crop=True)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "I;16"])
+def test_strips_change_no_pixel(mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a seam, a lost palette or a wrong turn where a large picture becomes RGB piece by piece."""
+    grey = Image.fromarray(np.random.default_rng(1).integers(0, 65536, (48, 64), dtype=np.uint16))
+    picture = grey if mode == "I;16" else PICTURE.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(picture, "JPEG" if mode == "CMYK" else "PNG", exif=exif)
+    whole = load_image(content, "a")
+    monkeypatch.setattr(module, "STRIP_PIXELS", 64 * 5)
+    assert np.array_equal(load_image(content, "a"), whole) and whole.flags.c_contiguous and whole.flags.writeable

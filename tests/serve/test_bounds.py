@@ -138,7 +138,7 @@ def test_bodies_of_all_clients_have_a_bound(small: Door) -> None:
             raw.settimeout(0.2)
             with contextlib.suppress(TimeoutError):
                 said = raw.recv(4096)
-                assert said.startswith(b"HTTP/1.1 503 ") and b'"busy"' in said and b"retry-after" in said.lower()
+                assert said.startswith(b"HTTP/1.1 503 ") and b"retry-after" in said.lower()
                 refused += 1
         assert refused >= 10 and door.service.held.total_bytes <= door.service.settings.max_held_bytes
         headers = {"Authorization": "Bearer " + "x" * 16}

@@ -10,6 +10,7 @@ from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.fetching import checked, fetch, public_address
 
 ALLOWED = ("images.example.org",)
+MOST = 2**20
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_other_addresses_are_refused(address: str, monkeypatch: pytest.MonkeyPat
     """Guards against every way around a list of names; no name is even resolved."""
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("a name was resolved"))
     with pytest.raises(ServedError) as refused:
-        fetch(address, ALLOWED, 1)
+        fetch(address, ALLOWED, 1, MOST)
     assert refused.value.code == "url_not_allowed"
     assert checked("https://Images.example.org/a.png?x=1", ALLOWED) == ("images.example.org", "/a.png?x=1")
 
@@ -65,7 +66,7 @@ def test_private_addresses_are_refused(address: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket, "getaddrinfo", answer)
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("a connection was made"))
     with pytest.raises(ServedError) as refused:
-        fetch("https://images.example.org/a.png", ALLOWED, 1)
+        fetch("https://images.example.org/a.png", ALLOWED, 1, MOST)
     assert refused.value.code == "url_not_allowed"
 
 
@@ -75,16 +76,16 @@ def test_redirects_stay_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"/a": (302, "/b"), "/b": (200, b"picture"), "/out": (302, "https://169.254.169.254/"), "/c": (302, "/c")}
     places["/gone"], places["/http"] = (404, None), (302, "http://images.example.org/b")
 
-    def get(host: str, address: str, path: str, end: float) -> Any:
+    def get(host: str, address: str, path: str, end: float, max_bytes: int) -> Any:
         asked.append(f"{host} {address} {path}")
         return places[path]
 
     monkeypatch.setattr(fetching, "public_address", lambda host: "93.184.216.34")
     monkeypatch.setattr(fetching, "_get", get)
-    assert fetch("https://images.example.org/a", ALLOWED, 1) == b"picture"
+    assert fetch("https://images.example.org/a", ALLOWED, 1, MOST) == b"picture"
     for path, code in (("out", "not_allowed"), ("http", "not_allowed"), ("c", "not_fetched"), ("gone", "not_fetched")):
         with pytest.raises(ServedError) as refused:
-            fetch(f"https://images.example.org/{path}", ALLOWED, 1)
+            fetch(f"https://images.example.org/{path}", ALLOWED, 1, MOST)
         assert refused.value.code == f"url_{code}"
     assert all(one.startswith("images.example.org 93.184.216.34 /") for one in asked)
 
@@ -101,5 +102,5 @@ def test_connection_goes_to_the_checked_address(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(socket, "create_connection", connect)
     assert public_address("images.example.org") == "93.184.216.34"
     with pytest.raises(ServedError) as refused:
-        fetch("https://images.example.org/a.png", ALLOWED, 1)
+        fetch("https://images.example.org/a.png", ALLOWED, 1, MOST)
     assert refused.value.code == "url_not_fetched" and tried == [("93.184.216.34", 443)]

@@ -105,6 +105,8 @@ def test_bad_pictures_have_codes(door: Door, image: str, code: str) -> None:
         ("/v1/ask", {"image": "AA==", "question": " "}, "invalid_request"),
         ("/v1/ask", {"image": "AA==", "question": "a\ud800"}, "not_json"),
         ("/v1/ask", b'{"image": "AA==", "question": "' + b"," * 250_001 + b'"}', "too_many_items"),
+        ("/v1/ask", b'{"image":"' + "😀".encode() + b"a" * 2**19 + b'","question":"a"}', "invalid_request"),
+        ("/v1/ask", b'{"image":"\\ud83d\\ude00' + b"a" * 2**19 + b'","question":"a"}', "invalid_request"),
         ("/v1/search", b'{"where":' * 10_000 + b"1" + b"}" * 10_000, "not_json"),
         ("/v1/ask", {"image": "AA==", "question": "a", "heatmap": True}, "invalid_request"),
         ("/v1/ask", {"image": ["AA==", "AA=="], "question": ["a"] * 3}, "invalid_request"),

@@ -8,6 +8,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import serve_drain
 import serve_fuzz
+import serve_hostile
 from serving import served
 
 
@@ -18,6 +19,17 @@ def test_fuzzed_requests_break_and_leak_nothing(tiny_run: Path) -> None:
         assert process.popen.poll() is None
     assert not record.wrong and not record.leaks and not record.misfits, (record.wrong, record.leaks, record.misfits)
     assert sum(record.statuses.values()) > 150 and record.statuses[200] and record.statuses[422]
+
+
+def test_hostile_requests_do_not_fill_the_memory(tiny_run: Path) -> None:
+    """Guards against heads, bodies, JSON and pictures that fill the memory; each alone took more than this allows."""
+    kinds = ["header_without_end", "trailer_without_end", "unfinished_body", "many_objects", "picture png grey16"]
+    found = serve_hostile.attack(tiny_run, (), 30, 30, 2**30, 0, kinds)
+    assert found["restarts"] == 0 and found["honest_answers"] == 1 and set(found["honest"]) <= {"200", "503"}
+    assert found["peak_mib"] - found["before_mib"] < 340 and found["after_mib"] - found["before_mib"] < 200
+    assert set(found["outcomes"]["picture png grey16"]) <= {"200", "no answer"}, (
+        "decoded, if the machine is fast enough"
+    )
 
 
 @pytest.mark.parametrize(("text", "leaks"), [("<_io.BytesIO object at 0x7f3a12bc>", 1), ("/usr/lib/a", 1), ("no", 0)])

@@ -12,7 +12,7 @@ from PIL import Image
 from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Caption, Example, Source
 from chiasm.data.dataset import open_dataset
-from chiasm.data.image import image_ref
+from chiasm.data.image_refs import image_ref
 from chiasm.recipes import find_recipe
 from chiasm.tasks.pipeline import Pipeline
 

@@ -12,7 +12,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Domain, Example, Prediction, Tokens
 from chiasm.data.dataset import open_dataset
-from chiasm.data.image import image_ref_from_array
+from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.tasks.domain import FILE, TOLD, DomainModel, image_features
 from chiasm.tasks.domain_fitting import fit_domain

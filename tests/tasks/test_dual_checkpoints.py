@@ -21,7 +21,8 @@ from open_clip_reference import MEAN, STD, open_clip_folder
 
 import chiasm
 from chiasm.core.errors import InputError, JobError
-from chiasm.data.image import image_ref_from_array, resize_and_crop
+from chiasm.data.image import resize_and_crop
+from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.pretrained_text import read_pretrained_tokenizer
 from chiasm.models.encoders.dual_encoder import check_quick_gelu
 from chiasm.tasks.checkpoints import exporting, open_pipeline

@@ -13,7 +13,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Example, Source, Tokens
 from chiasm.data.dataset import ListDataset, open_dataset
-from chiasm.data.image import image_ref
+from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.tasks import features
 from chiasm.tasks.batching import FEATURES, make_batch

@@ -11,7 +11,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Batch, Caption, Example
 from chiasm.data.dataset import ListDataset
-from chiasm.data.image import image_ref_from_array
+from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.recipes import find_recipe
 from chiasm.tasks.batching import image_tensor

@@ -27,6 +27,9 @@ def serve(
     queue: Annotated[int, typer.Option(help="Rows that may wait; more are refused with 503.", min=1)] = 64,
     batch: Annotated[int, typer.Option(help="Most rows computed at once.", min=1)] = 32,
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.", min=0.1)] = 30.0,
+    max_pixels: Annotated[
+        int, typer.Option(help="Most pixels of a picture; decoding takes up to 8 bytes for each.", min=1)
+    ] = 25_000_000,
     set_: SetDecoding = None,
 ) -> None:
     """Serve a run: HTTP API, OpenAI-shaped routes, and a web page.
@@ -54,6 +57,7 @@ def serve(
         max_rows=batch,
         max_items=min(batch, queue),
         timeout_s=timeout,
+        max_pixels=max_pixels,
     )
     settings.check()
     listen(host, port).close()  # a port in use is found out before the model is loaded

@@ -14,7 +14,7 @@ from chiasm.data import boxes, boxes_questions, scenes, sort_of_clevr
 from chiasm.data.boxes_questions import NumberQuestion, number_questions
 from chiasm.data.boxes_statements import Statement, statements
 from chiasm.data.files import open_files, open_other_files
-from chiasm.data.image import image_ref_from_array
+from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.scene_language import LANGUAGES, SceneTruth, caption, questions

@@ -16,15 +16,11 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from chiasm.core.errors import InputError
-from chiasm.core.files import sha256_bytes
-from chiasm.core.types import ImageRef
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -66,15 +62,18 @@ _FOREIGN_MAGIC: tuple[bytes, ...] = (
     b"\xff\x4f\xff\x51",
 )
 _FOREIGN_MAGIC += (b"\0\0\1\0", b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"gimp xcf", b"DDS ")
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+STRIP_PIXELS = 2**20
+"""A picture becomes RGB in strips of about so many pixels, so that no second copy of a large one is ever whole."""
+_UPRIGHT: dict[int, tuple[int, int, bool]] = {
+    2: (1, -1, False),
+    3: (-1, -1, False),
+    4: (-1, 1, False),
+    5: (1, 1, True),
+    6: (-1, 1, True),
+    7: (-1, -1, True),
+    8: (1, -1, True),
 }
+"""EXIF orientation -> steps along the stored rows and columns, and whether rows become columns."""
 _ORIENTATION_TAG = 0x0112
 _warnings_lock = threading.Lock()
 
@@ -112,6 +111,7 @@ def load_image(content: bytes, source: str, max_side_px: int | None = None, max_
 
     Raises:
         ImageError: for everything that cannot be used, with a code of `REASONS`.
+        MemoryError: there is not enough; a decoder needs up to 12 bytes for a pixel, and most need 7.
     """
     if not content:
         raise ImageError("empty_file", source)
@@ -125,12 +125,11 @@ def load_image(content: bytes, source: str, max_side_px: int | None = None, max_
             # Another package may have switched this on; a half picture filled with grey is never wanted here.
             ImageFile.LOAD_TRUNCATED_IMAGES = False
             image.load()
-            orientation = _orientation(image)
-            rgb = _to_rgb(image, source)
-            if orientation in _TRANSPOSE:
-                rgb = rgb.transpose(_TRANSPOSE[orientation])
-            return np.array(rgb, dtype=np.uint8)
-    except ImageError:
+            try:
+                return _pixels(image, source)
+            finally:
+                image.close()  # its pixels would stay until the next garbage collection
+    except (ImageError, MemoryError):
         raise
     # A damaged file makes Pillow raise nearly any type (SyntaxError, RuntimeError, struct.error, ...).
     except Exception as error:
@@ -162,31 +161,6 @@ def read_picture(path: str) -> bytes:
         os.close(descriptor)
 
 
-def image_ref(path: Path | str, max_side_px: int | None = None) -> ImageRef:
-    """Refer to a picture file; it is opened only by `load()` or `content_key()`, which raise `ImageError`.
-
-    A pipe or device is refused without waiting for it ("not_regular"), an absent file is "missing". The content key
-    is the SHA-256 of the file's bytes.
-    """
-    return ImageRef(partial(_load_file, str(path), max_side_px), partial(_file_key, str(path)), str(path))
-
-
-def image_ref_from_bytes(content: bytes, source: str = "upload", max_side_px: int | None = None) -> ImageRef:
-    """Refer to an encoded picture in memory, such as an upload; the content key is the SHA-256 of the bytes."""
-    return ImageRef(partial(load_image, content, source, max_side_px), partial(sha256_bytes, content))
-
-
-def image_ref_from_array(image: np.ndarray) -> ImageRef:
-    """Refer to pixels in memory: uint8 [h, w, 3] RGB, copied. The content key covers the shape and the bytes."""
-    kept = _checked_pixels(image).copy()
-    return ImageRef(kept.copy, partial(_array_key, kept))
-
-
-def mirrored(ref: ImageRef) -> ImageRef:
-    """Refer to the same picture with left and right exchanged; its content key is its own."""
-    return ImageRef(partial(_load_mirrored, ref), partial(_mirrored_key, ref))
-
-
 def resize_to(image: np.ndarray, height_px: int, width_px: int, crop: bool) -> np.ndarray:
     """Resize uint8 [h, w, 3] to uint8 [height_px, width_px, 3] with Pillow's antialiased bicubic filter.
 
@@ -197,7 +171,7 @@ def resize_to(image: np.ndarray, height_px: int, width_px: int, crop: bool) -> n
         crop: True keeps the shapes: the picture is scaled until it covers the target and the middle is cut out. False
             keeps the whole picture: both sides are squeezed.
     """
-    height, width = _checked_pixels(image).shape[:2]
+    height, width = checked_pixels(image).shape[:2]
     if min(height_px, width_px) < 1:
         raise InputError(
             f"height_px is {height_px}, width_px {width_px}", "sides of at least 1", "choose the model's picture size"
@@ -228,7 +202,7 @@ def resize_and_crop(
         crop_px: height and width of the crop; empty cuts nothing. A picture that is smaller gets a black border.
         resample: Pillow's number of the filter.
     """
-    height, width = _checked_pixels(image).shape[:2]
+    height, width = checked_pixels(image).shape[:2]
     if len(resize_px) == 1:
         short, long = resize_px[0], int(resize_px[0] * max(height, width) / min(height, width))
         size = (short, long) if height <= width else (long, short)
@@ -257,7 +231,7 @@ def resize_within(image: np.ndarray, shorter_px: int, longest_px: int, divisor: 
         divisor: what sides are multiples of.
         resample: Pillow's number of the filter.
     """
-    height, width = _checked_pixels(image).shape[:2]
+    height, width = checked_pixels(image).shape[:2]
     scale = shorter_px / min(height, width)
     if height < width:
         tall, wide = float(shorter_px), scale * width
@@ -269,30 +243,15 @@ def resize_within(image: np.ndarray, shorter_px: int, longest_px: int, divisor: 
     return np.array(Image.fromarray(image).resize((size[0], size[1]), Image.Resampling(resample)))
 
 
-def _checked_pixels(image: np.ndarray) -> np.ndarray:
+def checked_pixels(image: np.ndarray) -> np.ndarray:
+    """The picture, if it is uint8 [h, w, 3].
+
+    Raises:
+        InputError: says what it is.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"pixels of {image.dtype} {list(image.shape)}", "uint8 [h, w, 3] RGB", "convert the array")
     return image
-
-
-def _load_file(path: str, max_side_px: int | None) -> np.ndarray:
-    return load_image(read_picture(path), str(path), max_side_px)
-
-
-def _file_key(path: str) -> str:
-    return sha256_bytes(read_picture(path))
-
-
-def _load_mirrored(ref: ImageRef) -> np.ndarray:
-    return np.ascontiguousarray(ref.load()[:, ::-1])
-
-
-def _mirrored_key(ref: ImageRef) -> str:
-    return sha256_bytes(f"mirrored {ref.content_key()}".encode())
-
-
-def _array_key(image: np.ndarray) -> str:
-    return sha256_bytes(f"uint8 {image.shape} ".encode() + image.tobytes())
 
 
 @contextmanager
@@ -328,16 +287,34 @@ def _orientation(image: Image.Image) -> int:
     with _quiet():
         try:
             return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        except MemoryError:
+            raise
         # Garbage makes the EXIF reader raise nearly any type; such a picture is used as it lies.
         except Exception:
             return 1
 
 
-def _to_rgb(image: Image.Image, source: str) -> Image.Image:
-    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+def _pixels(image: ImageFile.ImageFile, source: str) -> np.ndarray:
+    """A decoded picture -> uint8 [h, w, 3] RGB, upright."""
+    width, height = image.size
+    rows, columns, is_turned = _UPRIGHT.get(_orientation(image), (1, 1, False))
+    pixels = np.empty((width, height, 3) if is_turned else (height, width, 3), dtype=np.uint8)
+    stored = (pixels.swapaxes(0, 1) if is_turned else pixels)[::rows, ::columns]
+    step = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        bottom = min(height, top + step)
+        part = image if step >= height else image.crop((0, top, width, bottom))
+        stored[top:bottom] = np.asarray(_to_rgb(part, image.format, source))
+    return pixels
+
+
+def _to_rgb(image: Image.Image, kind: str | None, source: str) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "CMYK" and kind in ("JPEG", "MPO") and "adobe" not in image.info:
         # Pillow inverts the inks of every CMYK JPEG; only Adobe's are stored inverted.
         return ImageChops.invert(image).convert("RGB")
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
         return _grey16_to_rgb(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image.convert("RGBA")
@@ -348,7 +325,7 @@ def _to_rgb(image: Image.Image, source: str) -> Image.Image:
 
 
 def _grey16_to_rgb(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     grey = (values >> 8).astype(np.uint8)
     hidden = image.info.get("transparency")
     if isinstance(hidden, int):

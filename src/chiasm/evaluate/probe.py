@@ -14,7 +14,7 @@ from chiasm.core.random import counter_seed
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset, open_dataset
 from chiasm.data.files import LABEL_GROUP
-from chiasm.data.image import mirrored
+from chiasm.data.image_refs import mirrored
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import Ledger
 from chiasm.data.sources.records import canonical_split

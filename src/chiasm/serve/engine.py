@@ -19,8 +19,9 @@ from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
 from chiasm.core.types import Domain, Prediction, Tokens
 from chiasm.data.prompts import expanded, prompts_for
+from chiasm.data.resizing import Resizing
 from chiasm.serve.given import Picture, checked_words, choices, listed, paired, picture_ref
-from chiasm.tasks.batching import Features, stack_features, stack_pictures
+from chiasm.tasks.batching import Features, resizing_of, stack_features, stack_pictures
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.checkpoints import open_pipeline
 from chiasm.tasks.classification import Classification
@@ -119,6 +120,11 @@ class Model:
             ImageError: the picture cannot be used.
         """
         return stack_pictures([picture_ref(picture).load()], self.pipeline.config.model.image)[0]
+
+    @property
+    def resizing(self) -> Resizing:
+        """What `prepare` does to the pixels of a picture, for another process to do."""
+        return resizing_of(self.pipeline.config.model.image)
 
     def project(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What a frozen tower said of pictures, [n, d] -> unit vectors [n, e], equal to their `encode_image`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import ImageRef
-from chiasm.data.image import image_ref, image_ref_from_array, image_ref_from_bytes
+from chiasm.data.image_refs import image_ref, image_ref_from_array, image_ref_from_bytes
 
 Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | ImageRef | Tensor
 """A path, the bytes of a file, a Pillow image, an RGB array uint8 [h, w, 3], or what `Model.prepare` made of one."""

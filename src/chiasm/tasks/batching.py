@@ -14,9 +14,9 @@ from chiasm.core.random import counter_seed
 from chiasm.core.run_config import RunConfig
 from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import Batch, Example, Tokens
-from chiasm.data.image import resize_to
+from chiasm.data.resizing import Resizing
 from chiasm.tasks.base import Codec, Task
-from chiasm.tasks.pretrained import KIND, picture_as_trained
+from chiasm.tasks.pretrained import KIND, resizing_as_trained
 
 T = TypeVar("T")
 MOST_WORKERS = 8
@@ -43,16 +43,20 @@ def stack_pictures(pictures: Sequence[np.ndarray], tower: ImageTowerConfig) -> T
 
     A tower out of a folder brings its own sizes and filter; its normalisation is the tower's first step.
     """
-    return _stacked([_resized(picture, tower) for picture in pictures])
+    resizing = resizing_of(tower)
+    return stack_resized([resizing(picture) for picture in pictures])
 
 
-def _resized(picture: np.ndarray, tower: ImageTowerConfig) -> np.ndarray:
+def resizing_of(tower: ImageTowerConfig) -> Resizing:
+    """What a picture goes through before this tower sees it."""
     if tower.kind == KIND:
-        return picture_as_trained(picture, tower)
-    return resize_to(picture, tower.size_px, tower.width_px or tower.size_px, not tower.from_scratch)
+        return resizing_as_trained(tower)
+    size_px = (tower.size_px, tower.width_px or tower.size_px)
+    return Resizing("squeeze" if tower.from_scratch else "cover", size_px)
 
 
-def _stacked(resized: Sequence[np.ndarray]) -> Tensor:
+def stack_resized(resized: Sequence[np.ndarray]) -> Tensor:
+    """uint8 [h, w, c] pictures of one size -> uint8 [n, c, h, w]."""
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
 
 
@@ -75,7 +79,8 @@ def image_tensor(examples: Sequence[Example], tower: ImageTowerConfig, workers: 
     """
     if examples and all(FEATURES in example.inputs for example in examples):
         return stack_features([example.inputs[FEATURES] for example in examples])
-    return _stacked(in_threads(lambda example: _resized(example.inputs["image"].load(), tower), examples, workers))
+    resizing = resizing_of(tower)
+    return stack_resized(in_threads(lambda example: resizing(example.inputs["image"].load()), examples, workers))
 
 
 def in_threads(work: Callable[[Example], T], examples: Sequence[Example], workers: int) -> list[T]:

@@ -5,15 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.data.clip_words import BPE_FILE, read_clip_words
-from chiasm.data.image import resize_and_crop, resize_within
 from chiasm.data.pretrained_text import PretrainedTokenizer, read_pretrained_tokenizer
+from chiasm.data.resizing import Resizing
 from chiasm.models.encoders.dual_encoder import OPEN_CLIP_CONFIG
 from chiasm.models.encoders.hugging_face import (
     HuggingFaceImageEncoder,
@@ -43,19 +41,20 @@ def _read_preprocessing(name: str, changed_ns: tuple[int, ...]) -> Preprocessing
     return read_open_clip_preprocessing(folder) if is_open_clip(folder) else preprocessing_of(name)
 
 
-def picture_as_trained(picture: np.ndarray, tower: ImageTowerConfig) -> np.ndarray:
-    """uint8 [h, w, 3] -> uint8 of the one size that the folder's preprocessing makes.
-
-    Where pictures keep their shapes: a canvas [h, w, 4], with 255 in the fourth channel where the picture is.
-    """
+def resizing_as_trained(tower: ImageTowerConfig) -> Resizing:
+    """What the folder's preprocessing does to a picture; where pictures keep their shapes, on a canvas with a mask."""
     how = _preprocessing(tower.name)
+    size_px = (how.size_px[0], how.size_px[1])
     if how.size_divisor:
-        resized = resize_within(picture, how.resize_px[0], how.longest_px, how.size_divisor, how.resample)
-        canvas = np.zeros((*how.size_px, 4), dtype=np.uint8)
-        canvas[: resized.shape[0], : resized.shape[1], :3] = resized
-        canvas[: resized.shape[0], : resized.shape[1], 3] = 255
-        return canvas
-    return resize_and_crop(picture, how.resize_px, how.crop_px, how.resample)
+        return Resizing(
+            "within",
+            size_px,
+            how.resize_px,
+            resample=how.resample,
+            longest_px=how.longest_px,
+            divisor=how.size_divisor,
+        )
+    return Resizing("shortest", size_px, how.resize_px, how.crop_px, how.resample)
 
 
 def preprocessing_hash(tower: ImageTowerConfig) -> str:

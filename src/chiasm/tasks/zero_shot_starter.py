@@ -20,7 +20,7 @@ from chiasm.core.random import counter_rng
 from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.core.types import Example
-from chiasm.data.image import image_ref_from_array
+from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.pretrained_text import PretrainedTokenizer
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0

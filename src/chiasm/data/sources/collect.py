@@ -10,7 +10,8 @@ from pathlib import Path
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Caption, Example, ImageRef, Question, Source
-from chiasm.data.image import SUFFIXES, image_ref
+from chiasm.data.image import SUFFIXES
+from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.data.sources.advice import advice_on_encoding, advice_on_missing
 from chiasm.data.sources.parsing import BadRowError, clean_text

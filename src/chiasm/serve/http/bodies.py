@@ -25,12 +25,13 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 MAX_JSON_PARTS = 250_000
-"""Most commas and opening brackets in a body, those inside of texts included."""
-LARGE_BYTES = 8 * 2**20
-"""From this many bytes on, what bodies took is given back to the system when the last of them is answered."""
+"""Most of `PARTS` in a body, those inside of texts included."""
+PARTS = (b",", b"[", b"{", b'"')
+LONG_BYTES = 2**18
+"""No text may be so long, in whatever letters; a picture may, and is in ASCII."""
+LARGE_BYTES = 2**20
+"""A body of more is followed by a collection of young garbage, and what it took is given back to the system."""
 TRIM_AFTER_S = 0.5
-COLLECT_BYTES = 2**20
-"""A body of more is followed by a collection of young garbage, which takes about a millisecond."""
 SMALL_BYTES = 2**18
 """A body of more gets pages of its own."""
 MOST_BYTES = "chiasm_most_body_bytes"
@@ -47,14 +48,13 @@ class Held:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes, self.total_bytes, self.evicted = limit_bytes, 0, 0
         self._bodies: set[Body] = set()
-        self._was_large = False
+        self._trims = False
 
     def add(self, body: "Body", count: int) -> None:
         """Count bytes of an unfinished body; where they are too many, the largest unfinished body is refused."""
         self._bodies.add(body)
         body.held_bytes += count
         self.total_bytes += count
-        self._was_large |= self.total_bytes > LARGE_BYTES
         while self.total_bytes > self.limit_bytes:
             largest = max((one for one in self._bodies if not one.is_whole), key=lambda one: one.held_bytes)
             self.evicted += 1
@@ -67,13 +67,17 @@ class Held:
             return
         self._bodies.remove(body)
         self.total_bytes -= body.held_bytes
-        if body.held_bytes > COLLECT_BYTES:
+        if body.held_bytes > LARGE_BYTES:
+            loop = asyncio.get_running_loop()
             # Errors hold frames that hold them, and parsed bodies with them: a few of 100 MiB in memory until then.
-            asyncio.get_running_loop().call_soon(gc.collect, 1)
-        if not self._bodies and self._was_large:
-            self._was_large = False
-            # Later, when what the request left behind is gone too.
-            asyncio.get_running_loop().call_later(TRIM_AFTER_S, return_freed_memory)
+            loop.call_soon(gc.collect, 1)
+            if not self._trims:
+                self._trims = True
+                loop.call_later(TRIM_AFTER_S, self._trim)
+
+    def _trim(self) -> None:
+        self._trims = False
+        return_freed_memory()
 
 
 class Body:
@@ -158,9 +162,15 @@ class Block:
             found, self._small = self._small, bytearray()
             return found
         whole = self._pages[: self.length]
-        self._pages.close()
-        self._pages = None
+        self.drop()
         return whole
+
+    def drop(self) -> None:
+        """Forget all of it."""
+        self._small = bytearray()
+        if self._pages is not None:
+            self._pages.close()
+            self._pages = None
 
 
 class _JsonRequest(Request):
@@ -173,7 +183,7 @@ class _JsonRequest(Request):
                 async for piece in self.stream():
                     block.add(piece)
             except BaseException:
-                block.take()  # the error keeps this frame, and the block in it, until it is collected
+                block.drop()  # the error keeps this frame, and the block in it, until it is collected
                 raise
             self._body = block  # type: ignore[assignment]  # FastAPI only asks whether it is empty
         return self._body
@@ -186,14 +196,33 @@ class _JsonRequest(Request):
 
 
 def _parsed(content: bytes | bytearray) -> Any:
-    if sum(content.count(one) for one in (b",", b"[", b"{")) > MAX_JSON_PARTS:
+    is_wide = False
+    if sum(content.count(one) for one in PARTS) > MAX_JSON_PARTS or (is_wide := _is_wide(content)):
         content = b""  # the error keeps this frame
-        raise ServedError("too_many_items")
+        raise ServedError("invalid_request" if is_wide else "too_many_items")
     try:
         return from_json(content)
     except ValueError:
         content = b""
         raise ServedError("not_json") from None
+
+
+def _is_foreign(content: bytes | bytearray, start: int, end: int) -> bool:
+    places = range(start, end, LONG_BYTES)  # piece by piece: a copy of the whole would be as large as the body
+    return any(not content[place : min(end, place + LONG_BYTES)].isascii() for place in places)
+
+
+def _is_wide(content: bytes | bytearray) -> bool:
+    """Whether a long string has a character outside ASCII: Python would keep four bytes for each of its characters."""
+    if len(content) <= LONG_BYTES or (content.isascii() and b"\\u" not in content):
+        return False
+    start = 0
+    while (end := content.find(b'"', start)) != -1:
+        is_long = end - start > LONG_BYTES
+        if is_long and (content.find(b"\\u", start, end) != -1 or _is_foreign(content, start, end)):
+            return True
+        start = end + 1
+    return False
 
 
 class JsonRoute(APIRoute):

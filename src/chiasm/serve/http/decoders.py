@@ -1,132 +1,210 @@
-"""Threads that decode pictures; one that takes too long is left behind, and another takes its place.
+"""Child processes that decode pictures, each with a thread that talks to it; one that takes too long is killed.
 
-Nothing can end a decoder from outside but the end of its process. So a request whose picture takes too long gets its
-answer in time, the thread is forgotten and ends when its decoder does, and a new one serves the others. Threads that
-were left behind are counted and bounded: with too many of them no new one starts, requests meet their deadline instead,
-and the numbers at /metrics say why.
+A thread cannot be ended, nor its memory limited; a process can. So nothing that a client sends is decoded in this one
+(`data.decoding_child`). A few children are kept, with all they need imported; one that is killed, or dies of what it
+was given, is replaced at once, and only its request is told.
 """
 
 import asyncio
+import os
 import queue
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from chiasm.data.decoding_child import receive, send
+
 T = TypeVar("T")
-MOST_LEFT = 16
-"""Threads that may be busy with what nobody waits for any more, before no further one is started."""
+COMMAND = (sys.executable, "-m", "chiasm.data.decoding_child")
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(2**22)}
+"""One thread; and what a large picture took is given back, where glibc would keep 100 MiB of it in its heap."""
+START_S = 60.0
+"""Longest time that a child may take to start."""
 CLOSE_S = 2.0
 """Longest wait for the threads when the server ends."""
 
 
 class TooSlowError(Exception):
-    """The work ran longer than it may."""
+    """The picture took longer than it may; its child was killed."""
+
+
+class TooHeavyError(Exception):
+    """The picture took more memory than it may, or ended its child."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a child answers: its head and its bytes."""
+
+    head: Mapping[str, Any]
+    content: bytearray
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    work: Callable[..., Any]
-    given: tuple[Any, ...]
-    done: "asyncio.Future[Any]"
-    started: "asyncio.Future[_Worker]"
+    order: Mapping[str, Any]
+    read: Callable[[], bytes]
+    limit_s: float
+    end: float
+    done: "asyncio.Future[Decoded]"
+    started: "asyncio.Future[None]"
     is_wanted: bool = True
 
 
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """One thread. A daemon: a decoder that never ends must not keep the process from ending."""
+class _Child:
+    """One process."""
 
-    jobs: "queue.SimpleQueue[_Job | None]"
-    is_left: bool = False
-    thread: threading.Thread = field(init=False)
+    def __init__(self, max_pixels: int) -> None:
+        self.connection, theirs = socket.socketpair()
+        environment = {**os.environ, **ENVIRONMENT}
+        try:
+            self.process = subprocess.Popen(
+                [*COMMAND, str(theirs.fileno()), str(max_pixels)],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the server, which answers what is open first
+            )
+        finally:
+            theirs.close()
+        self.connection.settimeout(START_S)
+        receive(self.connection)
 
-    def __post_init__(self) -> None:
-        self.thread = threading.Thread(target=self._serve, name="decode", daemon=True)
-        self.thread.start()
+    def ask(self, job: _Job, content: bytes, one_at_once: threading.Lock) -> Decoded:
+        """Decode one picture.
 
-    def _serve(self) -> None:
-        while not self.is_left and (job := self.jobs.get()) is not None:
-            if not job.is_wanted:
-                continue
-            loop = job.done.get_loop()
+        Raises:
+            TimeoutError: it took too long, or no large picture could be begun before the request's end.
+            ConnectionError: the process has ended.
+        """
+        end = time.monotonic() + job.limit_s
+        self.connection.settimeout(job.limit_s)
+        send(self.connection, dict(job.order), content)
+        head, found = self._answer(end)
+        if head.get("large"):
+            may_begin = one_at_once.acquire(timeout=max(0.0, job.end - time.monotonic()))
             try:
-                loop.call_soon_threadsafe(_set, job.started, self, None)
-                try:
-                    found, error = job.work(*job.given), None
-                except Exception as problem:  # handed to whoever waits
-                    found, error = None, problem
-                loop.call_soon_threadsafe(_set, job.done, found, error)
-            except RuntimeError:  # the loop is closed: the server has ended meanwhile
-                return
+                send(self.connection, {"go": may_begin})
+                head, found = self._answer(time.monotonic() + job.limit_s)
+            finally:
+                if may_begin:
+                    one_at_once.release()
+            if not may_begin:
+                head = {"late": True}
+        return Decoded(head, found)
+
+    def _answer(self, end: float) -> tuple[dict[str, Any], bytearray]:
+        self.connection.settimeout(max(0.001, end - time.monotonic()))
+        return receive(self.connection)
+
+    def kill(self) -> None:
+        """End it, whatever it is at."""
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
 
 
 class Decoders:
-    """Use `await decoders.run(work, *given, limit_s=5)`.
+    """Use `await decoders.run(order, read, limit_s=5, end=...)`.
 
     Args:
-        threads: how many work at once.
+        children: how many decode at once.
+        max_pixels: of the largest picture.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, children: int, max_pixels: int) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._threads, self._workers, self._left = threads, list[_Worker](), list[_Worker]()
+        self._count, self._max_pixels = children, max_pixels
+        self._threads: list[threading.Thread] = []
+        self._one_at_once, self._is_closed = threading.Lock(), False
+        self.killed = 0
+        """Children that took too long, too much memory, or died."""
 
-    @property
-    def left(self) -> int:
-        """Threads that still run what nobody waits for any more."""
-        self._left = [one for one in self._left if one.thread.is_alive()]
-        return len(self._left)
+    def start(self) -> None:
+        """Start the children, if they do not live already."""
+        while len(self._threads) < self._count and not self._is_closed:
+            # A daemon: a decoder that never ends must not keep the process from ending.
+            self._threads.append(threading.Thread(target=self._serve, name="decode", daemon=True))
+            self._threads[-1].start()
 
-    async def run(self, work: Callable[..., T], *given: object, limit_s: float, end: float) -> T:
-        """What `work(*given)` returns or raises.
+    async def run(self, order: Mapping[str, Any], read: Callable[[], bytes], limit_s: float, end: float) -> Decoded:
+        """What a child makes of a picture.
 
         Args:
-            work: called in a thread.
-            given: its arguments.
-            limit_s: how long it may run.
-            end: when nobody waits any more, on the clock of `time.monotonic`; also bounds the wait for a thread.
+            order: see `data.decoding_child`.
+            read: gives the picture's bytes; called in a thread, and what it raises is raised here.
+            limit_s: how long decoding may take.
+            end: when nobody waits any more, on the clock of `time.monotonic`; bounds the wait for a child.
 
         Raises:
-            TooSlowError: it runs longer than `limit_s`; its thread was replaced.
-            TimeoutError: no thread was free before `end`.
+            TooSlowError: it takes longer than `limit_s`; its child was replaced.
+            TooHeavyError: it takes too much memory, or its child died.
+            TimeoutError: no child was free before `end`.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(work, given, loop.create_future(), loop.create_future())
-        self._replace()
+        job = _Job(order, read, limit_s, end, loop.create_future(), loop.create_future())
+        self.start()
         self._jobs.put(job)
         try:
-            worker = await asyncio.wait_for(job.started, max(0.0, end - time.monotonic()))
-            await asyncio.wait({job.done}, timeout=limit_s)
-            if not job.done.done():
-                self._leave(worker)
-                raise TooSlowError
-            found: T = job.done.result()
-            return found
+            await asyncio.wait_for(job.started, max(0.0, end - time.monotonic()))
+            return await job.done
         finally:
             job.is_wanted = False
             job.done.cancel()
 
     def close(self) -> None:
-        """End the threads, and wait a moment for them: one that comes back to an interpreter that ends aborts it."""
-        for worker in self._workers:
-            worker.is_left = True
+        """End the children, and wait a moment for the threads."""
+        self._is_closed = True
+        for _ in self._threads:
             self._jobs.put(None)
         end = time.monotonic() + CLOSE_S
-        for worker in self._workers:
-            worker.thread.join(max(0.0, end - time.monotonic()))
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
-    def _leave(self, worker: _Worker) -> None:
-        worker.is_left = True
-        self._workers.remove(worker)
-        self._left.append(worker)
-        self._replace()
+    def _serve(self) -> None:
+        """One thread and its child, for as long as the server lives."""
+        child = _Child(self._max_pixels)
+        try:
+            while (job := self._jobs.get()) is not None:
+                if not job.is_wanted:
+                    continue
+                loop = job.done.get_loop()
+                try:
+                    loop.call_soon_threadsafe(_set, job.started, None, None)
+                    try:
+                        found, error = self._asked(child, job), None
+                    except Exception as problem:  # handed to whoever waits
+                        found, error = None, problem
+                    loop.call_soon_threadsafe(_set, job.done, found, error)
+                except RuntimeError:  # the loop is closed: the server has ended meanwhile
+                    return
+                if isinstance(error, TooSlowError | TooHeavyError):
+                    self.killed += 1
+                    child.kill()
+                    child = _Child(self._max_pixels)
+                found = error = job = None
+        finally:
+            child.kill()
 
-    def _replace(self) -> None:
-        """Start as many threads as there should be, as long as not too many are stuck."""
-        while len(self._workers) < self._threads and self.left < MOST_LEFT:
-            self._workers.append(_Worker(self._jobs))
+    def _asked(self, child: _Child, job: _Job) -> Decoded:
+        content = job.read()
+        try:
+            found = child.ask(job, content, self._one_at_once)
+        except TimeoutError:
+            raise TooSlowError from None
+        except OSError:
+            raise TooHeavyError from None
+        if found.head.get("late"):
+            raise TimeoutError
+        if found.head.get("memory"):
+            raise TooHeavyError
+        return found
 
 
 def _set(future: "asyncio.Future[Any]", value: Any, error: Exception | None) -> None:

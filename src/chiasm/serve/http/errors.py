@@ -36,6 +36,10 @@ CODES: dict[str, tuple[int, str]] = {
     "url_not_allowed": (422, "this server fetches no such address; send the picture as a data URI"),
     "url_not_fetched": (422, "the picture could not be fetched"),
     "image_too_slow": (422, "the picture takes too long to decode; send it smaller, or in another format"),
+    "image_too_heavy": (
+        422,
+        "decoding the picture takes more memory than it may; send it smaller, or in another format",
+    ),
     "dimensions": (422, "the vectors of this model have another number of dimensions"),
     "no_index": (422, "this server was started without an index of pictures"),
     "no_query": (422, "give a text, a picture, or both"),

@@ -12,7 +12,6 @@ import ssl
 import time
 from urllib.parse import urljoin, urlsplit
 
-from chiasm.data.image import MAX_BYTES
 from chiasm.serve.http.errors import ServedError
 
 MAX_REDIRECTS = 3
@@ -20,7 +19,7 @@ PIECE = 1 << 16
 PORT = 443
 
 
-def fetch(address: str, allowed: tuple[str, ...], timeout_s: float) -> bytes:
+def fetch(address: str, allowed: tuple[str, ...], timeout_s: float, max_bytes: int) -> bytes:
     """The bytes at an address.
 
     Raises:
@@ -29,7 +28,7 @@ def fetch(address: str, allowed: tuple[str, ...], timeout_s: float) -> bytes:
     end = time.monotonic() + timeout_s
     for _ in range(MAX_REDIRECTS + 1):
         host, path = checked(address, allowed)
-        status, found = _get(host, public_address(host), path, end)
+        status, found = _get(host, public_address(host), path, end, max_bytes)
         if status == 200 and isinstance(found, bytes):
             return found
         if status not in (301, 302, 303, 307, 308) or not isinstance(found, str):
@@ -94,7 +93,7 @@ class _Pinned(http.client.HTTPSConnection):
         self.sock = context.wrap_socket(raw, server_hostname=self.host)
 
 
-def _get(host: str, address: str, path: str, end: float) -> tuple[int, bytes | str | None]:
+def _get(host: str, address: str, path: str, end: float, max_bytes: int) -> tuple[int, bytes | str | None]:
     """Status, and the body of a 200 or the place that a redirect names."""
     connection = _Pinned(host, address, _left(end))
     try:
@@ -105,7 +104,7 @@ def _get(host: str, address: str, path: str, end: float) -> tuple[int, bytes | s
         content = bytearray()
         while piece := answer.read(PIECE):
             content += piece
-            if len(content) > MAX_BYTES or _left(end) <= 0:
+            if len(content) > max_bytes or _left(end) <= 0:
                 raise ServedError("url_not_fetched")
             if connection.sock is not None:
                 connection.sock.settimeout(_left(end))

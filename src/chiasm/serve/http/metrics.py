@@ -32,7 +32,7 @@ class Metrics:
         self.seconds[route, bisect_left(BUCKETS_S, seconds)] += 1
         self.total_s[route] += seconds  # type: ignore[assignment]  # a Counter of seconds
 
-    def text(self, batcher: Batcher, open_requests: int, decoders_left: int) -> str:
+    def text(self, batcher: Batcher, open_requests: int, decoders_killed: int, held_bytes: int) -> str:
         """The page."""
         stats = batcher.stats
         counts = [f'{{route="{route}",status="{status}"}} {n}' for (route, status), n in sorted(self.requests.items())]
@@ -50,7 +50,8 @@ class Metrics:
             ("open_requests", "gauge", "Requests that are not answered yet, this one included.", open_requests),
             ("queue_rows", "gauge", "Rows admitted and not yet answered.", batcher.admitted),
             ("queue_capacity_rows", "gauge", "Rows that may be admitted at once.", batcher.capacity),
-            ("decoders_left", "gauge", "Threads still at a picture that took too long.", decoders_left),
+            ("decoders_killed_total", "counter", "Processes that a picture cost, by time or memory.", decoders_killed),
+            ("body_bytes", "gauge", "Bytes of bodies that are held.", held_bytes),
             ("resident_bytes", "gauge", "Memory of the process.", resident_bytes()),
             ("start_time_seconds", "gauge", "When the process began to serve.", f"{self.started:.3f}"),
         ):

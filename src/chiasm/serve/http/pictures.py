@@ -5,18 +5,23 @@ import base64
 import binascii
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import asdict
+from functools import partial
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from chiasm.data.image import MAX_BYTES, ImageError
+from chiasm.data.image import MAX_BYTES, REASONS
 from chiasm.serve.engine import Model
-from chiasm.serve.http.decoders import Decoders, TooSlowError
+from chiasm.serve.http.decoders import Decoded, Decoders, TooHeavyError, TooSlowError
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.fetching import fetch
 from chiasm.serve.http.settings import ServerSettings
 
-T = TypeVar("T")
+FETCHES = 2
+"""Pictures that are fetched from other hosts at once, and kept until they are decoded."""
 
 
 def picture_bytes(text: str) -> bytes:
@@ -38,17 +43,18 @@ def picture_bytes(text: str) -> bytes:
 
 
 class Pictures:
-    """Decodes beside the model thread, so that it never waits for a JPEG.
+    """Decodes in child processes, so that the model thread never waits for a JPEG and no picture fills the memory.
 
     Args:
         model: whose pictures they become.
         settings: limits.
-        threads: decoders.
+        children: decoders.
     """
 
-    def __init__(self, model: Model, settings: ServerSettings, threads: int = 2) -> None:
+    def __init__(self, model: Model, settings: ServerSettings, children: int = 2) -> None:
         self.model, self.settings = model, settings
-        self.decoders = Decoders(threads)
+        self.decoders = Decoders(children, settings.max_pixels)
+        self._fetches = asyncio.Semaphore(FETCHES)
 
     async def prepared(self, texts: list[str], end: float) -> list[Tensor]:
         """Pictures as the model takes them; equal ones are decoded once.
@@ -58,44 +64,56 @@ class Pictures:
             end: the request's deadline, on the clock of `time.monotonic`.
 
         Raises:
-            ServedError: with a code of `REASONS` after "image_", "image_too_slow", or "deadline".
+            ServedError: with a code of `REASONS` after "image_", "image_too_slow", "image_too_heavy", or "deadline".
         """
         distinct = list(dict.fromkeys(texts))
         ready = await asyncio.gather(*(self._prepared(one, end) for one in distinct))
         by_text = dict(zip(distinct, ready, strict=True))
         return [by_text[text] for text in texts]
 
-    async def in_thread(self, work: Callable[..., T], *given: object, end: float | None = None) -> T:
-        """What the work on a picture returns, within the time that one may take.
+    async def thumbnail(self, read: Callable[[], bytes], side_px: int) -> bytes:
+        """A JPEG whose longer side is at most `side_px`.
+
+        Args:
+            read: gives the bytes of the picture, in a thread; what it raises is raised here.
+            side_px: of the JPEG.
 
         Raises:
-            ServedError: "image_too_slow", or "deadline" where no decoder is free.
+            ServedError: as `prepared`.
         """
-        end = time.monotonic() + self.settings.timeout_s if end is None else end
-        try:
-            return await self.decoders.run(work, *given, limit_s=self.settings.decode_s, end=end)
-        except TooSlowError:
-            raise ServedError("image_too_slow") from None
-        except TimeoutError:
-            raise ServedError("deadline") from None
+        end = time.monotonic() + self.settings.timeout_s
+        return bytes((await self._decoded({"thumbnail_px": side_px}, read, end)).content)
 
     def close(self) -> None:
         """End the decoders."""
         self.decoders.close()
 
     async def _prepared(self, text: str, end: float) -> Tensor:
-        if "://" in text[:64]:
-            # Waiting for another host is no decoding: it has its own limit, and threads that may all be waiting.
+        if "://" not in text[:64]:
+            return await self._pixels(partial(picture_bytes, text), end)
+        # Waiting for another host is no decoding: it has its own limit. What was fetched is kept until it is decoded.
+        async with self._fetches:
             loop, domains = asyncio.get_running_loop(), self.settings.allow_domains
-            content = await loop.run_in_executor(None, fetch, text, domains, self.settings.timeout_s / 2)
-            return await self.in_thread(self._decode, content, end=end)
-        return await self.in_thread(self._prepare, text, end=end)
+            content = await loop.run_in_executor(
+                None, fetch, text, domains, self.settings.timeout_s / 2, self.settings.max_body_bytes
+            )
+            return await self._pixels(lambda: content, end)
 
-    def _prepare(self, text: str) -> Tensor:
-        return self._decode(picture_bytes(text))
+    async def _pixels(self, read: Callable[[], bytes], end: float) -> Tensor:
+        found = await self._decoded({"resizing": asdict(self.model.resizing)}, read, end)
+        shape = found.head.get("shape")
+        return torch.from_numpy(np.frombuffer(found.content, np.uint8).reshape(shape)).permute(2, 0, 1)
 
-    def _decode(self, content: bytes) -> Tensor:
+    async def _decoded(self, order: dict[str, Any], read: Callable[[], bytes], end: float) -> Decoded:
         try:
-            return self.model.prepare(content)
-        except ImageError as error:
-            raise ServedError(f"image_{error.code}") from None
+            found = await self.decoders.run(order, read, self.settings.decode_s, end)
+        except TooSlowError:
+            raise ServedError("image_too_slow") from None
+        except TooHeavyError:
+            raise ServedError("image_too_heavy") from None
+        except TimeoutError:
+            raise ServedError("deadline") from None
+        code = found.head.get("error")
+        if code is not None:
+            raise ServedError(f"image_{code if code in REASONS else 'corrupt'}")
+        return found

@@ -1,16 +1,15 @@
 """Our own routes: ask, caption, classify, match, search, and what the process says of itself."""
 
-import io
+from functools import partial
 from typing import Any, cast
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from PIL import Image as PillowImage
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Prediction
-from chiasm.data.image import ImageError, load_image
+from chiasm.data.image import REASONS
 from chiasm.data.prompts import expanded
 from chiasm.serve.abilities import NEEDS
 from chiasm.serve.http import schemas
@@ -135,22 +134,21 @@ def searching(service: Service) -> APIRouter:
     async def picture(id: str) -> Response:  # noqa: A002  the word of the address
         """A small JPEG of an indexed picture, decoded and written anew: the file itself is never sent."""
         service.need("search")
-        content = await service.pictures.in_thread(_thumbnail, service, id)
+        try:
+            content = await service.pictures.thumbnail(partial(_indexed, service, id), THUMBNAIL_PX)
+        except (InputError, LookupError, OSError, ValueError):
+            raise ServedError("picture_not_found") from None
+        except ServedError as error:
+            is_unusable = error.code.removeprefix("image_") in REASONS
+            raise (ServedError("picture_not_found") if is_unusable else error) from None
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     return router
 
 
-def _thumbnail(service: Service, id: str) -> bytes:  # noqa: A002
+def _indexed(service: Service, id: str) -> bytes:  # noqa: A002
     assert service.index is not None, "asked before"
-    try:
-        picture = PillowImage.fromarray(load_image(service.index.picture(id), "index", THUMBNAIL_PX))
-    except (InputError, ImageError, KeyError, LookupError, OSError, ValueError):
-        raise ServedError("picture_not_found") from None
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    written = io.BytesIO()
-    picture.save(written, "JPEG", quality=85)
-    return written.getvalue()
+    return service.index.picture(id)
 
 
 def telling(service: Service, metrics: Metrics) -> APIRouter:
@@ -192,7 +190,12 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
     async def metrics_page() -> Response:
         """Counts and times in Prometheus' format."""
         return Response(
-            metrics.text(service.batcher, service.health.open_requests, service.pictures.decoders.left),
+            metrics.text(
+                service.batcher,
+                service.health.open_requests,
+                service.pictures.decoders.killed,
+                service.held.total_bytes,
+            ),
             media_type="text/plain; version=0.0.4; charset=utf-8",
         )
 

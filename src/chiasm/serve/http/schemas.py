@@ -2,28 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MOST = 256
 """Most items of any list; the server's own limit is usually lower."""
 LONGEST_TEXT = 8000
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT, pattern=r"\S")]
-
-
-def _ascii(text: str) -> str:
-    """Refuse others early: with one of them Python keeps four bytes for each character."""
-    if not text.isascii():
-        raise ValueError("not ASCII")
-    return text
-
-
 Image = Annotated[
     str,
     Field(
         min_length=1, description="A data URI (data:image/png;base64,...), bare base64, or an allowed https address."
     ),
-    AfterValidator(_ascii),
 ]
 Images = Image | Annotated[list[Image], Field(min_length=1, max_length=MOST)]
 Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=MOST)]

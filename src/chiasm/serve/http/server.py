@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import socket
 import sys
 import time
@@ -11,6 +12,7 @@ from types import FrameType
 
 import uvicorn
 
+from chiasm.core.device import return_freed_memory
 from chiasm.core.errors import InputError
 from chiasm.serve.http.app import build_app
 from chiasm.serve.http.bounds import BoundedProtocol
@@ -126,6 +128,11 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     tell(f"http://{shown}:{door.getsockname()[1]}")
     server = DrainingServer(server_config(service), service)
+    service.pictures.decoders.start()
+    # What the start left behind goes, and what stays is not looked at by any later collection.
+    gc.collect()
+    gc.freeze()
+    return_freed_memory()
     usual_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chiasm.core.errors import InputError
+from chiasm.data.image import MAX_PIXELS
 
 LEAST_TOKEN = 16
 """Characters of the shortest token that is accepted."""
@@ -19,6 +20,7 @@ POSITIVE = (
     "max_rows",
     "timeout_s",
     "decode_s",
+    "max_pixels",
     "drain_s",
 )
 """Settings that must be above 0."""
@@ -36,7 +38,7 @@ class ServerSettings:
     """Hosts that pictures may be fetched from, by https; none fetches nothing."""
     max_body_bytes: int = 32 * 2**20
     """Largest body of one request."""
-    max_held_bytes: int = 64 * 2**20
+    max_held_bytes: int = 48 * 2**20
     """Most bytes of all bodies that are held at once; beyond it the largest unfinished one is refused."""
     max_connections: int = 512
     """Most connections; beyond it the one that has waited longest for its client is closed."""
@@ -49,7 +51,9 @@ class ServerSettings:
     timeout_s: float = 30.0
     """Longest time from a request's admission to its answer, for its head to arrive, and for its body."""
     decode_s: float = 5.0
-    """Longest time that decoding one picture may take; it answers 422 then, and its thread is replaced."""
+    """Longest time that decoding one picture may take; it answers 422 then, and its process is replaced."""
+    max_pixels: int = 25_000_000
+    """Width times height of the largest picture; decoding one takes up to 8 bytes a pixel, in a child process."""
     drain_s: float = 30.0
     """Longest time for open requests to end when the server is stopped."""
 
@@ -80,6 +84,8 @@ class ServerSettings:
                 f"{self.max_body_bytes} or more, the largest body",
                 "raise it, or lower max_body_bytes",
             )
+        if self.max_pixels > MAX_PIXELS:
+            raise InputError(f"max_pixels is {self.max_pixels}", f"at most {MAX_PIXELS}", "lower --max-pixels")
         if self.queue_rows < self.max_items:
             raise InputError(
                 f"a queue of {self.queue_rows} rows", f"{self.max_items} or more, one request's most", "raise it"

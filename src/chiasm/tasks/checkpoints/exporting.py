@@ -17,7 +17,7 @@ from chiasm.core.files import read_json, write_bytes
 from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Caption, Example, Question
 from chiasm.data.dataset import SceneDataset
-from chiasm.data.image import image_ref_from_bytes
+from chiasm.data.image_refs import image_ref_from_bytes
 from chiasm.tasks.checkpoints.layouts import hugging_face_files, open_clip_files
 from chiasm.tasks.checkpoints.opening import STORED, open_pipeline, usual_decoding
 from chiasm.tasks.pipeline import Pipeline
