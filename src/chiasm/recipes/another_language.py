@@ -14,7 +14,7 @@ def another_language(tiny: bool = False) -> RunConfig:
     half is contrast with the locked pictures (LiT). An index of the teacher's run stays good: the vectors of pictures
     do not change.
 
-    Command: chiasm train another_language --set init_from=RUN --set data.path=FLICKR8K --out runs/zh
+    Command: chiasm train another_language --set init_from=RUN --data FLICKR8K --out runs/zh
     Cost: a quarter of an hour on one thread of a shared AMD EPYC.
     Expect, on Flickr8k's 1,000 validation photos taught by `flickr8k_retrieval`: text_to_image_R@10 Chinese 0.384,
     English 0.477 (the teacher: 0.037, 0.617; with shuffled pictures 0.01); docs/languages.md has the table.

@@ -12,7 +12,7 @@ def labels_and_captions(tiny: bool = False) -> RunConfig:
     The captions stand in `data.path` and are validated on; the class folder stands in `data.others.classes.path`. To
     measure the classes: `chiasm evaluate RUN --data CLASSES`.
 
-    Command: chiasm train labels_and_captions --set data.path=FLICKR8K --set data.others.classes.path=CIFAR10
+    Command: chiasm train labels_and_captions --data FLICKR8K --set data.others.classes.path=CIFAR10
         --out runs/labels_and_captions
     Cost: two minutes on one busy core of an AMD EPYC, once 7,000 photos, 5,000 other pictures and 35,000 captions are
     encoded (10 minutes).

@@ -17,7 +17,7 @@ def nlvr(tiny: bool = False) -> RunConfig:
     Pictures of NLVR repeat by construction (six box permutations, few boxes): 221 of the 6,910 training pictures have
     the bytes of one in `dev`. They are left out of training (`data.on_leak` is "drop").
 
-    Command: chiasm train nlvr --set data.path=NLVR --out runs/nlvr
+    Command: chiasm train nlvr --data NLVR --out runs/nlvr
     Cost: 40 minutes on one core of an AMD EPYC (bf16), which the stages' time limits end, and which other work shared.
     Expect, on the 5,934 pictures of `dev`, from `train` and `hidden`: accuracy 0.667 (0.655-0.678); with pictures
     shuffled 0.534, the answer given most 0.553. Published on `dev`, from ten times as many examples (Suhr et al. 2017):

@@ -12,7 +12,7 @@ def reranking(tiny: bool = False) -> RunConfig:
     negatives, Li et al. 2021, section 3.2, on towers that are aligned already): its vectors, and an index of them, stay
     good, and `chiasm search INDEX WORDS --model RUN --rerank` looks at the nearest fifty again.
 
-    Command: chiasm train reranking --set init_from=RUN --set data.path=FLICKR8K --out runs/reranking
+    Command: chiasm train reranking --set init_from=RUN --data FLICKR8K --out runs/reranking
     Cost: 52 s on an NVIDIA H200. On two busy cores of an AMD EPYC an epoch with two captions a photo took 9 minutes
     (`tasks.matching.captions_per_picture=2`, `train.batch_size=64`).
     Expect, on Flickr8k's 1,000 validation photos: matching_accuracy 0.751 against drawn pictures and 0.531 against the

@@ -15,7 +15,7 @@ def additive(tiny: bool = False, files: bool = False) -> RunConfig:
     which shape, and the two contrasts are small from the start (docs/fusion.md).
 
     Command: chiasm train additive --out runs/additive
-    On photos: chiasm train additive --set data.path=FLICKR8K --out runs/additive
+    On photos: chiasm train additive --data FLICKR8K --out runs/additive
     Cost: 145 s on one busy core of an AMD EPYC.
     Expect, on 500 test scenes: vqa_accuracy 0.716 (0.704-0.728, n 6,000; shuffled 0.447), image_to_text_R@1 0.890
     (0.860-0.915), text_to_image_R@1 0.820 (0.786-0.852).

@@ -13,7 +13,7 @@ def albef(tiny: bool = False, files: bool = False) -> RunConfig:
     is within the batch.
 
     Command: chiasm train albef --out runs/albef
-    On photos: chiasm train albef --set data.path=FLICKR8K --out runs/albef
+    On photos: chiasm train albef --data FLICKR8K --out runs/albef
     Cost: 11 minutes on one core of an AMD EPYC that other runs shared.
     Expect, on 500 test scenes: vqa_accuracy 0.784 (0.773-0.794, n 6,000); with shuffled pictures 0.445.
     On Flickr8k's 1,000 validation photos after 5 of 8 epochs (`train.epochs=5`, 32 minutes on one busy core):

@@ -13,7 +13,7 @@ def blip(tiny: bool = False, files: bool = False) -> RunConfig:
     left out: there is no web crawl to clean here.
 
     Command: chiasm train blip --out runs/blip
-    On photos: chiasm train blip --set data.path=FLICKR8K --out runs/blip
+    On photos: chiasm train blip --data FLICKR8K --out runs/blip
     Cost: 8 minutes on one core of an AMD EPYC that other runs shared.
     Expect, on 500 test scenes: caption_truth 0.824 (0.788-0.856), CIDEr 9.59, matching_accuracy 0.999, both R@1 0.998;
     with shuffled pictures 0.000, 1.04, 0.498 and 0.000.

@@ -12,7 +12,7 @@ def clip(tiny: bool = False, files: bool = False) -> RunConfig:
     The cheapest to search with, and blind to what only shows when words and picture tokens meet.
 
     Command: chiasm train clip --out runs/clip
-    On photos: chiasm train clip --set data.path=FLICKR8K --out runs/clip
+    On photos: chiasm train clip --data FLICKR8K --out runs/clip
     Cost: 84 s on one busy core of an AMD EPYC.
     Expect, on 500 test scenes: image_to_text_R@1 0.996 (0.986-0.999), text_to_image_R@1 0.994 (0.988-1.000); with
     shuffled pictures 0.000.

@@ -13,7 +13,7 @@ def coca(tiny: bool = False, files: bool = False) -> RunConfig:
     contrast (the paper: 256 and one).
 
     Command: chiasm train coca --out runs/coca
-    On photos: chiasm train coca --set data.path=FLICKR8K --out runs/coca
+    On photos: chiasm train coca --data FLICKR8K --out runs/coca
     Cost: 6 minutes on one core of an AMD EPYC that other runs shared.
     Expect, on 500 test scenes: caption_truth 0.902 (0.876-0.928), CIDEr 9.77, both R@1 0.998; with shuffled pictures
     0.000, 1.04 and 0.000.

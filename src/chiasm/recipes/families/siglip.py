@@ -12,7 +12,7 @@ def siglip(tiny: bool = False, files: bool = False) -> RunConfig:
     Each pair is judged by itself, so the batch may be small; temperature and bias are learned from 10 and -10.
 
     Command: chiasm train siglip --out runs/siglip
-    On photos: chiasm train siglip --set data.path=FLICKR8K --out runs/siglip
+    On photos: chiasm train siglip --data FLICKR8K --out runs/siglip
     Cost: 84 s on one busy core of an AMD EPYC.
     Expect, on 500 test scenes: image_to_text_R@1 0.996 (0.986-0.999), text_to_image_R@1 0.996 (0.990-1.000); with
     shuffled pictures 0.000.

@@ -13,7 +13,7 @@ def vilt(tiny: bool = False, files: bool = False) -> RunConfig:
     questions, the pre-training is the run.
 
     Command: chiasm train vilt --out runs/vilt
-    On photos: chiasm train vilt --set data.path=FLICKR8K --out runs/vilt
+    On photos: chiasm train vilt --data FLICKR8K --out runs/vilt
     Cost: 17 minutes on one core of an AMD EPYC that other runs shared.
     Expect, on 500 test scenes: vqa_accuracy 0.724 (0.711-0.736, n 6,000); with shuffled pictures 0.451.
     On Flickr8k's 1,000 validation photos after 2.5 of 8 epochs (`train.epochs=2.5`, 49 minutes, one busy core) nothing

@@ -13,7 +13,7 @@ def visualbert(tiny: bool = False, files: bool = False) -> RunConfig:
     questions, the pre-training is the run; `--set init_from=RUN` carries it to a recipe with questions.
 
     Command: chiasm train visualbert --out runs/visualbert
-    On photos: chiasm train visualbert --set data.path=FLICKR8K --out runs/visualbert
+    On photos: chiasm train visualbert --data FLICKR8K --out runs/visualbert
     Cost: 17 minutes on one core of an AMD EPYC that other runs shared.
     Expect, on 500 test scenes: vqa_accuracy 0.659 (0.646-0.671, n 6,000); with shuffled pictures 0.456.
     On Flickr8k's 1,000 validation photos after 2 of 8 epochs (`train.epochs=2`, 41 minutes on one busy core) hardly

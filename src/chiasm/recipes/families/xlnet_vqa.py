@@ -13,7 +13,7 @@ def xlnet_vqa(tiny: bool = False, files: bool = False) -> RunConfig:
     questions, the pre-training is the run.
 
     Command: chiasm train xlnet_vqa --out runs/xlnet_vqa
-    On photos: chiasm train xlnet_vqa --set data.path=FLICKR8K --out runs/xlnet_vqa
+    On photos: chiasm train xlnet_vqa --data FLICKR8K --out runs/xlnet_vqa
     Cost: 10 minutes on one core of an AMD EPYC that other runs shared.
     Expect, on 500 test scenes: vqa_accuracy 0.765 (0.753-0.776, n 6,000); with shuffled pictures 0.448.
     On Flickr8k's 1,000 validation photos after 3 of 8 epochs (`train.epochs=3`, 7 minutes, one busy core): masked words
