@@ -140,7 +140,7 @@ def test_the_estimate_names_every_part(photos: Path, tmp_path: Path, monkeypatch
     found: dict[str, Any] = estimate(config_of(photos), Console(quiet=True)).as_dict()
     assert found["validations"] == 2 and found["steps"] == 6
     assert all(found["times"][part] > 0 for part in ("encoding_s", "training_s", "validation_s", "measuring_s"))
-    assert found["total_s"] == pytest.approx(sum(found["times"].values()))
+    assert found["stages_s"] == {} and found["total_s"] == pytest.approx(sum(found["times"].values()))
     assert found["to_encode"] == (24, 24)
 
 

@@ -30,3 +30,19 @@ def test_every_part_is_counted(
     assert f"{found.times.total_s / 60:.1f} minutes here" in found.text()
     limited = estimate(override(config, ["train.limit_s=250"]), Console(quiet=True))
     assert limited.times.training_s == max(0.0, min(2.0 * steps, 250 - limited.times.validation_s))
+
+
+def test_stages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against the minutes of the last stage for those of all."""
+    seconds = iter((1.0, 2.0, 3.0))
+    monkeypatch.setattr(module, "_step_s", lambda trainer: next(seconds))
+    monkeypatch.setattr(module, "_evaluation_s", lambda pipeline, examples: 0.0)
+    config = find_recipe("albef", tiny=True)
+    found = estimate(config, Console(quiet=True))
+    names = list(config.stages)
+    assert list(found.stages_s) == names and names
+    assert all(
+        found.stages_s[name] >= (1 + place) * config.stages[name].train.steps for place, name in enumerate(names)
+    )
+    assert found.total_s == pytest.approx(sum(found.stages_s.values()) + found.times.total_s)
+    assert all(f"stage {name}" in found.text() for name in names)

@@ -5,8 +5,8 @@ Nothing is written but the cache of frozen features, and in it only those of the
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from chiasm.train.class_share import SHARES
 from chiasm.train.interpolation import ALPHAS
 from chiasm.train.length import Length, fitting_batch, planned_length
 from chiasm.train.loader import Loader
+from chiasm.train.stages import stage_config
 from chiasm.train.trainer import Hooks, Trainer
 
 TIMED_STEPS, WARM_UP_STEPS = 12, 2
@@ -48,6 +49,8 @@ LONG_CAPTION = 95
 class Times:
     """Seconds of each part of a run."""
 
+    opening_s: float
+    """Reading the data's files and building the model."""
     encoding_s: float
     """Pictures and texts that frozen towers have not encoded yet; or reading every picture once."""
     training_s: float
@@ -58,7 +61,7 @@ class Times:
     @property
     def total_s(self) -> float:
         """All of it."""
-        return self.encoding_s + self.training_s + self.validation_s + self.measuring_s
+        return self.opening_s + self.encoding_s + self.training_s + self.validation_s + self.measuring_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Estimate:
     """Median of a few steps with the batches they wait for, measured now."""
     validations: int
     times: Times
+    """Of the run itself, or of its last stage."""
     to_encode: tuple[int, int]
     """Pictures and texts that are not in the cache."""
     precision: str
@@ -84,17 +88,26 @@ class Estimate:
     lr: float
     """Peak learning rate: set, or chosen by the sizes."""
     lr_why: str
+    stages_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each stage before the run's own."""
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.stages_s.values()) + self.times.total_s
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return {**asdict(self), "total_s": self.times.total_s}
+        return {**asdict(self), "total_s": self.total_s}
 
     def text(self) -> str:
         """For people."""
         times = self.times
         is_cut = 0 < self.limit_s < self.steps * self.step_s + times.validation_s
         limit = f"\n  train.limit_s ends training after {self.limit_s / 60:.1f} minutes, with fewer steps"
-        parts = {
+        parts = {f"stage {name}": seconds for name, seconds in self.stages_s.items()}
+        parts |= {
+            "opening the data and the model": times.opening_s,
             f"encoding {self.to_encode[0]:,} pictures and {self.to_encode[1]:,} texts": times.encoding_s,
             f"{self.steps:,} steps of {self.step_s * 1000:.0f} ms ({self.precision})": times.training_s,
             f"{self.validations} validations": times.validation_s,
@@ -106,14 +119,22 @@ class Estimate:
             f"training pictures: {self.training_pictures:,}\n"
             f"length: {self.steps_why}\n"
             f"learning rate: {self.lr_why}\n"
-            f"time: about {times.total_s / 60:.1f} minutes here, by a little of each part done now:\n"
+            f"time: about {self.total_s / 60:.1f} minutes here, by a little of each part done now:\n"
             + "\n".join(f"  {seconds / 60:5.1f}  {what}" for what, seconds in parts.items())
             + (limit if is_cut else "")
         )
 
 
 def estimate(config: RunConfig, console: Console) -> Estimate:
-    """Build the run in memory and time a little of encoding, training and evaluation."""
+    """Build the run in memory, and its stages, and time a little of encoding, training and evaluation of each."""
+    stages = {
+        name: _estimate(stage_config(config, stage, ""), console).times.total_s for name, stage in config.stages.items()
+    }
+    return replace(_estimate(replace(config, stages={}), console), stages_s=stages)
+
+
+def _estimate(config: RunConfig, console: Console) -> Estimate:
+    started = time.perf_counter()
     config = begun(beside_teacher(adapted(config)))
     config.check()
     keep_freed_memory()
@@ -133,6 +154,7 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
     if config.init_from == STARTER and class_heads(pipeline.model):
         take_classes(pipeline)
     prepare_model(pipeline.model, config)
+    opening_s = time.perf_counter() - started
     to_encode, encoding_s = _preparation(pipeline, [training, *held_out[: 1 + (config.test_split != "val")]])
     stages = Stages(console)
     try:
@@ -160,7 +182,7 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
         steps_why=length.why,
         step_s=step_s,
         validations=validations,
-        times=Times(encoding_s, training_s, validation_s, after * picture_s),
+        times=Times(opening_s, encoding_s, training_s, validation_s, after * picture_s),
         to_encode=to_encode,
         precision=why,
         limit_s=config.train.limit_s,
