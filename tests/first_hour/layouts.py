@@ -216,6 +216,18 @@ def parquet_paths(root: Path, rows: Sequence[Photo]) -> Path:
     return root
 
 
+def json_list(root: Path, rows: Sequence[Photo]) -> Path:
+    """train.json and val.json, each a list of objects."""
+    for split in ("train", "val"):
+        part = [row for row in rows if row.split == split]
+        lines = [
+            {"image": row.save(root / "images" / f"{row.name}.png"), "caption": [row.english], "more": {"a": [1]}}
+            for row in part
+        ]
+        written(root / f"{split}.json", json.dumps(lines, indent=1))
+    return root
+
+
 LAYOUTS: dict[str, tuple[str, Callable[[Path, Sequence[Photo]], Path]]] = {
     "imagefolder": ("imagefolder", imagefolder),
     "imagefolder_jsonl": ("imagefolder", imagefolder_jsonl),
@@ -228,6 +240,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path, Sequence[Photo]], Path]]] = {
     "plain_table": ("table", plain_table),
     "data_jsonl": ("data_jsonl", data_jsonl),
     "token_file": ("flickr8k_tokens", token_file),
+    "json_list": ("json_list", json_list),
     "parquet": ("parquet", parquet),
     "parquet_paths": ("parquet", parquet_paths),
     "class_folders": ("class_folders", class_folders),

@@ -14,6 +14,7 @@ from chiasm.data.sources import (
     data_jsonl,
     flickr8k_tokens,
     imagefolder,
+    json_list,
     karpathy,
     parquet,
     table,
@@ -22,6 +23,7 @@ from chiasm.data.sources import (
     vqav2,
 )
 from chiasm.data.sources.collect import collect
+from chiasm.data.sources.nearly import near_misses
 
 FORMATS: dict[str, ModuleType] = {
     "data_jsonl": data_jsonl,
@@ -30,6 +32,7 @@ FORMATS: dict[str, ModuleType] = {
     "vqav2": vqav2,
     "coco_captions": coco_captions,
     "vqa_rad": vqa_rad,
+    "json_list": json_list,
     "table": table,
     "imagefolder": imagefolder,
     "parquet": parquet,
@@ -37,7 +40,7 @@ FORMATS: dict[str, ModuleType] = {
     "class_folders": class_folders,
 }
 """Name -> module with `recognises(path) -> bool` and `read(path, split) -> Reading`. "auto" takes the first that
-recognises the path."""
+recognises the path. A module of JSON files names their `KEYS`, so that a file that lacks one is told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,24 @@ def _recognise(path: Path) -> str:
     for name, layout in FORMATS.items():
         if layout.recognises(path):
             return name
-    seen = path.name if path.is_file() else ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
+    keys = {name: layout.KEYS for name, layout in FORMATS.items() if hasattr(layout, "KEYS")}
+    causes, do = near_misses(path, _near_layout, keys)
+    if not causes:
+        seen = path.name if path.is_file() else ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"
+        causes = [f"it holds {seen}"]
     raise InputError(
-        f"the layout of {path} is not recognised; it holds {seen}",
-        ", ".join(FORMATS),
-        "name the layout with data.format, or write a table with the columns image and caption",
+        f"the layout of {path} is not recognised:\n    " + "\n    ".join(causes),
+        ", ".join(FORMATS) + " (docs/data.md shows each)",
+        do or "name the layout with data.format, or write a table with the columns image and caption",
     )
+
+
+def _near_layout(path: Path) -> str:
+    """Name of the first layout that recognises a path by its own entries; "" where none does, or it is not listable."""
+    try:
+        return next((name for name, layout in FORMATS.items() if name != "text_files" and layout.recognises(path)), "")
+    except OSError:
+        return ""
 
 
 def _image_folder(images: str, path: Path) -> Path:

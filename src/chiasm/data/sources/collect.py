@@ -249,7 +249,8 @@ class _Collector:
         draft = self._drafts.get(full)
         if draft is None:
             picture = record.picture or image_ref(full)
-            draft = _Draft(record.image, record.source, record.id, record.group, picture)
+            name = record.image.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8
+            draft = _Draft(name, record.source, clean_text(record.id), clean_text(record.group), picture)
         elif label and draft.label and label != draft.label:
             text = f"the picture is {label!r} here and {draft.label!r} at {draft.source}"
             raise BadRowError("conflicting_label", text)
@@ -277,7 +278,7 @@ class _Collector:
             text = self._cleaned(asked.text, "question", notes)
             answers = tuple(a for a in (self._cleaned(a, "answer", notes) for a in asked.answers) if a)
             if text and answers:
-                questions.append(Question(text, answers, asked.kind, asked.language))
+                questions.append(Question(text, answers, clean_text(asked.kind), asked.language))
         self._unread.update(foreign)
         if not captions and not questions and not record.label:
             if foreign and not notes:

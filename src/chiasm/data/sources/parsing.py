@@ -76,6 +76,7 @@ def parse_json(text: str) -> Any:
 
 def read_json_file(path: Path, what: str) -> Any:
     """Read a whole strict JSON file; `what` names it in the InputError."""
+    _check_regular(path)
     try:
         return parse_json(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -87,6 +88,7 @@ def read_json_file(path: Path, what: str) -> Any:
 def read_lines(path: Path) -> Iterator[tuple[Source, str | Rejected]]:
     """Yield each line that is not blank with its place, without its line end; a line that is no UTF-8 as `Rejected`."""
     name = str(path)
+    _check_regular(path)
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):
             source = Source(name, number)
@@ -157,6 +159,12 @@ def _quoted_row(
                 return None, 0
             line += "\n" + after
     return None, 0
+
+
+def _check_regular(path: Path) -> None:
+    """A pipe would be waited for, and a folder ends in the system's words."""
+    if not path.is_file():
+        raise InputError(f"{path} is no regular file", "a file that can be read from its beginning", "take it away")
 
 
 def read_head(path: Path, size: int = 65_536) -> str:

@@ -7,6 +7,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from chiasm.core.errors import InputError
@@ -21,6 +22,8 @@ _TREES = frozenset({*map(str.lower, IMAGE_FOLDERS), "caption", "captions", "text
 """Folders that hold all pictures or all texts; they are left out when the two are compared."""
 _LEAST_SHARE = 10
 """The layout is recognised where one picture in so many has a text file."""
+_FILES_LOOKED_AT = 300_000
+"""Files below a folder among which pairs are looked for to recognise the layout."""
 _NUMBERS = re.compile(r"[\d.,;\s+-]+")
 
 
@@ -35,7 +38,7 @@ class _Pair:
 
 def recognises(path: Path) -> bool:
     """True for a folder where one picture in ten or more has a text file of its name."""
-    pairs = _pairs(path) if path.is_dir() else []
+    pairs = _pairs(path, _FILES_LOOKED_AT) if path.is_dir() else []
     full = sum(bool(pair.pictures and pair.texts) for pair in pairs)
     return full > 0 and full * _LEAST_SHARE >= sum(bool(pair.pictures) for pair in pairs)
 
@@ -66,10 +69,10 @@ def read(path: Path, split: str) -> Reading:
     return reading
 
 
-def _pairs(path: Path) -> list[_Pair]:
+def _pairs(path: Path, at_most: int | None = None) -> list[_Pair]:
     """Pictures and texts below a folder, brought together by their place and name, in the order of the files."""
     pairs: dict[tuple[str, ...], _Pair] = {}
-    for file in files_below(path):
+    for file in islice(files_below(path), at_most):
         suffix = file.suffix.lower()
         if suffix not in SUFFIXES and suffix not in _TEXTS:
             continue

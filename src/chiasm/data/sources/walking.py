@@ -12,10 +12,10 @@ def subfolders(folder: Path) -> list[Path]:
 def files_below(folder: Path) -> Iterator[Path]:
     """Every regular file below a folder, or link to one: first its own by name, then those of its subfolders.
 
-    Links to folders are followed, each folder once, so a link that leads back to a folder above ends there. Hidden
+    Links to folders are followed, each folder once, and none that leads above `folder`. Hidden
     files and folders are left out; so is a folder that may not be listed.
     """
-    seen: set[tuple[int, int]] = set()
+    seen = {(above.stat().st_dev, above.stat().st_ino) for above in folder.absolute().parents}
     waiting = [folder]
     while waiting:
         here = waiting.pop()
