@@ -1,8 +1,11 @@
 """The page in a real browser: it answers, searches and names; works by keyboard, in Chinese, on a phone; runs alone."""
 
+import io
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from doors import Door, running
 from PIL import Image
+from PIL import Image as PillowImage
 
 from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
@@ -19,6 +23,7 @@ from chiasm.serve.index import Index
 CHROMIUM = os.environ.get("CHIASM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (set CHIASM_CHROMIUM)")
+SIZE = "(({naturalWidth: w, naturalHeight: h}) => [w, h])(document.getElementById('picture'))"
 SCRIPT = "<script>window.harmed = 1</script><img src=x onerror='window.harmed = 1'>"
 
 
@@ -53,6 +58,10 @@ def picture(files: list[bytes], tmp_path: Path) -> Path:
     return path
 
 
+def expected_map(model: Model, picture: bytes) -> Any:
+    return model.ask(picture, "how many circles are there?", heat_map=True).evidence["heat_map"]
+
+
 def test_everything_by_keyboard(browser: Any, door: Door, index: Index, files: list[bytes], picture: Path) -> None:
     """Guards against a page that needs a mouse, asks other hosts, or shows other answers than the engine gives."""
     visit, model = Visit(browser, door.address, locale="en-US"), door.service.model
@@ -66,14 +75,17 @@ def test_everything_by_keyboard(browser: Any, door: Door, index: Index, files: l
     assert f"{100 * expected.confidence:.1f}%" in page.text_content("#answers .bar")
     page.wait_for_selector("#heat:not([hidden])")
     shades = page.evaluate("""() => {
-        const heat = document.getElementById('heat');
-        const data = heat.getContext('2d').getImageData(0, 0, heat.width, heat.height).data;
-        const of = part => [...new Set(data.filter((_, n) => (n % 4 === 3) === (part === 'alpha')))];
-        return {tints: of('colour'), alphas: of('alpha')};
+        const heat = document.getElementById('heat'), {width, height} = heat;
+        const data = heat.getContext('2d').getImageData(0, 0, width, height).data, seen = [];
+        for (let n = 0; n < data.length; n += 4) if (data[n + 3] > 40) seen.push([data[n], data[n + 1], data[n + 2]]);
+        return {dark: seen.filter(([r, g, b]) => r + g + b < 240).length, tinted: seen.length,
+                alphas: [...new Set(data.filter((_, n) => n % 4 === 3))]};
     }""")
-    assert shades["tints"] == [0], "the picture is darkened, not tinted"
+    assert shades["dark"] == 0 and shades["tinted"] > 0, "the picture is tinted, not blackened"
     assert page.locator("#picture").bounding_box()["width"] >= 250, "48 pixels are shown large enough to see"
-    assert len(shades["alphas"]) > 10 and min(shades["alphas"]) < 40 and max(shades["alphas"]) <= 190
+    assert len(shades["alphas"]) > 10 and 150 < max(shades["alphas"]) <= 190
+    assert page.is_visible("#legend") and page.text_content("#legend [data-word=heatMost]") == "most"
+    assert page.is_visible("#legend-frame") == (expected_map(model, files[1])["covers"] == "middle")
     page.focus("#tab-ask")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Tab")
@@ -99,6 +111,8 @@ def test_everything_by_keyboard(browser: Any, door: Door, index: Index, files: l
     page.keyboard.press("Enter")
     page.locator("#found", has_text="6").wait_for()
     page.check("#rerank")
+    assert page.locator("#panel-search").bounding_box()["x"] < page.locator("#drop").bounding_box()["x"]
+    assert page.is_hidden("#heat") and page.is_hidden("#legend"), "the map belongs to an answer"
     page.focus("#query")
     with page.expect_response("**/v1/search") as answered:
         page.keyboard.press("Enter")
@@ -168,9 +182,67 @@ def test_what_cannot_be_done_is_hidden_with_a_reason(
         assert [one.get_attribute("data-tab") for one in page.locator('[role="tab"]').all()] == ["caption", "classify"]
         reasons = page.text_content("#cannot")
         assert "not trained on questions" in reasons and "without an index" in reasons
-        page.click('#panel-caption [type="submit"]')
-        assert page.text_content("#problem") == "Choose a picture first."
         (tmp_path / "broken.png").write_bytes(b"no picture at all")
         page.set_input_files("#file", tmp_path / "broken.png")
         page.click('#panel-caption [type="submit"]')
-        page.locator("#problem", has_text="no picture").wait_for()
+        page.locator("#problem-caption", has_text="no picture").wait_for()
+        button = page.locator('#panel-caption [type="submit"]').bounding_box()
+        problem = page.locator("#problem-caption").bounding_box()
+        assert 0 < problem["y"] - button["y"] < 120, "beside the button that caused it"
+        page.click("#tab-classify")
+        assert page.is_hidden("#problem-caption"), "what was said is taken back"
+        page.click('#panel-classify [type="submit"]')
+        assert page.text_content("#problem-classify") == "Give two or more different labels."
+
+
+def test_it_opens_with_an_example_and_what_the_model_knows(
+    browser: Any, door: Door, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against an empty page that asks about circles of any picture, and an example of another run."""
+    visit = Visit(browser, door.address, locale="en-US")
+    page, stored = visit.page, model.pipeline.example
+    assert stored is not None
+    page.wait_for_selector("#shown:not([hidden])")
+    size = page.evaluate(SIZE)
+    assert tuple(size) == PillowImage.open(io.BytesIO(stored.picture)).size
+    assert page.text_content("#file-name").startswith("Example")
+    told = page.text_content("#facts")
+    for words in ("Ask, Describe, Classify, Search", "English, Chinese", "recipe demo", "6 pictures"):
+        assert words in told, words
+    chips = [one.text_content() for one in page.locator("#questions .chip").all()]
+    assert chips == list(stored.questions) and page.get_attribute("#question", "placeholder") == chips[0]
+    page.locator("#questions .chip").last.click()
+    page.wait_for_selector("#answers li")
+    assert page.text_content("#answers p") == chips[-1]
+    assert page.text_content("#answers h3").split(" (")[0] == model.ask(stored.picture, chips[-1]).answer
+    page.click("#tab-search")
+    page.locator("#queries .chip").first.click()
+    page.wait_for_selector("#hits img")
+    assert page.input_value("#query") == stored.texts[0]
+    gallery = page.locator("#hits").bounding_box()
+    assert gallery["y"] < page.locator("#queries").bounding_box()["y"], "results stand before what else could be tried"
+    page.click("#language")
+    assert "这个模型会什么" in page.text_content("#knows") and page.text_content("#file-name").startswith("示例")
+    assert not visit.complaints
+    monkeypatch.setattr(model.pipeline, "example", None)
+    bare = Visit(browser, door.address, locale="en-US")
+    assert bare.page.is_visible("#invite") and bare.page.locator(".chip").count() == 0
+    assert "recipe" not in bare.page.text_content("#facts") and not bare.complaints
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+def test_colours_have_contrast(mode: int) -> None:
+    """WCAG AA (4.5 to 1) of text on what it stands on, in light (0) and dark (1) mode."""
+    css = (files("chiasm.serve.page") / "page.css").read_text(encoding="utf-8")
+    part = css.split("@media (prefers-color-scheme: dark)")[mode].split("\n* {")[0]
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part))
+
+    def luminance(name: str) -> float:
+        parts = [int(found[name][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    pairs = [(text, surface) for text in ("ink", "quiet", "accent", "wrong") for surface in ("ground", "card")]
+    for text, surface in [*pairs, ("ink", "tint"), ("on-accent", "accent")]:
+        low, high = sorted((luminance(text), luminance(surface)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, surface)

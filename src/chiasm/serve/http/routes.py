@@ -1,6 +1,7 @@
 """Our own routes: ask, caption, classify, match, search, and what the process says of itself."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -165,12 +166,23 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
             "languages": list(service.model.languages),
             "can": can,
             "classes": list(service.model.classes),
+            "trained_on": _trained_on(service),
+            "example": _example(service),
         }
         size = None if service.index is None else len(service.index)
         if service.can("caption"):
             told["caption_confidence"] = service.model.caption_confidence
         limits = {"max_items": service.settings.max_items, "max_body_bytes": service.settings.max_body_bytes}
         return {"object": "list", "data": [{**one, **told, "can": can, "index_size": size, "limits": limits}]}
+
+    @router.get("/v1/example", response_class=Response)
+    async def example() -> Response:
+        """The picture that the run folder keeps as its example, a PNG file."""
+        stored = service.model.pipeline.example
+        if stored is None:
+            raise ServedError("picture_not_found")
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return Response(stored.picture, media_type="image/png", headers=headers)
 
     @router.get("/healthz")
     async def healthz() -> Any:
@@ -200,3 +212,20 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
         )
 
     return router
+
+
+def _trained_on(service: Service) -> dict[str, str] | None:
+    """What the model learned from: the recipe, the kind of data, and the last part of its path; None if unknown."""
+    config = service.model.pipeline.config
+    if service.model.pipeline.example is None:  # no run of ours: nobody here has trained it
+        return None
+    return {"recipe": config.recipe, "source": config.data.source, "name": Path(config.data.path).name}
+
+
+def _example(service: Service) -> dict[str, Any] | None:
+    """Where the run's example picture is, and words that suit it."""
+    stored = service.model.pipeline.example
+    if stored is None:
+        return None
+    words = {name: list(getattr(stored, name)) for name in ("questions", "texts", "others")}
+    return {"picture": "/v1/example", **words}

@@ -6,7 +6,9 @@ let language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 let model = null;
 let picture = null; // {address: data URI, url: blob URL}
 let heat = null;
-const DARKEST = 190; // of 255: what was not looked at can still be made out
+let takes = 0; // pictures that were chosen: reading one takes time, and the last choice counts
+let example = false; // whether the picture is the run's own example
+const STRONGEST = 170, TINT = [214, 0, 108]; // of 255: under the strongest tint the picture can still be made out
 
 const word = name => WORDS[language][name] ?? name;
 const size = () => model?.index_size ?? 0;
@@ -31,9 +33,11 @@ function speak() {
   if (model) abilities();
 }
 
-function tell(text) {
-  at("problem").hidden = !text;
-  at("problem").textContent = text ?? "";
+// Says a problem beside the button that caused it, and takes back what was said before.
+function tell(text, place = "problem") {
+  for (const one of document.querySelectorAll(".problem")) one.hidden = true;
+  at(place).hidden = !text;
+  at(place).textContent = text ?? "";
 }
 
 async function call(path, body) {
@@ -55,7 +59,8 @@ async function call(path, body) {
 function abilities() {
   const chosen = document.querySelector('[role="tab"][aria-selected="true"]')?.dataset.tab;
   const possible = TABS.filter(tab => model.can[tab]);
-  at("model").replaceChildren(model.id, make("span", ` · ${model.tasks.join(", ")}`));
+  at("model").textContent = model.id;
+  knows();
   at("tabs").replaceChildren(...possible.map(tab => {
     const button = make("button", word("tab" + capital(tab)));
     Object.assign(button, {type: "button", id: `tab-${tab}`});
@@ -88,7 +93,53 @@ function abilities() {
   choose(possible.includes(chosen) ? chosen : possible[0]);
 }
 
+// --- what the model knows, and words to try --------------------------------------------------------------------
+
+function knows() {
+  const facts = [
+    ["factCan", TABS.filter(tab => model.can[tab]).map(tab => word("tab" + capital(tab))).join(word("comma"))],
+    ["factLanguages", model.languages.map(word).join(word("comma"))],
+    ["factData", word("trained")(model.trained_on)],
+    ["factIndex", size() ? word("pictures")(size()) : ""],
+  ].filter(([, text]) => text);
+  at("facts").replaceChildren(...facts.map(([name, text]) => {
+    const fact = make("div");
+    fact.append(make("dt", word(name)), make("dd", text));
+    return fact;
+  }));
+  at("knows").hidden = false;
+  const {questions = [], texts = [], others = []} = model.example ?? {};
+  at("question").placeholder = questions[0] ?? word("questionExample");
+  at("query").placeholder = texts[0] ?? word("queryExample");
+  chips("questions", questions, "question", "panel-ask");
+  chips("queries", size() ? [...texts, ...others].slice(0, 3) : [], "query", "panel-search");
+  if (example) at("file-name").textContent = word("example");
+}
+
+function chips(list, texts, field, form) {
+  at(list).replaceChildren(...texts.map(text => {
+    const button = make("button", text, "chip");
+    button.type = "button";
+    button.addEventListener("click", () => {
+      at(field).value = text;
+      at(form).requestSubmit();
+    });
+    return button;
+  }));
+}
+
+async function openExample() {
+  if (!model.example || takes) return;
+  const answer = await fetch(model.example.picture);
+  const file = answer.ok ? await answer.blob() : null;
+  if (takes || !await take(file)) return;
+  example = true;
+  at("file-name").textContent = word("example");
+}
+
 function choose(tab) {
+  document.body.dataset.tab = tab;
+  if (tab === "classify" || tab === "search") show(null);
   for (const one of TABS) at(`panel-${one}`).hidden = one !== tab;
   for (const one of document.querySelectorAll('[role="tab"]')) {
     one.setAttribute("aria-selected", one.dataset.tab === tab);
@@ -100,13 +151,16 @@ function choose(tab) {
 // --- the picture -------------------------------------------------------------------------------------------
 
 async function take(file) {
-  if (!file) return;
+  if (!file) return false;
+  const mine = ++takes;
   const address = await new Promise(done => {
     const reader = new FileReader();
     reader.onload = () => done(reader.result);
     reader.readAsDataURL(file);
   });
+  if (mine !== takes) return false;
   if (picture) URL.revokeObjectURL(picture.url);
+  example = false;
   // A file without a known ending has no type of its own; the server looks at the content anyway.
   picture = {address: address.replace(/^data:(?!image\/)[^,]*,/, "data:image/unknown;base64,"), url: URL.createObjectURL(file)};
   at("picture").src = picture.url;
@@ -116,31 +170,35 @@ async function take(file) {
   for (const list of ["answers", "captions", "classes"]) at(list).replaceChildren();
   show(null);
   tell(null);
+  return true;
 }
 
-// Darkens what was not looked at: where the model looked, the picture keeps its own colours.
+// Tints what was looked at, the more the stronger; the rest of the picture stays as it is.
 function show(map) {
   heat = map;
   const canvas = at("heat"), image = at("picture");
-  canvas.hidden = !map;
+  canvas.hidden = at("legend").hidden = !map;
   if (!map || !image.naturalWidth) return;
+  at("legend-frame").hidden = map.covers === "whole";
   const rows = map.grid.length, columns = map.grid[0].length, most = Math.max(...map.grid.flat());
   const small = make("canvas");
   small.width = columns;
   small.height = rows;
   const pixels = small.getContext("2d").createImageData(columns, rows);
-  map.grid.flat().forEach((share, n) => pixels.data.set([0, 0, 0, Math.round(DARKEST * (1 - share / most))], 4 * n));
+  map.grid.flat().forEach((share, n) => pixels.data.set([...TINT, Math.round(STRONGEST * share / most)], 4 * n));
   small.getContext("2d").putImageData(pixels, 0, 0);
   const {clientWidth: width, clientHeight: height} = image;
   canvas.width = width;
   canvas.height = height;
   const brush = canvas.getContext("2d"), side = Math.min(width, height);
   const [x, y, w, h] = map.covers === "whole" ? [0, 0, width, height] : [(width - side) / 2, (height - side) / 2, side, side];
-  brush.fillStyle = `rgba(0, 0, 0, ${DARKEST / 255})`;
-  brush.fillRect(0, 0, width, height);
-  brush.clearRect(x, y, w, h);
   brush.imageSmoothingQuality = "high";
   brush.drawImage(small, x, y, w, h);
+  if (map.covers === "whole") return;
+  brush.strokeStyle = `rgb(${TINT})`;
+  brush.lineWidth = 2;
+  brush.setLineDash([6, 5]);
+  brush.strokeRect(x + 1, y + 1, w - 2, h - 2);
 }
 
 // --- answers -----------------------------------------------------------------------------------------------
@@ -184,7 +242,7 @@ function work(id, task) {
     try {
       await task();
     } catch (problem) {
-      tell(problem.message);
+      tell(problem.message, id.replace("panel", "problem"));
     } finally {
       button.disabled = false;
       button.textContent = button.dataset.word ? word(button.dataset.word) : name;
@@ -254,7 +312,7 @@ at("by-picture").addEventListener("click", async () => {
     const text = at("query").value.trim();
     await search({image: picture.address, ...(text && {text})});
   } catch (problem) {
-    tell(problem.message);
+    tell(problem.message, "problem-search");
   }
 });
 
@@ -286,4 +344,5 @@ speak();
 call("/v1/models").then(said => {
   model = said.data[0];
   abilities();
+  return openExample();
 }).catch(problem => tell(problem.message));
