@@ -118,7 +118,8 @@ def _renaming(file: Path) -> str:
         row = next(islice(read_table(file, delimiter), 1, None), (None, None))[1]
     except InputError:
         return ""
-    if not isinstance(row, list) or len(row) != len(names):
+    has_names = not any(Path(name).suffix.lower() in SUFFIXES for name in names)
+    if not has_names or not isinstance(row, list) or len(row) != len(names):
         return ""
     roles = {role: [name for name in names if column_word(name) in ROLES[role]] for role in ("image", "caption")}
     cells = {name: cell.strip() for name, cell in zip(names, row, strict=True) if "://" not in cell}
