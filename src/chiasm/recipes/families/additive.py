@@ -16,11 +16,11 @@ def additive(tiny: bool = False, files: bool = False) -> RunConfig:
 
     Command: chiasm train additive --out runs/additive
     On photos: chiasm train additive --data FLICKR8K --out runs/additive
-    Cost: 145 s on one busy core of an AMD EPYC.
-    Expect, on 500 test scenes: vqa_accuracy 0.716 (0.704-0.728, n 6,000; shuffled 0.447), image_to_text_R@1 0.890
-    (0.860-0.915), text_to_image_R@1 0.820 (0.786-0.852).
-    On Flickr8k's 1,000 validation photos: image_to_text_R@1 0.067 (0.053-0.084), text_to_image_R@1 0.056 (0.048-0.065);
-    shuffled at most 0.001. 13 minutes on one busy core.
+    Cost: 286 s of training on one core of an AMD EPYC that other work shared (bf16).
+    Expect, on 500 test scenes, seed 0: vqa_accuracy 0.666 (0.653-0.679, n 6,000; shuffled 0.448), image_to_text_R@1
+    0.816 (0.780-0.848), text_to_image_R@1 0.802 (0.766-0.836).
+    On Flickr8k's 1,000 validation photos, with equal captions as negatives still: image_to_text_R@1 0.067
+    (0.053-0.084), text_to_image_R@1 0.056 (0.048-0.065); shuffled at most 0.001. 13 minutes on one busy core.
     """
     tasks = {"retrieval": TaskConfig(captions_per_picture=1, objective="additive")}
     config = RunConfig(
