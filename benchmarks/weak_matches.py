@@ -22,7 +22,7 @@ import numpy.typing as npt
 import chiasm
 from chiasm.serve.index.matrix import Matrix
 from chiasm.serve.index.store import Store, Vector
-from chiasm.serve.index.strength import UNRELATED, reference_vectors, strength
+from chiasm.serve.index.strength import UNRELATED, reference_vectors, standing_of_names, strength
 from chiasm.serve.photos import Encoder
 
 TOPICS = {
@@ -194,8 +194,8 @@ def measured(model: chiasm.Model, split: str) -> dict[str, dict[str, dict[str, f
             for kind, places in some.items():
                 collection = Collection(Matrix(np.sort(places), vectors[np.sort(places)]))
                 (hits,) = collection.nearest(asked[query][None], HITS)
-                numbers = [number for number, _ in hits]
-                judged = strength(cast(Store, collection), names, asked[query], numbers)
+                numbers, store = [number for number, _ in hits], cast(Store, collection)
+                judged = strength(store, names, standing_of_names(store, names), asked[query], hits)
                 counts[kind].add(judged.is_weak, np.array(judged.fits), shows[numbers])
         found[str(size)] = {kind: one.as_dict() for kind, one in counts.items()}
     return found

@@ -19,6 +19,7 @@ from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
 from chiasm.serve.index import Index
+from chiasm.serve.index.strength import Strength
 
 CHROMIUM = os.environ.get("CHIASM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
@@ -246,3 +247,22 @@ def test_colours_have_contrast(mode: int) -> None:
     for text, surface in [*pairs, ("ink", "tint"), ("on-accent", "accent")]:
         low, high = sorted((luminance(text), luminance(surface)))
         assert (high + 0.05) / (low + 0.05) >= 4.5, (text, surface)
+
+
+def test_a_weak_match_is_told(browser: Any, door: Door, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against pictures that fit nothing shown as a result like any other."""
+    visit = Visit(browser, door.address, locale="en-US")
+    page = visit.page
+    page.click("#tab-search")
+    for unrelated, fits in ((0.9, (False,) * 6), (0.0, (True, True, False, False, False, False))):
+        judged = Strength(unrelated, fits, 200)
+        monkeypatch.setattr(Index, "strength", lambda self, text, hits, where, told=judged: told)
+        page.fill("#query", "a dog in the snow")
+        with page.expect_response("**/v1/search") as answered:
+            page.keyboard.press("Enter")
+        said = answered.value.json()
+        assert said["weak"] == judged.is_weak and tuple(hit["fits"] for hit in said["hits"]) == fits
+        page.locator("#hits span", has_text="weak").nth(5 if judged.is_weak else 3).wait_for()
+        assert page.is_visible("#weak") == judged.is_weak
+        assert page.locator("#hits span", has_text="weak").count() == (6 if judged.is_weak else 4)
+    assert not visit.complaints

@@ -1,15 +1,25 @@
 """A search that finds nothing says so: results are judged against those of unrelated names."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from chiasm.serve.engine import Model
-from chiasm.serve.index import Index
+from chiasm.serve.index import Index, make_index
+from chiasm.serve.index import index as searching
 from chiasm.serve.index import strength as judging
 from chiasm.serve.index.header import FORMAT, Header
 from chiasm.serve.index.sqlite import SqliteStore
 from chiasm.serve.index.store import Change, Entry, Vector
-from chiasm.serve.index.strength import FEWEST, UNRELATED, reference_names, reference_vectors, strength
+from chiasm.serve.index.strength import (
+    FEWEST,
+    UNRELATED,
+    reference_names,
+    reference_vectors,
+    standing_of_names,
+    strength,
+)
 
 DIM = 32
 
@@ -28,7 +38,7 @@ def store_of(vectors: Vector) -> SqliteStore:
 
 def judged(store: SqliteStore, names: Vector, query: Vector, count: int = 10) -> judging.Strength:
     (hits,) = store.nearest(query[None], count)
-    return strength(store, names, query, [number for number, _ in hits])
+    return strength(store, names, standing_of_names(store, names), query, hits)
 
 
 def test_what_is_there_is_told_from_what_is_not() -> None:
@@ -86,3 +96,34 @@ def test_names_are_encoded_once(model: Model, index: Index, monkeypatch: pytest.
     monkeypatch.setattr(model, "encode_text", None)
     second = reference_vectors(model)
     assert second is not None and np.array_equal(first, second)
+
+
+def test_what_names_find_is_remembered_until_pictures_change(
+    model: Model, files: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against 200 searches at every search, and a judgement by pictures that are gone."""
+    monkeypatch.setattr(judging, "MOST_PIECES", 99)
+    calls: list[object] = []
+    kept = standing_of_names
+    monkeypatch.setattr(
+        searching,
+        "standing_of_names",
+        lambda store, names, where=None: calls.append(where) or kept(store, names, where),
+    )
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, content in enumerate(files[:4]):
+        (folder / f"{number}.png").write_bytes(content)
+    made, _ = make_index(tmp_path / "index", [folder], model)
+    with made:
+        for _ in range(2):
+            hits = made.search("a red circle")
+            judged = made.strength("a red circle", hits)
+            assert judged is not None and len(judged.fits) == len(hits) == 4
+        assert calls == [None]
+        (folder / "new.png").write_bytes(files[4])
+        made.add([folder])
+        assert made.strength("a red circle", made.search("a red circle")) is not None and calls == [None, None]
+        where = {"folder": "photos"}
+        assert made.strength("a red circle", made.search("a red circle", where=where), where) is not None
+        assert calls == [None, None, where]

@@ -18,6 +18,8 @@ from chiasm.serve.http.bodies import JsonRoute
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.metrics import Metrics
 from chiasm.serve.http.service import Service
+from chiasm.serve.index import Hit, Index
+from chiasm.serve.index.strength import Strength
 
 THUMBNAIL_PX = 480
 WRONG: dict[int | str, dict[str, Any]] = {
@@ -115,20 +117,23 @@ def searching(service: Service) -> APIRouter:
             image = None if body.image is None else (await service.pictures.prepared([body.image], deadline))[0]
             query: dict[str, Any] = {"text": body.text, "image": image, "count": body.count}
             query |= {"where": dict(body.where) or None, "rerank": body.rerank}
-            (hits,) = await service.compute(
-                request, "search", [query], lambda some: [index.search(None, **one) for one in some], deadline
+            ((hits, judged),) = await service.compute(
+                request, "search", [query], lambda some: [_found(index, one) for one in some], deadline
             )
+        fits = (None,) * len(hits) if judged is None else judged.fits
         return {
+            "weak": None if judged is None else judged.is_weak,
             "hits": [
                 {
                     "id": hit.id,
                     "similarity": hit.similarity,
                     "score": hit.score,
+                    "fits": fit,
                     "metadata": dict(hit.metadata),
                     "picture": f"/v1/pictures/{quote(hit.id, safe='')}",
                 }
-                for hit in hits
-            ]
+                for hit, fit in zip(hits, fits, strict=True)
+            ],
         }
 
     @router.get("/pictures/{id:path}", response_class=Response)
@@ -150,6 +155,12 @@ def searching(service: Service) -> APIRouter:
 def _indexed(service: Service, id: str) -> bytes:  # noqa: A002
     assert service.index is not None, "asked before"
     return service.index.picture(id)
+
+
+def _found(index: Index, query: dict[str, Any]) -> tuple[list[Hit], Strength | None]:
+    """The hits of a query, and whether they fit where it has only words."""
+    hits = index.search(None, **query)
+    return hits, index.strength(query["text"], hits, query["where"]) if query["image"] is None else None
 
 
 def telling(service: Service, metrics: Metrics) -> APIRouter:

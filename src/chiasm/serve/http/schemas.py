@@ -247,6 +247,9 @@ class Hit(BaseModel):
     score: float | None = Field(
         description="With re-ranking, the probability that this picture is meant, of those that were looked at twice."
     )
+    fits: bool | None = Field(
+        default=None, description="False where unrelated words fit as well; null where that is not known."
+    )
     metadata: dict[str, Any]
     picture: str = Field(description="Address of a small JPEG of it on this server.")
 
@@ -254,6 +257,7 @@ class Hit(BaseModel):
 class SearchAnswer(BaseModel):
     """Pictures, best first."""
 
+    weak: bool | None = Field(default=None, description="True where nothing fits; null where that is not known.")
     hits: list[Hit]
 
 

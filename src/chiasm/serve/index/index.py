@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import save
 
 from chiasm.core.errors import InputError
@@ -27,7 +28,7 @@ from chiasm.serve.index.metadata import Described
 from chiasm.serve.index.postgres import PostgresStore, is_address
 from chiasm.serve.index.sqlite import FILE, SqliteStore
 from chiasm.serve.index.store import Store, Value, Vector
-from chiasm.serve.index.strength import Strength, reference_vectors, strength
+from chiasm.serve.index.strength import Strength, reference_vectors, standing_of_names, strength
 from chiasm.serve.photos import Encoder, photo_paths
 from chiasm.tasks.zero_shot_starter import STARTER
 
@@ -113,6 +114,7 @@ class Index:
         self.store, self.model, self.approximate = store, model, approximate
         self._second = reranking.SecondLook(model)
         self._names: list[Vector | None] = []
+        self._of_names: tuple[object, npt.NDArray[np.float64]] | None = None
 
     open = staticmethod(open_index)
 
@@ -241,7 +243,17 @@ class Index:
         names = self._names[0]
         if names is None or not hits or not text.strip():
             return None
-        return strength(self.store, names, self.vector(text), [int(hit.id) for hit in hits], where)
+        found = [(int(hit.id), hit.similarity) for hit in hits]
+        return strength(self.store, names, self._standing(names, where), self.vector(text), found)
+
+    def _standing(self, names: Vector, where: Mapping[str, Value] | None) -> npt.NDArray[np.float64]:
+        """How much the names' pictures stand out; without a filter remembered until there are some percent more."""
+        if where:
+            return standing_of_names(self.store, names, where)
+        state = f"{self.store.count():.1e}"  # two digits: a large index that grows is not judged anew all the time
+        if self._of_names is None or self._of_names[0] != state:
+            self._of_names = state, standing_of_names(self.store, names)
+        return self._of_names[1]
 
     def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:
         told = self._second.scores(text, {hit.id: hit.path for hit in hits}, {hit.id: hit.similarity for hit in hits})

@@ -75,28 +75,45 @@ def reference_vectors(model: Model) -> Vector | None:
     return np.stack([cache.vectors[key] for key in keys])
 
 
+def standing_of_names(store: Store, names: Vector, where: Mapping[str, Value] | None = None) -> npt.NDArray[np.float64]:
+    """How much the nearest pictures of each name stand out, float64 [r, k] in rising order; k is at most `COMPARED`.
+
+    Args:
+        store: where is searched.
+        names: as `reference_vectors` returns them.
+        where: the filter of the search.
+    """
+    theirs = store.nearest(names, COMPARED, where)
+    among = _among(store, names, {number for hits in theirs for number, _ in hits})
+    found = np.array([[_standing(cosine, among[number]) for number, cosine in hits] for hits in theirs])
+    found.sort(axis=1)
+    return found
+
+
 def strength(
-    store: Store, names: Vector, query: Vector, found: Sequence[int], where: Mapping[str, Value] | None = None
+    store: Store, names: Vector, of_names: npt.NDArray[np.float64], query: Vector, found: Sequence[tuple[int, float]]
 ) -> Strength:
     """Judge a result list.
 
     Args:
         store: where was searched.
         names: as `reference_vectors` returns them.
+        of_names: as `standing_of_names` returns it, of the same store and filter.
         query: the words' unit vector, float32 [e].
-        found: numbers of the pictures that were found, best first; not empty.
-        where: the filter of the search, which the names are searched with as well.
+        found: number and cosine of the pictures that were found, best first; not empty.
     """
-    theirs = store.nearest(names, COMPARED, where)
-    vectors = store.vectors(sorted({*found, *(number for hits in theirs for number, _ in hits)}))
-    told = {number: names.astype(np.float64) @ vector.astype(np.float64) for number, vector in vectors.items()}
-    own = np.array([_standing(float(query.astype(np.float64) @ vectors[one]), told[one]) for one in found])
-    of_names = np.array([[_standing(cosine, told[number]) for number, cosine in hits] for hits in theirs])
-    of_names.sort(axis=1)
+    among = _among(store, names, {number for number, _ in found})
+    own = np.array([_standing(cosine, among[number]) for number, cosine in found])
     limit = np.quantile(of_names[:, -min(THIRD, of_names.shape[1])], 1 - UNRELATED)
     fits = own >= limit
     fits[int(own.argmax())] = True
     return Strength(float((of_names[:, -1] >= own.max()).mean()), tuple(map(bool, fits)), len(names))
+
+
+def _among(store: Store, names: Vector, numbers: set[int]) -> dict[int, npt.NDArray[np.float64]]:
+    """Number of a picture -> its cosines with the names, float64 [r]."""
+    vectors = store.vectors(sorted(numbers))
+    return {number: names.astype(np.float64) @ vector.astype(np.float64) for number, vector in vectors.items()}
 
 
 def _standing(cosine: float, among: npt.NDArray[np.float64]) -> float:

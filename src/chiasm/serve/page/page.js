@@ -285,14 +285,15 @@ work("panel-classify", async () => {
 });
 
 async function search(body) {
-  const {hits} = await call("/v1/search", {...body, count: 24, rerank: at("rerank").checked});
+  const {hits, weak} = await call("/v1/search", {...body, count: 24, rerank: at("rerank").checked});
   at("found").textContent = hits.length ? word("found")(hits.length) : word("none");
+  at("weak").hidden = !weak;
   at("hits").replaceChildren(...hits.map(hit => {
     const item = make("li"), button = make("button"), image = make("img");
     Object.assign(button, {type: "button", title: word("use")});
     Object.assign(image, {src: hit.picture, alt: hit.id, loading: "lazy"});
     const told = hit.score === null ? hit.similarity.toFixed(3) : `${(100 * hit.score).toFixed(1)}%`;
-    button.append(image, make("span", told));
+    button.append(image, make("span", hit.fits === false || weak ? `${told} · ${word("weakHit")}` : told));
     button.addEventListener("click", async () => take(await (await fetch(hit.picture)).blob()));
     item.append(button);
     return item;
