@@ -8,6 +8,7 @@ from chiasm.recipes.tiny import few_steps
 def retrieval(tiny: bool = False) -> RunConfig:
     """Find your photos by sentences: two frozen, packaged towers and a trained projection each.
 
+    It begins at the starter, beside which it is measured; a run that does not improve on it saves it.
     Photos that have a class and no caption take part with sentences made of its name.
 
     Command: chiasm train retrieval --data PHOTOS --out runs/photos

@@ -20,6 +20,9 @@ TRAINING_SHARES = ((500, 0.7), (2000, 0.5))
 """(Examples, share while they are trained on if there are fewer): few teach what the classes leave open, many teach
 all of it (docs/log.md)."""
 
+LARGEST_SHARE = 0.9
+"""While a run from another run is trained, which keeps the share of that one."""
+
 
 def training_share(examples: int) -> float:
     """Share of the classes in the cosine while the other half is trained on so many examples."""

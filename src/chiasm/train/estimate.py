@@ -50,7 +50,7 @@ class Times:
     """Seconds of each part of a run."""
 
     opening_s: float
-    """Reading the data's files and building the model."""
+    """Importing libraries, reading the data's files and building the model, and the starter where it is measured."""
     encoding_s: float
     """Pictures and texts that frozen towers have not encoded yet; or reading every picture once."""
     training_s: float
@@ -127,13 +127,14 @@ class Estimate:
 
 def estimate(config: RunConfig, console: Console) -> Estimate:
     """Build the run in memory, and its stages, and time a little of encoding, training and evaluation of each."""
+    imported_s = time.process_time()
     stages = {
         name: _estimate(stage_config(config, stage, ""), console).times.total_s for name, stage in config.stages.items()
     }
-    return replace(_estimate(replace(config, stages={}), console), stages_s=stages)
+    return replace(_estimate(replace(config, stages={}), console, imported_s), stages_s=stages)
 
 
-def _estimate(config: RunConfig, console: Console) -> Estimate:
+def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> Estimate:
     started = time.perf_counter()
     config = begun(beside_teacher(adapted(config)))
     config.check()
@@ -154,7 +155,7 @@ def _estimate(config: RunConfig, console: Console) -> Estimate:
     if config.init_from == STARTER and class_heads(pipeline.model):
         take_classes(pipeline)
     prepare_model(pipeline.model, config)
-    opening_s = time.perf_counter() - started
+    opening_s = imported_s + (time.perf_counter() - started) * (2 if config.init_from == STARTER else 1)
     to_encode, encoding_s = _preparation(pipeline, [training, *held_out[: 1 + (config.test_split != "val")]])
     stages = Stages(console)
     try:
@@ -262,7 +263,7 @@ def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example]) -> float:
 def _passes_after(pipeline: Pipeline, config: RunConfig) -> int:
     """Passes over validation beside those of training: the check before it, calibration, mixing, and the start."""
     passes = 2 + any(task.abstain_risk > 0 for task in config.tasks.values())
-    if class_heads(pipeline.model):
+    if config.init_from == STARTER and class_heads(pipeline.model):
         passes += len(SHARES)
     if config.train.interpolate:
         passes += len(ALPHAS)

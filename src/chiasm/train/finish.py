@@ -65,9 +65,9 @@ def keep_what_it_knew(trainer: Trainer, hooks: Hooks, console: Console) -> Guard
 
 
 def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> ClassShare | None:
-    """Choose the share of the classes where the run has trained beside them; None in all other runs."""
+    """Choose the share of the classes where the run has begun at the starter's; None in all other runs."""
     model = trainer.pipeline.model
-    if not class_heads(model) or not trains_space(trainer.names):
+    if trainer.run.init_from != STARTER or not class_heads(model) or not trains_space(trainer.names):
         return None
     if not trainer.state.progress.step:  # nothing was trained beside the classes
         set_class_share(model, 1.0)

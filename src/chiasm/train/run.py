@@ -49,7 +49,7 @@ from chiasm.train.adaptation import (
     starter_note,
     trains_space,
 )
-from chiasm.train.class_share import training_share
+from chiasm.train.class_share import LARGEST_SHARE, training_share
 from chiasm.train.curves import TensorBoard
 from chiasm.train.finish import Finished, finish, keep_what_it_knew, measure_finally
 from chiasm.train.guard import Guard
@@ -109,8 +109,8 @@ def run(
         files = {"config.json": to_dict(config), "environment.json": environment()}
         hooks = _hooks(pipeline, ready, files, training, console)
         trainer = Trainer(pipeline, loader, folder, hooks, _primary(config))
-        if trains_space(trainer.names):
-            set_class_share(pipeline.model, training_share(len(training)))
+        if class_heads(pipeline.model) and trains_space(trainer.names):
+            set_class_share(pipeline.model, _share_in_training(pipeline, len(training)))
         trainer.start(checkpoint, *precision, pretrained)
         if checkpoint is None and pipeline.config.train.steps + pipeline.config.train.epochs > 0:
             # What an earlier stage of the recipe learned was made for this one, whose rate is the recipe's to choose.
@@ -238,6 +238,16 @@ def _build(
         console.print(f"weights of {config.init_from}: {len(taken)} tensors taken, {own} start anew", highlight=False)
     names = [name for name, _ in pipeline.model.named_parameters()]
     return pipeline, pretrained_names(names, config.model, taken)
+
+
+def _share_in_training(pipeline: Pipeline, examples: int) -> float:
+    """Share of the classes while training: by the examples from the starter on, from a run on what that run has.
+
+    Where that run kept the starter alone, its trained half gets a little, without which nothing could be learned.
+    """
+    if pipeline.config.init_from == STARTER:
+        return training_share(examples)
+    return min(float(class_heads(pipeline.model)[0].share), LARGEST_SHARE)
 
 
 def _say_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) -> None:
