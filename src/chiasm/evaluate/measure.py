@@ -16,6 +16,7 @@ from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.outcome import Outcome, View
 from chiasm.evaluate.page_scores import MetricRow
 from chiasm.tasks.features import cache_root, prepare
+from chiasm.tasks.feeding import check_scorable
 from chiasm.tasks.pipeline import Pipeline
 
 VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
@@ -103,12 +104,16 @@ class Stages:
 
 
 def open_prepared(pipeline: Pipeline, split: str, console: Console) -> tuple[list[Example], Ledger]:
-    """Open a split of the data that the pipeline's config names, checked and encoded where towers are frozen."""
+    """Open a split of the data that the pipeline's config names, checked and encoded where towers are frozen.
+
+    Raises:
+        InputError: as `open_dataset`; or none of the tasks finds anything in the split, said before it is encoded.
+    """
+    dataset = open_dataset(pipeline.config.data, split, pipeline.config.seed)
+    check_scorable([*pipeline.tasks.values()], dataset, pipeline.config.data)
     stages = Stages(console)
     try:
-        dataset = prepare(
-            pipeline, open_dataset(pipeline.config.data, split, pipeline.config.seed), cache_root(), stages
-        )
+        dataset = prepare(pipeline, dataset, cache_root(), stages)
     finally:
         stages.close()
     examples = [dataset.example(number) for number in range(len(dataset))]
@@ -167,7 +172,7 @@ def measure(
     if not seen.scores:
         raise InputError(
             f"split {split!r} has nothing that the tasks {', '.join(pipeline.tasks)} can be scored on",
-            "captions for retrieval and captioning, questions for vqa",
+            "captions for retrieval and captioning, questions for vqa, labels for classification",
             "check the data's columns, or the languages in data.languages",
         )
     out_of_sample(pipeline, examples, seen, fitted)

@@ -43,6 +43,24 @@ def check_fed(config: RunConfig, training: Dataset, validation: Dataset) -> None
         raise _missing(task, f"is validated on {task.needs}", config.data, "val", examples)
 
 
+def check_scorable(tasks: Sequence[Task], dataset: Dataset, data: DataConfig) -> None:
+    """Refuse a split in which none of a run's tasks finds anything to be measured on.
+
+    Raises:
+        InputError: says what the split has instead.
+    """
+    examples = list(looked_at(dataset))
+    if not any(task.is_fed(example) for task in tasks for example in examples):
+        needed = " or ".join(dict.fromkeys(WORDS[task.needs] for task in tasks))
+        names = ", ".join(task.name for task in tasks)
+        raise InputError(
+            f"split {dataset.split!r} of {_where(data)} has nothing that the tasks {names} can be scored on: "
+            f"{_counted(examples)}",
+            f"pictures with {needed}",
+            "other data, or a run that was trained for what these have; and see data.languages",
+        )
+
+
 def looked_at(dataset: Dataset) -> Iterator[Example]:
     """All examples of files, the first of a generator; of a mixture, those of each set."""
     if isinstance(dataset, MixedDataset):
@@ -54,20 +72,24 @@ def looked_at(dataset: Dataset) -> Iterator[Example]:
 
 
 def _missing(task: Task, how: str, data: DataConfig, split: str, examples: Sequence[Example]) -> InputError:
+    return InputError(
+        f"the task {task.name} {how}, and split {split!r} of {_where(data)} has none: {_counted(examples)}",
+        f"pictures with {WORDS[task.needs]}",
+        f"`chiasm train {data.path}` for a recipe that these files can feed"
+        if data.source == "files"
+        else "another recipe, or files of your own with --data",
+    )
+
+
+def _counted(examples: Sequence[Example]) -> str:
+    """How many pictures there are, and what they have."""
     counts = {
         "captions": sum(bool(one.captions) for one in examples),
         "questions": sum(bool(one.questions) for one in examples),
         "labels": sum(bool(one.label) for one in examples),
     }
     has = ", ".join(f"{count} with {WORDS[word]}" for word, count in counts.items() if count)
-    return InputError(
-        f"the task {task.name} {how}, and split {split!r} of {_where(data)} has none: "
-        f"{len(examples)} pictures, {has or 'no words and no label'}",
-        f"pictures with {WORDS[task.needs]}",
-        f"`chiasm train {data.path}` for a recipe that these files can feed"
-        if data.source == "files"
-        else "another recipe, or files of your own with --data",
-    )
+    return f"{len(examples)} pictures, {has or 'no words and no label'}"
 
 
 def _where(data: DataConfig) -> str:
