@@ -202,12 +202,16 @@ def test_the_page_begins_with_a_verdict() -> None:
     ):
         assert words in page.words, words
     assert not any(name == "script" for name, _ in page.elements)
+    shorter = replace(_report(), verdict=_verdict("doubtful", metric="CIDEr", advice=("--set train.steps=200",)))
+    text = render(shorter)
+    assert "Train again with --set train.steps=200" in Page(text).words
+    assert text.index(">CIDEr</p>") < text.index("answer_<wbr>accuracy</p>"), "the verdict's metric is the first tile"
     headings = {level: WORDS[level] for level in get_args(Level)}
     assert len(set(headings.values())) == len(headings) == len(WORDS)
     for level, heading in headings.items():
         used = Page(render(replace(_report(), verdict=_verdict(level), facts=replace(_report().facts, run="runs/a"))))
         assert heading in used.words
-        assert ("chiasm serve runs/a" in used.words) == (level in ("learned", "doubtful"))
+        assert ("chiasm serve runs/a" in used.words) == (level == "learned")
 
 
 def test_links_lead_to_sections() -> None:

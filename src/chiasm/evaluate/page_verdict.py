@@ -25,10 +25,10 @@ def verdict_section(verdict: Verdict, rows: Sequence[MetricRow], run: str) -> Ma
         run: the run folder, for the command that uses it; "" where it is not known.
     """
     row = next((one for one in rows if one.name == verdict.metric), None)
-    steps: list[Child] = [said(one) for one in verdict.advice]
+    steps: list[Child] = [said(f"Train again with {one}" if one.startswith("--") else one) for one in verdict.advice]
     if verdict.level in ("learned", "doubtful"):
         steps.append("Look at its worst mistakes below before you rely on it.")
-        if run:
+        if run and verdict.level == "learned":
             steps.append(element("span", "Use it: ", element("code", f"chiasm serve {run}"), "."))
     parts: list[Child] = [
         element("h2", WORDS[verdict.level]),

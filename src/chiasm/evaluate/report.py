@@ -72,7 +72,7 @@ class Report:
     """One sentence: what was trained on what."""
     facts: RunFacts
     metrics: Sequence[MetricRow]
-    """The first four also stand large at the top."""
+    """The verdict's metric and the first others, four in all, also stand large at the top."""
     kinds: Sequence[MetricRow] = ()
     """Scores of one metric by kind of question."""
     geometry: Mapping[str, float] = field(default_factory=dict)
@@ -159,7 +159,9 @@ def _contents(sections: Sequence[Markup | None]) -> Markup | None:
 
 def _header(report: Report) -> Markup:
     tiles = []
-    for row in [row for row in report.metrics if not row.is_error][:_HEADLINES]:
+    primary = report.verdict.metric if report.verdict else ""
+    scores = sorted((row for row in report.metrics if not row.is_error), key=lambda row: row.name != primary)
+    for row in scores[:_HEADLINES]:
         value, ends, n = (value_in(row, heading) for heading in ("score", "95 % interval", "n"))
         lines = [
             element("p", breakable(row.name), class_="tile-name"),
