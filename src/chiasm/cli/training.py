@@ -122,7 +122,7 @@ def _config(word: str, data: str, assignments: list[str] | None, tiny: bool) -> 
     from chiasm.core.errors import InputError
     from chiasm.recipes import RECIPES, find_recipe
 
-    if word not in RECIPES and Path(word).exists():
+    if word not in RECIPES and Path(word).expanduser().exists():
         if data:
             raise InputError(f"{word} in the place of a recipe, and --data {data}", "one of them", "drop one")
         word, data = _proposed(word, assignments or []), word
