@@ -262,7 +262,10 @@ def test_a_weak_match_is_told(browser: Any, door: Door, index: Index, monkeypatc
             page.keyboard.press("Enter")
         said = answered.value.json()
         assert said["weak"] == judged.is_weak and tuple(hit["fits"] for hit in said["hits"]) == fits
-        page.locator("#hits span", has_text="weak").nth(5 if judged.is_weak else 3).wait_for()
+        page.locator("#more", has_text=f"{3 if judged.is_weak else 4} weaker").wait_for()
+        assert page.locator("#hits li:not([hidden])").count() == (3 if judged.is_weak else 2)
+        page.click("#more")
+        assert page.locator("#hits li:not([hidden])").count() == 6 and page.is_hidden("#more")
         assert page.is_visible("#weak") == judged.is_weak
         assert page.locator("#hits span", has_text="weak").count() == (6 if judged.is_weak else 4)
     assert not visit.complaints

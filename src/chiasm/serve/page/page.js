@@ -6,6 +6,7 @@ let language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 let model = null;
 let picture = null; // {address: data URI, url: blob URL}
 let heat = null;
+const LEAST_SHOWN = 3; // pictures that are shown where nothing fits
 let takes = 0; // pictures that were chosen: reading one takes time, and the last choice counts
 let example = false; // whether the picture is the run's own example
 const STRONGEST = 170, TINT = [214, 0, 108]; // of 255: under the strongest tint the picture can still be made out
@@ -288,7 +289,7 @@ async function search(body) {
   const {hits, weak} = await call("/v1/search", {...body, count: 24, rerank: at("rerank").checked});
   at("found").textContent = hits.length ? word("found")(hits.length) : word("none");
   at("weak").hidden = !weak;
-  at("hits").replaceChildren(...hits.map(hit => {
+  at("hits").replaceChildren(...hits.map((hit, place) => {
     const item = make("li"), button = make("button"), image = make("img");
     Object.assign(button, {type: "button", title: word("use")});
     Object.assign(image, {src: hit.picture, alt: hit.id, loading: "lazy"});
@@ -296,9 +297,18 @@ async function search(body) {
     button.append(image, make("span", hit.fits === false || weak ? `${told} · ${word("weakHit")}` : told));
     button.addEventListener("click", async () => take(await (await fetch(hit.picture)).blob()));
     item.append(button);
+    item.hidden = weak ? place >= LEAST_SHOWN : hit.fits === false;
     return item;
   }));
+  const left = at("hits").querySelectorAll("[hidden]").length;
+  at("more").hidden = !left;
+  at("more").textContent = word("more")(left);
 }
+
+at("more").addEventListener("click", () => {
+  for (const one of at("hits").children) one.hidden = false;
+  at("more").hidden = true;
+});
 
 work("panel-search", async () => {
   const text = at("query").value.trim();

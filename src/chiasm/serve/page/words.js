@@ -2,9 +2,9 @@
 // Every word of the page, in both languages; the page starts in the browser's own.
 const WORDS = {
   en: {
-    other: "中文", picture: "Picture", choose: "Choose a picture", drop: "or drop or paste one here", another: "Another",
+    other: "中文", picture: "Picture", choose: "Choose a picture", drop: "or drop or paste one here", another: "Another picture",
     private: "Pictures go to this server alone, and are forgotten after the answer.", what: "What to do",
-    weak: "Weak match: unrelated words find pictures here that fit as well.", weakHit: "weak",
+    weak: "Weak match: unrelated words find pictures here that fit as well.", weakHit: "weak", more: n => `Show ${n} weaker ones`,
     knows: "What this model knows", factCan: "It can", factLanguages: "Languages", factData: "Trained on", factIndex: "Searches in",
     comma: ", ", trained: of => !of ? "" : `${of.source === "files" ? of.name : "generated pictures (" + of.source + ")"}, recipe ${of.recipe}`,
     pictures: n => `${n} pictures`, tryThese: "Examples to try", example: "Example: a picture that the model was measured on",
@@ -34,7 +34,7 @@ const WORDS = {
   zh: {
     other: "English", picture: "图片", choose: "选择图片", drop: "也可以拖放或粘贴到这里", another: "换一张",
     private: "图片只发送到这台服务器，回答之后不保留。", what: "要做什么",
-    weak: "匹配很弱：不相关的词也能在这里找到同样合适的图片。", weakHit: "弱",
+    weak: "匹配很弱：不相关的词也能在这里找到同样合适的图片。", weakHit: "弱", more: n => `再显示 ${n} 张较弱的`,
     knows: "这个模型会什么", factCan: "可以", factLanguages: "语言", factData: "训练数据", factIndex: "搜索范围",
     comma: "、", trained: of => !of ? "" : `${of.source === "files" ? of.name : "生成的图片（" + of.source + "）"}，配方 ${of.recipe}`,
     pictures: n => `${n} 张图片`, tryThese: "可以试试", example: "示例：评测这个模型用过的图片",
