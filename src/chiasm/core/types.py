@@ -204,8 +204,8 @@ class Prediction:
     uncalibrated: float | None = None
     """The model's own number in [0, 1], of which calibration made the probability; evaluation compares the two."""
     domain: Domain | None = field(default=None, compare=False)
-    """Where the question lies beside training; None where the run does not know. No part of the answer: predictions
-    that differ in it alone are equal."""
+    """How far the image and the text lie from training; None where the run does not know. No part of the answer:
+    predictions that differ in it alone are equal."""
 
     @property
     def abstain_reasons(self) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def image_features(image: Tokens, takes_mean: bool) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DomainModel:
-    """What a run knows of its own training data.
+    """Densities of a run's training data, with limits.
 
     Args:
         images: density of image features; None where none was fitted.

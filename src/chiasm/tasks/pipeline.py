@@ -64,7 +64,7 @@ class Pipeline:
         self.example: StoredExample | None = None
         """The example of the folder that it was read from."""
         self.domain: DomainModel | None = None
-        """What tells inputs unlike training; None where the run does not know."""
+        """Densities of the training data; None in a model that was made without."""
         self.tasks: dict[str, Task] = build_tasks(config.tasks)
         check_pretrained(config)
         for task in self.tasks.values():
