@@ -3,6 +3,8 @@
 Writes benchmarks/results/DATE-RECIPE.json, or DATE-RECIPE-FOLDER.json where it trained on files, with the metrics,
 intervals, blind scores, training time, hardware, versions and commit. This is the script behind every score in the
 README. `--collect RUN` keeps the numbers of a run that is already there.
+
+A number that cannot be made again is none: with uncommitted changes nothing is trained or kept.
 """
 
 import datetime
@@ -12,6 +14,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from chiasm.core.device import environment
 
 HERE = Path(__file__).resolve().parent
 
@@ -38,13 +42,21 @@ def collect(folder: Path, command: str, wall_s: float | None) -> Path:
     return target
 
 
+def check_clean(commit: str) -> None:
+    """Exit where the code is no commit, as `core.device.environment` names it."""
+    if not commit or commit.endswith("-dirty"):
+        sys.exit(f"the code is {commit or 'no commit'!r}: commit first, so that the stored numbers name what made them")
+
+
 def main() -> None:
     """Train (or take a run that is there), then store its numbers."""
     if sys.argv[1] == "--collect":
         folder = Path(sys.argv[2])
         recipe = json.loads((folder / "config.json").read_text())["recipe"]
+        check_clean(json.loads((folder / "environment.json").read_text())["commit"])
         print(collect(folder, f"chiasm train {recipe}", None))
         return
+    check_clean(str(environment()["commit"]))
     recipe, assignments = sys.argv[1], sys.argv[2:]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / recipe
