@@ -85,6 +85,23 @@ def test_shares_of_a_step_are_its_examples_in_order(
         Loader(dataset, pipeline.tasks, pipeline.codec, run)
 
 
+def test_an_epochs_order_depends_on_the_seed_and_the_epoch(config: RunConfig) -> None:
+    """Guards against runs of several seeds that see one order, epochs that repeat it, and examples that are lost."""
+    picture = image_ref_from_array(np.zeros((16, 16, 3), dtype=np.uint8))
+    examples = [Example(f"{number}", {"image": picture}, (Caption(f"number {number}", "en"),)) for number in range(32)]
+    pipeline = Pipeline.build(config, examples, torch.device("cpu"))
+    dataset = ListDataset("train", examples, Ledger())
+
+    def epoch_of(seed: int, epoch: int) -> tuple[int, ...]:
+        numbered = Loader(dataset, pipeline.tasks, pipeline.codec, replace(config, seed=seed))
+        steps = range(epoch * numbered.steps_per_epoch, (epoch + 1) * numbered.steps_per_epoch)
+        return tuple(number for step in steps for number in numbered.indices(step)[1])
+
+    orders = {(seed, epoch): epoch_of(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(set(orders.values())) == 4 and all(sorted(one) == list(range(32)) for one in orders.values())
+    assert epoch_of(1, 1) == orders[1, 1]
+
+
 def test_windows_need_a_tower_that_looks_again(config: RunConfig) -> None:
     """Guards against a key that does nothing: a frozen tower encodes each picture once."""
     frozen = ["model.image.kind=efficientnet_lite0", "model.image.frozen=true"]
