@@ -71,12 +71,15 @@ def test_a_picture_that_is_near_to_every_text_fits_none() -> None:
     names = units(160, 10) + 2 * middle
     names = (names / np.linalg.norm(names, axis=1, keepdims=True)).astype(np.float32)
     pictures = np.concatenate([middle[None], units(200, 11)])
-    query = names[0] + 0.01 * units(1, 12)[0]
-    query /= np.linalg.norm(query)
     store = store_of(pictures)
-    (hits,) = store.nearest(query[None], 1)
+    (hits,) = store.nearest(names[:1], 1)
     assert hits[0][0] == 1 and hits[0][1] > 0.8, "by its cosine the middle is a good match"
-    assert judged(store, names[1:], query, 1).unrelated > 0.1
+    assert judged(store, names[1:], names[0], 1).unrelated > 0.1
+    # A picture of what is meant, at a smaller cosine than any name has with the middle, is no weak match.
+    query = pictures[50] + 0.9 * units(1, 13)[0]
+    query /= np.linalg.norm(query)
+    found = judged(store, names, query, 1)
+    assert float(query @ pictures[50]) < float((names @ middle).min()) + 0.1 and not found.is_weak, found
 
 
 def test_a_model_that_cannot_read_the_names_judges_nothing(index: Index, model: Model) -> None:
