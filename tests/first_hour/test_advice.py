@@ -80,6 +80,18 @@ def test_languages_nobody_asked_for_are_noted(rows: list[Photo], tmp_path: Path,
     assert "20 texts in 'zh' are not used; --set data.languages=en,zh" in note["text"]
 
 
+def test_advice_reaches_every_verb(rows: list[Photo], tmp_path: Path, train: Trainer) -> None:
+    """Guards against "0 pictures, no words and no label" where the ledger knows better."""
+    root = captioned(tmp_path / "data", rows, "caption_vi")
+    for words in (
+        ["show", "clip", "--tiny", "--set", f"data.path={root}"],
+        ["train", root],
+        ["train", "xlnet_vqa", "--tiny", "--set", f"data.path={root}", "--out", train.out],
+    ):
+        assert_refused(train.chiasm(*words), "other_language: 20", "--set data.languages=vi (20 texts in 'vi')")
+    assert (train.out / "ledger.jsonl").is_file(), "a run of several stages"
+
+
 @pytest.mark.parametrize("encoding", ["gb18030", "cp1252", "utf-16"])
 def test_other_encodings(encoding: str, rows: list[Photo], tmp_path: Path, train: Trainer) -> None:
     """Guards against a table saved by a spreadsheet that ends in "byte 7 of the line is not UTF-8" and nothing else."""

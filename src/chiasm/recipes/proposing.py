@@ -60,7 +60,7 @@ def propose(data: DataConfig) -> Proposed:
     """
     # Without prompts a class does not pass for a caption.
     dataset = open_dataset(replace(data, label_prompts=()), "train", 0)
-    dataset.ledger.check(1.0)
+    dataset.ledger.check(data.max_rejected)
     examples = [dataset.example(number) for number in range(len(dataset))]
     found = [_proposal(name, examples) for name in OWN_DATA]
     fed = sorted((one for one in found if one.examples), key=lambda one: -one.examples)

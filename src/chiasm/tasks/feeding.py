@@ -21,8 +21,11 @@ def check_fed(config: RunConfig, training: Dataset, validation: Dataset) -> None
     Every task must find something in training; in validation, the task whose metric picks the best weights.
 
     Raises:
+        RejectedDataError: too much of either is unusable.
         InputError: says what is missing, in which split, and what the split has instead.
     """
+    for dataset in (training, validation):
+        dataset.ledger.check(config.data.max_rejected)
     tasks = list(build_tasks(config.tasks).values())
     examples = list(looked_at(training))
     for task in tasks:

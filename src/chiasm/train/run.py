@@ -132,7 +132,6 @@ def _open(config: RunConfig, also_held_out: Sequence[RunConfig], console: Consol
     training, told = open_training(config, also_held_out)
     for note in filter(None, (starter_note(config), told)):
         console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
-    training.ledger.check(config.data.max_rejected)
     validation = open_dataset(config.data, "val", config.seed)
     check_fed(config, training, validation)
     return training, validation

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from chiasm.core.config import from_dict, to_dict
-from chiasm.core.distributed import process_group
+from chiasm.core.distributed import process_group, rank
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json, write_json
 from chiasm.core.run_config import RunConfig, StageConfig
@@ -15,6 +15,7 @@ from chiasm.core.run_folder import MANIFEST, PLAN
 from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, open_dataset
 from chiasm.data.leaks import open_training
+from chiasm.data.ledger import kept_where_refused
 from chiasm.data.text import TextTokenizer
 from chiasm.tasks.codecs import make_tokenizer
 from chiasm.tasks.feeding import check_fed
@@ -41,13 +42,14 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
         Interrupted: stopped by a signal, state saved.
     """
     config.check()
-    _check_stages(config)
     with process_group(config.train.process_timeout_s):
         # Before the first stage is trained, not after it.
         if not resume:
             check_unused(folder)
         elif (folder / PLAN).exists():
             check_same(planned(folder), config, folder)
+        with kept_where_refused(folder, rank() == 0):
+            _check_stages(config)
         with held(folder) as is_writer:
             if is_writer and not (resume and (folder / PLAN).exists()):
                 write_json(folder / PLAN, to_dict(config))
