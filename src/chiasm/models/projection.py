@@ -91,6 +91,9 @@ class BesideClasses(nn.Module):
     def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
         """Place and join; any floating dtype in, float32 out."""
         share = self.share.float()
+        if not share:  # the classes would cost as much as the rest
+            none = pooled.new_zeros(len(pooled), CLASSES, dtype=torch.float32)
+            return torch.cat([none, self.trained(pooled)], dim=-1)
         return torch.cat([share.sqrt() * self.classes(pooled), (1 - share).sqrt() * self.trained(pooled)], dim=-1)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from chiasm.core.device import keep_freed_memory, measure_precision, pick_device
@@ -27,7 +28,7 @@ from chiasm.tasks.batching import image_tensor
 from chiasm.tasks.features import cache_root, not_cached, prepare
 from chiasm.tasks.feeding import check_fed
 from chiasm.tasks.pipeline import Pipeline
-from chiasm.tasks.zero_shot_starter import STARTER, take_classes
+from chiasm.tasks.zero_shot_starter import STARTER, starter_pipeline, take_classes
 from chiasm.train.adaptation import adapted, begins_from_run, begun, beside_teacher, prepare_model, pretrained_names
 from chiasm.train.class_share import SHARES
 from chiasm.train.interpolation import ALPHAS
@@ -50,7 +51,7 @@ class Times:
     """Seconds of each part of a run."""
 
     opening_s: float
-    """Importing libraries, reading the data's files and building the model, and the starter where it is measured."""
+    """Importing libraries, reading the data's files and building the model."""
     encoding_s: float
     """Pictures and texts that frozen towers have not encoded yet; or reading every picture once."""
     training_s: float
@@ -155,8 +156,9 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> E
     if config.init_from == STARTER and class_heads(pipeline.model):
         take_classes(pipeline)
     prepare_model(pipeline.model, config)
-    opening_s = imported_s + (time.perf_counter() - started) * (2 if config.init_from == STARTER else 1)
+    opening_s = imported_s + time.perf_counter() - started
     to_encode, encoding_s = _preparation(pipeline, [training, *held_out[: 1 + (config.test_split != "val")]])
+    beside_s = _starter_s(config, held_out[1], device) if config.init_from == STARTER else 0.0
     stages = Stages(console)
     try:
         shown = prepare(pipeline, _some(training, max(config.train.batch_size, CHUNK)), cache_root(), stages)
@@ -183,7 +185,7 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> E
         steps_why=length.why,
         step_s=step_s,
         validations=validations,
-        times=Times(opening_s, encoding_s, training_s, validation_s, after * picture_s),
+        times=Times(opening_s, encoding_s, training_s, validation_s, after * picture_s + beside_s),
         to_encode=to_encode,
         precision=why,
         limit_s=config.train.limit_s,
@@ -213,19 +215,33 @@ def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple
         return (0, 0), 0.0
     examples = [dataset.example(number) for dataset in datasets for number in range(len(dataset))]
     pictures, texts = not_cached(pipeline, examples, cache_root())
-    some_pictures, some_texts = _spread(pictures, TIMED_PICTURES), _spread(texts, TIMED_TEXTS)
+    some_pictures = _spread(pictures, TIMED_PICTURES)
     tower, workers = config.model.image, config.data.workers
-    seconds = 0.0
+    seconds = _texts_s(pipeline, texts)
     if some_pictures:
         spent = _seconds(lambda: pipeline.encode_pixels(image_tensor(some_pictures, tower, workers)))
         seconds += spent * len(pictures) / len(some_pictures)
-    if some_texts:
-        seconds += _seconds(lambda: pipeline.encode_texts(sorted(some_texts, key=len))) * len(texts) / len(some_texts)
     if config.data.source == "files" and not config.model.image.frozen:
         looked_at = _spread(examples, TIMED_PICTURES)
         spent = _seconds(lambda: [one.inputs["image"].load() for one in looked_at])
         seconds += spent * len(examples) / len(looked_at)
     return (len(pictures), len(texts)), seconds
+
+
+def _starter_s(config: RunConfig, measured: Dataset, device: torch.device) -> float:
+    """Seconds to open the starter, which is measured beside the run, and to encode what it has not read yet."""
+    started = time.perf_counter()
+    starter = starter_pipeline(device)
+    opening_s = time.perf_counter() - started
+    starter.config = replace(starter.config, data=config.data)
+    _, encoding_s = _preparation(starter, [measured])
+    return opening_s + encoding_s
+
+
+def _texts_s(pipeline: Pipeline, texts: Sequence[str]) -> float:
+    """Seconds to encode the texts, by some of them."""
+    some = sorted(_spread(texts, TIMED_TEXTS), key=len)
+    return _seconds(lambda: pipeline.encode_texts(some)) * len(texts) / len(some) if some else 0.0
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:
