@@ -23,6 +23,7 @@ from chiasm.data.dataset import SceneDataset
 from chiasm.tasks.base import Calibration
 from chiasm.tasks.checkpoints import open_pipeline
 from chiasm.tasks.checkpoints.exporting import export
+from chiasm.tasks.domain_fitting import fit_domain
 from chiasm.tasks.pretrained import check_pretrained
 
 CPU = torch.device("cpu")
@@ -226,3 +227,21 @@ def test_tasks_that_a_network_does_not_have_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was not trained for captioning"):
         model.caption(pictures()[:1])
     assert model.ask(pictures()[0], "what is there", heat_map=True).evidence["heat_map"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "takes_mean"), [("ViltForQuestionAnswering", True), ("BlipForImageTextRetrieval", False)]
+)
+def test_a_network_of_another_layout_gets_distances(kind: str, takes_mean: bool, tmp_path: Path) -> None:
+    """Guards against a network whose features no distance can be fitted to: ViLT's pooled vector is a constant."""
+    network_folder(tmp_path / kind, kind)
+    pipeline = open_pipeline(tmp_path / kind, CPU)
+    data = DataConfig(source="scenes", train_pictures=40, questions_per_picture=2)
+    splits = [
+        [dataset.example(n) for n in range(16)] for dataset in (SceneDataset(s, data, 0) for s in ("train", "val"))
+    ]
+    domain = fit_domain(pipeline, *splits)
+    assert domain.takes_mean is takes_mean and len(domain.texts) == 1
+    judged = domain.judge(pipeline.encode_images([one.inputs["image"] for one in splits[1]]))
+    distances = [one.image_distance for one in judged]
+    assert all(one is not None and 0 < one <= 1 for one in distances) and len(set(distances)) > 8
