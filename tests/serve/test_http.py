@@ -196,6 +196,14 @@ def test_no_route_can_be_driven_from_elsewhere(door: Door, headers: dict[str, st
             assert not [name for name in said.headers if name.lower().startswith("access-control")]
 
 
+def test_an_origin_that_ends_like_the_host_is_another(door: Door) -> None:
+    """Guards against a comparison by the end: http://evil127.0.0.1:PORT ends in 127.0.0.1:PORT."""
+    host = door.address.removeprefix("http://")
+    for origin in (f"http://evil{host}", f"http://evil.example/{host}", f"http://user@{host}"):
+        assert door("/v1/ask", {}, headers={"Origin": origin}).code == "origin_not_allowed", origin
+    assert door("/v1/ask", {}, headers={"Origin": door.address}).code != "origin_not_allowed"
+
+
 def test_no_preflight_is_granted(door: Door) -> None:
     """Guards against a permission for other sites that came with a library."""
     asks = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
