@@ -111,7 +111,9 @@ def judge(measured: Measured, course: Course) -> Verdict:
         sentence = f"Training did not improve on the {course.start}, whose weights are what this run saved: {said}."
     elif behind:
         reasons.append(behind)
-    if behind or level == "kept_start":
+    if difference is not None and difference.difference > 0 and level != "kept_start":
+        advice += ["measure on more pictures, or give more training examples"] if behind else []
+    elif behind or level == "kept_start":
         advice = [f"use the {course.start} as it is, or give more training examples"]
     return Verdict(
         level=level,
