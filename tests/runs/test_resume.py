@@ -122,7 +122,7 @@ def forget_average(patch: pytest.MonkeyPatch) -> None:
 
 
 def draw_globally(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(chiasm.train.trainer, "seed_torch", lambda *counters: None)
+    patch.setattr(chiasm.train.trainer, "seed_step", lambda *counters: None)
 
 
 @pytest.mark.parametrize("forget", [forget_moments, forget_average, draw_globally])
