@@ -181,6 +181,7 @@ def test_answers_of_another_order_are_put_in_order(finished: Path) -> None:
     assert pipeline.codec.answers == stored.codec.answers
     assert pipeline.codec.answer_index(stored.codec.answers[1]) == 1
     pipeline.codec.calibration.update(stored.codec.calibration)
+    pipeline.domain = stored.domain
     picture = training()[0]
     words = {"question": picture.questions[0].text}
     assert pipeline.answers_of(picture.inputs["image"], words) == stored.answers_of(picture.inputs["image"], words)
