@@ -29,7 +29,7 @@ FEWEST = 100
 MOST_PIECES = 2.0
 """Tokens a word up to which a name counts as read: a vocabulary of other things spells it letter by letter."""
 UNRELATED = 0.3
-"""Share of names up to which as good a best picture is no reason for doubt, chosen on Flickr8k's training photos."""
+"""Share of names up to which as good a best picture is no reason for doubt, chosen on Flickr8k (docs/search.md)."""
 COMPARED, THIRD = 10, 3
 """Pictures that are compared of each name, the nearest by cosine; and the place of the one that hits are cut by."""
 
