@@ -6,8 +6,8 @@
 Queries for things that photos show: a topic counts as shown where a caption of the photo has one of its words. Each is
 searched for in collections that hold 5 % of such photos (three or more), and, as "taken out", in the same without,
 where photos of much the same are left (dogs for a cat). Queries for things in no caption are searched for in any.
-`UNRELATED` of `serve.index.strength` was read off "val" and then checked on "train", so that shares on "val" are somewhat
-optimistic; the place of the hit that others are cut by was chosen on "train".
+`UNRELATED` of `serve.index.strength` was read off "val" and then checked on "train", so that shares on "val" are
+somewhat optimistic; the place of the hit that others are cut by was chosen on "train".
 """
 
 import json

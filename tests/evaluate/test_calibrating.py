@@ -94,6 +94,14 @@ def test_what_fits_itself_looks_better_than_it_is() -> None:
     assert np.mean(cross) > 1.15 * np.mean(fitted), (np.mean(cross), np.mean(fitted))
 
 
+def test_a_model_that_is_never_wrong_gets_no_certainty_from_it() -> None:
+    """The likeliest temperature of eight right answers is 0, which would call every further answer certain."""
+    events = softmax_events(4)
+    right = replace(events, target=events.logits.argmax(1), right=np.ones(len(events.of)))
+    every = np.ones(len(events.of), dtype=bool)
+    assert right.fit(every).temperature == 1.0 != events.fit(every).temperature
+
+
 def test_too_few_pictures_have_no_cross_fitted_error() -> None:
     """An error of three pictures is left out, not measured where it was fitted."""
     assert cross_fitted(softmax_events(2, pictures=FOLDS - 1), seed=0) is None

@@ -75,7 +75,7 @@ class Events:
         logits, target = self.logits[rows], self.target[rows]
         if self.logits.ndim == 2:
             known = target != UNKNOWN
-            if known.any():
+            if (logits[known].argmax(1) != target[known]).any():  # never wrong: the best temperature would be 0
                 how = replace(how, temperature=fit_temperature(logits[known], target[known]))
         elif len(set(target.tolist())) > 1:  # of what always happens, or never, nothing can be learned
             how = replace(how, **dict(zip(("temperature", "bias"), fit_platt(logits, target == 1), strict=True)))
