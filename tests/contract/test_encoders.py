@@ -83,7 +83,7 @@ class Broken(nn.Module):
         weight = (torch.ones_like(is_real) if self.bug == "padding is pooled" else is_real)[..., None].to(values.dtype)
         pooled = (values * weight).sum(1) / weight.sum(1)
         if self.bug == "hidden state":
-            pooled = pooled + self.embedding.weight.detach().mean() * 0 + hash(id(self)) % 97
+            pooled = pooled + self.embedding.weight.detach().mean() * 0 + id(self) % 1_000_003
         if self.bug == "float32 inside":
             return Tokens(values.float(), is_real, pooled.float())
         return Tokens(values, is_real.long() if self.bug == "mask of numbers" else is_real, pooled)

@@ -73,9 +73,8 @@ def test_commands_of_the_page(here: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_the_table_holds_what_was_measured() -> None:
     """Guards against a number on the page that no result in benchmarks/results has."""
-    results = sorted((ROOT / "benchmarks" / "results").glob("*-transfer.json")) + sorted(
-        (ROOT / "benchmarks" / "results").glob("*-emoji_styles.json")
-    )
+    kinds = ("transfer", "emoji_styles", "languages")
+    results = [file for kind in kinds for file in sorted((ROOT / "benchmarks" / "results").glob(f"*-{kind}.json"))]
     known = {f"{value:.3f}" for file in results for value in numbers(json.loads(file.read_text(encoding="utf-8")))}
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     told = {number for row in rows for number in re.findall(r"\b[01]\.\d{3}\b", row)}
