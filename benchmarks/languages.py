@@ -10,7 +10,7 @@ emoji: names and first keywords of the concepts of `--split` (default val) in th
 the tower share. The share that has a picture of its concept among the first ten.
 captions: English, text_to_image_R@10 of Flickr8k validation.
 
-Prints a table each and adds to benchmarks/results/DATE-languages.json. Thresholds were chosen on emoji of training.
+Prints a table each and adds to benchmarks/results/DATE-languages.json. Thresholds were set on words of training.
 The data are found through CHIASM_DATA (default ../shared/data).
 """
 

@@ -121,7 +121,7 @@ def test_letters_say_who_reads_without_word_lists(text: str, expected: bool, mon
 
 @pytest.mark.parametrize(
     ("probability", "text", "expected"),
-    [(0.1, "a", Reader.OTHER), (0.3, "a", Reader.BOTH), (0.6, "a", Reader.ENGLISH), (0.6, "á", Reader.BOTH)],
+    [(0.1, "a", Reader.OTHER), (0.5, "a", Reader.BOTH), (0.7, "a", Reader.ENGLISH), (0.7, "á", Reader.BOTH)],
 )
 def test_the_probability_says_who_reads(
     probability: float, text: str, expected: Reader, monkeypatch: pytest.MonkeyPatch
@@ -158,7 +158,7 @@ def test_english_alone_opens_no_second_tower(monkeypatch: pytest.MonkeyPatch, st
 
 def test_cached_texts_know_the_rule_that_read_them(starter: chiasm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a vector by MiniLM of a text that another rule gives to the second tower."""
-    monkeypatch.setattr(polyglot, "READING_RULE", polyglot.READING_RULE + 1)
+    monkeypatch.setattr(polyglot, "ENGLISH_FROM", 0.7)
     other = chiasm.load("starter").pipeline
     assert other.text_fingerprint() != starter.pipeline.text_fingerprint()
     assert other.embedding_fingerprint() == starter.pipeline.embedding_fingerprint(), "indexes stay right"

@@ -31,10 +31,10 @@ from chiasm.models.encoders.multilingual_use import (
     load_multilingual_use_tokenizer,
 )
 
-OTHER_BELOW, ENGLISH_FROM = 0.2, 0.5
-"""Probabilities of English between which both towers read; chosen on emoji of training (docs/log.md)."""
+OTHER_BELOW, ENGLISH_FROM = 0.2, 0.6
+"""Probabilities of English between which both towers read: 0.5, words that no list has, is among them (docs/log.md)."""
 READING_RULE = 2
-"""Version of `reader_of`; 1 told languages by letters alone. Part of the name that cached vectors are kept under."""
+"""Version of `reader_of`; 1 told languages by letters alone."""
 
 
 class Reader(Enum):
@@ -162,7 +162,9 @@ class PolyglotTower(nn.Module):
         super().__init__()
         self.english, self.words, self.others = english, words, others
         self.dim, self.max_tokens = english.dim + DIM, english.max_tokens
-        self.register_buffer("rule", torch.tensor([READING_RULE, has_word_lists(), others.installed]))
+        # Part of the name that texts are cached under, as every tensor here: who read them depends on it.
+        told = [READING_RULE, OTHER_BELOW, ENGLISH_FROM, has_word_lists(), others.installed]
+        self.register_buffer("rule", torch.tensor(told, dtype=torch.float32))
 
     def forward(self, text: TextTokens) -> Tokens:
         """Encode; `values` is the pooled vector alone."""
