@@ -33,7 +33,7 @@ from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
 from chiasm.core.types import Example
 from chiasm.data.english import is_latin
-from chiasm.data.image import image_ref
+from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.evaluate.scores.intervals import bootstrap_mean
 from chiasm.evaluate.scores.paired import paired_difference
