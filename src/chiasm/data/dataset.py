@@ -1,7 +1,7 @@
 """What every source of examples looks like to the rest: indexable, and a pure function of (index, epoch)."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -274,6 +274,16 @@ def choose_captions(example: Example, count: int, seed: int, epoch: int) -> list
         return list(example.captions)
     chosen = counter_rng("caption", seed, epoch, example.id).permutation(len(example.captions))[:count]
     return [example.captions[number] for number in chosen]
+
+
+def first_examples(dataset: Dataset, generated: int) -> Iterator[Example]:
+    """All examples of files, the first `generated` of a generator; of a mixture, those of each set."""
+    if isinstance(dataset, MixedDataset):
+        for part in dataset.parts.values():
+            yield from first_examples(part, generated)
+        return
+    count = len(dataset) if isinstance(dataset, ListDataset) else min(len(dataset), generated)
+    yield from (dataset.example(number) for number in range(count))
 
 
 def texts_of(examples: Iterable[Example]) -> Iterable[str]:

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from chiasm.core.errors import InputError
 from chiasm.core.run_config import DataConfig, RunConfig
 from chiasm.core.types import Example
-from chiasm.data.dataset import Dataset, ListDataset
-from chiasm.data.mixture import MixedDataset
+from chiasm.data.dataset import Dataset, first_examples
 from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Task
 
@@ -65,13 +64,8 @@ def check_scorable(tasks: Sequence[Task], dataset: Dataset, data: DataConfig) ->
 
 
 def looked_at(dataset: Dataset) -> Iterator[Example]:
-    """All examples of files, the first of a generator; of a mixture, those of each set."""
-    if isinstance(dataset, MixedDataset):
-        for part in dataset.parts.values():
-            yield from looked_at(part)
-        return
-    count = len(dataset) if isinstance(dataset, ListDataset) else min(len(dataset), LOOKED_AT)
-    yield from (dataset.example(number) for number in range(count))
+    """The examples that are looked at, see `LOOKED_AT`."""
+    return first_examples(dataset, LOOKED_AT)
 
 
 def _missing(task: Task, how: str, data: DataConfig, split: str, examples: Sequence[Example]) -> InputError:

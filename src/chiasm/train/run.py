@@ -17,7 +17,7 @@ from chiasm.core.log import bar
 from chiasm.core.run_config import RunConfig
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
-from chiasm.data.dataset import Dataset, ListDataset, open_dataset
+from chiasm.data.dataset import Dataset, first_examples, open_dataset
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
 from chiasm.data.mixture import MixedDataset
@@ -201,12 +201,7 @@ def _precision(config: RunConfig, checkpoint: Path | None, console: Console) -> 
 
 def vocabulary_examples(training: Dataset) -> Iterator[Example]:
     """Examples that vocabularies are learned from: all of a user's, the first few thousand of a generator's."""
-    if isinstance(training, MixedDataset):
-        for part in training.parts.values():
-            yield from vocabulary_examples(part)
-        return
-    count = len(training) if isinstance(training, ListDataset) else min(len(training), VOCABULARY_EXAMPLES)
-    yield from (training.example(number) for number in range(count))
+    return first_examples(training, VOCABULARY_EXAMPLES)
 
 
 def _build(
