@@ -48,6 +48,7 @@ RayAddress = Annotated[
 ]
 
 
+# More than eight arguments: each is an option of the command line, which typer reads from the signature.
 def search(
     source: Annotated[
         str, typer.Argument(metavar="INDEX", help="An index; or a run folder, and then a folder of pictures.")

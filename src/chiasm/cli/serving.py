@@ -11,6 +11,7 @@ import typer
 from chiasm.cli.shared import Run, SetDecoding, load, notes, say
 
 
+# More than eight arguments: each is an option of the command line, which typer reads from the signature.
 def serve(
     run: Run,
     index: Annotated[Path | None, typer.Option(help="An index made by `chiasm index build`.", metavar="INDEX")] = None,

@@ -146,11 +146,6 @@ def checked_folder(name: str, key: str) -> Path:
     return folder
 
 
-def is_hugging_face(folder: Path) -> bool:
-    """Whether a folder's config.json states a `model_type`, as transformers writes it; a run's does not."""
-    return bool(model_type(folder))
-
-
 def model_type(folder: Path) -> str:
     """`model_type` of a folder's config.json; "" where there is none."""
     if not (folder / "config.json").is_file():
