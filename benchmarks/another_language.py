@@ -28,8 +28,8 @@ from chiasm.core.files import read_json, write_json, write_text
 from chiasm.core.run_config import RunConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
 from kept_runs import finished
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -28,8 +28,8 @@ from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.evaluate.caption_swap import METRIC
 from chiasm.evaluate.measure import measure, open_prepared
 from chiasm.evaluate.outcome import scores_as_json
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
 from kept_runs import finished
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -21,10 +21,10 @@ import chiasm
 from chiasm.core.device import environment
 from chiasm.core.files import write_json
 from chiasm.core.run_config import DataConfig
-from chiasm.data.clip_words import BPE_FILE, read_clip_words
 from chiasm.data.dataset import open_dataset
-from chiasm.tasks.checkpoints.exporting import export
-from chiasm.tasks.checkpoints.layouts import tokenizer_files
+from chiasm.data.tokenizers.clip_bpe import BPE_FILE, read_clip_words
+from chiasm.pipeline.interop.exporting import export
+from chiasm.pipeline.interop.layouts import tokenizer_files
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("CHIASM_DATA", HERE.parent.parent / "shared" / "data"))

@@ -36,10 +36,10 @@ from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.dataset import open_dataset
 from chiasm.data.image_refs import image_ref
-from chiasm.evaluate.scores.intervals import bootstrap_mean, proportion
+from chiasm.metrics.intervals import bootstrap_mean, proportion
+from chiasm.pipeline.domain import FILE
 from chiasm.recipes import find_recipe
 from chiasm.serve.engine import Model
-from chiasm.tasks.domain import FILE
 from kept_runs import finished
 
 HERE = Path(__file__).resolve().parent

@@ -30,9 +30,9 @@ from chiasm.core.files import read_json, write_json, write_text
 from chiasm.core.run_config import DataConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
-from chiasm.evaluate.scores.intervals import proportion
+from chiasm.metrics.intervals import proportion
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.stages import run_stages
 
 HERE = Path(__file__).resolve().parent

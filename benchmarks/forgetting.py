@@ -34,8 +34,8 @@ from chiasm.core.run_config import DataConfig, OtherDataConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.evaluate.outcome import Items, Outcome
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.run import run
 
 HERE = Path(__file__).resolve().parent

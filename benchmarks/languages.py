@@ -1,7 +1,8 @@
 """What the starter finds in sixteen languages: `python benchmarks/languages.py [photos] [emoji] [captions]`.
 
 Compares four rules for which tower reads a text: `letters` (A to Z is English), `words` (the starter's own,
-`tasks.polyglot.reader_of`), `both` towers for every text in Latin letters, and `other`, the multilingual tower alone.
+`pipeline.polyglot.reader_of`), `both` towers for every text in Latin letters, and `other`, the multilingual tower
+alone.
 
 photos: the 26 queries of photo_queries.tsv, checked by hand, in sixteen languages. Ten ask 1,000 training pictures of
 `cifar10_subset` for their class, the others the validation photos of Flickr8k, where a photo is right if its English
@@ -35,11 +36,11 @@ from chiasm.core.types import Example
 from chiasm.data.english import is_latin
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
-from chiasm.evaluate.scores.intervals import bootstrap_mean
-from chiasm.evaluate.scores.paired import paired_difference
-from chiasm.tasks.batching import FEATURES
-from chiasm.tasks.features import cache_root, cached_pictures
-from chiasm.tasks.polyglot import PolyglotTokenizer, Reader, by_letters, reader_of
+from chiasm.metrics.intervals import bootstrap_mean
+from chiasm.metrics.paired import paired_difference
+from chiasm.pipeline.batching import FEATURES
+from chiasm.pipeline.feature_cache import cache_root, cached_pictures
+from chiasm.pipeline.polyglot import PolyglotTokenizer, Reader, by_letters, reader_of
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("CHIASM_DATA", "../shared/data")).absolute()

@@ -17,8 +17,8 @@ import torch
 import chiasm
 from chiasm.core.types import Example, Tokens
 from chiasm.data.dataset import open_dataset
-from chiasm.evaluate.scores.intervals import proportion
-from chiasm.evaluate.scores.paired import paired_difference
+from chiasm.metrics.intervals import proportion
+from chiasm.metrics.paired import paired_difference
 from chiasm.serve.engine import ENCODE_AT_ONCE, Model
 from chiasm.serve.index.rerank import LOOKED_AT, evidence
 

@@ -18,7 +18,7 @@ from chiasm.core.config import override
 from chiasm.data.dataset import open_dataset
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
 from pathlib import Path

@@ -27,8 +27,8 @@ from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Measured, open_prepared
 from chiasm.evaluate.outcome import Answered
-from chiasm.evaluate.scores.calibration import expected_calibration_error
-from chiasm.evaluate.scores.metrics import accuracy
+from chiasm.metrics.calibration import expected_calibration_error
+from chiasm.metrics.classic import accuracy
 from chiasm.recipes import find_recipe
 from chiasm.serve.engine import load
 from chiasm.train.run import run

@@ -10,7 +10,7 @@ from command import Shell, assert_refused
 from PIL import Image
 
 from chiasm.cli.found import LEAST_SHOWN, Found
-from chiasm.evaluate.contact_sheet import Thumbnail, contact_page, contact_picture
+from chiasm.report.contact_sheet import Thumbnail, contact_page, contact_picture
 from chiasm.serve.index import Hit, Index
 from chiasm.serve.index.strength import Strength
 

@@ -15,9 +15,9 @@ from chiasm.cli.suggesting import print_next
 from chiasm.core.types import Caption, Example, Question
 from chiasm.data.dataset import open_dataset
 from chiasm.data.image_refs import image_ref_from_array
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.stored_example import StoredExample, choose_example, words_to_try
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
-from chiasm.tasks.stored_example import StoredExample, choose_example, words_to_try
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

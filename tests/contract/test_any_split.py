@@ -14,8 +14,8 @@ from test_tasks import CASES, pipeline_for, scenes
 from chiasm.core.distributed import average_gradients
 from chiasm.core.shared_draws import seed_step
 from chiasm.core.types import Example
-from chiasm.tasks.batching import make_batch, to_model_range
-from chiasm.tasks.pipeline import Pipeline
+from chiasm.pipeline.batching import make_batch, to_model_range
+from chiasm.pipeline.pipeline import Pipeline
 
 CAPTIONS, QUESTIONS = 3, 3
 

@@ -12,13 +12,13 @@ from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Batch, Example, Question, Tokens
 from chiasm.data.dataset import open_dataset
 from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.pipeline.batching import make_batch, to_model_range
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.task_checks import check_task
 from chiasm.recipes import find_recipe
 from chiasm.tasks import TASKS
 from chiasm.tasks.base import Codec, Teacher
-from chiasm.tasks.batching import make_batch, to_model_range
 from chiasm.tasks.captioning import Captioning
-from chiasm.tasks.checks import check_task
-from chiasm.tasks.pipeline import Pipeline
 
 TOWERS = ("image_encoder.", "text_encoder.")
 WORDS = "text_encoder.embedding"

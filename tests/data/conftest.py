@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chiasm.data.boxes import SIZES, BoxesPicture, BoxItem
+from chiasm.data.generated.boxes.render import SIZES, BoxesPicture, BoxItem
 
 
 @dataclass(frozen=True)

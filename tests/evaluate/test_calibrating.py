@@ -22,9 +22,9 @@ from chiasm.evaluate.calibrating import (
 )
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import measure
-from chiasm.evaluate.scores.calibration import expected_calibration_error
+from chiasm.metrics.calibration import expected_calibration_error
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
 
 
 def softmax_events(seed: int, pictures: int = 40, each: int = 6, classes: int = 4, risk: float = 0.0) -> Events:

@@ -10,11 +10,11 @@ import torch
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example
 from chiasm.data.dataset import open_dataset
-from chiasm.data.swaps import choose_swap
+from chiasm.data.hard_captions.swaps import choose_swap
 from chiasm.evaluate.caption_swap import METRIC, SEED, caption_swaps
 from chiasm.evaluate.evaluator import evaluate
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
 
 
 def vector(text: str) -> np.ndarray:

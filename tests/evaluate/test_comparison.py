@@ -8,10 +8,11 @@ from rich.console import Console
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Score
-from chiasm.evaluate.comparison import difference_table, paired_differences
+from chiasm.evaluate.comparison import paired_differences
+from chiasm.evaluate.metric_row import MetricRow
 from chiasm.evaluate.outcome import Items, Outcome
-from chiasm.evaluate.page_scores import MetricRow
-from chiasm.evaluate.scores.caption_scores import bleu_of_sums, caption_statistics
+from chiasm.metrics.captions import bleu_of_sums, caption_statistics
+from chiasm.report.tables import difference_table
 
 CLUSTERS = np.arange(40) // 2
 

@@ -13,12 +13,12 @@ from chiasm.core.types import Example, Prediction, Question, Tokens
 from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.evaluator import GREY, derangement, evaluate
 from chiasm.evaluate.outcome import Outcome, View, scores_as_json
-from chiasm.evaluate.scores.calibration import expected_calibration_error
-from chiasm.evaluate.scores.intervals import bootstrap_mean, proportion
+from chiasm.metrics.calibration import expected_calibration_error
+from chiasm.metrics.intervals import bootstrap_mean, proportion
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import Calibration
 from chiasm.tasks.matching import Matching
-from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.vqa import VisualQuestionAnswering
 
 VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")

@@ -15,10 +15,10 @@ from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.scores.calibration import abstain_threshold, expected_calibration_error
+from chiasm.metrics.calibration import abstain_threshold, expected_calibration_error
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import Calibration
-from chiasm.tasks.pipeline import Pipeline
 
 CPU = torch.device("cpu")
 OVER = 5.0

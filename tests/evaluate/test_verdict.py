@@ -9,8 +9,8 @@ import pytest
 from chiasm.data.ledger import Ledger
 from chiasm.evaluate.measure import Measured
 from chiasm.evaluate.outcome import Items, Outcome
-from chiasm.evaluate.scores.metrics import accuracy
 from chiasm.evaluate.verdict import Course, judge
+from chiasm.metrics.classic import accuracy
 
 PICTURES = np.arange(200)
 METRIC = "text_to_image_R@1"

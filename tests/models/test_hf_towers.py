@@ -16,11 +16,11 @@ from hf_folders import LINES, save_pixels, save_words, text_folder, vision_folde
 
 from chiasm.core.errors import InputError
 from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
-from chiasm.data.pretrained_text import PretrainedTokenizer
+from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 from chiasm.models.checks import check_encoder
 from chiasm.models.encoders.hugging_face import load_image_tower, load_text_tower
-from chiasm.tasks.batching import stack_pictures, to_model_range
-from chiasm.tasks.pretrained import folder_tokenizer
+from chiasm.pipeline.batching import stack_pictures, to_model_range
+from chiasm.pipeline.preprocessing import folder_tokenizer
 
 VISION_KINDS = ("vit", "dinov2", "convnext", "clip_vision", "siglip_vision")
 TEXT_KINDS = ("bert", "roberta", "xlnet", "clip_text", "siglip_text")

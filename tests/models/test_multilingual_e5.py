@@ -13,7 +13,7 @@ from six_texts import TEXTS
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.types import TextTokens
-from chiasm.data.pretrained_text import PretrainedTokenizer
+from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 from chiasm.models.encoders import multilingual_e5
 from chiasm.models.encoders.minilm import MiniLM
 from chiasm.models.encoders.multilingual_e5 import (

@@ -12,7 +12,8 @@ from six_texts import TEXTS
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.types import TextTokens
-from chiasm.data.pretrained_text import PretrainedTokenizer
+from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
+from chiasm.models.batch_invariant import STEADY_TOKENS, make_steady
 from chiasm.models.encoders import multilingual_use
 from chiasm.models.encoders.multilingual_use import (
     PAD,
@@ -21,7 +22,6 @@ from chiasm.models.encoders.multilingual_use import (
     load_multilingual_use,
     load_multilingual_use_tokenizer,
 )
-from chiasm.models.steady import STEADY_TOKENS, make_steady
 
 PARTS, ROWS = 3, 4
 PIECES = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁", -2.0), ("▁a", -3.0), ("▁dog", -4.0), ("狗", -5.0)]

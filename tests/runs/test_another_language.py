@@ -17,13 +17,13 @@ from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example
 from chiasm.data.dataset import open_dataset
+from chiasm.data.generated.scene_language import WORDS
 from chiasm.data.ledger import Ledger
-from chiasm.data.scene_language import WORDS
+from chiasm.pipeline.feature_cache import cache_root, prepare, taught
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.serve.index import make_index, open_index
-from chiasm.tasks.features import cache_root, prepare, taught
-from chiasm.tasks.pipeline import Pipeline
-from chiasm.tasks.teaching import TARGETS, caption_targets
+from chiasm.tasks.text_targets import TARGETS, caption_targets
 from chiasm.train.adaptation import beside_teacher
 
 CPU = torch.device("cpu")

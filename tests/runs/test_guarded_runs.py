@@ -25,7 +25,7 @@ from chiasm.core.run_folder import MANIFEST
 from chiasm.data.dataset import SceneDataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
-from chiasm.tasks.pipeline import Pipeline
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.trainer import Trainer
 
 METRIC = "text_to_image_R@10"

@@ -19,8 +19,8 @@ from chiasm.core.run_config import RunConfig, StageConfig, TaskConfig
 from chiasm.core.run_folder import MANIFEST, verify_folder
 from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
+from chiasm.pipeline.pipeline import ANSWER_ROWS, Pipeline
 from chiasm.tasks.base import Codec
-from chiasm.tasks.pipeline import ANSWER_ROWS, Pipeline
 from chiasm.train.finish import Finished
 from chiasm.train.stages import planned, run_stages
 

@@ -12,11 +12,11 @@ from chiasm.core.errors import InputError
 from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example
 from chiasm.data.dataset import ListDataset
+from chiasm.data.hard_captions.swaps import swaps_of
 from chiasm.data.ledger import Ledger
-from chiasm.data.swaps import swaps_of
-from chiasm.tasks.batching import make_batch, to_model_range
-from chiasm.tasks.features import prepare
-from chiasm.tasks.pipeline import Pipeline
+from chiasm.pipeline.batching import make_batch, to_model_range
+from chiasm.pipeline.feature_cache import prepare
+from chiasm.pipeline.pipeline import Pipeline
 
 
 def swapping(config: RunConfig, share: float = 1.0) -> RunConfig:

@@ -8,8 +8,8 @@ from rich.console import Console
 from torch import nn
 
 from chiasm.core.types import Score
-from chiasm.evaluate.page_guard import Mixed
 from chiasm.models.lora import LoraLinear, add_lora, merge_lora
+from chiasm.report.forgetting import Mixed
 from chiasm.train.interpolation import ALPHAS, choose, interpolate, names_between, set_between
 
 

@@ -13,9 +13,9 @@ from chiasm.core.types import Batch, Caption, Example
 from chiasm.data.dataset import ListDataset
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
+from chiasm.pipeline.batching import image_tensor
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.batching import image_tensor
-from chiasm.tasks.pipeline import Pipeline
 from chiasm.train import loader
 from chiasm.train.loader import Loader
 

@@ -9,8 +9,8 @@ import torch
 from chiasm.core.run_config import RunConfig, TaskConfig, TrainConfig
 from chiasm.data.dataset import ListDataset, open_dataset
 from chiasm.data.ledger import Ledger
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
 

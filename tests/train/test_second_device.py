@@ -14,8 +14,8 @@ from second_device import NAME, forget_tensors, second_device
 from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.evaluator import evaluate
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.pipeline import Pipeline
 from chiasm.train.loader import Loader
 from chiasm.train.state import TrainState
 from chiasm.train.trainer import Hooks, Trainer

@@ -25,8 +25,8 @@ def export(
     Example: chiasm export runs/photos --to hugging_face --out photos-hf
     """
     from chiasm.core.device import pick_device
-    from chiasm.tasks.checkpoints.exporting import export as write
-    from chiasm.tasks.checkpoints.pickled import to_safetensors
+    from chiasm.pipeline.interop.exporting import export as write
+    from chiasm.pipeline.interop.pickled import to_safetensors
 
     if to == "safetensors":
         converted = to_safetensors(model, out)

@@ -122,7 +122,7 @@ def check_sheet(path: Path | None) -> None:
 def write_sheet(path: Path, query: str, found: Found) -> None:
     """Write the contact sheet: an HTML page, or a PNG picture where the file's name ends so."""
     from chiasm.core.files import write_bytes, write_text
-    from chiasm.evaluate.contact_sheet import Thumbnail, contact_page, contact_picture
+    from chiasm.report.contact_sheet import Thumbnail, contact_page, contact_picture
 
     sheet = [
         Thumbnail(_thumbnail(hit.path), score_of(hit).strip(), found.short(hit.path), fits)

@@ -45,9 +45,10 @@ def evaluate(
     Example: chiasm evaluate runs/photos --data PHOTOS --split val --json numbers.json
     """
     from chiasm.core.device import environment
-    from chiasm.evaluate.comparison import difference_table, paired_differences
+    from chiasm.evaluate.comparison import paired_differences
     from chiasm.evaluate.measure import measure, open_prepared
     from chiasm.evaluate.outcome import scores_as_json
+    from chiasm.report.tables import difference_table
 
     typed = set_ or []
     check_settable(typed, ("data.", "seed=", "decoding."))
@@ -95,8 +96,9 @@ def probe(
     """
     from chiasm.core.device import environment
     from chiasm.core.files import write_text
-    from chiasm.evaluate.page_scores import metric_table
-    from chiasm.evaluate.probe import probe as run_probe
+    from chiasm.evaluate.linear_probe.run import probe as run_probe
+    from chiasm.report.linear_probe import probe_page
+    from chiasm.report.tables import metric_table
 
     typed, counts = set_ or [], _counts(shots)
     check_settable(typed, ("data.", "seed="))
@@ -115,7 +117,7 @@ def probe(
     if ledger.rejected:
         say(ledger.summary())
     if page is not None:
-        write_text(page, probed.page(str(run)))
+        write_text(page, probe_page(probed, str(run)))
     write_result(
         json_file,
         {"run": str(run), "data": str(data), **probed.as_dict(), "seed": pipeline.config.seed, "mirror": mirror}

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from chiasm.core.types import Domain, Prediction
     from chiasm.data.ledger import Ledger
     from chiasm.evaluate.measure import Measured
-    from chiasm.evaluate.page_scores import MetricRow
+    from chiasm.evaluate.metric_row import MetricRow
     from chiasm.evaluate.verdict import Verdict
+    from chiasm.pipeline.pipeline import Pipeline
     from chiasm.serve.engine import Model
-    from chiasm.tasks.pipeline import Pipeline
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def say(text: str) -> None:
 
 def print_measured(measured: "Measured") -> None:
     """Print the tables of a measured split."""
-    from chiasm.evaluate.page_scores import geometry_line, metric_table
+    from chiasm.report.tables import geometry_line, metric_table
 
     shown = console()
     shown.print(metric_table(measured.rows(), f"{len(measured.examples)} pictures of split {measured.split!r}"))
@@ -124,7 +124,7 @@ def print_verdict(verdict: "Verdict", rows: Sequence["MetricRow"]) -> None:
     """Print whether a run has learned, and how it compares with the model that it began from."""
     from rich.markup import escape
 
-    from chiasm.evaluate.comparison import difference_table
+    from chiasm.report.tables import difference_table
 
     shown = console()
     first, *rest = verdict.lines()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from chiasm.core.errors import InputError, MissingTaskError
 
 if TYPE_CHECKING:
-    from chiasm.tasks.stored_example import StoredExample
+    from chiasm.pipeline.stored_example import StoredExample
 
 SENTENCES = ("FIRST SENTENCE", "SECOND SENTENCE")
 QUESTION = "QUESTION"
@@ -53,7 +53,7 @@ def commands(
 def print_next(run: Path, tasks: Sequence[str]) -> None:
     """Print what to try on the example of a new run: words that are true of its picture."""
     from chiasm.cli.shared import say
-    from chiasm.tasks.stored_example import StoredExample
+    from chiasm.pipeline.stored_example import StoredExample
 
     picture = str(run / "example.png")
     lines = commands(tasks, str(run), [picture], "PHOTOS", StoredExample.read(run))
@@ -76,7 +76,7 @@ def suggesting(verb: str, run: Path, images: Sequence[Path] = (), rest: Sequence
     Raises:
         InputError: in the place of a MissingTaskError.
     """
-    from chiasm.tasks.stored_example import StoredExample
+    from chiasm.pipeline.stored_example import StoredExample
 
     try:
         yield

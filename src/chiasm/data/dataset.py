@@ -10,14 +10,16 @@ from chiasm.core.errors import InputError, nearest
 from chiasm.core.random import counter_rng, counter_seed
 from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Caption, Example, ImageRef, Question, Source
-from chiasm.data import boxes, boxes_questions, scenes, sort_of_clevr
-from chiasm.data.boxes_questions import NumberQuestion, number_questions
-from chiasm.data.boxes_statements import Statement, statements
 from chiasm.data.files import open_files, open_other_files
+from chiasm.data.generated import scenes, sort_of_clevr
+from chiasm.data.generated.boxes import questions as boxes_questions
+from chiasm.data.generated.boxes import render as boxes
+from chiasm.data.generated.boxes.questions import NumberQuestion, number_questions
+from chiasm.data.generated.boxes.statements import Statement, statements
+from chiasm.data.generated.scene_language import LANGUAGES, SceneTruth, caption, questions
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset
-from chiasm.data.scene_language import LANGUAGES, SceneTruth, caption, questions
 
 KINDS_LOOKED_FOR = 200
 """Examples of a generator among which every kind of question is expected to occur."""

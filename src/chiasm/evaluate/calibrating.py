@@ -19,18 +19,18 @@ from chiasm.core.types import Example, Prediction, Score
 from chiasm.evaluate.evaluator import CHUNK, evaluate
 from chiasm.evaluate.naming import TRAINED, begins_by_name
 from chiasm.evaluate.outcome import Outcome, captions_with_references
-from chiasm.evaluate.scores.calibration import (
+from chiasm.metrics.calibration import (
     abstain_threshold,
     expected_calibration_error,
     fit_platt,
     fit_temperature,
 )
-from chiasm.evaluate.scores.metrics import accuracy
+from chiasm.metrics.classic import accuracy
+from chiasm.pipeline.batching import image_tensor
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import CalibratedOn, Calibration, logit_of
-from chiasm.tasks.batching import image_tensor
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.matching import Matching
-from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval, softmax
 from chiasm.tasks.vqa import VisualQuestionAnswering
 
@@ -120,7 +120,7 @@ def fit_calibration(pipeline: Pipeline, examples: Sequence[Example]) -> Fitted:
     """Fit what makes confidences probabilities, and the threshold for abstaining where one is asked for.
 
     Answers out of a softmax, and labels, get a temperature; soft and written answers, matches and captions one
-    probability each, by Platt scaling. `evaluate.certainty` says of which events.
+    probability each, by Platt scaling. `metrics.certainty` says of which events.
 
     The pipeline is left without calibration; `Fitted.apply` gives it the new one.
     """

@@ -1,6 +1,7 @@
 """Does a model prefer what is true of a picture to the same sentence with one thing swapped? Chance is 0.5.
 
-The test of NegCLIP and ARO (Yuksekgonul et al. 2023) on a set's own captions, swapped by the rules of `data.swaps`.
+The test of NegCLIP and ARO (Yuksekgonul et al. 2023) on a set's own captions, swapped by the rules of
+`data.hard_captions`.
 Some swaps can be told from the sentence alone, because nobody would write them (SugarCrepe, Hsieh et al. 2023): the
 score without pictures says how many, and only what is above it comes from looking.
 """
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chiasm.core.types import Example
-from chiasm.data.swaps import choose_swap
+from chiasm.data.hard_captions.swaps import choose_swap
 
 METRIC = "caption_swap_accuracy"
 SEED = 0

@@ -1,18 +1,11 @@
 """Two runs measured on the same items: how far apart they are, metric by metric, with interval and p-value."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from chiasm.core.errors import InputError
 from chiasm.evaluate.outcome import Items, Outcome
-from chiasm.evaluate.page_scores import MetricRow
-from chiasm.evaluate.scores.caption_scores import bleu_of_sums
-from chiasm.evaluate.scores.paired import PairedResult, paired_corpus_difference, paired_difference
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from chiasm.metrics.captions import bleu_of_sums
+from chiasm.metrics.paired import PairedResult, paired_corpus_difference, paired_difference
 
 
 def paired_differences(first: Outcome, second: Outcome, seed: int = 0) -> dict[str, PairedResult]:
@@ -38,34 +31,6 @@ def paired_differences(first: Outcome, second: Outcome, seed: int = 0) -> dict[s
             "compare runs that were trained for the same task",
         )
     return {name: item_difference(name, first.items[name], second.items[name], seed) for name in shared}
-
-
-def difference_table(rows: Sequence[MetricRow], differences: Mapping[str, PairedResult]) -> "Table":
-    """The differences for a terminal, in the order of `rows`; shares in percentage points."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        caption=Text("shares in percentage points; p: of no difference, by swapping the runs picture by picture"),
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    table.add_column("metric", overflow="fold")
-    for heading in ("difference", "95 % interval", "p", "n"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        if row.name in differences:
-            one = differences[row.name]
-            value, low, high = (_signed(number, row.is_share) for number in (one.difference, one.low, one.high))
-            table.add_row(Text(row.name), value, f"{low} to {high}", f"{one.p_value:.4f}", f"{one.n:,}")
-    return table
-
-
-def _signed(value: float, is_share: bool) -> str:
-    return f"{100 * value:+.1f}" if is_share else f"{value:+.3f}"
 
 
 def item_difference(name: str, first: Items, second: Items, seed: int = 0) -> PairedResult:

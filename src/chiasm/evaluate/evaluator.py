@@ -13,8 +13,7 @@ import torch
 
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Prediction, Tokens
-from chiasm.data.scene_language import SceneTruth
-from chiasm.evaluate.certainty import hard_picture
+from chiasm.data.generated.scene_language import SceneTruth
 from chiasm.evaluate.naming import score_named
 from chiasm.evaluate.outcome import (
     Answered,
@@ -27,19 +26,20 @@ from chiasm.evaluate.outcome import (
     captions_with_references,
 )
 from chiasm.evaluate.retrieving import embed, retrieve
-from chiasm.evaluate.scores.caption_scores import caption_scores, caption_statistics, ptb_tokens
-from chiasm.evaluate.scores.metrics import (
+from chiasm.metrics.captions import caption_scores, caption_statistics, ptb_tokens
+from chiasm.metrics.certainty import hard_picture
+from chiasm.metrics.classic import (
     accuracy,
     accuracy_by_kind,
     exact_matches,
 )
-from chiasm.evaluate.scores.vqa_score import vqa_score
+from chiasm.metrics.vqa import vqa_score
+from chiasm.pipeline.batching import image_tensor, stack_pictures
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Calibration
-from chiasm.tasks.batching import image_tensor, stack_pictures
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
-from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import AGREEING, VisualQuestionAnswering
 

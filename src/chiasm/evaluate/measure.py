@@ -10,14 +10,14 @@ from chiasm.core.log import Bar, bar
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import open_dataset, texts_of
 from chiasm.data.ledger import Ledger
-from chiasm.data.text import TextTokenizer
+from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import Fitted, out_of_sample
 from chiasm.evaluate.evaluator import evaluate
+from chiasm.evaluate.metric_row import MetricRow
 from chiasm.evaluate.outcome import Outcome, View
-from chiasm.evaluate.page_scores import MetricRow
-from chiasm.tasks.features import cache_root, prepare
-from chiasm.tasks.feeding import check_scorable
-from chiasm.tasks.pipeline import Pipeline
+from chiasm.pipeline.feature_cache import cache_root, prepare
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.requirements import check_scorable
 
 VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
 """What the final measurement shows of each example, one pass each."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from chiasm.evaluate.outcome import Items, Pass
-from chiasm.evaluate.scores.metrics import class_scores
+from chiasm.metrics.classic import class_scores
 from chiasm.tasks.base import Named, Task
 
 TRAINED = "acc1"

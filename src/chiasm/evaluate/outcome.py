@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from chiasm.core.types import Example, Prediction, Question, Score
-from chiasm.evaluate.certainty import calibration_errors
+from chiasm.metrics.certainty import calibration_errors
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Named
-from chiasm.tasks.pipeline import Pipeline
 
 View = Literal["seen", "shuffled", "no_picture", "no_text"]
 
@@ -97,7 +97,7 @@ class Outcome:
     texts: list[tuple[int, str]] = field(default_factory=list)
     """Row i of `text_embeddings`: the example it belongs to, and its words."""
     confidences: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = field(default_factory=dict)
-    """Event (see `evaluate.certainty`) -> how sure the model was of each, and whether it was so."""
+    """Event (see `metrics.certainty`) -> how sure the model was of each, and whether it was so."""
 
     def add_confidences(
         self,

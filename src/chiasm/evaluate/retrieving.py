@@ -9,10 +9,10 @@ from chiasm.core.types import Example
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.prompts import prompts_for
 from chiasm.evaluate import caption_swap
-from chiasm.evaluate.certainty import CANDIDATES, picks
 from chiasm.evaluate.naming import TRAINED, begins_by_name
 from chiasm.evaluate.outcome import Choice, Items, Pass
-from chiasm.evaluate.scores.metrics import (
+from chiasm.metrics.certainty import CANDIDATES, picks
+from chiasm.metrics.classic import (
     accuracy,
     accuracy_by_kind,
     alignment,

@@ -8,7 +8,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Score
 from chiasm.evaluate.comparison import item_difference
 from chiasm.evaluate.measure import Measured
-from chiasm.evaluate.scores.paired import PairedResult
+from chiasm.metrics.paired import PairedResult
 
 FEW_STEPS = 50
 """Optimiser steps below which a run is said to be too short, whatever it reaches."""

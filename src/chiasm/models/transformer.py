@@ -24,7 +24,7 @@ fused kernel is 1.4 times as fast (`benchmarks/attention.py`, one thread)."""
 
 STEADY_QUERIES = 4
 """On a CPU, when answering, fewer queries than this (words that are written one by one) run as matrix products too: the
-fused kernel on two threads rounds them otherwise from call to call (see `models.steady`)."""
+fused kernel on two threads rounds them otherwise from call to call (see `models.batch_invariant`)."""
 
 
 def attend(

@@ -20,16 +20,16 @@ from chiasm.core.errors import ChiasmError, InputError
 from chiasm.core.types import Domain, Prediction, Tokens
 from chiasm.data.prompts import expanded, prompts_for
 from chiasm.data.resizing import Resizing
+from chiasm.pipeline.batching import Features, resizing_of, stack_features, stack_pictures
+from chiasm.pipeline.interop import open_pipeline
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
 from chiasm.serve.given import Picture, checked_words, choices, listed, paired, picture_ref
-from chiasm.tasks.batching import Features, resizing_of, stack_features, stack_pictures
 from chiasm.tasks.captioning import Captioning
-from chiasm.tasks.checkpoints import open_pipeline
 from chiasm.tasks.classification import Classification
 from chiasm.tasks.matching import Matching
-from chiasm.tasks.pipeline import Pipeline
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import VisualQuestionAnswering
-from chiasm.tasks.zero_shot_starter import STARTER, starter_pipeline
 
 ENCODE_AT_ONCE = 64
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.data.image import SUFFIXES, ImageError, load_image, read_picture
+from chiasm.pipeline.batching import stack_pictures
+from chiasm.pipeline.feature_cache import FeatureCache, cache_root
 from chiasm.serve.engine import Model
-from chiasm.tasks.batching import stack_pictures
-from chiasm.tasks.features import FeatureCache, cache_root
 from chiasm.tasks.retrieval import Retrieval
 
 AT_ONCE = 64

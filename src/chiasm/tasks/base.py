@@ -16,7 +16,7 @@ from chiasm.core.distributed import sum_over_processes
 from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig
 from chiasm.core.types import Batch, Example, Prediction, Score, Tokens, normalise_answer
 from chiasm.data.files import LABEL_GROUP
-from chiasm.data.text import TextTokenizer
+from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.models.vision_language import VisionLanguageModel
 
 MOST_LOGIT = 16.0

@@ -10,7 +10,7 @@ from torch import Tensor
 from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Batch, Example, Prediction, TextTokens, Tokens
 from chiasm.data.sources.records import language_of
-from chiasm.models.looking import looked_at_by_caption
+from chiasm.models.attention_maps import looked_at_by_caption
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Codec, Task, Teacher, logit_of

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from chiasm.models.looking import as_grid
+from chiasm.models.attention_maps import as_grid
 from chiasm.models.vision_language import VisionLanguageModel
 
 HeatMap = dict[str, Any]
@@ -15,7 +15,7 @@ HeatMap = dict[str, Any]
 
 
 def heat_maps_of(model: VisionLanguageModel, shares: Tensor | None, count: int) -> list[HeatMap | None]:
-    """Shares of tokens float [m, l] of `models.looking` -> m heat-maps; None each where there is no attention."""
+    """Token shares float [m, l] of `models.attention_maps` -> m heat-maps; None each where there is no attention."""
     grids = None if shares is None else as_grid(shares.double(), model.config.image)
     if grids is None:
         return [None] * count

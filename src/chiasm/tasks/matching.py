@@ -103,7 +103,7 @@ class Matching(CaptionTask):
         """Say for each text whether it belongs to picture row `of[i]`; `evidence["match"]` is that probability.
 
         Calibrated, it is the probability among pairs half of which match, each picture's other sentence being a hard
-        one (see `evaluate.certainty`); `uncalibrated` is the model's own.
+        one (see `metrics.certainty`); `uncalibrated` is the model's own.
         """
         if not texts:
             return []

@@ -11,15 +11,15 @@ from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Caption, Example, Prediction, Tokens
+from chiasm.data.hard_captions.swaps import choose_swap
 from chiasm.data.prompts import filled
-from chiasm.data.swaps import choose_swap
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
 from chiasm.objectives.distillation import vector_distillation
 from chiasm.objectives.sigmoid import sigmoid_contrast
 from chiasm.tasks.base import Calibration, Codec, Teacher
-from chiasm.tasks.teaching import target_fields
+from chiasm.tasks.text_targets import target_fields
 from chiasm.tasks.texts import CaptionTask, caption_fields, chosen_captions, text_fields, text_tokens
 
 TEXTS_AT_ONCE = 256
@@ -156,7 +156,7 @@ class Retrieval(CaptionTask):
         Returns:
             For each picture the nearest class with its share of a softmax over all of them; `evidence["labels"]` holds
             all, likeliest first, with "label", "probability" and "similarity". The temperature is fitted on labels
-            where validation has them, and else on picking a picture's sentence among ten (see `evaluate.certainty`).
+            where validation has them, and else on picking a picture's sentence among ten (see `metrics.certainty`).
         """
         assert model.logit_scale is not None, "a model with a contrast has a scale"
         similarity = class_similarity(pictures, classes)

@@ -12,10 +12,9 @@ from chiasm.core.random import counter_seed
 from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Caption, Example, TextTokens
 from chiasm.data.dataset import choose_captions
+from chiasm.models.batch_invariant import STEADY_TOKENS
 from chiasm.models.fusion import FUSIONS
-from chiasm.models.steady import STEADY_TOKENS
 from chiasm.tasks.base import Codec, Task
-from chiasm.tasks.pretrained import KIND
 
 
 def check_words(task: str, model: ModelConfig) -> None:
@@ -83,11 +82,11 @@ def text_fields(texts: Sequence[str], codec: Codec, steady: ModelConfig | None =
 
 
 def steady_tokens(texts: Sequence[str], codec: Codec, model: ModelConfig) -> TextTokens:
-    """Texts padded so far that longer neighbours do not change what is computed for a text (`models.steady`)."""
+    """Texts padded until longer neighbours do not change what is computed for a text (`models.batch_invariant`)."""
     ids, is_real = codec.tokenizer.batch(texts)
     length, before = ids.shape[1], model.text.summary_tokens
     more = -(length + before) % STEADY_TOKENS
-    if model.text.kind == KIND:  # its positions end there
+    if model.text.kind == "hugging_face":  # its positions end there
         more = min(more, max(codec.tokenizer.max_tokens - length, 0))
     return TextTokens(F.pad(ids, (0, more), value=codec.tokenizer.pad_id), F.pad(is_real, (0, more)))
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from chiasm.core.random import counter_seed
 from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Example, Prediction, Question, TextTokens, Tokens, normalise_answer
+from chiasm.models.attention_maps import looked_at_by_question
 from chiasm.models.fusion import FUSIONS
-from chiasm.models.looking import looked_at_by_question
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification

@@ -17,11 +17,11 @@ from chiasm.core.random import seed_torch
 from chiasm.core.run_config import ModelConfig, RunConfig, TrainConfig
 from chiasm.core.run_folder import verify_folder
 from chiasm.models.lora import LORA_NAMES, add_lora
-from chiasm.tasks.pipeline import PACKAGED_TOWERS
-from chiasm.tasks.pretrained import KIND as FOLDER_TOWER
-from chiasm.tasks.pretrained import at_home
+from chiasm.pipeline.pipeline import PACKAGED_TOWERS
+from chiasm.pipeline.preprocessing import KIND as FOLDER_TOWER
+from chiasm.pipeline.preprocessing import at_home
+from chiasm.pipeline.zero_shot_starter import STARTER, in_class_space, misfit
 from chiasm.tasks.retrieval import Retrieval
-from chiasm.tasks.zero_shot_starter import STARTER, in_class_space, misfit
 
 TOWERS = ("image_encoder.", "text_encoder.")
 TEXT_SIDE = ("text_encoder.", "text_projection.")

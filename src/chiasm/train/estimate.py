@@ -24,11 +24,11 @@ from chiasm.data.leaks import open_training
 from chiasm.evaluate.evaluator import CHUNK, evaluate
 from chiasm.evaluate.measure import VIEWS, Stages
 from chiasm.models.projection import class_heads
-from chiasm.tasks.batching import image_tensor
-from chiasm.tasks.features import cache_root, not_cached, prepare
-from chiasm.tasks.feeding import check_fed
-from chiasm.tasks.pipeline import Pipeline
-from chiasm.tasks.zero_shot_starter import STARTER, starter_pipeline, take_classes
+from chiasm.pipeline.batching import image_tensor
+from chiasm.pipeline.feature_cache import cache_root, not_cached, prepare
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.requirements import check_fed
+from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, take_classes
 from chiasm.train.adaptation import adapted, begins_from_run, begun, beside_teacher, prepare_model, pretrained_names
 from chiasm.train.class_share import SHARES
 from chiasm.train.interpolation import ALPHAS

@@ -14,19 +14,19 @@ from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset
 from chiasm.data.ledger import FILE as LEDGER
 from chiasm.evaluate.calibrating import Fitted
-from chiasm.evaluate.cards import build_report
 from chiasm.evaluate.class_share import ClassShare
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Measured, measure, open_prepared
 from chiasm.evaluate.outcome import scores_as_json
-from chiasm.evaluate.page_guard import GuardFacts, ProbeFacts
-from chiasm.evaluate.report import RunFacts, write_report
 from chiasm.evaluate.verdict import Course, Verdict, judge
 from chiasm.models.projection import class_heads, set_class_share
-from chiasm.tasks.pipeline import Pipeline
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.stored_example import choose_example
+from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, without_classes
+from chiasm.report.cards import build_report
+from chiasm.report.forgetting import GuardFacts, ProbeFacts
+from chiasm.report.page import RunFacts, write_report
 from chiasm.tasks.retrieval import Retrieval
-from chiasm.tasks.stored_example import choose_example
-from chiasm.tasks.zero_shot_starter import STARTER, starter_pipeline, without_classes
 from chiasm.train.adaptation import trains_space
 from chiasm.train.class_share import choose_class_share
 from chiasm.train.interpolation import interpolate

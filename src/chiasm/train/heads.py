@@ -6,10 +6,10 @@ from rich.console import Console
 
 from chiasm.core.errors import InputError
 from chiasm.data.dataset import Dataset
-from chiasm.evaluate.probe import Labelled, cut, fit_probe
-from chiasm.tasks.batching import FEATURES
-from chiasm.tasks.feeding import looked_at
-from chiasm.tasks.pipeline import Pipeline
+from chiasm.evaluate.linear_probe.run import Labelled, cut, fit_probe
+from chiasm.pipeline.batching import FEATURES
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.requirements import looked_at
 
 
 def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from chiasm.core.log import bar
 from chiasm.core.types import Score
-from chiasm.evaluate.page_guard import Interpolation, Mixed
 from chiasm.models.lora import LORA_NAMES
+from chiasm.report.forgetting import Interpolation, Mixed
 
 ALPHAS = tuple(number / 10 for number in range(11))
 

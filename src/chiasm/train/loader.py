@@ -15,8 +15,8 @@ from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Batch, Example
 from chiasm.data.cropping import cropped
 from chiasm.data.dataset import Dataset, order
+from chiasm.pipeline.batching import make_batch
 from chiasm.tasks.base import Codec, Task
-from chiasm.tasks.batching import make_batch
 from chiasm.train.length import fitting_batch
 
 

@@ -21,21 +21,21 @@ from chiasm.data.dataset import Dataset, first_examples, open_dataset
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
 from chiasm.data.mixture import MixedDataset
-from chiasm.data.text import TextTokenizer
+from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Stages, tell_cut_texts
+from chiasm.models.batch_invariant import make_steady
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
 from chiasm.models.projection import class_heads, set_class_share
-from chiasm.models.steady import make_steady
+from chiasm.pipeline.codec import codec_from, make_codec, tokenizer_from
+from chiasm.pipeline.domain_fitting import fit_domain
+from chiasm.pipeline.feature_cache import cache_root, prepare, taught
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.requirements import check_fed
+from chiasm.pipeline.zero_shot_starter import STARTER, take_classes
 from chiasm.tasks import task_type
-from chiasm.tasks.codecs import codec_from, make_codec, tokenizer_from
-from chiasm.tasks.domain_fitting import fit_domain
-from chiasm.tasks.features import cache_root, prepare, taught
-from chiasm.tasks.feeding import check_fed
-from chiasm.tasks.pipeline import Pipeline
-from chiasm.tasks.zero_shot_starter import STARTER, take_classes
 from chiasm.train.adaptation import (
     IMAGE_SIDE,
     TEXT_SIDE,
@@ -52,7 +52,7 @@ from chiasm.train.adaptation import (
 from chiasm.train.class_share import LARGEST_SHARE, training_share
 from chiasm.train.curves import TensorBoard
 from chiasm.train.finish import Finished, finish, keep_what_it_knew, measure_finally
-from chiasm.train.guard import Guard
+from chiasm.train.forgetting import Guard
 from chiasm.train.heads import fit_heads
 from chiasm.train.loader import Loader
 from chiasm.train.rates import rate_note, warmup_note

@@ -16,9 +16,9 @@ from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, open_dataset
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
-from chiasm.data.text import TextTokenizer
-from chiasm.tasks.codecs import make_tokenizer
-from chiasm.tasks.feeding import check_fed
+from chiasm.data.tokenizers.wordpiece import TextTokenizer
+from chiasm.pipeline.codec import make_tokenizer
+from chiasm.pipeline.requirements import check_fed
 from chiasm.train.adaptation import begins_from_run
 from chiasm.train.finish import Finished
 from chiasm.train.run import check_same, check_unused, held, run, vocabulary_examples

@@ -23,11 +23,11 @@ from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
 from chiasm.core.shared_draws import seed_step
 from chiasm.core.types import Batch, Score
-from chiasm.tasks.batching import to_model_range
-from chiasm.tasks.pipeline import Pipeline
+from chiasm.pipeline.batching import to_model_range
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.adaptation import adaptable, frozen_towers, rate_factor
 from chiasm.train.curves import TensorBoard
-from chiasm.train.guard import Guard
+from chiasm.train.forgetting import Guard
 from chiasm.train.interpolation import names_between
 from chiasm.train.length import Length, planned_length
 from chiasm.train.loader import Loader

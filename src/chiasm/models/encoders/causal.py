@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.core.types import TextTokens, Tokens
-from chiasm.models.steady import positions
+from chiasm.models.batch_invariant import positions
 from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, may_look_at
 
 

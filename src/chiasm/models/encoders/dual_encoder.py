@@ -18,7 +18,7 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.models.encoders.hugging_face import FIRST_TOKEN, HuggingFaceImageEncoder, HuggingFaceTextEncoder
-from chiasm.models.encoders.hugging_face_folder import (
+from chiasm.models.pretrained.hugging_face_folder import (
     Pooled,
     Preprocessing,
     TowerSpec,

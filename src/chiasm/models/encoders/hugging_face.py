@@ -21,7 +21,7 @@ from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.types import TextTokens, Tokens
-from chiasm.models.encoders.hugging_face_folder import (
+from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
     SPEC_FILES,
     Pooled,

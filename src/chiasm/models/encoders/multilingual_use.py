@@ -45,7 +45,7 @@ class _Grams(nn.Module):
     """What n-grams of one order say: two convolutions with shortcuts, zeros beyond the ends of a text.
 
     A convolution is written as a linear layer over the words of an n-gram, which rounds a text alike in every batch
-    (`models.steady`).
+    (`models.batch_invariant`).
     """
 
     def __init__(self, order: int, before: int, epsilon: float) -> None:

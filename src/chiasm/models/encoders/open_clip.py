@@ -20,7 +20,7 @@ from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import read_json
 from chiasm.models.encoders.dual_encoder import OPEN_CLIP_CONFIG, DualEncoder, check_quick_gelu
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder, HuggingFaceTextEncoder, build_network
-from chiasm.models.encoders.hugging_face_folder import Preprocessing, TowerSpec
+from chiasm.models.pretrained.hugging_face_folder import Preprocessing, TowerSpec
 
 WEIGHTS = "open_clip_model.safetensors"
 FILTERS = {"bilinear": 2, "bicubic": 3}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from chiasm.core.types import TextTokens, Tokens
-from chiasm.models.steady import positions
+from chiasm.models.batch_invariant import positions
 from chiasm.models.transformer import POSITION_STD, Block, init_weights, masked_mean, may_look_at
 
 

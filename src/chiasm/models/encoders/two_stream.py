@@ -9,8 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.batch_invariant import positions
 from chiasm.models.encoders.text import TextEncoder
-from chiasm.models.steady import positions
 from chiasm.models.transformer import masked_mean
 
 

@@ -8,7 +8,10 @@ import safetensors.torch
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.run_config import ModelConfig
-from chiasm.models.encoders.hugging_face_folder import (
+from chiasm.models.networks.base import NetworkSpec, WholeNetwork, read_network_spec
+from chiasm.models.networks.blip import Blip
+from chiasm.models.networks.vilt import Vilt
+from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
     checked_folder,
     read_architecture,
@@ -16,9 +19,6 @@ from chiasm.models.encoders.hugging_face_folder import (
     read_preprocessing,
     reading,
 )
-from chiasm.models.networks.base import NetworkSpec, WholeNetwork, read_network_spec
-from chiasm.models.networks.blip import Blip
-from chiasm.models.networks.vilt import Vilt
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 
 NETWORKS: dict[str, type[WholeNetwork]] = {name: wrapper for wrapper in (Blip, Vilt) for name in wrapper.offers}

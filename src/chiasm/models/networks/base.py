@@ -17,7 +17,7 @@ from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.run_config import ModelConfig
-from chiasm.models.encoders.hugging_face_folder import Preprocessing
+from chiasm.models.pretrained.hugging_face_folder import Preprocessing
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 
 

@@ -18,8 +18,8 @@ from chiasm.core.run_config import DecodingConfig, ModelConfig
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.decoding import Step, Written, decode
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
-from chiasm.models.encoders.hugging_face_folder import TowerSpec
 from chiasm.models.networks.base import NetworkSpec, WholeNetwork
+from chiasm.models.pretrained.hugging_face_folder import TowerSpec
 from chiasm.models.projection import PlainProjection
 from chiasm.models.vision_language import Parts
 

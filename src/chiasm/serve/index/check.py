@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from chiasm.pipeline.zero_shot_starter import STARTER
 from chiasm.serve.index.sqlite import SqliteStore
 from chiasm.serve.index.store import Store
 from chiasm.serve.photos import file_state
-from chiasm.tasks.zero_shot_starter import STARTER
 
 UNIT_TOLERANCE = 1e-3
 """How far a vector's length may be from 1."""

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from chiasm.core.errors import InputError
+from chiasm.pipeline.zero_shot_starter import STARTER
 from chiasm.serve.engine import Model
-from chiasm.tasks.zero_shot_starter import STARTER
 
 FORMAT = "1"
 """Version of the tables; an index of another version is refused, never guessed at."""

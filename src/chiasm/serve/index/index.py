@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes, write_bytes
 from chiasm.data.image import read_picture
+from chiasm.pipeline.zero_shot_starter import STARTER
 from chiasm.serve.engine import Model, load
 from chiasm.serve.given import Picture
 from chiasm.serve.index import rerank as reranking
@@ -30,7 +31,6 @@ from chiasm.serve.index.sqlite import FILE, SqliteStore
 from chiasm.serve.index.store import Store, Value, Vector
 from chiasm.serve.index.strength import Strength, reference_vectors, standing_of_names, strength
 from chiasm.serve.photos import Encoder, photo_paths
-from chiasm.tasks.zero_shot_starter import STARTER
 
 Path_ = str | PathLike[str]
 MAX_COUNT = 10_000

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from chiasm.core.files import sha256_bytes
 from chiasm.models.encoders.imagenet import imagenet_classes
+from chiasm.pipeline.feature_cache import FeatureCache, cache_root
 from chiasm.serve.engine import Model
 from chiasm.serve.index.store import Store, Value, Vector
-from chiasm.tasks.features import FeatureCache, cache_root
 
 EVERY = 5
 """Of ImageNet's 1,000 classes every fifth is a name."""

@@ -1,0 +1,1 @@
+"""Examples that are drawn by rules, whose truth is known."""

@@ -1,0 +1,61 @@
+"""Questions that ask a picture of boxes for a number: what a statement claims, left open.
+
+Practice for statements. A number says more about a picture than true or false, and is learned first.
+"""
+
+import random
+from typing import NamedTuple
+
+from chiasm.data.generated.boxes.descriptions import BOX_DESCRIPTIONS, TOWER_AS_BOX_DESCRIPTIONS, TOWER_DESCRIPTIONS
+from chiasm.data.generated.boxes.phrasing import Speaker, plural, touched
+from chiasm.data.generated.boxes.render import BoxesPicture
+from chiasm.data.generated.boxes.semantics import Boxes, Facts, Items, Measure, facts_of
+
+KIND = "how_many"
+_ABOUT_ITEMS, _ABOUT_WALLS = 0.5, 0.4
+
+
+class NumberQuestion(NamedTuple):
+    """A question, what it counts, and the count in the first and the second picture of a pair."""
+
+    text: str
+    measure: Measure
+    counts: tuple[int, int]
+
+
+def number_questions(
+    pictures: tuple[BoxesPicture, BoxesPicture], count: int, rng: random.Random
+) -> list[NumberQuestion]:
+    """Make `count` questions that both pictures of a pair can be asked; their answers may be the same.
+
+    Each counts items ("how many black circles are there?") or boxes ("how many boxes have a yellow item?"), which
+    are named by an item or a box that one of the pictures has.
+    """
+    facts = facts_of(pictures[0]), facts_of(pictures[1])
+    made: list[NumberQuestion] = []
+    while len(made) < count:
+        say = Speaker(rng, pictures[0].kind)
+        text, measure = _of_items(say, facts) if say.chance(_ABOUT_ITEMS) else _of_boxes(say, facts)
+        # A count that hangs on whether "two blocks" means "exactly two" has no right answer.
+        if all(measure.measure(one) == measure.measure(one, is_lenient=True) for one in facts):
+            made.append(NumberQuestion(text, measure, (measure.measure(facts[0]), measure.measure(facts[1]))))
+    return made
+
+
+def _of_items(say: Speaker, facts: tuple[Facts, Facts]) -> tuple[str, Measure]:
+    box = say.rng.choice(say.rng.choice(facts))
+    bits = say.rng.choice(box)
+    name, chosen = say.item(bits)
+    if say.kind == "scatter" and say.chance(_ABOUT_WALLS):
+        wall, words = touched(say, bits)
+        return f"how many {plural(name)} are {words}?", Items(chosen.also(wall))
+    return f"how many {plural(name)} are there?", Items(chosen)
+
+
+def _of_boxes(say: Speaker, facts: tuple[Facts, Facts]) -> tuple[str, Measure]:
+    box = say.rng.choice(say.rng.choice(facts))
+    weights = BOX_DESCRIPTIONS if say.kind == "scatter" else TOWER_AS_BOX_DESCRIPTIONS
+    weights = TOWER_DESCRIPTIONS if say.says_tower else weights
+    describe = say.rng.choices(tuple(weights), tuple(weights.values()))[0]
+    words, condition = describe(say, box)
+    return f"how many {plural(say.subject())} have {words}?", Boxes(condition)

@@ -1,0 +1,1 @@
+"""How much of a set's classes a frozen image tower already knows."""

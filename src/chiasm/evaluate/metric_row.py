@@ -1,0 +1,37 @@
+"""A measured number beside what it must beat: one row of every table of results."""
+
+from dataclasses import dataclass
+
+from chiasm.core.types import Score
+from chiasm.metrics.meanings import remark
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One measured number and what it must beat."""
+
+    name: str
+    score: Score
+    blind: Score | None = None
+    """The same metric with every picture replaced by another one."""
+    chance: float | None = None
+    """Score of guessing, or of always giving the most common answer."""
+    note: str = ""
+    is_share: bool = True
+    """True prints percent; False prints the plain number (CIDEr, a loss)."""
+    largest: float = 1.0
+    """Value at which the bar is full."""
+    no_picture: Score | None = None
+    """The same metric with uniform grey pictures."""
+    no_text: Score | None = None
+    """The same metric with empty questions or sentences."""
+
+    @property
+    def is_error(self) -> bool:
+        """True where lower is better: an expected calibration error."""
+        return self.name.endswith("_ECE")
+
+    @property
+    def remark(self) -> str:
+        """The note, or what a reader of this metric must know."""
+        return self.note or remark(self.name)

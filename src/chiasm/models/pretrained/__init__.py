@@ -1,0 +1,1 @@
+"""Readers of local folders with pre-trained weights."""

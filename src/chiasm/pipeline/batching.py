@@ -1,0 +1,121 @@
+"""Examples -> Batch: pictures stacked once, and each task's own fields beside them."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chiasm.core.random import counter_seed
+from chiasm.core.run_config import RunConfig
+from chiasm.core.tower_config import ImageTowerConfig
+from chiasm.core.types import Batch, Example, Tokens
+from chiasm.data.resizing import Resizing
+from chiasm.pipeline.preprocessing import KIND, resizing_as_trained
+from chiasm.tasks.base import Codec, Task
+
+T = TypeVar("T")
+MOST_WORKERS = 8
+"""Threads beside a GPU where `data.workers` chooses."""
+FEATURES = "image_features"
+"""Key in `Example.inputs` of the `Features` that stand for the picture."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """What a frozen image tower made of one picture, as the cache of `pipeline.feature_cache` keeps it.
+
+    Attributes:
+        pooled: float32 [d], one vector for the picture.
+        values: float16 [l, c], its grid of tokens; None where the run does not use the grid (`model.image.grid`).
+    """
+
+    pooled: np.ndarray
+    values: np.ndarray | None = None
+
+
+def stack_pictures(pictures: Sequence[np.ndarray], tower: ImageTowerConfig) -> Tensor:
+    """uint8 [h, w, 3] pictures of any size -> uint8 [n, 3, size_px, width_px]. The one preprocessing of the project.
+
+    A tower out of a folder brings its own sizes and filter; its normalisation is the tower's first step.
+    """
+    resizing = resizing_of(tower)
+    return stack_resized([resizing(picture) for picture in pictures])
+
+
+def resizing_of(tower: ImageTowerConfig) -> Resizing:
+    """What a picture goes through before this tower sees it."""
+    if tower.kind == KIND:
+        return resizing_as_trained(tower)
+    size_px = (tower.size_px, tower.width_px or tower.size_px)
+    return Resizing("squeeze" if tower.from_scratch else "cover", size_px)
+
+
+def stack_resized(resized: Sequence[np.ndarray]) -> Tensor:
+    """uint8 [h, w, c] pictures of one size -> uint8 [n, c, h, w]."""
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+
+
+def to_model_range(image: Tensor | Tokens, dtype: torch.dtype) -> Tensor | Tokens:
+    """uint8 pictures -> numbers in [-1, 1]; what a frozen tower made of them only changes its type."""
+    if isinstance(image, Tokens):
+        return Tokens(image.values.to(dtype), image.is_real, image.pooled.to(dtype))
+    if image.dtype != torch.uint8:
+        return image.to(dtype)
+    return image.to(dtype) / 127.5 - 1
+
+
+def image_tensor(examples: Sequence[Example], tower: ImageTowerConfig, workers: int) -> Tensor | Tokens:
+    """Pictures of the examples as `stack_pictures` makes them, or `stack_features` where every example has them.
+
+    Args:
+        examples: with a picture each.
+        tower: what sees them.
+        workers: `data.workers`; the result does not depend on it.
+    """
+    if examples and all(FEATURES in example.inputs for example in examples):
+        return stack_features([example.inputs[FEATURES] for example in examples])
+    resizing = resizing_of(tower)
+    return stack_resized(in_threads(lambda example: resizing(example.inputs["image"].load()), examples, workers))
+
+
+def in_threads(work: Callable[[Example], T], examples: Sequence[Example], workers: int) -> list[T]:
+    """`work` on the picture of each example, in `workers` threads as `data.workers` has it; results in their order.
+
+    Pillow lets other threads run while it decodes and resizes.
+    """
+    threads = workers or (min(MOST_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 1)
+    if threads == 1 or len(examples) == 1:
+        return [work(example) for example in examples]
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        return list(pool.map(work, examples))
+
+
+def stack_features(features: Sequence[Features]) -> Tokens:
+    """Features of n pictures -> Tokens, `pooled` float32 [n, d].
+
+    `values` are the grids, float16 [n, l, c]; without grids the vector is the picture's one token, float32 [n, 1, d].
+    """
+    pooled = torch.from_numpy(np.stack([one.pooled for one in features]))
+    grids = [one.values for one in features if one.values is not None]
+    assert len(grids) in (0, len(features)), "some pictures of the batch have a grid, and some have none"
+    values = torch.from_numpy(np.stack(grids)) if grids else pooled[:, None]
+    return Tokens(values, torch.ones(values.shape[:2], dtype=torch.bool), pooled)
+
+
+def make_batch(
+    examples: Sequence[Example], tasks: Mapping[str, Task], codec: Codec, run: RunConfig, epoch: int
+) -> Batch:
+    """Collate one training batch."""
+    # Hashes and not running numbers, so that groups mean the same in every process of a distributed step.
+    group = [counter_seed("group", example.group or example.id) for example in examples]
+    return Batch(
+        [example.id for example in examples],
+        image_tensor(examples, run.model.image, run.data.workers),
+        torch.tensor(group, dtype=torch.long),
+        {name: task.collate(examples, codec, run, epoch) for name, task in tasks.items()},
+    )

@@ -1,0 +1,184 @@
+"""One layout -> another, with a proof: what was written is opened again and must give the same numbers to the bit."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chiasm.core.device import environment
+from chiasm.core.errors import InputError, JobError
+from chiasm.core.files import read_json, write_bytes
+from chiasm.core.run_config import DataConfig
+from chiasm.core.types import Caption, Example, Question
+from chiasm.data.dataset import SceneDataset
+from chiasm.data.image_refs import image_ref_from_bytes
+from chiasm.pipeline.interop.importing import STORED, open_pipeline, usual_decoding
+from chiasm.pipeline.interop.layouts import hugging_face_files, open_clip_files
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.vqa import VisualQuestionAnswering
+
+LAYOUTS: dict[str, Callable[[Pipeline], dict[str, bytes]]] = {
+    "hugging_face": hugging_face_files,
+    "open_clip": open_clip_files,
+}
+"""Layouts beside chiasm's own, "run"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written and found equal."""
+
+    out: Path
+    files: tuple[str, ...]
+    words: dict[str, str]
+    """What the stored example asks."""
+    answers: dict[str, Any]
+    """What both answer."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"out": str(self.out), "files": list(self.files), "words": self.words, "answers": self.answers}
+
+
+def export(source: Path, layout: str, out: Path, device: torch.device) -> Exported:
+    """Write a model in another layout, open what was written, and compare.
+
+    Args:
+        source: a run folder, or a folder in the layout of Hugging Face or open_clip.
+        layout: "run", or a key of `LAYOUTS`.
+        out: folder to create; it appears when everything in it has been checked.
+        device: where both are computed.
+
+    Raises:
+        InputError: `out` is there already, the layout cannot hold the model, or the source has links out of it.
+        JobError: what was written answers differently.
+    """
+    if source.is_dir():
+        refuse_links_out(source)
+    pipeline = open_pipeline(source, device)
+    if layout != "run":
+        # How a run writes, what was fitted to its confidence, and its domain are no part of these layouts.
+        usual = usual_decoding(pipeline.config.model.text.max_tokens)
+        pipeline.codec = replace(pipeline.codec, decoding=usual, calibration={}, calibrated_on=None)
+        pipeline.domain = None
+    example = _example(source, pipeline)
+    with new_folder(out) as place:
+        if layout == "run":
+            told = {"environment.json": (_environment()).encode()}
+            pipeline.save(place, example, told)
+        else:
+            for name, content in (LAYOUTS[layout](pipeline) | pipeline.example_files(example, STORED)).items():
+                write_bytes(place / name, content)
+        again = open_pipeline(place, device)
+        answers = compare(pipeline, again, example)
+        names = tuple(sorted(path.name for path in place.iterdir()))
+    words = answers.pop("words")
+    return Exported(out, names, words, answers)
+
+
+def compare(one: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
+    """The answers of two pipelines about one example, if these and every weight agree to the last bit.
+
+    Raises:
+        JobError: says in what they differ.
+    """
+    weights, others = one.model.state_dict(), other.model.state_dict()
+    differing = sorted(set(weights) ^ set(others))
+    differing += [name for name in weights if name in others and not torch.equal(weights[name], others[name])]
+    if differing:
+        raise JobError(f"the exported model has another {differing[0]}\n  do: report this; nothing was written")
+    image, texts = example.inputs["image"], [caption.text for caption in example.captions]
+    if Retrieval.name in one.tasks:
+        for what, vectors in (("picture", _pictures), ("text", _texts)):
+            given = image if what == "picture" else texts
+            first, second = vectors(one, given), vectors(other, given)
+            if not np.array_equal(first, second):
+                raise JobError(
+                    f"the exported model gives the stored {what} another vector, by up to "
+                    f"{float(np.abs(first - second).max()):.2e}\n  do: report this; nothing was written"
+                )
+    asks = any(isinstance(task, VisualQuestionAnswering) for task in one.tasks.values())
+    asked = {"question": example.questions[0].text} if asks and example.questions else {"text": texts[0]}
+    answers, theirs = one.answers_of(image, asked), other.answers_of(image, asked)
+    if answers != theirs:
+        wrong = next(key for key in answers if answers[key] != theirs.get(key))
+        raise JobError(
+            f"the exported model's {wrong} is {theirs.get(wrong)!r} and was {answers[wrong]!r}\n  do: report"
+        )
+    return answers
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse a folder of a model in which a link leads out of it: what is exported may be published.
+
+    In the cache of Hugging Face's hub every file is a link, `snapshots/REVISION/FILE` to `blobs/HASH` of the same
+    model: these are allowed.
+
+    Raises:
+        InputError: names the link.
+    """
+    home = folder.resolve()
+    allowed = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed):
+            raise InputError(
+                f"{path} is a link to {path.resolve()}, out of the folder",
+                "a folder whose files are all in it",
+                "put a copy of the file there if it belongs to the model, or remove the link",
+            )
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill that takes its name when the block ends well, and is removed when it does not.
+
+    Raises:
+        InputError: something stands there.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists", "a folder that is empty, or not there yet", "give another --out")
+    place = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    place.mkdir(parents=True)
+    try:
+        yield place
+        os.replace(place, out)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _pictures(pipeline: Pipeline, image: Any) -> np.ndarray:
+    task: Retrieval = pipeline.task(Retrieval)
+    return task.embed_images(pipeline.model, pipeline.encode_images([image]))
+
+
+def _texts(pipeline: Pipeline, texts: Any) -> np.ndarray:
+    task: Retrieval = pipeline.task(Retrieval)
+    return task.embed_texts(pipeline.model, pipeline.codec, texts)
+
+
+def _example(source: Path, pipeline: Pipeline) -> Example:
+    """The stored example of the source, or a generated one."""
+    for name in ("example", STORED):
+        if (source / f"{name}.json").is_file() and (source / f"{name}.png").is_file():
+            words = read_json(source / f"{name}.json", "the stored example")["words"]
+            captions = (Caption(words["text"]),) if "text" in words else ()
+            questions = (Question(words["question"], ("",)),) if "question" in words else ()
+            image = image_ref_from_bytes((source / f"{name}.png").read_bytes(), f"{name}.png")
+            if captions:
+                return Example("stored", {"image": image}, captions, questions)
+    language = pipeline.config.data.languages[0]
+    data = DataConfig(source="scenes", train_pictures=1, questions_per_picture=1, languages=(language,))
+    return SceneDataset("train", data, 0).example(0)
+
+
+def _environment() -> str:
+    import json
+
+    return json.dumps(environment(), indent=2) + "\n"

@@ -1,0 +1,174 @@
+"""A folder that somebody trained -> Pipeline, whatever its layout: chiasm's run, Hugging Face, open_clip."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from chiasm.core.errors import InputError
+from chiasm.core.files import read_json
+from chiasm.core.run_config import DataConfig, DecodingConfig, ModelConfig, RunConfig, TaskConfig
+from chiasm.core.run_folder import MANIFEST
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder, read_dual_encoder
+from chiasm.models.encoders.hugging_face import preprocessing_of, text_sizes
+from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
+from chiasm.models.networks import NETWORKS, labels_of, network_of
+from chiasm.models.pretrained.hugging_face_folder import checked_folder, model_type, read_architecture
+from chiasm.models.projection import PlainProjection
+from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.pipeline.parts import parts_of
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.preprocessing import KIND, folder_tokenizer
+from chiasm.tasks.base import Codec
+
+IMPORTED = "imported"
+"""What stands for the recipe of a model that was trained elsewhere."""
+STORED = "chiasm_example"
+"""Beginning of the names of the stored example's files in a folder of another layout."""
+LONGEST_TOKENS = 512
+"""Longest text of towers that set no bound."""
+WRITTEN_WORDS = 20
+"""Longest sentence that BLIP writes unless told otherwise, as its authors and transformers have it."""
+TASKS_OF = {
+    "BlipForConditionalGeneration": {"captioning": TaskConfig()},
+    "BlipForQuestionAnswering": {"vqa": TaskConfig(objective="generate")},
+    "BlipForImageTextRetrieval": {"retrieval": TaskConfig(), "matching": TaskConfig()},
+    "ViltForQuestionAnswering": {"vqa": TaskConfig(objective="soft")},
+    "ViltForImageAndTextRetrieval": {"matching": TaskConfig()},
+}
+"""Class of transformers -> the tasks that it was trained for. ViLT's answers are independent (a sigmoid each)."""
+
+
+def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
+    """Open a run folder, or a folder in the layout of Hugging Face or open_clip; nothing is downloaded.
+
+    A stored example is computed again wherever there is one.
+
+    Raises:
+        MissingExtraError: transformers is needed and not installed.
+        InputError: no such folder, a damaged one, an architecture that is not known here, or parts that do not belong
+            together.
+    """
+    if (folder / MANIFEST).exists() or not _is_foreign(folder):
+        return Pipeline.load(folder, device)
+    if is_open_clip(folder):
+        pipeline = dual_pipeline(read_open_clip(folder), folder, device)
+    else:
+        checked_folder(str(folder), "the model")
+        network, kind = network_of(folder), model_type(folder)
+        if not network and kind not in FAMILIES:
+            raise InputError(
+                f"{folder} holds a {kind}",
+                "a model of pictures and words: " + ", ".join([*FAMILIES, *NETWORKS]),
+                "a network of pictures or of words alone can be a tower: --set model.image.kind=hugging_face "
+                f"--set model.image.name={folder}",
+            )
+        if network:
+            pipeline = network_pipeline(network, folder, device)
+        else:
+            pipeline = dual_pipeline(read_dual_encoder(str(folder)), folder, device)
+    pipeline.check_example(folder, STORED)
+    return pipeline
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether something in the folder, or its name, says that chiasm did not write it."""
+    if not folder.is_dir():
+        # A name on the hub, which is told what to do; a path that does not exist is left to the reader of runs.
+        return (
+            str(folder).count("/") == 1 and not str(folder).startswith((".", "/", "~")) and not folder.parent.exists()
+        )
+    return bool(model_type(folder)) or (folder / OPEN_CLIP_CONFIG).is_file()
+
+
+def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeline:
+    """A whole network, as a model for what it was trained for.
+
+    Args:
+        network: class of transformers, a key of `TASKS_OF`.
+        folder: in Hugging Face layout.
+        device: where the model goes.
+    """
+    architecture = read_architecture(folder)
+    height, width = preprocessing_of(str(folder)).size_px
+    image = ImageTowerConfig(kind=KIND, name=str(folder), size_px=height, width_px=0 if width == height else width)
+    longest = _longest(folder, text_sizes(str(folder))[0])
+    space = int(getattr(architecture, "image_text_hidden_size", 0)) or ModelConfig().embedding_dim
+    config = RunConfig(
+        recipe=IMPORTED,
+        model=ModelConfig(
+            network=str(folder),
+            embedding_dim=space,
+            image=image,
+            text=TextTowerConfig(kind=KIND, name=str(folder), max_tokens=longest),
+        ),
+        tasks=TASKS_OF[network],
+        decoding=usual_decoding(longest),
+    )
+    codec = Codec(folder_tokenizer(config.model.text), labels_of(config.model.network), decoding=config.decoding)
+    return Pipeline.build(config, [], device, codec)
+
+
+def dual_pipeline(dual: DualEncoder, folder: Path, device: torch.device) -> Pipeline:
+    """Two towers with what joins them, as a model for retrieval.
+
+    Args:
+        dual: read from `folder`.
+        folder: its tokenizer is taken.
+        device: where the model goes.
+    """
+    config = dual_config(dual, folder)
+    codec = Codec(folder_tokenizer(config.model.text))
+    model = VisionLanguageModel(config.model, parts_of(config, codec), (dual.image, dual.text))
+    _join(model, dual)
+    return Pipeline(config, model, codec, device)
+
+
+def dual_config(dual: DualEncoder, folder: Path) -> RunConfig:
+    """The config of a run that a dual encoder amounts to."""
+    assert dual.image.spec.preprocessing is not None, "an image tower states its preprocessing"
+    height, width = dual.image.spec.preprocessing.size_px
+    own = dual.text.max_tokens
+    longest = own if dual.text.sees_padding else _longest(folder, own)  # SigLIP knows one length
+    projection: Literal["linear", "none"] = "none" if dual.projections is None else "linear"
+    image = ImageTowerConfig(
+        kind=KIND, name=str(folder), projection=projection, size_px=height, width_px=0 if width == height else width
+    )
+    text = TextTowerConfig(kind=KIND, name=str(folder), projection=projection, max_tokens=longest)
+    languages = ("zh",) if dual.family == "chinese_clip" else ("en",)
+    objective = "softmax" if dual.logit_bias is None else "sigmoid"
+    return RunConfig(
+        recipe=IMPORTED,
+        data=DataConfig(languages=languages),
+        model=ModelConfig(embedding_dim=dual.embedding_dim, image=image, text=text),
+        tasks={"retrieval": TaskConfig(objective=objective)},
+    )
+
+
+def usual_decoding(max_tokens: int) -> DecodingConfig:
+    """How a model out of another layout writes, for texts of `max_tokens`: those layouts say nothing of it."""
+    return DecodingConfig(max_words=min(WRITTEN_WORDS, max_tokens - 2))
+
+
+def _longest(folder: Path, of_network: int) -> int:
+    """Longest text in tokens: what the network takes, and no more than the folder's tokenizer is said to give it."""
+    path = folder / "tokenizer_config.json"
+    told = read_json(path, "the tokenizer's config").get("model_max_length") if path.is_file() else None
+    stated = int(told) if isinstance(told, int | float) and told > 2 else LONGEST_TOKENS
+    return min(of_network, stated, LONGEST_TOKENS)
+
+
+@torch.no_grad()
+def _join(model: VisionLanguageModel, dual: DualEncoder) -> None:
+    """Set the projections, the temperature and the bias."""
+    if dual.projections is not None:
+        sides = zip((model.image_projection, model.text_projection), dual.projections, strict=True)
+        for projection, weight in sides:
+            assert isinstance(projection, PlainProjection) and projection.linear is not None
+            projection.linear.weight.copy_(weight)
+    for parameter, value in ((model.logit_scale, dual.logit_scale), (model.logit_bias, dual.logit_bias)):
+        if value is not None:
+            assert isinstance(parameter, nn.Parameter), "a contrast has a temperature, and SigLIP's a bias"
+            parameter.copy_(value)

@@ -1,0 +1,383 @@
+"""A model with all that it needs to take pictures and words and to answer in words; to and from a run folder."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from chiasm.core.config import from_dict, to_dict
+from chiasm.core.errors import InputError, MissingTaskError
+from chiasm.core.files import read_json
+from chiasm.core.random import seed_torch
+from chiasm.core.run_config import RunConfig
+from chiasm.core.run_folder import verify_folder, write_folder
+from chiasm.core.types import Example, ImageRef, Tokens
+from chiasm.data.image import load_image
+from chiasm.models.batch_invariant import make_steady
+from chiasm.models.networks import build_model
+from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.pipeline.batching import stack_pictures, to_model_range
+from chiasm.pipeline.codec import CALIBRATED_ON, CLASSES, classes_of, codec_from, make_codec
+from chiasm.pipeline.domain import FILE as DOMAIN_FILE
+from chiasm.pipeline.domain import DomainModel
+from chiasm.pipeline.parts import parts_of
+from chiasm.pipeline.preprocessing import KIND, at_home, check_pretrained, preprocessing_hash, tower_files
+from chiasm.pipeline.stored_example import TO_TRY, StoredExample, check_same_answers, words_about, words_to_try
+from chiasm.tasks import build_tasks
+from chiasm.tasks.base import Codec, Task
+from chiasm.tasks.captioning import Captioning
+from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
+from chiasm.tasks.matching import Matching
+from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.texts import steady_tokens
+from chiasm.tasks.vqa import VisualQuestionAnswering
+
+ENCODE_BATCH = 16
+"""Pictures encoded at once: EfficientNet-Lite0 did 70 pictures a second at 16 and 33 at 64, which no longer fit
+the cache of a two-core machine."""
+PACKAGED_TOWERS = ("efficientnet_lite0", "minilm", "multilingual_e5", "multilingual_use")
+"""Kinds of towers whose weights come with an installed package; frozen, they are left out of a run folder."""
+ANSWER_ROWS = "answer_head.2."
+"""Beginning of the names of the tensors that have a row for each answer."""
+CLASS_ROWS = "class_head."
+"""Beginning of the names of the tensors that have a row for each class."""
+
+
+class Pipeline:
+    """Config, model, codec and tasks, in evaluation mode on one device."""
+
+    def __init__(self, config: RunConfig, model: VisionLanguageModel, codec: Codec, device: torch.device) -> None:
+        self.config, self.codec, self.device = config, codec, device
+        self.model = model.to(device).eval()
+        make_steady(self.model)
+        self._lone_differs: bool | None = None
+        self.example: StoredExample | None = None
+        """The example of the folder that it was read from."""
+        self.domain: DomainModel | None = None
+        """Densities of the training data; None in a model that was made without."""
+        self.tasks: dict[str, Task] = build_tasks(config.tasks)
+        check_pretrained(config)
+        for task in self.tasks.values():
+            task.check(config.model)
+
+    @classmethod
+    def build(
+        cls, config: RunConfig, examples: Iterable[Example], device: torch.device, codec: Codec | None = None
+    ) -> "Pipeline":
+        """Make an untrained pipeline: vocabularies from the training examples unless given, weights from the seed."""
+        if codec is None:
+            codec = make_codec(config, list(examples))
+        seed_torch("weights", config.seed)
+        return cls(config, build_model(config.model, parts_of(config, codec)), codec, device)
+
+    # --- encoding -------------------------------------------------------------------------------------------
+
+    def encode_pixels(self, image: Tensor | Tokens) -> Tokens:
+        """uint8 [n, 3, h, w], or what a frozen tower made of them -> float32 Tokens on `device`, no gradient."""
+        if isinstance(image, Tokens):
+            on_device = cast(Tokens, to_model_range(image, torch.float32)).each(lambda part: part.to(self.device))
+            return self.model.encode_image(on_device)
+        parts = []
+        with torch.no_grad():
+            for piece in image.split(ENCODE_BATCH):
+                parts.append(self._encode(cast(Tensor, to_model_range(piece.to(self.device), torch.float32))))
+        return Tokens.joined(parts)
+
+    def _encode(self, image: Tensor) -> Tokens:
+        """Encode a piece of a batch; a lone picture gets company where convolutions would round it otherwise.
+
+        Whether they do depends on the tower, the machine and the threads, so the first lone picture is encoded both
+        ways (EfficientNet-Lite0 on one thread does not, and keeps its speed).
+        """
+        if len(image) > 1 or self._lone_differs is False:
+            return self.model.encode_image(image)
+        in_company = self.model.encode_image(image.repeat(2, 1, 1, 1)).each(lambda part: part[:1])
+        if self._lone_differs is None:
+            lone = self.model.encode_image(image)
+            self._lone_differs = not all(torch.equal(*pair) for pair in zip(lone[:3], in_company[:3], strict=True))
+        return in_company
+
+    def encode_images(self, images: Sequence[ImageRef]) -> Tokens:
+        """Decode, resize and encode pictures."""
+        return self.encode_pixels(stack_pictures([image.load() for image in images], self.config.model.image))
+
+    def encode_texts(self, texts: Sequence[str]) -> Tokens:
+        """Tokenise and encode texts, padded to the longest of them."""
+        with torch.no_grad():
+            tokens = steady_tokens(texts, self.codec, self.config.model)
+            return self.model.encode_text(type(tokens)(*(part.to(self.device) for part in tokens)))
+
+    def image_fingerprint(self) -> str:
+        """Name of the image tower with its weights and preprocessing, for caches."""
+        return self._image_fingerprint(self.config.model.image.grid)
+
+    def _image_fingerprint(self, has_grid: bool) -> str:
+        tower = self.config.model.image
+        shape = f"{tower.size_px}" + (f"x{tower.width_px}" if tower.width_px else "")
+        shape = (preprocessing_hash(tower) if tower.kind == KIND else shape) + ("-grid" if has_grid else "")
+        return f"{tower.kind}-{shape}-{_weights_hash(self.model.image_encoder)}"
+
+    def text_fingerprint(self) -> str:
+        """Name of the text tower with its weights and longest text, for caches."""
+        return (
+            f"{self.config.model.text.kind}-{self.codec.tokenizer.max_tokens}-{_weights_hash(self.model.text_encoder)}"
+        )
+
+    def embedding_fingerprint(self) -> str:
+        """Name of everything that decides a picture's vector in the shared space."""
+        model = self.model
+        # Without a projection the space is within the fusion block (ALBEF); else fusion never sees these vectors.
+        last = (model.image_adapter, model.fusion) if model.image_projection is None else (model.image_projection,)
+        hashes = [_weights_hash(module) for module in (model.image_pooler, *last) if module is not None]
+        # A projection takes the tower's own vector, which is the same with the grid and without.
+        has_grid = self.config.model.image.grid and (model.image_pooler is not None or model.image_projection is None)
+        return "-".join([self._image_fingerprint(has_grid), str(self.config.model.embedding_dim), *hashes])
+
+    def query_fingerprint(self) -> str:
+        """Name of everything that decides a sentence's vector in the shared space."""
+        model = self.model
+        last = (model.text_adapter, model.fusion) if model.text_projection is None else (model.text_projection,)
+        hashes = [_weights_hash(module) for module in last if module is not None]
+        words = hashlib.sha256(self.codec.tokenizer.to_json().encode()).hexdigest()[:16]
+        return "-".join([self.text_fingerprint(), words, *hashes])
+
+    # --- tasks ----------------------------------------------------------------------------------------------
+
+    def task(self, kind: type[Task]) -> Any:
+        """Return the task of this class.
+
+        Raises:
+            MissingTaskError: the model was not trained for it.
+        """
+        found = self.tasks.get(kind.name)
+        if found is None:
+            raise MissingTaskError(kind.name, tuple(self.tasks))
+        return found
+
+    # --- run folder -----------------------------------------------------------------------------------------
+
+    def saved_names(self) -> list[str]:
+        """Names of the tensors that a run folder keeps: of one that has two names, the first.
+
+        Frozen towers that a package brings are left out.
+        """
+        model = self.config.model
+        sides = (("image_encoder.", model.image), ("text_encoder.", model.text))
+        packaged = tuple(name for name, tower in sides if tower.frozen and tower.kind in PACKAGED_TOWERS)
+        named = {name: one for name, one in self.model.state_dict().items() if not name.startswith(packaged)}
+        first = {(one.data_ptr(), one.shape): name for name, one in reversed(named.items()) if one.numel()}
+        return [name for name, one in named.items() if first.get((one.data_ptr(), one.shape), name) == name]
+
+    def files(self, example: Example | None, others: Sequence[Example] = ()) -> dict[str, bytes]:
+        """Content of every file that loading needs; the other arguments as in `example_files`."""
+        state = self.model.state_dict()
+        tensors = {name: state[name].detach().cpu().contiguous() for name in self.saved_names()}
+        preprocessing = {
+            "image": {
+                "size_px": self.config.model.image.size_px,
+                "width_px": self.config.model.image.width_px,
+                "tower": self.image_fingerprint_if_frozen(),
+            },
+            "text": {"max_tokens": self.codec.tokenizer.max_tokens, "tower": self.text_fingerprint_if_frozen()},
+        }
+        files = {
+            "config.json": _json(to_dict(self.config)),
+            "model.safetensors": safetensors.torch.save(tensors),
+            "preprocessing.json": _json(preprocessing),
+            **tower_files(self.model),
+            **self.codec_files(),
+            **({} if self.domain is None else {DOMAIN_FILE: self.domain.to_bytes()}),
+        }
+        return files | ({} if example is None else self.example_files(example, others=others))
+
+    def example_files(
+        self, example: Example, name: str = "example", others: Sequence[Example] = ()
+    ) -> dict[str, bytes]:
+        """The stored example as `check_example` reads it: its picture, the answers about it, and words to try.
+
+        Args:
+            example: becomes the stored example.
+            name: of its files.
+            others: examples of the same data, which sentences about other pictures are taken from.
+        """
+        picture = io.BytesIO()
+        Image.fromarray(example.inputs["image"].load()).save(picture, "PNG")
+        answers = self.answers_of(example.inputs["image"], words_about(example))
+        stored = {**answers, TO_TRY: words_to_try(example, others)}
+        return {f"{name}.png": picture.getvalue(), f"{name}.json": _json(stored)}
+
+    def codec_files(self) -> dict[str, bytes]:
+        """The vocabularies, as files."""
+        on = self.codec.calibrated_on
+        return {
+            "tokenizer.json": self.codec.tokenizer.to_json().encode(),
+            "answers.json": _json(list(self.codec.answers)),
+            "calibration.json": _json({task: asdict(one) for task, one in self.codec.calibration.items()}),
+            **({CLASSES: _json(list(self.codec.classes))} if self.codec.classes else {}),
+            **({} if on is None else {CALIBRATED_ON: _json(asdict(on))}),
+        }
+
+    def image_fingerprint_if_frozen(self) -> str:
+        """Fingerprint of a tower that the folder does not contain; "" where the folder has its weights."""
+        tower = self.config.model.image
+        return self.image_fingerprint() if tower.frozen and tower.kind in PACKAGED_TOWERS else ""
+
+    def text_fingerprint_if_frozen(self) -> str:
+        """As `image_fingerprint_if_frozen`, for the text tower."""
+        tower = self.config.model.text
+        return self.text_fingerprint() if tower.frozen and tower.kind in PACKAGED_TOWERS else ""
+
+    def answers_of(self, image: ImageRef, words: Mapping[str, str]) -> dict[str, Any]:
+        """Every kind of answer this model gives about one picture; stored, and compared when it is loaded again."""
+        tokens = self.encode_images([image])
+        found: dict[str, Any] = {"words": dict(words)}
+        if self.domain is not None:
+            found["image_distance"] = self.domain.judge(tokens)[0].image_distance
+        for task in self.tasks.values():
+            if isinstance(task, Retrieval) and "text" in words:
+                similarity = (
+                    task.embed_images(self.model, tokens) @ task.embed_texts(self.model, self.codec, [words["text"]]).T
+                )
+                found["similarity"] = float(similarity[0, 0])
+            elif isinstance(task, VisualQuestionAnswering) and "question" in words:
+                answer = task.predict(self.model, self.codec, tokens, [words["question"]], [0])[0]
+                found["answer"], found["answer_confidence"] = answer.answer, answer.confidence
+            elif isinstance(task, Matching) and "text" in words:
+                found["match"] = task.predict(self.model, self.codec, tokens, [words["text"]], [0])[0].evidence["match"]
+            elif isinstance(task, MaskedLanguageModelling | PermutationLanguageModelling) and "text" in words:
+                hidden = task.predict(self.model, self.codec, tokens, [words["text"]], [0])[0]
+                found["hidden_word"], found["hidden_word_confidence"] = hidden.answer, hidden.confidence
+            elif isinstance(task, Captioning):
+                caption = task.predict(self.model, self.codec, tokens, self.config.data.languages[0])[0]
+                found["caption"], found["caption_confidence"] = caption.answer, caption.confidence
+            found |= task.stored_answers(self.model, self.codec, tokens)
+        return found
+
+    def save(
+        self,
+        folder: Path,
+        example: Example | None,
+        extra: Mapping[str, bytes],
+        keep: Iterable[str] = (),
+        others: Sequence[Example] = (),
+    ) -> None:
+        """Write a complete run folder, its manifest last; `example` and `others` as in `example_files`."""
+        write_folder(folder, "run", {**self.files(example, others), **extra}, keep)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> "Pipeline":
+        """Read a run folder, verify it, and check that its stored example still gets its stored answers.
+
+        Raises:
+            InputError: missing, damaged, another format, or answers that changed.
+        """
+        verify_folder(folder, "run")
+        config = from_dict(RunConfig, read_json(folder / "config.json", "the run's config"), "config.json")
+        config = at_home(config, folder)
+        codec = codec_from(config, folder)
+        pipeline = cls(config, build_model(config.model, parts_of(config, codec)), codec, device)
+        pipeline.load_tensors(safetensors.torch.load_file(folder / "model.safetensors"), str(folder))
+        pipeline._check_towers(folder)
+        pipeline.domain = DomainModel.read(folder)
+        pipeline.check_example(folder)
+        return pipeline
+
+    def load_tensors(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Set the saved weights; a missing, left-over or misshapen tensor is an error."""
+        state = self.model.state_dict()
+        wrong = sorted(set(tensors) ^ set(self.saved_names()))
+        wrong += sorted(name for name in set(tensors) & set(state) if tensors[name].shape != state[name].shape)
+        if wrong:
+            raise InputError(
+                f"{where}: tensor {wrong[0]!r} does not fit this config",
+                "the tensors it was saved with",
+                "restore the folder",
+            )
+        self.model.load_state_dict(dict(tensors), strict=False)
+
+    def take_weights(
+        self, folder: Path, anew: tuple[str, ...] = (), needed: tuple[str, ...] = ()
+    ) -> tuple[list[str], int]:
+        """Start from another run's weights wherever name and shape agree: names taken, and a count of those left.
+
+        The class head is taken where both runs have the same classes, the last layer of the answer head where both know
+        the same answers, whose order is then the other run's: a row that meant another answer would teach nothing.
+
+        Args:
+            folder: the other run.
+            anew: beginnings of names that are not taken.
+            needed: beginnings of names that must all be taken.
+        """
+        state = self.model.state_dict()
+        given = safetensors.torch.load_file(folder / "model.safetensors")
+        given = {name: value for name, value in given.items() if not (anew and name.startswith(anew))}
+        answers = tuple(read_json(folder / "answers.json", "the answer vocabulary"))
+        if set(answers) == set(self.codec.answers):
+            self.codec = replace(self.codec, answers=answers, _answer_index={})
+        else:
+            given = {name: value for name, value in given.items() if not name.startswith(ANSWER_ROWS)}
+        if classes_of(folder) != self.codec.classes:
+            given = {name: value for name, value in given.items() if not name.startswith(CLASS_ROWS)}
+        fitting = {name: value for name, value in given.items() if name in state and state[name].shape == value.shape}
+        if all(value.ndim < 2 for value in fitting.values()):  # a temperature and a bias fit by chance
+            raise InputError(
+                f"no tensor of {folder} fits this model", "a run with a model of the same sizes", "check init_from"
+            )
+        own = set(self.saved_names()) - set(fitting)
+        missing = sorted(name for name in own if needed and name.startswith(needed))
+        if missing:
+            raise InputError(
+                f"{folder} has no {missing[0]!r} of the shape {tuple(state[missing[0]].shape)}",
+                "a run whose pictures and sentences meet in a space of their own, with this image side",
+                "check init_from, and train it with the task retrieval",
+            )
+        self.model.load_state_dict(fitting, strict=False)
+        return list(fitting), len(own)
+
+    def _check_towers(self, folder: Path) -> None:
+        stored = read_json(folder / "preprocessing.json", "the preprocessing")
+        for side, now in (("image", self.image_fingerprint_if_frozen()), ("text", self.text_fingerprint_if_frozen())):
+            if stored[side]["tower"] != now:
+                raise InputError(
+                    f"{folder} was trained on the {side} tower {stored[side]['tower']}, installed is {now}",
+                    "the same pre-trained weights and preprocessing",
+                    "install the version of the extra [weights] that the run was trained with",
+                )
+
+    def check_example(self, folder: Path, name: str = "example") -> None:
+        """Answer the stored example again: `NAME.json` about `NAME.png`, where the folder has one.
+
+        Raises:
+            InputError: an answer changed.
+        """
+        if not (folder / f"{name}.json").exists():
+            return
+        stored = read_json(folder / f"{name}.json", "the stored example")
+        content = (folder / f"{name}.png").read_bytes()
+        image = ImageRef(lambda: load_image(content, f"{name}.png"), lambda: hashlib.sha256(content).hexdigest())
+        self.example = StoredExample.of(content, stored)
+        stored.pop(TO_TRY, None)
+        now = self.answers_of(image, stored["words"])
+        check_same_answers(stored, now, folder)
+
+
+def _weights_hash(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,187 @@
+"""A model for search and classification that nobody has trained: the packaged towers, joined by ImageNet's classes.
+
+Training may begin in its space (`init_from=starter`): `take_classes` puts it beside the trained projections.
+
+A picture becomes a distribution over 1,000 classes, and a sentence the mixture of those whose sentences mean something
+near, by MiniLM or, for other languages than English, by a second tower (`pipeline.polyglot`). It knows things, not
+people, actions or colours; a trained run finds more.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from chiasm.core.random import counter_rng
+from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig
+from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.core.types import Example
+from chiasm.data.image_refs import image_ref_from_array
+from chiasm.data.ledger import Ledger
+from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0
+from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture, class_vectors, imagenet_classes
+from chiasm.models.encoders.minilm import MiniLM
+from chiasm.models.projection import class_heads
+from chiasm.pipeline.batching import FEATURES
+from chiasm.pipeline.codec import make_codec
+from chiasm.pipeline.feature_cache import cache_root, cache_texts, cached_pictures
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.polyglot import OtherLanguages, PolyglotMixture, PolyglotTokenizer, PolyglotTower
+from chiasm.tasks.base import Codec
+
+STARTER = "starter"
+"""The word that stands where a run folder would."""
+OFFSET_SHARE = 0.5
+"""Share of what the classifier says of pictures of nothing that is taken off; chosen as the temperatures were."""
+READERS = ("minilm", "multilingual_use")
+"""Kinds of text tower whose vectors of sentences lie near those of the classes' sentences."""
+PICTURES_OF_NOTHING, CELLS = 24, (4, 8, 16, 32)
+"""Noise whose finest detail is one of so many cells wide."""
+
+
+def starter_pipeline(device: torch.device) -> Pipeline:
+    """Build the starter; nothing is downloaded, nothing read but the packaged weights and the list of classes.
+
+    What the towers say of the classes and of pictures of nothing is kept in the cache of features.
+
+    Raises:
+        MissingExtraError: the extra [weights] is not installed.
+    """
+    config = RunConfig(
+        recipe=STARTER,
+        data=DataConfig(),
+        model=ModelConfig(
+            embedding_dim=1000,
+            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),
+            text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
+        ),
+        tasks={"retrieval": TaskConfig()},
+    )
+    codec = make_codec(config, [])
+    pipeline = Pipeline.build(config, [], device, codec)
+    model = pipeline.model
+    mixture = _mixture(pipeline)
+    others = OtherLanguages(config.model.text.max_tokens, partial(_second_tower, config, device))
+    words = codec.tokenizer
+    codec.tokenizer = PolyglotTokenizer(words.tokenizer, words.max_tokens, words.wrap, others)
+    model.image_projection = _distribution(pipeline)  # type: ignore[assignment]
+    assert isinstance(model.text_encoder, MiniLM), "the starter reads English by MiniLM"
+    english = model.text_encoder
+    model.text_encoder = PolyglotTower(english, words.vocabulary, others)  # type: ignore[assignment]
+    model.text_projection = PolyglotMixture(mixture, english.dim, others)  # type: ignore[assignment]
+    model.requires_grad_(False).eval()
+    return pipeline
+
+
+def misfit(model: ModelConfig) -> str:
+    """Why a model cannot begin in the starter's space: the key and its value; "" where it can."""
+    image, text = model.image, model.text
+    wanted = {
+        "model.network": (model.network, ("",)),
+        "model.image.kind": (image.kind, ("efficientnet_lite0",)),
+        "model.image.pool_queries": (image.pool_queries, (0,)),
+        "model.image.projection": (image.projection, ("norm", "classes")),
+        "model.text.kind": (text.kind, READERS),
+        "model.text.projection": (text.projection, ("norm", "classes")),
+    }
+    for key, (value, allowed) in wanted.items():
+        if value not in allowed:
+            return f"{key} is {value!r}, not {' or '.join(repr(one) for one in allowed)}"
+    return "model.fusion is 'align_then_fuse'" if model.fusion == "align_then_fuse" else ""
+
+
+def in_class_space(model: ModelConfig) -> ModelConfig:
+    """The model with the classes' space beside each trained projection, which makes the shared space wider."""
+    image, text = replace(model.image, projection="classes"), replace(model.text, projection="classes")
+    is_there = model.image.projection == model.text.projection == "classes"
+    width = model.embedding_dim + (0 if is_there else CLASSES)
+    return replace(model, image=image, text=text, embedding_dim=width)
+
+
+def without_classes(pipeline: Pipeline) -> None:
+    """Leave the trained projections alone in a pipeline whose classes have no share, in a space without them."""
+    model, config = pipeline.model, pipeline.config
+    image, text = class_heads(model)
+    model.image_projection, model.text_projection = image.trained, text.trained
+    model.config = replace(
+        config.model,
+        image=replace(config.model.image, projection="norm"),
+        text=replace(config.model.text, projection="norm"),
+        embedding_dim=config.model.embedding_dim - CLASSES,
+    )
+    pipeline.config = replace(config, model=model.config)
+
+
+@torch.no_grad()
+def take_classes(pipeline: Pipeline) -> None:
+    """Fill the classes' half of an untrained pipeline's projections with what the starter has there.
+
+    Args:
+        pipeline: of a config by `in_class_space`.
+    """
+    heads = class_heads(pipeline.model)
+    assert len(heads) == 2, "both projections have the classes beside them"
+    for head, known in zip(heads, (_distribution(pipeline), _mixture(pipeline)), strict=True):
+        head.classes.load_state_dict(known.state_dict())
+
+
+def _distribution(pipeline: Pipeline) -> ClassDistribution:
+    """What a pipeline's image tower says of the classes, less half of what it says of pictures of nothing."""
+    tower = pipeline.model.image_encoder
+    assert isinstance(tower, EfficientNetLite0), "the starter's tower has a classifier"
+    offset = OFFSET_SHARE * tower.class_logits(_nothing_seen(pipeline)).mean(0).detach()
+    return ClassDistribution(tower.classifier.weight, tower.classifier.bias, offset)
+
+
+def _mixture(pipeline: Pipeline) -> ClassMixture:
+    """Where a pipeline's text tower sees the classes.
+
+    Two thousand sentences are seconds of work: they are encoded once a machine, not once a command.
+    """
+    sentences = [one.sentences() for one in imagenet_classes()]
+    flat = [text for part in sentences for text in part]
+    cache_texts(pipeline, flat, cache_root(), lambda done, total, what: None)
+    known = pipeline.codec.text_vectors
+    pooled = torch.from_numpy(np.stack([known[text] for text in flat])).to(pipeline.device)
+    known.clear()
+    vectors = class_vectors(F.normalize(pooled, dim=-1), [len(part) for part in sentences])
+    return ClassMixture(vectors)
+
+
+def _second_tower(
+    config: RunConfig, device: torch.device, tokenizer: PretrainedTokenizer
+) -> tuple[nn.Module, ClassMixture]:
+    """Who reads other languages, and where it sees the classes, whose English sentences it reads for once."""
+    text = replace(config.model.text, kind="multilingual_use")
+    config = replace(config, model=replace(config.model, text=text))
+    pipeline = Pipeline.build(config, [], device, Codec(tokenizer, ()))
+    mixture = _mixture(pipeline)
+    pipeline.model.requires_grad_(False)
+    return pipeline.model.text_encoder, mixture
+
+
+def picture_of_nothing(number: int, size_px: int) -> npt.NDArray[np.uint8]:
+    """Coloured noise uint8 [size_px, size_px, 3], coarse and fine added up as in photos, by its number."""
+    rng = counter_rng("picture of nothing", number)
+    finest, cells = CELLS[number % len(CELLS)], 2
+    seen = torch.zeros(1, 3, size_px, size_px)
+    while cells <= finest:
+        grey, colour = rng.normal(size=(1, 1, cells, cells)), rng.normal(scale=0.6, size=(1, 3, cells, cells))
+        layer = torch.from_numpy(grey + colour).float()
+        seen += F.interpolate(layer, size=(size_px, size_px), mode="bicubic") / cells**0.5
+        cells *= 2
+    return (127 + 50 * seen[0]).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
+def _nothing_seen(pipeline: Pipeline) -> torch.Tensor:
+    """What the tower says of pictures of nothing: float32 [n, d], from the cache."""
+    size_px = pipeline.config.model.image.size_px
+    shown = [image_ref_from_array(picture_of_nothing(number, size_px)) for number in range(PICTURES_OF_NOTHING)]
+    examples = [Example(f"nothing {number}", {"image": one}) for number, one in enumerate(shown)]
+    seen = cached_pictures(pipeline, examples, Ledger(), cache_root(), lambda done, total, what: None)
+    return torch.from_numpy(np.stack([one.inputs[FEATURES].pooled for one in seen])).to(pipeline.device)

@@ -1,0 +1,205 @@
+"""From measured outcomes to the report page: which pictures, answers, searches and curves are shown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from chiasm.core.config import to_dict
+from chiasm.core.random import counter_rng
+from chiasm.core.types import Example
+from chiasm.evaluate.measure import Measured
+from chiasm.evaluate.outcome import Answered, Captioned
+from chiasm.evaluate.verdict import Verdict
+from chiasm.metrics.calibration import reliability_bins
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.report.charts import Chart, Curve
+from chiasm.report.example_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
+from chiasm.report.forgetting import GuardFacts, probe_chart
+from chiasm.report.page import LedgerSummary, Report, RunFacts
+
+SHOWN_QUESTIONS = 12
+SHOWN_CAPTIONS = 8
+SHOWN_SEARCHES = 6
+SHOWN_MISTAKES = 9
+SHOWN_BATCH = 12
+NEAREST = 5
+RELIABILITY_BINS = 10
+"""Fewer than for the calibration error, so that each has room for its count."""
+
+
+def build_report(
+    pipeline: Pipeline,
+    measured: Measured,
+    facts: RunFacts,
+    rows: Sequence[Mapping[str, Any]],
+    batch: Sequence[Example],
+    environment: Mapping[str, Any],
+    guard: GuardFacts | None = None,
+    verdict: Verdict | None = None,
+) -> Report:
+    """Assemble the page.
+
+    Args:
+        pipeline: the trained model.
+        measured: the final split.
+        facts: how the model was made.
+        rows: `metrics.jsonl`.
+        batch: examples of one training batch, shown as the model saw them.
+        environment: `environment.json`.
+        guard: what was done to keep what the model knew before.
+        verdict: whether the run has learned.
+    """
+    rng = counter_rng("report", pipeline.config.seed)
+    examples = measured.examples
+    answered, captioned = measured.outcome.answered, measured.outcome.captioned
+    shown_questions = _one_a_picture(answered, rng)[:SHOWN_QUESTIONS]
+    shown_captions = [int(one) for one in rng.permutation(len(examples))[:SHOWN_CAPTIONS]] if captioned else []
+    # Who says "I do not know" has made no mistake.
+    given = [one for one in answered if not one.prediction.evidence["abstains"]]
+    wrong = [_question_card(one, examples) for one in given if one.right < 0.5]
+    wrong_captions = [_caption_card(one.of, [one], examples) for one in captioned if one.right is False]
+    wrong_captions = wrong_captions or _least_alike(measured)
+    mistakes: list[QuestionCard | CaptionCard] = [*sorted(wrong, key=lambda card: -card.confidence)[:SHOWN_MISTAKES]]
+    mistakes += sorted(wrong_captions, key=lambda card: -(card.confidence or 0))[: SHOWN_MISTAKES // 3]
+    tasks = ", ".join(pipeline.tasks)
+    ledger = measured.ledger
+    return Report(
+        title=f"chiasm {pipeline.config.recipe}",
+        summary=f"One model trained on {tasks}; measured on {len(examples)} pictures of the split "
+        f"“{measured.split}” that training never saw.",
+        facts=facts,
+        metrics=measured.rows(),
+        kinds=measured.kind_rows(),
+        geometry=measured.outcome.geometry,
+        reliability={
+            name: reliability_bins(sure, is_true, RELIABILITY_BINS)
+            for name, (sure, is_true) in measured.outcome.confidences.items()
+        },
+        questions=[_question_card(one, examples) for one in shown_questions],
+        captions=[_caption_card(of, [one for one in captioned if one.of == of], examples) for of in shown_captions],
+        searches=_searches(measured, rng),
+        mistakes=mistakes,
+        charts=charts(rows),
+        batch=[BatchPicture(_pixels(one), _texts(one)) for one in batch[:SHOWN_BATCH]],
+        ledger=LedgerSummary(ledger.offered, ledger.used, ledger.counts()),
+        guard=guard,
+        verdict=verdict,
+        environment={name: str(value) for name, value in environment.items()},
+        config=to_dict(pipeline.config),
+    )
+
+
+def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Curves of `metrics.jsonl`: losses by task, validation, gradients and their agreement, learning rate."""
+
+    def curve(name: str, label: str) -> Curve:
+        return Curve(label, [(row["step"], row[name]) for row in rows if name in row])
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    losses = [curve(name, name.removesuffix("_loss")) for name in names if name.endswith("_loss")]
+    measured = {name: name.removeprefix("val/") for name in names if name.startswith("val/") and _is_shown(name)}
+    errors = [name for name in measured if name.endswith("_ECE")]
+    plain = [name for name in measured if measured[name] == "CIDEr"]
+    shares = [name for name in measured if name not in (*errors, *plain)]
+    cosines = [curve(name, " ~ ".join(name.removeprefix("cosine/").split("~"))) for name in names if "cosine/" in name]
+    made = [
+        Chart("Training loss by task", losses, log_y=True),
+        Chart("Validation", [curve(name, measured[name]) for name in shares], is_share=True),
+        *([watched] if (watched := probe_chart(rows)) else []),
+        Chart("Validation: captions", [curve(name, measured[name]) for name in plain]),
+        Chart("Validation: calibration error, lower is better", [curve(name, measured[name]) for name in errors]),
+        Chart("Agreement of the tasks' gradients (cosine)", cosines, limits=(-1.0, 1.0)),
+        Chart("Gradient norm", [curve("grad_norm", "before clipping")], log_y=True),
+        Chart("Learning rate", [curve("lr", "rate")]),
+    ]
+    return [chart for chart in made if any(line.points for line in chart.curves)]
+
+
+def _is_shown(name: str) -> bool:
+    """One of a family of metrics that rise together: recall at 1, BLEU of four words."""
+    return not name.endswith(("@5", "@10", "Bleu_1", "Bleu_2", "Bleu_3"))
+
+
+def _pixels(example: Example) -> np.ndarray:
+    picture: np.ndarray = example.inputs["image"].load()
+    return picture
+
+
+def _texts(example: Example) -> list[str]:
+    questions = [f"{question.text} {question.answers[0]}" for question in example.questions[:3]]
+    return [caption.text for caption in example.captions[:2]] + questions
+
+
+def _one_a_picture(answered: Sequence[Answered], rng: np.random.Generator) -> list[Answered]:
+    """Questions in random order, kinds in turn, no picture twice."""
+    kinds = list(dict.fromkeys(one.question.kind for one in answered))
+    shuffled = [answered[int(number)] for number in rng.permutation(len(answered))]
+    queues = {kind: iter([one for one in shuffled if one.question.kind == kind]) for kind in kinds}
+    chosen: list[Answered] = []
+    used: set[int] = set()
+    while queues and len(chosen) < SHOWN_QUESTIONS:
+        for kind in list(queues):
+            found = next((one for one in queues[kind] if one.of not in used), None)
+            if found is None:
+                del queues[kind]
+            else:
+                chosen.append(found)
+                used.add(found.of)
+    return chosen
+
+
+def _least_alike(measured: Measured) -> list[CaptionCard]:
+    """Captions of photos that share least with what people wrote (CIDEr), where no machine knows the truth."""
+    items = measured.outcome.items.get("CIDEr")
+    if items is None or any(one.right is not None for one in measured.outcome.captioned):
+        return []
+    worst = [int(items.clusters[number]) for number in np.argsort(items.values, kind="stable")[: SHOWN_MISTAKES // 3]]
+    said = {of: [one for one in measured.outcome.captioned if one.of == of] for of in worst}
+    return [_caption_card(of, captions, measured.examples) for of, captions in said.items()]
+
+
+def _question_card(one: Answered, examples: Sequence[Example]) -> QuestionCard:
+    return QuestionCard(
+        _pixels(examples[one.of]),
+        one.question.text,
+        one.question.kind,
+        one.prediction.answer,
+        one.prediction.confidence,
+        one.question.answers[0],
+        one.right >= 0.5,
+        bool(one.prediction.evidence["abstains"]),
+    )
+
+
+def _caption_card(of: int, said: Sequence[Captioned], examples: Sequence[Example]) -> CaptionCard:
+    verdicts = [one.right for one in said if one.right is not None]
+    languages = [str(one.prediction.evidence["language"]) for one in said]
+    truth = next((caption.text for caption in examples[of].captions if caption.language in languages), "")
+    return CaptionCard(
+        _pixels(examples[of]),
+        {language: one.prediction.answer for language, one in zip(languages, said, strict=True)},
+        truth,
+        all(verdicts) if verdicts else None,
+        min(one.prediction.confidence for one in said),
+    )
+
+
+def _searches(measured: Measured, rng: np.random.Generator) -> list[SearchCard]:
+    """Nearest pictures of a few sentences, in every language in turn."""
+    outcome, examples = measured.outcome, measured.examples
+    if outcome.text_embeddings is None or outcome.image_embeddings is None:
+        return []
+    cards = []
+    for number in rng.permutation(len(outcome.texts))[:SHOWN_SEARCHES]:
+        of, text = outcome.texts[int(number)]
+        similarity = outcome.image_embeddings @ outcome.text_embeddings[int(number)]
+        nearest = np.argsort(-similarity, kind="stable")
+        group = examples[of].group or examples[of].id
+        is_match = [(examples[int(one)].group or examples[int(one)].id) == group for one in nearest]
+        hits = [
+            SearchHit(_pixels(examples[int(one)]), float(similarity[one]), match)
+            for one, match in zip(nearest[:NEAREST], is_match[:NEAREST], strict=True)
+        ]
+        cards.append(SearchCard(text, hits, is_match.index(True) + 1, len(examples)))
+    return cards

@@ -1,5 +1,0 @@
-"""Models that others trained: folders in the layouts of Hugging Face and open_clip, opened and written."""
-
-from chiasm.tasks.checkpoints.opening import open_pipeline
-
-__all__ = ["open_pipeline"]

@@ -1,0 +1,227 @@
+"""Pictures of any size become one tensor; groups mean the same everywhere."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from chiasm.core.run_config import RunConfig, TaskConfig
+from chiasm.core.tower_config import ImageTowerConfig
+from chiasm.core.types import Example, Question, Tokens
+from chiasm.data.tokenizers.wordpiece import TextTokenizer
+from chiasm.objectives.answer import IGNORED
+from chiasm.pipeline.batching import (
+    FEATURES,
+    Features,
+    image_tensor,
+    make_batch,
+    stack_features,
+    stack_pictures,
+    to_model_range,
+)
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks import build_tasks
+from chiasm.tasks.base import Codec
+from chiasm.tasks.vqa import answer_vocabulary
+
+
+def gradient_picture(height: int, width: int) -> np.ndarray:
+    """Red grows downwards, green to the right."""
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    picture[..., 0] = np.linspace(0, 255, height).astype(np.uint8)[:, None]
+    picture[..., 1] = np.linspace(0, 255, width).astype(np.uint8)
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["conv", "efficientnet_lite0"])
+def test_mixed_sizes_are_stacked_upright(kind: str) -> None:
+    """Guards against swapped axes and channels: channels first, rows downwards, whatever the sizes."""
+    tower = ImageTowerConfig(kind=kind, size_px=16)
+    stacked = stack_pictures([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], tower)
+    assert stacked.shape == (3, 3, 16, 16) and stacked.dtype == torch.uint8
+    for picture in stacked.int():
+        assert (picture[0].diff(dim=0) >= 0).all() and picture[0].diff(dim=1).abs().max() <= 1
+        assert (picture[1].diff(dim=1) >= 0).all() and picture[1].diff(dim=0).abs().max() <= 1
+        assert not picture[2].any()
+
+
+def test_drawings_are_squeezed_and_photos_cut() -> None:
+    """Guards against a lost edge: a squeezed wide picture keeps its whole green range, a cut one its middle."""
+    wide = [gradient_picture(16, 64)]
+    squeezed = stack_pictures(wide, ImageTowerConfig(kind="conv", size_px=16))[0, 1]
+    cut = stack_pictures(wide, ImageTowerConfig(kind="efficientnet_lite0", size_px=16))[0, 1]
+    assert squeezed.min() < 15 and squeezed.max() > 240
+    assert cut.min() > 90 and cut.max() < 165
+
+
+def test_pixels_become_minus_one_to_one() -> None:
+    """Stated values: 0 is -1, 255 is 1; a tower trained on other numbers sees another picture."""
+    image = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    assert to_model_range(image, torch.float32).tolist() == pytest.approx([-1, -0.6, 1])
+    assert to_model_range(image, torch.bfloat16).dtype == torch.bfloat16
+    vectors = torch.tensor([0.0, 51, 255])
+    assert to_model_range(vectors, torch.bfloat16).tolist() == [0, 51, 255]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_of_a_frozen_tower_only_change_their_type(dtype: torch.dtype) -> None:
+    """Guards against tokens scaled like pixels, float16 that meets float32 weights, and a mask turned into numbers."""
+    tokens = Tokens(torch.full((2, 3, 4), 51).half(), torch.ones(2, 3, dtype=torch.bool), torch.full((2, 5), 255.0))
+    found = to_model_range(tokens, dtype)
+    assert isinstance(found, Tokens)
+    assert found.values.dtype == found.pooled.dtype == dtype and found.is_real.dtype == torch.bool
+    assert (found.values == 51).all() and (found.pooled.float() - 255).abs().max() <= 1
+
+
+def test_cached_vectors_are_used_where_all_have_them(picture_files: Callable[[int], list[Example]]) -> None:
+    """Guards against a batch half of vectors, half of pictures."""
+    tower = ImageTowerConfig(size_px=16)
+    plain = picture_files(2)
+    vectors = [Features(np.full(4, number, dtype=np.float32)) for number in range(2)]
+    cached = [replace(e, inputs={**e.inputs, FEATURES: v}) for e, v in zip(plain, vectors, strict=True)]
+    tokens = image_tensor(cached, tower, 0)
+    assert isinstance(tokens, Tokens) and tokens.pooled.tolist() == [[0] * 4, [1] * 4]
+    assert torch.equal(tokens.values, tokens.pooled[:, None]) and tokens.is_real.tolist() == [[True], [True]]
+    pixels = image_tensor([cached[0], plain[1]], tower, 0)
+    assert isinstance(pixels, torch.Tensor) and pixels.shape == (2, 3, 16, 16)
+
+
+def test_workers_decode_and_change_nothing(picture_files: Callable[[int], list[Example]]) -> None:
+    """Guards against a key that does nothing, and threads that hand pictures back in another order."""
+    tower, examples, threads = ImageTowerConfig(size_px=16), picture_files(8), set[str]()
+
+    def watched(example: Example) -> Example:
+        def load() -> np.ndarray:
+            threads.add(threading.current_thread().name)
+            time.sleep(0.01)
+            return example.inputs["image"].load()
+
+        return replace(example, inputs={"image": replace(example.inputs["image"], load=load)})
+
+    alone = image_tensor([watched(one) for one in examples], tower, 1)
+    assert threads == {threading.current_thread().name}
+    assert torch.equal(image_tensor([watched(one) for one in examples], tower, 4), alone) and len(threads) == 5
+
+
+def test_grids_keep_their_rows_and_their_half() -> None:
+    """Guards against cells turned into channels, and one picture's grid beside another's vector.
+
+    float16 stays until the type that the model computes in is known: the batch is half as large.
+    """
+    rng = np.random.default_rng(0)
+    features = [
+        Features(rng.random(5, dtype=np.float32), rng.random((6, 3), dtype=np.float32).astype(np.float16))
+        for _ in range(3)
+    ]
+    tokens = stack_features(features)
+    assert tokens.values.dtype == torch.float16 and tokens.pooled.dtype == torch.float32
+    assert tokens.values.shape == (3, 6, 3) and tokens.is_real.shape == (3, 6) and tokens.is_real.all()
+    for row, one in enumerate(features):
+        assert tokens.values[row].tolist() == one.values.tolist() and tokens.pooled[row].tolist() == one.pooled.tolist()
+    with pytest.raises(AssertionError, match="some have none"):
+        stack_features([features[0], Features(features[1].pooled)])
+
+
+def test_pictures_are_as_wide_as_the_tower_says() -> None:
+    """Guards against height and width swapped, and a square where the tower wants a driver's wide view."""
+    tower = ImageTowerConfig(kind="conv", size_px=16, width_px=40)
+    stacked = stack_pictures([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], tower)
+    assert stacked.shape == (3, 3, 16, 40) and stacked.dtype == torch.uint8
+    for picture in stacked.int():
+        assert picture[0, 0].max() < 30 and picture[0, -1].min() > 225
+        assert picture[1, :, 0].max() < 30 and picture[1, :, -1].min() > 225
+
+
+def test_groups_mean_the_same_in_every_batch(pipeline: Pipeline, examples: list[Example]) -> None:
+    """Guards against running numbers, which differ between processes, and equal pictures in two groups."""
+    run = pipeline.config
+    shown = [replace(examples[0], group="same"), examples[1], replace(examples[2], group="same"), examples[3]]
+    batch = make_batch(shown, {}, pipeline.codec, run, 0)
+    assert batch.ids == [example.id for example in shown]
+    assert batch.group[0] == batch.group[2] and len(batch.group.unique()) == 3
+    later = make_batch([shown[3], shown[2]], {}, pipeline.codec, run, 5)
+    assert later.group.tolist() == [batch.group[3], batch.group[2]]
+
+
+def test_fields_point_at_their_pictures(pipeline: Pipeline, config: RunConfig, examples: list[Example]) -> None:
+    """Guards against a caption or question that belongs to the neighbour, and lost repeats."""
+    tasks = build_tasks({name: TaskConfig(captions_per_picture=2) for name in ("captioning", "retrieval", "vqa")})
+    codec, tokenizer = pipeline.codec, pipeline.codec.tokenizer
+    batch = make_batch(examples[:5], tasks, codec, config, 0)
+    captions, texts, asked = (batch.by_task[name] for name in ("captioning", "retrieval", "vqa"))
+    for ids, is_real, row in zip(
+        captions["caption_ids"].tolist(), captions["caption_is_real"], captions["image_index"].tolist(), strict=True
+    ):
+        assert tokenizer.decode(ids[1:]) in {caption.text for caption in examples[row].captions}
+        assert int(is_real.sum()) == ids.index(tokenizer.end_id) + 1
+        language = "zh" if "有" in tokenizer.decode(ids[1:]) else "en"
+        assert ids[0] == tokenizer.start_of(language)
+    assert len(captions["image_index"]) == len(texts["image_index"]) == 10
+    for ids, row in zip(texts["text_ids"].tolist(), texts["image_index"].tolist(), strict=True):
+        assert ids[0] == tokenizer.start_id
+        assert tokenizer.decode(ids[1:]) in {caption.text for caption in examples[row].captions}
+    expected = [(row, q.text, q.answers[0]) for row, example in enumerate(examples[:5]) for q in example.questions]
+    found = [
+        (row, tokenizer.decode(asked["question_ids"][question, 1:].tolist()), codec.answers[answer])
+        for row, question, answer in zip(
+            *(asked[name].tolist() for name in ("image_index", "question_index", "answer")), strict=True
+        )
+    ]
+    assert found == expected
+    assert len(asked["question_ids"]) == len({text for _, text, _ in expected})
+
+
+def test_an_unknown_answer_is_ignored(pipeline: Pipeline, config: RunConfig, examples: list[Example]) -> None:
+    """Guards against an answer outside the vocabulary that is taught as answer number 0."""
+    question = replace(examples[0].questions[0], answers=("never heard",))
+    odd = replace(examples[0], questions=(question, *examples[0].questions[1:]))
+    fields = make_batch([odd], build_tasks({"vqa": TaskConfig()}), pipeline.codec, config, 0).by_task["vqa"]
+    assert fields["answer"][0] == IGNORED and (fields["answer"][1:] >= 0).all()
+
+
+def test_answers_are_ordered_by_frequency(examples: list[Example]) -> None:
+    """Guards against an order that depends on the order of examples: ties go by the alphabet."""
+    answers = answer_vocabulary(examples)
+    counts = dict.fromkeys(answers, 0)
+    for example in examples:
+        for question in example.questions:
+            counts[question.answers[0]] += 1
+    assert answers == answer_vocabulary(examples[::-1])
+    ranks = [(-counts[answer], answer) for answer in answers]
+    assert ranks == sorted(ranks) and len(set(answers)) == len(answers)
+
+
+def test_one_answer_in_several_spellings_is_one_class(examples: list[Example]) -> None:
+    """Guards against "Yes" and "yes" that share out the probability of one answer, and teach against each other."""
+    told = ["Yes", "yes", "yes ", "NO", "No", "No", "maybe"]
+    questions = tuple(Question("is it?", (answer,)) for answer in told)
+    answers = answer_vocabulary([replace(examples[0], questions=questions)])
+    assert answers == ("No", "Yes", "maybe")
+    codec = Codec(TextTokenizer.train(["is it"], 50, 8, ("en",)), answers)
+    assert [codec.answer_index(one) for one in ("YES", " no", "Maybe", "never")] == [1, 0, 2, None]
+
+
+def test_predictions_do_not_depend_on_the_batch(pipeline: Pipeline, examples: list[Example]) -> None:
+    """Guards against a served answer that differs from the evaluated one because others were asked with it."""
+    vqa, captioning = pipeline.tasks["vqa"], pipeline.tasks["captioning"]
+    image = pipeline.encode_images([example.inputs["image"] for example in examples[:4]])
+    questions = ["how many objects are there?", "有几个物体？", "is there a red circle?", "how many objects are there?"]
+    together = vqa.predict(pipeline.model, pipeline.codec, image, questions, [3, 0, 1, 2])
+    for prediction, question, row in zip(together, questions, [3, 0, 1, 2], strict=True):
+        alone = vqa.predict(pipeline.model, pipeline.codec, image.rows(torch.tensor([row])), [question], [0])[0]
+        assert alone.answer == prediction.answer
+        assert alone.confidence == pytest.approx(prediction.confidence, abs=1e-5)
+        ranked = prediction.evidence["answers"]
+        assert ranked[0] == {"answer": prediction.answer, "probability": prediction.confidence} and len(ranked) == 3
+        assert ranked[0]["probability"] >= ranked[1]["probability"] >= ranked[2]["probability"]
+    assert vqa.predict(pipeline.model, pipeline.codec, image, [], []) == []
+    written = captioning.predict(pipeline.model, pipeline.codec, image, "zh")
+    for row, prediction in enumerate(written):
+        alone = captioning.predict(pipeline.model, pipeline.codec, image.rows(torch.tensor([row])), "zh")[0]
+        assert alone.answer == prediction.answer and prediction.evidence["language"] == "zh"
+        assert 0 < prediction.confidence <= 1
+        assert alone.confidence == pytest.approx(prediction.confidence, abs=1e-5)

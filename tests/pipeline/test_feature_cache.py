@@ -1,0 +1,396 @@
+"""Frozen towers run once a picture: the cache is found again, distrusts itself, and loses nothing."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chiasm.core.errors import InputError
+from chiasm.core.run_config import RunConfig
+from chiasm.core.types import Example, Source, Tokens
+from chiasm.data.dataset import ListDataset, open_dataset
+from chiasm.data.image_refs import image_ref
+from chiasm.data.ledger import Ledger
+from chiasm.pipeline import feature_cache as features
+from chiasm.pipeline.batching import FEATURES, make_batch
+from chiasm.pipeline.feature_cache import (
+    FeatureCache,
+    cache_root,
+    cache_texts,
+    cached_pictures,
+    prepare,
+    readable_pictures,
+)
+from chiasm.pipeline.pipeline import Pipeline
+
+Write = Callable[[int], list[Example]]
+
+
+def quiet(done: int, total: int, what: str) -> None:
+    """Say nothing about progress."""
+
+
+def use_grid(pipeline: Pipeline, grid: bool) -> None:
+    """Make a pipeline ask its tower for the grid, or for the vector alone."""
+    config = pipeline.config
+    image = replace(config.model.image, grid=grid)
+    pipeline.config = replace(config, model=replace(config.model, image=image))
+
+
+def ledger_for(examples: list[Example]) -> Ledger:
+    ledger = Ledger()
+    ledger.offer(len(examples))
+    ledger.use(len(examples))
+    return ledger
+
+
+def parts_of(example: Example) -> list[np.ndarray]:
+    """The vector, and the grid if there is one."""
+    cached = example.inputs[FEATURES]
+    return [cached.pooled] if cached.values is None else [cached.pooled, cached.values]
+
+
+class Counted:
+    """A pipeline that counts the pictures that its tower sees."""
+
+    def __init__(self, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, fail_after: int = 10**9) -> None:
+        self.pictures = 0
+        encode = pipeline.encode_pixels
+
+        def counted(image: torch.Tensor) -> object:
+            if self.pictures >= fail_after:
+                raise KeyboardInterrupt
+            self.pictures += len(image)
+            return encode(image)
+
+        monkeypatch.setattr(pipeline, "encode_pixels", counted)
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_cached_features_are_those_of_the_tower(
+    grid: bool, tmp_path: Path, pipeline: Pipeline, picture_files: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a vector or grid under another picture's name, and a second pass that encodes again."""
+    monkeypatch.setattr(features, "CHUNK", 2)
+    use_grid(pipeline, grid)
+    pictures = picture_files(5)
+    expected = pipeline.encode_images([example.inputs["image"] for example in pictures])
+    counted = Counted(pipeline, monkeypatch)
+    for round_number, order in enumerate((pictures, pictures[::-1])):
+        found = cached_pictures(pipeline, order, ledger_for(order), tmp_path / "cache", quiet)
+        assert counted.pictures == 5, f"encoded again in round {round_number}"
+        assert [example.id for example in found] == [example.id for example in order]
+        for example in found:
+            cached, number = example.inputs[FEATURES], int(example.id)
+            pooled = torch.from_numpy(cached.pooled)
+            torch.testing.assert_close(pooled, expected.pooled[number], rtol=1e-5, atol=1e-5)
+            assert (cached.values is not None) == grid
+            if grid:
+                assert cached.values.dtype == np.float16
+                values = torch.from_numpy(cached.values).float()
+                torch.testing.assert_close(values, expected.values[number], rtol=2**-10, atol=1e-5)
+
+
+def test_a_vector_without_its_grid_is_encoded_again(
+    tmp_path: Path, pipeline: Pipeline, picture_files: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a KeyError in training after a search, which leaves vectors alone in the same cache."""
+    use_grid(pipeline, True)
+    pictures = picture_files(3)
+    keys = [example.inputs["image"].content_key() for example in pictures]
+    FeatureCache(tmp_path, pipeline.image_fingerprint()).add(keys, np.zeros((3, 16), dtype=np.float32))
+    counted = Counted(pipeline, monkeypatch)
+    for _ in range(2):
+        found = cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path, quiet)
+        assert counted.pictures == 3
+        assert all(example.inputs[FEATURES].values is not None for example in found)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what is mapped")
+def test_grids_stay_on_disk(tmp_path: Path) -> None:
+    """Guards against a second copy in memory: grids of a million photos are 42 GB, and a step needs 512 of them."""
+    store = FeatureCache(tmp_path, "tower")
+    grids = np.arange(4 * 6 * 3, dtype=np.float16).reshape(4, 6, 3)
+    store.add(["a", "b", "c", "d"], np.ones((4, 5), dtype=np.float32), grids)
+    (chunk,) = tmp_path.rglob("*.safetensors")
+    for opened in (store, FeatureCache(tmp_path, "tower")):
+        mapped = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if chunk.name in line]
+        ranges = [range(*(int(edge, 16) for edge in span.split("-"))) for span in mapped]
+        for key, grid in zip("abcd", grids, strict=True):
+            assert np.array_equal(opened.grids[key], grid)
+            assert any(opened.grids[key].ctypes.data in one for one in ranges)
+            assert not any(opened.vectors[key].ctypes.data in one for one in ranges)
+
+
+def test_a_grid_is_whole_and_within_float16(tmp_path: Path, pipeline: Pipeline, picture_files: Write) -> None:
+    """Guards against infinities in the cache, and padding that would be taken for tokens."""
+    use_grid(pipeline, True)
+    pictures = picture_files(2)
+    is_real = torch.ones(2, 3, dtype=torch.bool)
+    broken = {
+        "float16": Tokens(torch.full((2, 3, 4), 1e5), is_real, torch.ones(2, 4)),
+        "padded": Tokens(torch.ones(2, 3, 4), ~is_real, torch.ones(2, 4)),
+    }
+    for message, tokens in broken.items():
+        pipeline.encode_pixels = lambda _, tokens=tokens: tokens
+        with pytest.raises(AssertionError, match=message):
+            cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+        assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("damage", ["half", "empty", "one flipped bit", "zero-filled"])
+def test_a_damaged_chunk_is_encoded_again(
+    damage: str, grid: bool, tmp_path: Path, pipeline: Pipeline, picture_files: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against training on wrong vectors: safetensors itself does not notice a flipped bit."""
+    use_grid(pipeline, grid)
+    pictures = picture_files(3)
+    # Copied, because the grids are mapped from the very file that is damaged here.
+    first = [
+        np.concatenate([part.ravel() for part in parts_of(example)])
+        for example in cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+    ]
+    (chunk,) = (tmp_path / "cache").rglob("*.safetensors")
+    content = chunk.read_bytes()
+    chunk.write_bytes(
+        {
+            "half": content[: len(content) // 2],
+            "empty": b"",
+            "one flipped bit": content[:-9] + bytes([content[-9] ^ 64]) + content[-8:],
+            "zero-filled": bytes(len(content)),
+        }[damage]
+    )
+    counted = Counted(pipeline, monkeypatch)
+    second = cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+    assert counted.pictures == 3
+    for one, other in zip(first, second, strict=True):
+        assert np.array_equal(one, np.concatenate([part.ravel() for part in parts_of(other)]))
+    assert chunk.read_bytes() == content
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_an_interrupted_pass_is_continued(
+    grid: bool, tmp_path: Path, pipeline: Pipeline, picture_files: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against an hour of encoding that is lost with the last chunk."""
+    use_grid(pipeline, grid)
+    monkeypatch.setattr(features, "CHUNK", 2)
+    pictures = picture_files(6)
+    with monkeypatch.context() as patch:
+        Counted(pipeline, patch, fail_after=4)
+        with pytest.raises(KeyboardInterrupt):
+            cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+    counted = Counted(pipeline, monkeypatch)
+    assert len(cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)) == 6
+    assert counted.pictures == 2
+
+
+def test_another_tower_has_another_cache(
+    tmp_path: Path, pipeline: Pipeline, picture_files: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against vectors of the weights of yesterday."""
+    pictures = picture_files(2)
+    cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+    with torch.no_grad():
+        pipeline.model.image_encoder.norm.bias += 1
+    counted = Counted(pipeline, monkeypatch)
+    cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+    assert counted.pictures == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def broken_files(tmp_path: Path, pictures: list[Example]) -> list[Example]:
+    """Three more: an absent file, a cut one, and the first picture's bytes under another name."""
+    cut, double = tmp_path / "cut.png", tmp_path / "double.png"
+    whole = (tmp_path / "0.png").read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    double.write_bytes(whole)
+    names = {"absent": tmp_path / "absent.png", "cut": cut, "double": double}
+    more = [Example(name, {"image": image_ref(path)}, source=Source(path.name)) for name, path in names.items()]
+    return [pictures[0], more[0], pictures[1], more[1], more[2]]
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_unreadable_pictures_go_to_the_ledger_and_doubles_into_one_group(
+    is_frozen: bool, tmp_path: Path, pipeline: Pipeline, picture_files: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a crash in the middle of an epoch, a sum that does not come out, and false negatives."""
+    pictures = broken_files(tmp_path, picture_files(2))
+    ledger = ledger_for(pictures)
+    counted = Counted(pipeline, monkeypatch)
+    if is_frozen:
+        found = cached_pictures(pipeline, pictures, ledger, tmp_path / "cache", quiet)
+        assert counted.pictures == 2, "equal pictures are encoded once"
+    else:
+        found = readable_pictures(pictures, ledger, quiet)
+    assert [example.id for example in found] == ["0", "1", "double"]
+    assert found[0].group == found[2].group != found[1].group
+    assert (ledger.offered, ledger.used, ledger.rejected) == (5, 3, 2)
+    assert ledger.counts()["missing"] == 1 and {entry.file for entry in ledger.entries} == {"absent.png", "cut.png"}
+    ledger.check(0.5)
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_pictures_of_a_class_stay_together(
+    is_frozen: bool, tmp_path: Path, pipeline: Pipeline, picture_files: Write
+) -> None:
+    """Guards against two photos of a cat, each with the caption "a photo of a cat.", as each other's negatives."""
+    names = ("label:cat", "label:cat", "patient 7", "")
+    pictures = [replace(one, group=name) for one, name in zip(picture_files(4), names, strict=True)]
+    ledger = ledger_for(pictures)
+    if is_frozen:
+        found = cached_pictures(pipeline, pictures, ledger, tmp_path / "cache", quiet)
+    else:
+        found = readable_pictures(pictures, ledger, quiet)
+    keys = [example.inputs["image"].content_key() for example in pictures]
+    assert [example.group for example in found] == ["label:cat", "label:cat", keys[2], keys[3]]
+
+
+def test_too_many_unreadable_pictures_stop_the_run(
+    tmp_path: Path, config: RunConfig, pipeline: Pipeline, picture_files: Write
+) -> None:
+    """Guards against training on what is left of a broken folder."""
+    pictures = broken_files(tmp_path, picture_files(2))
+    pipeline.config = replace(config, data=replace(config.data, source="files", path="x", max_rejected=0.3))
+    with pytest.raises(InputError, match="2 rejected"):
+        prepare(pipeline, ListDataset("train", pictures, ledger_for(pictures)), tmp_path, quiet)
+    pipeline.config = replace(config, data=replace(config.data, source="files", path="x", max_rejected=0.4))
+    assert len(prepare(pipeline, ListDataset("train", pictures, ledger_for(pictures)), tmp_path, quiet)) == 3
+
+
+def test_text_vectors_are_those_of_the_tower(
+    tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against padding in a cached vector and against a text under another's name."""
+    monkeypatch.setattr(features, "CHUNK", 2)
+    texts = ["a red circle", "a small red circle top left, a large cyan triangle bottom", "", "a red circle", "圆形"]
+    cache_texts(pipeline, texts, tmp_path, quiet)
+    first = dict(pipeline.codec.text_vectors)
+    assert set(first) == set(texts)
+    for text, vector in first.items():
+        torch.testing.assert_close(
+            torch.from_numpy(vector), pipeline.encode_texts([text]).pooled[0], rtol=1e-4, atol=1e-5
+        )
+    pipeline.codec.text_vectors.clear()
+    monkeypatch.setattr(pipeline, "encode_texts", None)  # a second pass asks the tower nothing
+    cache_texts(pipeline, texts, tmp_path, quiet)
+    assert all(np.array_equal(first[text], pipeline.codec.text_vectors[text]) for text in first)
+
+
+def test_texts_of_like_length_share_a_batch(
+    tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against one long text in each batch, which pads all others to its length."""
+    monkeypatch.setattr(features, "CHUNK", 2)
+    asked: list[list[int]] = []
+    encode = pipeline.encode_texts
+
+    def watched(texts: list[str]) -> object:
+        asked.append([len(text) for text in texts])
+        return encode(texts)
+
+    monkeypatch.setattr(pipeline, "encode_texts", watched)
+    cache_texts(pipeline, ["a red circle " * 3, "a", "a red circle", "a circle"], tmp_path, quiet)
+    assert asked == [[1, 8], [12, 39]]
+
+
+def test_the_grid_of_a_frozen_tower_gives_the_loss_of_a_live_one(
+    tmp_path: Path, config: RunConfig, examples: list[Example]
+) -> None:
+    """Guards against fusion and captions that are trained on other cells than they see when they answer."""
+    image = replace(config.model.image, frozen=True, grid=True)
+    chosen = replace(
+        config,
+        model=replace(config.model, image=image),
+        data=replace(config.data, train_pictures=6),
+        tasks=config.tasks,
+    )
+    pipeline = Pipeline.build(chosen, examples, torch.device("cpu"))
+    dataset = open_dataset(chosen.data, "train", 0)
+    ready = prepare(pipeline, dataset, tmp_path, quiet)
+    losses = []
+    for source in (ready, dataset):
+        batch = make_batch([source.example(row) for row in range(6)], pipeline.tasks, pipeline.codec, chosen, 0)
+        assert isinstance(batch.image, Tokens) == (source is ready)
+        seen = pipeline.encode_pixels(batch.image)
+        assert seen.values.shape[1] > 1
+        losses.append([task.loss(pipeline.model, seen, batch)["loss"].item() for task in pipeline.tasks.values()])
+    assert set(pipeline.tasks) >= {"vqa", "captioning", "retrieval"}
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+
+
+def test_frozen_towers_give_the_loss_of_live_ones(tmp_path: Path, config: RunConfig, examples: list[Example]) -> None:
+    """Guards against a cached path that trains something else: vectors and pictures give one loss."""
+    towers = {side: replace(getattr(config.model, side), frozen=True) for side in ("image", "text")}
+    tasks = {"retrieval": config.tasks["retrieval"]}
+    frozen = replace(
+        config, model=replace(config.model, **towers), tasks=tasks, data=replace(config.data, train_pictures=6)
+    )
+    pipeline = Pipeline.build(frozen, examples, torch.device("cpu"))
+    dataset = open_dataset(frozen.data, "train", 0)
+    ready = prepare(pipeline, dataset, tmp_path, quiet)
+    live = [dataset.example(index) for index in range(6)]
+    cached = [ready.example(index) for index in range(6)]
+    losses = []
+    for chosen, vectors in ((cached, dict(pipeline.codec.text_vectors)), (live, {})):
+        pipeline.codec.text_vectors = vectors
+        batch = make_batch(chosen, pipeline.tasks, pipeline.codec, frozen, 0)
+        assert ("text_vectors" in batch.by_task["retrieval"]) == (chosen is cached) == isinstance(batch.image, Tokens)
+        image = pipeline.encode_pixels(batch.image)
+        losses.append(pipeline.tasks["retrieval"].loss(pipeline.model, image, batch)["loss"].item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["bilinear", "film", "cross_attention"])
+def test_questions_are_encoded_once_where_their_vector_is_all_that_is_read(
+    tmp_path: Path, config: RunConfig, examples: list[Example], fusion: str
+) -> None:
+    """Guards against questions that train, or are answered, otherwise out of the cache."""
+    text = replace(config.model.text, frozen=True, summary_tokens=0)
+    model = replace(config.model, text=text, fusion=fusion, fusion_layers=1)
+    chosen = replace(
+        config, model=model, tasks={"vqa": config.tasks["vqa"]}, data=replace(config.data, train_pictures=6)
+    )
+    pipeline = Pipeline.build(chosen, examples, torch.device("cpu"))
+    ready = prepare(pipeline, open_dataset(chosen.data, "train", 0), tmp_path, quiet)
+    rows = [ready.example(number) for number in range(6)]
+    vqa, known = pipeline.tasks["vqa"], dict(pipeline.codec.text_vectors)
+    found = []
+    for vectors in (known, {}):
+        pipeline.codec.text_vectors = vectors
+        batch = make_batch(rows, pipeline.tasks, pipeline.codec, chosen, 0)
+        assert ("question_vectors" in batch.by_task["vqa"]) == (bool(vectors) and fusion != "cross_attention")
+        image = pipeline.encode_pixels(batch.image)
+        loss = vqa.loss(pipeline.model, image, batch)["loss"].item()
+        texts = [question.text for question in rows[0].questions]
+        asked = vqa.logits(pipeline.model, pipeline.codec, image, texts, [0] * len(texts))
+        assert vqa.heat_maps(pipeline.model, pipeline.codec, image, texts, [0] * len(texts))
+        found.append([loss, *asked.flatten().tolist()])
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+def test_generated_pictures_pass_through(tmp_path: Path, pipeline: Pipeline, config: RunConfig) -> None:
+    """Guards against questions frozen to the first epoch, and an hour spent checking what cannot be broken."""
+    dataset = open_dataset(config.data, "train", 0)
+    assert prepare(pipeline, dataset, tmp_path, quiet) is dataset
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_cache_is_where_it_was_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a full home folder after CHIASM_CACHE was set, and a cache that does not follow XDG."""
+    monkeypatch.setenv("CHIASM_CACHE", str(tmp_path / "named"))
+    assert cache_root() == tmp_path / "named"
+    monkeypatch.delenv("CHIASM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_root() == tmp_path / "xdg" / "chiasm"
+
+
+def test_an_empty_cache_is_no_error(tmp_path: Path) -> None:
+    """Guards against a first run that fails because nothing is there yet."""
+    store = FeatureCache(tmp_path, "tower")
+    assert store.vectors == store.grids == {}
