@@ -21,8 +21,8 @@ from rich.console import Console
 from chiasm.core.config import override
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
-from chiasm.core.run_config import TaskConfig
 from chiasm.recipes import find_recipe
+from chiasm.tasks.base import TaskConfig
 from chiasm.train.stages import run_stages
 
 HERE = Path(__file__).resolve().parent

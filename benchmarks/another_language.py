@@ -25,11 +25,11 @@ from rich.console import Console
 from chiasm.core.config import override
 from chiasm.core.device import environment, pick_device
 from chiasm.core.files import read_json, write_json, write_text
-from chiasm.core.run_config import RunConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
+from chiasm.train.config import RunConfig
 from kept_runs import finished
 
 RESULTS = Path(__file__).resolve().parent / "results"

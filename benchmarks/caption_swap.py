@@ -24,12 +24,13 @@ from rich.console import Console
 from chiasm.core.config import from_dict, override
 from chiasm.core.device import environment, pick_device
 from chiasm.core.files import read_json, write_json
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.evaluate.caption_swap import METRIC
 from chiasm.evaluate.measure import measure, open_prepared
 from chiasm.evaluate.outcome import scores_as_json
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 from kept_runs import finished
 
 RESULTS = Path(__file__).resolve().parent / "results"

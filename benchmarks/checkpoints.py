@@ -20,7 +20,7 @@ import transformers
 import chiasm
 from chiasm.core.device import environment
 from chiasm.core.files import write_json
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.data.tokenizers.clip_bpe import BPE_FILE, read_clip_words
 from chiasm.pipeline.interop.exporting import export

@@ -32,8 +32,8 @@ from chiasm.core.config import override
 from chiasm.core.device import environment
 from chiasm.core.files import write_json, write_text
 from chiasm.core.random import counter_rng
-from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Example, ImageRef
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.data.image_refs import image_ref
 from chiasm.metrics.intervals import bootstrap_mean, proportion

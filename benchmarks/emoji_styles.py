@@ -27,7 +27,7 @@ import chiasm
 from chiasm.core.config import override
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json, write_text
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.metrics.intervals import proportion

@@ -30,7 +30,7 @@ from chiasm.core.config import override
 from chiasm.core.device import environment, pick_device
 from chiasm.core.files import write_json
 from chiasm.core.random import counter_rng, counter_seed
-from chiasm.core.run_config import DataConfig, OtherDataConfig
+from chiasm.data.config import DataConfig, OtherDataConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.evaluate.outcome import Items, Outcome

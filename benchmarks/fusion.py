@@ -18,10 +18,11 @@ from rich.console import Console
 
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json, write_text
-from chiasm.core.run_config import FusionName, RunConfig, TaskConfig, TrainConfig
-from chiasm.core.tower_config import ImageTowerConfig
+from chiasm.models.config import FusionName, ImageTowerConfig
 from chiasm.models.fusion import build_fusion
 from chiasm.recipes import find_recipe
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.stages import run_stages
 
 HERE = Path(__file__).resolve().parent

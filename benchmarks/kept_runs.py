@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from chiasm.core.run_config import RunConfig
 from chiasm.core.run_folder import MANIFEST
+from chiasm.train.config import RunConfig
 from chiasm.train.run import run
 
 

@@ -22,7 +22,6 @@ from rich.console import Console
 from chiasm.core.config import override
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
-from chiasm.core.run_config import RunConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Measured, open_prepared
@@ -31,6 +30,7 @@ from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.metrics.classic import accuracy
 from chiasm.recipes import find_recipe
 from chiasm.serve.engine import load
+from chiasm.train.config import RunConfig
 from chiasm.train.run import run
 
 HERE = Path(__file__).resolve().parent

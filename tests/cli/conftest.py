@@ -8,7 +8,7 @@ import pytest
 from command import Shell
 from PIL import Image
 
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import SceneDataset
 
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import FusionName, ModelConfig
-from chiasm.core.tower_config import TextTowerConfig
 from chiasm.core.types import Tokens
 from chiasm.models.checks import check_fusion
+from chiasm.models.config import FusionName, ModelConfig, TextTowerConfig
 from chiasm.models.fusion import FUSIONS, build_fusion
 from chiasm.models.fusion.base import Fusion, FusionShape, Join, take
 from chiasm.models.transformer import masked_mean

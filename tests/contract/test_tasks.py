@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Batch, Example, Question, Tokens
 from chiasm.data.dataset import open_dataset
+from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.task_checks import check_task
 from chiasm.recipes import find_recipe
 from chiasm.tasks import TASKS
-from chiasm.tasks.base import Codec, Teacher
+from chiasm.tasks.base import Codec, TaskConfig, Teacher
 from chiasm.tasks.captioning import Captioning
 
 TOWERS = ("image_encoder.", "text_encoder.")
@@ -167,11 +167,11 @@ class Broken(Captioning):
     """Captioning with one bug."""
 
     def __init__(self, bug: str) -> None:
-        super().__init__(TaskConfig())
+        super().__init__(TaskConfig(), ModelConfig())
         self.bug, self.calls = bug, 0
 
-    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
-        fields = super().collate(examples, codec, run, epoch)
+    def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
+        fields = super().collate(examples, codec, seed, epoch)
         self.calls += 1
         if self.bug == "state":
             fields["caption_ids"][0, 0] = self.calls

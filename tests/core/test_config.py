@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from chiasm.core.config import OPEN, SYNONYMS, from_dict, keys, override, to_dict
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.recipes import RECIPES, find_recipe
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,8 +6,9 @@ import pytest
 
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import StageConfig, TaskConfig, TrainConfig
 from chiasm.recipes import RECIPES, find_recipe
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import StageConfig, TrainConfig
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

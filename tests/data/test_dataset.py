@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Caption, Example
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Dataset, ListDataset, choose_captions, open_dataset, texts_of
 from chiasm.data.ledger import Ledger
 

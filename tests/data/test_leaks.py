@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig, OtherDataConfig, RunConfig
+from chiasm.data.config import DataConfig, OtherDataConfig
 from chiasm.data.dataset import Dataset, ListDataset
 from chiasm.data.leaks import held_out, open_training
 from chiasm.data.mixture import MixedDataset
+from chiasm.train.config import RunConfig
 
 
 def picture(number: int, px: int = 48) -> np.ndarray:

@@ -6,8 +6,8 @@ from math import inf
 import pytest
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Example, Source
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import ListDataset, SceneDataset
 from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from chiasm import cli
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import SceneDataset
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adapting.md"

@@ -18,7 +18,7 @@ from hf_folders import dual_folder, network_folder, save_clip_words
 from open_clip_reference import open_clip_folder
 
 from chiasm import cli
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import SceneDataset
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"

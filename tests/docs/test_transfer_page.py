@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from chiasm import cli
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import SceneDataset
 
 ROOT = Path(__file__).resolve().parents[2]

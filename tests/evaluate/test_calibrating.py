@@ -7,7 +7,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from chiasm.core.run_config import TaskConfig
 from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
 from chiasm.data.ledger import Ledger
@@ -25,6 +24,7 @@ from chiasm.evaluate.measure import measure
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
+from chiasm.tasks.base import TaskConfig
 
 
 def softmax_events(seed: int, pictures: int = 40, each: int = 6, classes: int = 4, risk: float = 0.0) -> Events:

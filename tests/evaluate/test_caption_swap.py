@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example
 from chiasm.data.dataset import open_dataset
 from chiasm.data.hard_captions.swaps import choose_swap
@@ -15,6 +14,8 @@ from chiasm.evaluate.caption_swap import METRIC, SEED, caption_swaps
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 
 
 def vector(text: str) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Example, Prediction, Question, Tokens
 from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.evaluator import GREY, derangement, evaluate
@@ -17,9 +16,10 @@ from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.metrics.intervals import bootstrap_mean, proportion
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.base import Calibration
+from chiasm.tasks.base import Calibration, TaskConfig
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.vqa import VisualQuestionAnswering
+from chiasm.train.config import RunConfig
 
 VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
 COUNT = 12

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.run_config import TaskConfig
 from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.calibrating import fit_calibration
@@ -18,7 +17,7 @@ from chiasm.evaluate.evaluator import evaluate
 from chiasm.metrics.calibration import abstain_threshold, expected_calibration_error
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.base import Calibration
+from chiasm.tasks.base import Calibration, TaskConfig
 
 CPU = torch.device("cpu")
 OVER = 5.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import SceneDataset
 
 COUNT = 24

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.run_config import RunConfig
-from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
 from chiasm.models.attention_maps import as_grid
+from chiasm.models.config import ImageTowerConfig
 from chiasm.models.transformer import Attention, attend, attention_weights, watching
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
+from chiasm.train.config import RunConfig
 
 ATTENTIVE = ("cross_attention", "align_then_fuse", "merged_attention", "co_attention", "resampler")
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DecodingConfig
-from chiasm.models.decoding import Written, check_decoding, decode
+from chiasm.models.decoding import DecodingConfig, Written, check_decoding, decode
 
 END = 0
 GREEDY, NUCLEUS = DecodingConfig(), DecodingConfig(method="nucleus")

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from hf_folders import LINES, save_pixels, save_words, text_folder, vision_folder
 
 from chiasm.core.errors import InputError
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 from chiasm.models.checks import check_encoder
+from chiasm.models.config import ImageTowerConfig, TextTowerConfig
 from chiasm.models.encoders.hugging_face import load_image_tower, load_text_tower
 from chiasm.pipeline.batching import stack_pictures, to_model_range
 from chiasm.pipeline.preprocessing import folder_tokenizer

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from chiasm.core.run_config import ModelConfig
-from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import TextTokens
 from chiasm.data.generated import sort_of_clevr
+from chiasm.models.config import ImageTowerConfig, ModelConfig
 from chiasm.models.encoders import build_image_tower, build_text_tower
 from chiasm.recipes import find_recipe
 

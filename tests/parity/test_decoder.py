@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from chiasm.core.run_config import DecodingConfig
 from chiasm.core.types import Tokens
 from chiasm.models.decoder import CaptionDecoder, Decoder, MultimodalDecoder
-from chiasm.models.decoding import Written, decode
+from chiasm.models.decoding import DecodingConfig, Written, decode
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.transformer import causal

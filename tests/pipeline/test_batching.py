@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.run_config import RunConfig, TaskConfig
-from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import Example, Question, Tokens
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
+from chiasm.models.config import ImageTowerConfig
 from chiasm.objectives.answer import IGNORED
 from chiasm.pipeline.batching import (
     FEATURES,
@@ -25,8 +24,9 @@ from chiasm.pipeline.batching import (
 )
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks import build_tasks
-from chiasm.tasks.base import Codec
+from chiasm.tasks.base import Codec, TaskConfig
 from chiasm.tasks.vqa import answer_vocabulary
+from chiasm.train.config import RunConfig
 
 
 def gradient_picture(height: int, width: int) -> np.ndarray:
@@ -149,7 +149,9 @@ def test_groups_mean_the_same_in_every_batch(pipeline: Pipeline, examples: list[
 
 def test_fields_point_at_their_pictures(pipeline: Pipeline, config: RunConfig, examples: list[Example]) -> None:
     """Guards against a caption or question that belongs to the neighbour, and lost repeats."""
-    tasks = build_tasks({name: TaskConfig(captions_per_picture=2) for name in ("captioning", "retrieval", "vqa")})
+    tasks = build_tasks(
+        {name: TaskConfig(captions_per_picture=2) for name in ("captioning", "retrieval", "vqa")}, config.model
+    )
     codec, tokenizer = pipeline.codec, pipeline.codec.tokenizer
     batch = make_batch(examples[:5], tasks, codec, config, 0)
     captions, texts, asked = (batch.by_task[name] for name in ("captioning", "retrieval", "vqa"))
@@ -179,7 +181,9 @@ def test_an_unknown_answer_is_ignored(pipeline: Pipeline, config: RunConfig, exa
     """Guards against an answer outside the vocabulary that is taught as answer number 0."""
     question = replace(examples[0].questions[0], answers=("never heard",))
     odd = replace(examples[0], questions=(question, *examples[0].questions[1:]))
-    fields = make_batch([odd], build_tasks({"vqa": TaskConfig()}), pipeline.codec, config, 0).by_task["vqa"]
+    fields = make_batch([odd], build_tasks({"vqa": TaskConfig()}, config.model), pipeline.codec, config, 0).by_task[
+        "vqa"
+    ]
     assert fields["answer"][0] == IGNORED and (fields["answer"][1:] >= 0).all()
 
 

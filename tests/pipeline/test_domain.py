@@ -9,7 +9,6 @@ import safetensors.numpy
 import torch
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Domain, Example, Prediction, Tokens
 from chiasm.data.dataset import open_dataset
 from chiasm.data.image_refs import image_ref_from_array
@@ -19,6 +18,7 @@ from chiasm.pipeline.domain_fitting import fit_domain
 from chiasm.pipeline.feature_cache import cached_pictures
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.stored_example import check_same_answers
+from chiasm.train.config import RunConfig
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Example, Source, Tokens
 from chiasm.data.dataset import ListDataset, open_dataset
 from chiasm.data.image_refs import image_ref
@@ -26,6 +25,7 @@ from chiasm.pipeline.feature_cache import (
     readable_pictures,
 )
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.train.config import RunConfig
 
 Write = Callable[[int], list[Example]]
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Example
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 
 WORDS = {"masked_language_modelling": TaskConfig()}
 

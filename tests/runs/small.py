@@ -12,9 +12,11 @@ from PIL import Image
 from rich.console import Console
 
 from chiasm.core.errors import Interrupted
-from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Dataset
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.finish import Finished
 from chiasm.train.run import run
 from chiasm.train.trainer import Trainer

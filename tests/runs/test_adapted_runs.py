@@ -9,7 +9,7 @@ import torch
 from small import small_config, start, stopped_and_whole
 
 import chiasm
-from chiasm.core.run_config import RunConfig
+from chiasm.train.config import RunConfig
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from small import retrieval_alone, save_pictures, small_config, start, stopped_a
 import chiasm
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example
 from chiasm.data.dataset import open_dataset
 from chiasm.data.generated.scene_language import WORDS
@@ -23,8 +22,10 @@ from chiasm.pipeline.feature_cache import cache_root, prepare, taught
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.serve.index import make_index, open_index
+from chiasm.tasks.base import TaskConfig
 from chiasm.tasks.text_targets import TARGETS, caption_targets
 from chiasm.train.adaptation import beside_teacher
+from chiasm.train.config import RunConfig
 
 CPU = torch.device("cpu")
 
@@ -125,7 +126,7 @@ def test_targets_are_the_teachers_vectors_or_their_mean(base: Path, monkeypatch:
     assert found[captions[0]].tolist() == [1, 0] and found[captions[2]] == pytest.approx([0.5**0.5] * 2)
     assert caption_targets(captions[2:], known) == {}
     fields = pipeline.tasks["retrieval"].collate(
-        [replace(ready.example(0), inputs={}), ready.example(1)], pipeline.codec, config, 0
+        [replace(ready.example(0), inputs={}), ready.example(1)], pipeline.codec, config.seed, 0
     )
     assert fields["has_target"].tolist() == [False, False, True, True] and not fields["text_target"][:2].any()
 

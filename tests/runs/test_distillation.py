@@ -9,7 +9,7 @@ import pytest
 import torch
 from small import distilling, start
 
-from chiasm.core.run_config import TaskConfig
+from chiasm.tasks.base import TaskConfig
 from chiasm.train.optimizer import AveragedModel
 from chiasm.train.trainer import Trainer
 

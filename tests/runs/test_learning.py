@@ -14,11 +14,12 @@ from small import small_config, start, traces, without_noise
 import chiasm.train.trainer
 from chiasm.core.config import override
 from chiasm.core.errors import InputError, JobError
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint
 from chiasm.data.dataset import SceneDataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve.engine import load
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 from chiasm.train.optimizer import learning_rate
 from chiasm.train.trainer import Trainer
 

@@ -11,10 +11,10 @@ import torch
 from small import retrieval_alone, save_pictures, start
 
 import chiasm
-from chiasm.core.run_config import RunConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.recipes import find_recipe
 from chiasm.serve.index import make_index, open_index
+from chiasm.train.config import RunConfig
 
 
 def second_look(base: Path) -> RunConfig:

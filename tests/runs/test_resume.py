@@ -21,8 +21,8 @@ import chiasm.train.run
 import chiasm.train.trainer
 from chiasm.core.errors import InputError
 from chiasm.core.files import folder_lock
-from chiasm.core.run_config import RunConfig
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint
+from chiasm.train.config import RunConfig
 from chiasm.train.trainer import Interrupted, Trainer
 
 HERE = Path(__file__).resolve().parent

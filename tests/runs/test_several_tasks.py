@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 from small import small_config, start, weights_that_count, without_noise
 
-from chiasm.core.run_config import RunConfig, TaskConfig
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 from chiasm.train.weighting import LossCombiner
 
 PAIRS = {"cosine/retrieval~vqa", "cosine/retrieval~captioning", "cosine/vqa~captioning"}

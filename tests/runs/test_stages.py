@@ -15,12 +15,12 @@ from small import small_config, start, traces
 
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig, StageConfig, TaskConfig
 from chiasm.core.run_folder import MANIFEST, verify_folder
 from chiasm.core.types import Example
 from chiasm.data.dataset import open_dataset
 from chiasm.pipeline.pipeline import ANSWER_ROWS, Pipeline
-from chiasm.tasks.base import Codec
+from chiasm.tasks.base import Codec, TaskConfig
+from chiasm.train.config import RunConfig, StageConfig
 from chiasm.train.finish import Finished
 from chiasm.train.stages import planned, run_stages
 

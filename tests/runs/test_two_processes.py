@@ -13,9 +13,11 @@ import torch.multiprocessing as mp
 from small import save_pictures, small_config, start, weights_that_count, without_noise
 
 from chiasm.core.distributed import process_group, sum_over_processes
-from chiasm.core.run_config import DataConfig, RunConfig, TaskConfig
 from chiasm.core.run_folder import MANIFEST, verify_folder
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import open_dataset
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 
 WORLD = 2
 LONGEST_S = 240

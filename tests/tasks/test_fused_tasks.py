@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example, Question, Tokens
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks.base import TaskConfig
 from chiasm.tasks.matching import without_ends
+from chiasm.train.config import RunConfig
 
 HIDDEN = {
     "masked_language_modelling": ("transformer", "cross_attention"),

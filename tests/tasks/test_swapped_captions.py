@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig, TaskConfig
 from chiasm.core.types import Caption, Example
 from chiasm.data.dataset import ListDataset
 from chiasm.data.hard_captions.swaps import swaps_of
@@ -17,6 +16,8 @@ from chiasm.data.ledger import Ledger
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.feature_cache import prepare
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 
 
 def swapping(config: RunConfig, share: float = 1.0) -> RunConfig:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from chiasm.core.run_config import TrainConfig
 from chiasm.recipes import RECIPES, find_recipe
+from chiasm.train.config import TrainConfig
 from chiasm.train.length import fitting_batch, planned_length
 
 

@@ -8,7 +8,6 @@ import torch
 
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Batch, Caption, Example
 from chiasm.data.dataset import ListDataset
 from chiasm.data.image_refs import image_ref_from_array
@@ -17,6 +16,7 @@ from chiasm.pipeline.batching import image_tensor
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.train import loader
+from chiasm.train.config import RunConfig
 from chiasm.train.loader import Loader
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from chiasm.core.run_config import TaskConfig, TrainConfig
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import TrainConfig
 from chiasm.train.weighting import LossCombiner
 
 TASKS = {"one": TaskConfig(weight=0.5), "two": TaskConfig(weight=2.0)}

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig, TrainConfig
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 from chiasm.recipes import find_recipe
+from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.optimizer import ComputeCopy, build_optimizer, has_decay, learning_rate, trainable_names
 
 TRAIN = TrainConfig(steps=10, lr=0.01, weight_decay=0.1, beta2=0.98)

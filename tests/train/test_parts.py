@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from chiasm.core.run_config import RunConfig, TaskConfig, TrainConfig
 from chiasm.data.dataset import ListDataset, open_dataset
 from chiasm.data.ledger import Ledger
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig, weighed_tasks
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
 
@@ -34,7 +35,7 @@ def first_step(run: RunConfig, folder: Path) -> dict[str, float]:
         said = [replace(one, text=f"{one.text} {'very ' * more}red") for more in range(3) for one in whole.captions[:1]]
         examples.append(replace(whole, captions=tuple(said[:captions]), questions=whole.questions[:questions]))
     torch.manual_seed(0)
-    pipeline = Pipeline.build(run, examples, torch.device("cpu"))
+    pipeline = Pipeline.build(run, examples, torch.device("cpu"), learned_weights=weighed_tasks(run))
     loader = Loader(ListDataset("train", examples, Ledger()), pipeline.tasks, pipeline.codec, run)
     made = Trainer(pipeline, loader, folder, Hooks(dict, dict), "loss")
     made.start(None, "fp32", "")

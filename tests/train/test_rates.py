@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from chiasm.core.run_config import TrainConfig
+from chiasm.train.config import TrainConfig
 from chiasm.train.rates import peak_rate, rate_note, warmup_note
 
 

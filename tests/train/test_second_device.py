@@ -11,11 +11,13 @@ import pytest
 import torch
 from second_device import NAME, forget_tensors, second_device
 
-from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.evaluate.evaluator import evaluate
+from chiasm.models.config import ModelConfig
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig, weighed_tasks
 from chiasm.train.loader import Loader
 from chiasm.train.state import TrainState
 from chiasm.train.trainer import Hooks, Trainer
@@ -86,7 +88,9 @@ def trainer(device: torch.device, folder: Path, config: RunConfig, checkpoint: P
     """A trainer of a new run, or of one that goes on."""
     data = open_dataset(config.data, "train", 0)
     torch.manual_seed(0)
-    pipeline = Pipeline.build(config, [data.example(number) for number in range(16)], device)
+    pipeline = Pipeline.build(
+        config, [data.example(number) for number in range(16)], device, learned_weights=weighed_tasks(config)
+    )
     loader = Loader(data, pipeline.tasks, pipeline.codec, config)
     made = Trainer(pipeline, loader, folder, Hooks(dict, dict), "loss")
     made.start(checkpoint, config.train.precision, "")

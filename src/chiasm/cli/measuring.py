@@ -23,7 +23,7 @@ from chiasm.cli.shared import (
 from chiasm.core.errors import InputError
 
 if TYPE_CHECKING:
-    from chiasm.core.run_config import DataConfig
+    from chiasm.data.config import DataConfig
     from chiasm.evaluate.outcome import Outcome
     from chiasm.serve.engine import Model
 

@@ -12,8 +12,8 @@ from chiasm.core.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from chiasm.core.run_config import DataConfig
     from chiasm.core.types import Domain, Prediction
+    from chiasm.data.config import DataConfig
     from chiasm.data.ledger import Ledger
     from chiasm.evaluate.measure import Measured
     from chiasm.evaluate.metric_row import MetricRow

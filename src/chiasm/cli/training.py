@@ -11,7 +11,7 @@ from chiasm.cli.shared import Json, Set, console, notes, print_measured, print_v
 from chiasm.cli.suggesting import print_next
 
 if TYPE_CHECKING:
-    from chiasm.core.run_config import RunConfig
+    from chiasm.train.config import RunConfig
 
 RecipeOrData = Annotated[
     str,
@@ -151,8 +151,9 @@ def _proposed(path: str, assignments: list[str]) -> str:
     from rich.markup import escape
 
     from chiasm.core.config import override
-    from chiasm.core.run_config import DataConfig, RunConfig
+    from chiasm.data.config import DataConfig
     from chiasm.recipes.proposing import propose
+    from chiasm.train.config import RunConfig
 
     about_data = [one for one in assignments if one.strip().startswith("data.")]
     found = propose(override(RunConfig(recipe="", data=DataConfig(path=path)), about_data).data)

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.random import counter_rng, counter_seed
-from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Caption, Example, ImageRef, Question, Source
+from chiasm.data.config import DataConfig
 from chiasm.data.files import open_files, open_other_files
 from chiasm.data.generated import scenes, sort_of_clevr
 from chiasm.data.generated.boxes import questions as boxes_questions

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
-from chiasm.core.run_config import DataConfig, OtherDataConfig
 from chiasm.core.types import Caption, Example, Source
+from chiasm.data.config import DataConfig, OtherDataConfig
 from chiasm.data.ledger import Ledger
 from chiasm.data.prompts import expanded, filled
 from chiasm.data.sources import FileData, read_source

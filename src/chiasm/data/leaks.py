@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig, RunConfig
 from chiasm.core.types import Example, ImageRef
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Dataset, ListDataset, open_dataset
 from chiasm.data.files import LABEL_GROUP, splits_of
 from chiasm.data.image import ImageError
@@ -28,6 +28,25 @@ DRAWN = frozenset({"validation_drawn", "split_drawn"})
 """Codes of the ledger's notes on splits that the files do not name, and that were drawn from all examples."""
 ROWS_AT_ONCE = 1024
 T = TypeVar("T")
+
+
+class Measured(Protocol):
+    """What of a run's config says what it trains on and is measured on."""
+
+    @property
+    def data(self) -> DataConfig:
+        """Where examples come from."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of every draw."""
+        ...
+
+    @property
+    def test_split(self) -> str:
+        """Split that the final table is measured on."""
+        ...
 
 
 class Training(NamedTuple):
@@ -58,7 +77,7 @@ class Leak(NamedTuple):
     why: str
 
 
-def open_training(config: RunConfig, also: Iterable[RunConfig] = ()) -> Training:
+def open_training(config: Measured, also: Iterable[Measured] = ()) -> Training:
     """Open what a run trains on, and leave out or refuse what is also held out.
 
     Held out are "val", the run's `test_split`, and a split "test" wherever the files have one.
@@ -84,7 +103,7 @@ def open_training(config: RunConfig, also: Iterable[RunConfig] = ()) -> Training
     return Training(kept["data"], "\n".join(told))
 
 
-def held_out(config: RunConfig) -> list[HeldOut]:
+def held_out(config: Measured) -> list[HeldOut]:
     """The splits of files that a run is measured on; what a generator draws for them is never drawn for training."""
     data = config.data
     if data.source != "files":

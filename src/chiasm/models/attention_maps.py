@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.config import ImageTowerConfig
 from chiasm.models.transformer import watching
 from chiasm.models.vision_language import VisionLanguageModel
 

@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.core.run_config import DecodingConfig
 from chiasm.core.types import Tokens
-from chiasm.models.decoding import Written, decode
+from chiasm.models.decoding import DecodingConfig, Written, decode
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, may_look_at, unless_even

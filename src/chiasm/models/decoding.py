@@ -6,14 +6,13 @@ Beams of a sentence stand next to each other.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DecodingConfig
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 """`step(ids, rows)`: the newest words int64 [r, 1] -> logits [r, v] of the word that follows.
@@ -21,6 +20,27 @@ Step = Callable[[Tensor, Tensor | None], Tensor]
 `rows` int64 [r] says which row of the call before each row goes on from; None where rows are as they were.
 """
 NEVER = float("-inf")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodingConfig:
+    """How captions and written answers are found, word by word."""
+
+    method: Literal["greedy", "beam", "nucleus"] = "greedy"
+    beams: int = 3
+    """Sentences kept at once (method "beam")."""
+    top_p: float = 0.9
+    """Probability that the words drawn from hold together (method "nucleus", Holtzman et al. 2020)."""
+    temperature: float = 1.0
+    """Divisor of the logits before drawing (method "nucleus")."""
+    length_penalty: float = 1.0
+    """Exponent of the length that a beam's log-probability is divided by; larger favours longer sentences."""
+    min_words: int = 0
+    """Tokens before a sentence may end."""
+    max_words: int = 0
+    """Tokens after which a sentence ends; 0 means the longest text of the text tower."""
+    no_repeat_ngram: int = 0
+    """Length of the runs of tokens that may not occur twice; 0 allows repetition."""
 
 
 class Written(NamedTuple):

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.core.run_config import DecodingConfig, ModelConfig
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.adapter import TokenAdapter
+from chiasm.models.config import ModelConfig
 from chiasm.models.decoder import CaptionDecoder, Decoder, MultimodalDecoder, TextTower
-from chiasm.models.decoding import Written
+from chiasm.models.decoding import DecodingConfig, Written
 from chiasm.models.encoders import build_image_tower, build_text_tower, widths
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.text import TextEncoder

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from chiasm.core.random import counter_seed
-from chiasm.core.run_config import RunConfig
-from chiasm.core.tower_config import ImageTowerConfig
 from chiasm.core.types import Batch, Example, Tokens
 from chiasm.data.resizing import Resizing
+from chiasm.models.config import ImageTowerConfig
+from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.preprocessing import KIND, resizing_as_trained
 from chiasm.tasks.base import Codec, Task
 
@@ -108,7 +108,7 @@ def stack_features(features: Sequence[Features]) -> Tokens:
 
 
 def make_batch(
-    examples: Sequence[Example], tasks: Mapping[str, Task], codec: Codec, run: RunConfig, epoch: int
+    examples: Sequence[Example], tasks: Mapping[str, Task], codec: Codec, run: PipelineConfig, epoch: int
 ) -> Batch:
     """Collate one training batch."""
     # Hashes and not running numbers, so that groups mean the same in every process of a distributed step.
@@ -117,5 +117,5 @@ def make_batch(
         [example.id for example in examples],
         image_tensor(examples, run.model.image, run.data.workers),
         torch.tensor(group, dtype=torch.long),
-        {name: task.collate(examples, codec, run, epoch) for name, task in tasks.items()},
+        {name: task.collate(examples, codec, run.seed, epoch) for name, task in tasks.items()},
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
-from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Example
 from chiasm.data.dataset import texts_of
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
@@ -15,6 +14,7 @@ from chiasm.models.encoders import multilingual_e5 as e5
 from chiasm.models.encoders import multilingual_use as use
 from chiasm.models.encoders.minilm import load_minilm_tokenizer
 from chiasm.models.networks import labels_of
+from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.preprocessing import KIND, folder_tokenizer
 from chiasm.tasks import task_type
 from chiasm.tasks.base import CalibratedOn, Calibration, Codec
@@ -25,7 +25,7 @@ MINILM_WRAP = ("[CLS]", "[SEP]")
 CALIBRATED_ON, CLASSES = "calibrated_on.json", "classes.json"
 
 
-def make_codec(config: RunConfig, examples: Sequence[Example], tokenizer: TextTokenizer | None = None) -> Codec:
+def make_codec(config: PipelineConfig, examples: Sequence[Example], tokenizer: TextTokenizer | None = None) -> Codec:
     """Learn the vocabularies from training examples; the tokenizer may be given, or belong to a pre-trained tower."""
     needs_answers = any(issubclass(task_type(name), VisualQuestionAnswering) for name in config.tasks)
     answers = (labels_of(config.model.network) or answer_vocabulary(examples)) if needs_answers else ()
@@ -38,7 +38,7 @@ def make_codec(config: RunConfig, examples: Sequence[Example], tokenizer: TextTo
     return Codec(tokenizer, answers, classes, decoding=config.decoding)
 
 
-def make_tokenizer(config: RunConfig, examples: Iterable[Example]) -> TextTokenizer:
+def make_tokenizer(config: PipelineConfig, examples: Iterable[Example]) -> TextTokenizer:
     """The pre-trained text tower's tokenizer, or one learned from the texts of the examples."""
     text = config.model.text
     if text.kind == "minilm":
@@ -52,7 +52,7 @@ def make_tokenizer(config: RunConfig, examples: Iterable[Example]) -> TextTokeni
     return TextTokenizer.train(texts_of(examples), text.vocabulary, text.max_tokens, config.data.languages)
 
 
-def codec_from(config: RunConfig, folder: Path) -> Codec:
+def codec_from(config: PipelineConfig, folder: Path) -> Codec:
     """Read the vocabularies that `Pipeline.codec_files` wrote."""
     answers = tuple(read_json(folder / "answers.json", "the answer vocabulary"))
     fitted = read_json(folder / "calibration.json", "the calibration")
@@ -70,7 +70,7 @@ def classes_of(folder: Path) -> tuple[str, ...]:
     return tuple(read_json(folder / CLASSES, "the classes")) if (folder / CLASSES).exists() else ()
 
 
-def tokenizer_from(config: RunConfig, folder: Path) -> TextTokenizer:
+def tokenizer_from(config: PipelineConfig, folder: Path) -> TextTokenizer:
     """Read the tokenizer of a run folder."""
     content = (folder / "tokenizer.json").read_text(encoding="utf-8")
     if config.model.text.kind in (KIND, "multilingual_e5", "multilingual_use"):

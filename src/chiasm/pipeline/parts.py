@@ -1,7 +1,7 @@
 """Which heads of a model the tasks of a run need."""
 
-from chiasm.core.run_config import RunConfig
 from chiasm.models.vision_language import Parts
+from chiasm.pipeline.config import PipelineConfig
 from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Codec
 from chiasm.tasks.captioning import Captioning
@@ -11,9 +11,9 @@ from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import VisualQuestionAnswering
 
 
-def parts_of(config: RunConfig, codec: Codec) -> Parts:
-    """Which heads the tasks need."""
-    tasks = build_tasks(config.tasks)
+def parts_of(config: PipelineConfig, codec: Codec, learned_weights: tuple[str, ...] = ()) -> Parts:
+    """Which heads the tasks need; `learned_weights` are the tasks whose losses are weighed by a learned variance."""
+    tasks = build_tasks(config.tasks, config.model)
     questions = [task for task in tasks.values() if isinstance(task, VisualQuestionAnswering)]
     is_written = any(task.objective == "generate" for task in questions)
     hidden = {MaskedLanguageModelling.name, PermutationLanguageModelling.name}
@@ -26,5 +26,5 @@ def parts_of(config: RunConfig, codec: Codec) -> Parts:
         written_answers=is_written,
         matching=Matching.name in tasks,
         word_prediction=bool(hidden & set(tasks)),
-        learned_weights=tuple(tasks) if config.train.weighting == "uncertainty" else (),
+        learned_weights=learned_weights,
     )

@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from chiasm.core.config import from_dict, to_dict
+from chiasm.core.config import to_dict
 from chiasm.core.errors import InputError, MissingTaskError
 from chiasm.core.files import read_json
 from chiasm.core.random import seed_torch
-from chiasm.core.run_config import RunConfig
 from chiasm.core.run_folder import verify_folder, write_folder
 from chiasm.core.types import Example, ImageRef, Tokens
 from chiasm.data.image import load_image
@@ -28,6 +27,7 @@ from chiasm.models.networks import build_model
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import stack_pictures, to_model_range
 from chiasm.pipeline.codec import CALIBRATED_ON, CLASSES, classes_of, codec_from, make_codec
+from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
 from chiasm.pipeline.domain import FILE as DOMAIN_FILE
 from chiasm.pipeline.domain import DomainModel
 from chiasm.pipeline.parts import parts_of
@@ -49,6 +49,8 @@ PACKAGED_TOWERS = ("efficientnet_lite0", "minilm", "multilingual_e5", "multiling
 """Kinds of towers whose weights come with an installed package; frozen, they are left out of a run folder."""
 ANSWER_ROWS = "answer_head.2."
 """Beginning of the names of the tensors that have a row for each answer."""
+LOSS_WEIGHTS = "task_log_variance."
+"""Beginning of the names of the learned weights of the tasks' losses."""
 CLASS_ROWS = "class_head."
 """Beginning of the names of the tensors that have a row for each class."""
 
@@ -56,7 +58,7 @@ CLASS_ROWS = "class_head."
 class Pipeline:
     """Config, model, codec and tasks, in evaluation mode on one device."""
 
-    def __init__(self, config: RunConfig, model: VisionLanguageModel, codec: Codec, device: torch.device) -> None:
+    def __init__(self, config: PipelineConfig, model: VisionLanguageModel, codec: Codec, device: torch.device) -> None:
         self.config, self.codec, self.device = config, codec, device
         self.model = model.to(device).eval()
         make_steady(self.model)
@@ -65,20 +67,29 @@ class Pipeline:
         """The example of the folder that it was read from."""
         self.domain: DomainModel | None = None
         """Densities of the training data; None in a model that was made without."""
-        self.tasks: dict[str, Task] = build_tasks(config.tasks)
+        self.tasks: dict[str, Task] = build_tasks(config.tasks, config.model)
         check_pretrained(config)
         for task in self.tasks.values():
             task.check(config.model)
 
     @classmethod
     def build(
-        cls, config: RunConfig, examples: Iterable[Example], device: torch.device, codec: Codec | None = None
+        cls,
+        config: PipelineConfig,
+        examples: Iterable[Example],
+        device: torch.device,
+        codec: Codec | None = None,
+        learned_weights: tuple[str, ...] = (),
     ) -> "Pipeline":
-        """Make an untrained pipeline: vocabularies from the training examples unless given, weights from the seed."""
+        """Make an untrained pipeline: vocabularies from the training examples unless given, weights from the seed.
+
+        `learned_weights` are the tasks whose losses are weighed by a learned variance.
+        """
         if codec is None:
             codec = make_codec(config, list(examples))
         seed_torch("weights", config.seed)
-        return cls(config, build_model(config.model, parts_of(config, codec)), codec, device)
+        parts = parts_of(config, codec, learned_weights)
+        return cls(config, build_model(config.model, parts), codec, device)
 
     # --- encoding -------------------------------------------------------------------------------------------
 
@@ -282,11 +293,12 @@ class Pipeline:
             InputError: missing, damaged, another format, or answers that changed.
         """
         verify_folder(folder, "run")
-        config = from_dict(RunConfig, read_json(folder / "config.json", "the run's config"), "config.json")
-        config = at_home(config, folder)
+        config = at_home(read_pipeline_config(folder), folder)
         codec = codec_from(config, folder)
-        pipeline = cls(config, build_model(config.model, parts_of(config, codec)), codec, device)
-        pipeline.load_tensors(safetensors.torch.load_file(folder / "model.safetensors"), str(folder))
+        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+        weighed = tuple(name.removeprefix(LOSS_WEIGHTS) for name in tensors if name.startswith(LOSS_WEIGHTS))
+        pipeline = cls(config, build_model(config.model, parts_of(config, codec, weighed)), codec, device)
+        pipeline.load_tensors(tensors, str(folder))
         pipeline._check_towers(folder)
         pipeline.domain = DomainModel.read(folder)
         pipeline.check_example(folder)

@@ -7,11 +7,10 @@ from typing import Literal
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
-from chiasm.core.run_config import ModelConfig, RunConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.data.resizing import Resizing
 from chiasm.data.tokenizers.clip_bpe import BPE_FILE, read_clip_words
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer, read_pretrained_tokenizer
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.models.encoders.dual_encoder import OPEN_CLIP_CONFIG
 from chiasm.models.encoders.hugging_face import (
     HuggingFaceImageEncoder,
@@ -23,6 +22,7 @@ from chiasm.models.encoders.open_clip import is_open_clip, open_clip_text_sizes,
 from chiasm.models.networks.base import WholeNetwork
 from chiasm.models.pretrained.hugging_face_folder import NETWORK_FILE, SPEC_FILES, Preprocessing
 from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.pipeline.config import PipelineConfig
 
 DESCRIBING = ("preprocessor_config.json", OPEN_CLIP_CONFIG, SPEC_FILES["image"], NETWORK_FILE, "config.json")
 """Files that decide the preprocessing."""
@@ -62,7 +62,7 @@ def preprocessing_hash(tower: ImageTowerConfig) -> str:
     return sha256_bytes(str(sorted(asdict(_preprocessing(tower.name)).items())).encode())[:8]
 
 
-def check_pretrained(config: RunConfig) -> None:
+def check_pretrained(config: PipelineConfig) -> None:
     """Refuse what a pre-trained text tower cannot do, and towers of a whole network that are frozen.
 
     Raises:
@@ -143,7 +143,7 @@ def tower_files(model: VisionLanguageModel) -> dict[str, bytes]:
     }
 
 
-def at_home(config: RunConfig, folder: Path) -> RunConfig:
+def at_home(config: PipelineConfig, folder: Path) -> PipelineConfig:
     """The config of a run with its towers read from the run folder, which holds all of them."""
     model: ModelConfig = config.model
     if model.image.kind == KIND:

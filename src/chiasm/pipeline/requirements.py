@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig, RunConfig
 from chiasm.core.types import Example
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Dataset, first_examples
+from chiasm.pipeline.config import PipelineConfig
 from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Task
 
@@ -14,7 +15,7 @@ LOOKED_AT = 64
 WORDS = {"captions": "a caption", "questions": "a question and its answer", "labels": "a label"}
 
 
-def check_fed(config: RunConfig, training: Dataset, validation: Dataset) -> None:
+def check_fed(config: PipelineConfig, training: Dataset, validation: Dataset) -> None:
     """Refuse data that a task of the run finds nothing in.
 
     Every task must find something in training; in validation, the task whose metric picks the best weights.
@@ -25,7 +26,7 @@ def check_fed(config: RunConfig, training: Dataset, validation: Dataset) -> None
     """
     for dataset in (training, validation):
         dataset.ledger.check(config.data.max_rejected)
-    tasks = list(build_tasks(config.tasks).values())
+    tasks = list(build_tasks(config.tasks, config.model).values())
     examples = list(looked_at(training))
     for task in tasks:
         if not any(map(task.is_fed, examples)):

@@ -17,22 +17,23 @@ import torch.nn.functional as F
 from torch import nn
 
 from chiasm.core.random import counter_rng
-from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
 from chiasm.core.types import Example
+from chiasm.data.config import DataConfig
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0
 from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture, class_vectors, imagenet_classes
 from chiasm.models.encoders.minilm import MiniLM
 from chiasm.models.projection import class_heads
 from chiasm.pipeline.batching import FEATURES
 from chiasm.pipeline.codec import make_codec
+from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.feature_cache import cache_root, cache_texts, cached_pictures
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.polyglot import OtherLanguages, PolyglotMixture, PolyglotTokenizer, PolyglotTower
-from chiasm.tasks.base import Codec
+from chiasm.tasks.base import Codec, TaskConfig
 
 STARTER = "starter"
 """The word that stands where a run folder would."""
@@ -52,7 +53,7 @@ def starter_pipeline(device: torch.device) -> Pipeline:
     Raises:
         MissingExtraError: the extra [weights] is not installed.
     """
-    config = RunConfig(
+    config = PipelineConfig(
         recipe=STARTER,
         data=DataConfig(),
         model=ModelConfig(
@@ -154,7 +155,7 @@ def _mixture(pipeline: Pipeline) -> ClassMixture:
 
 
 def _second_tower(
-    config: RunConfig, device: torch.device, tokenizer: PretrainedTokenizer
+    config: PipelineConfig, device: torch.device, tokenizer: PretrainedTokenizer
 ) -> tuple[nn.Module, ClassMixture]:
     """Who reads other languages, and where it sees the classes, whose English sentences it reads for once."""
     text = replace(config.model.text, kind="multilingual_use")

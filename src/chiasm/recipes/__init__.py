@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from chiasm.core.errors import InputError, nearest
-from chiasm.core.run_config import RunConfig
 from chiasm.recipes.another_language import another_language
 from chiasm.recipes.captions import captions
 from chiasm.recipes.classify import classify
@@ -17,6 +16,7 @@ from chiasm.recipes.reranking import reranking
 from chiasm.recipes.retrieval import retrieval
 from chiasm.recipes.sort_of_clevr import sort_of_clevr
 from chiasm.recipes.vqa import vqa
+from chiasm.train.config import RunConfig
 
 OWN_DATA: dict[str, Callable[..., RunConfig]] = {
     "retrieval": retrieval,

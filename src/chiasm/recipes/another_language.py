@@ -1,8 +1,10 @@
 """A trained retrieval run learns to read another language, and keeps its pictures where they are."""
 
-from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
-from chiasm.core.tower_config import TextTowerConfig
+from chiasm.data.config import DataConfig
+from chiasm.models.config import ModelConfig, TextTowerConfig
 from chiasm.recipes.tiny import few_steps
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig
 
 
 def another_language(tiny: bool = False) -> RunConfig:

@@ -1,8 +1,10 @@
 """Write captions like those of one's own photos."""
 
-from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.decoding import DecodingConfig
 from chiasm.recipes.tiny import few_steps
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig
 
 
 def captions(tiny: bool = False) -> RunConfig:

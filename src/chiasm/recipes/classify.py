@@ -1,7 +1,8 @@
 """Name the class of one's own pictures: the packaged tower, and a linear layer fitted on labels."""
 
-from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig
 
 
 def classify(tiny: bool = False) -> RunConfig:

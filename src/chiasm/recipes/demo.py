@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.data.config import DataConfig
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig
 
 
 def demo(tiny: bool = False) -> RunConfig:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import RunConfig
 from chiasm.recipes.retrieval import retrieval
+from chiasm.train.config import RunConfig
 
 
 def flickr8k_retrieval(tiny: bool = False) -> RunConfig:

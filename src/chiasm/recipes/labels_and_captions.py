@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import DataConfig, OtherDataConfig, RunConfig
+from chiasm.data.config import DataConfig, OtherDataConfig
 from chiasm.recipes.flickr8k_retrieval import flickr8k_retrieval
+from chiasm.train.config import RunConfig
 
 
 def labels_and_captions(tiny: bool = False) -> RunConfig:

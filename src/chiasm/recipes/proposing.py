@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Example
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.recipes import OWN_DATA
 from chiasm.tasks import build_tasks
@@ -76,6 +76,7 @@ def propose(data: DataConfig) -> Proposed:
 
 def _proposal(name: str, examples: Sequence[Example]) -> Proposal:
     recipe = OWN_DATA[name]
-    task = next(iter(build_tasks(recipe().tasks).values()))  # the first is what the recipe is for
+    made = recipe()
+    task = next(iter(build_tasks(made.tasks, made.model).values()))  # the first is what the recipe is for
     does = (recipe.__doc__ or "").strip().splitlines()[0]
     return Proposal(name, does, task.needs, sum(map(task.is_fed, examples)))

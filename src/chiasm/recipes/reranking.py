@@ -1,8 +1,9 @@
 """A trained retrieval run gets a second look: its nearest pictures are read again together with the sentence."""
 
-from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.recipes.tiny import few_steps
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig
 
 
 def reranking(tiny: bool = False) -> RunConfig:

@@ -1,8 +1,9 @@
 """Find pictures by sentences, and sentences by pictures, in one's own photos with captions."""
 
-from chiasm.core.run_config import ModelConfig, RunConfig, TaskConfig, TrainConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.recipes.tiny import few_steps
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, TrainConfig
 
 
 def retrieval(tiny: bool = False) -> RunConfig:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import RunConfig
+from chiasm.train.config import RunConfig
 
 
 def few_steps(config: RunConfig, batch_size: int = 16) -> RunConfig:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from chiasm.core.errors import InputError, nearest
-from chiasm.core.run_config import TaskConfig
-from chiasm.tasks.base import Task
+from chiasm.models.config import ModelConfig
+from chiasm.tasks.base import Task, TaskConfig
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.classification import Classification
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
@@ -38,11 +38,11 @@ def task_type(name: str) -> type[Task]:
     return TASKS[name]
 
 
-def build_tasks(configs: Mapping[str, TaskConfig]) -> dict[str, Task]:
-    """Make the tasks that a config names, in its order."""
+def build_tasks(configs: Mapping[str, TaskConfig], model: ModelConfig) -> dict[str, Task]:
+    """Make the tasks that a config names, in its order, for a model of these sizes."""
     tasks = {}
     for name, config in configs.items():
-        task = task_type(name)(config)
+        task = task_type(name)(config, model)
         if config.objective and config.objective not in task.objectives:
             raise InputError(
                 f"tasks.{name}.objective is {config.objective!r}{nearest(config.objective, task.objectives)}",

@@ -13,14 +13,51 @@ import numpy as np
 from torch import Tensor
 
 from chiasm.core.distributed import sum_over_processes
-from chiasm.core.run_config import DecodingConfig, ModelConfig, RunConfig, TaskConfig
 from chiasm.core.types import Batch, Example, Prediction, Score, Tokens, normalise_answer
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
+from chiasm.models.config import ModelConfig
+from chiasm.models.decoding import DecodingConfig
 from chiasm.models.vision_language import VisionLanguageModel
 
 MOST_LOGIT = 16.0
 """Largest logit that calibration tells from certainty: float32 rounds the probability of a larger one to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskConfig:
+    """How much a task counts."""
+
+    weight: float = 1.0
+    """Factor of the task's loss in the sum."""
+    captions_per_picture: int = 1
+    """Captions of a picture that take part in a step, drawn anew each epoch; all of them are positives."""
+    objective: str = ""
+    """Which loss, where the task has several: retrieval "softmax" (CLIP), "sigmoid" (SigLIP) or "additive"; vqa
+    "softmax", "soft" (several answers weighed) or "generate" (written word by word). "" is the first of them."""
+    negatives: Literal["hard", "random"] = "hard"
+    """Wrong pairs of the task "matching": drawn by similarity, or evenly."""
+    mask_share: float = 0.15
+    """Share of words that masked language modelling hides (Devlin et al. 2019)."""
+    word_patch_weight: float = 0.0
+    """Weight of word-patch alignment within the task "matching" (ViLT: 0.1)."""
+    hard_negatives: float = 0.0
+    """Share, in [0, 1], of captions that the task "retrieval" also shows with an attribute, the count, the relation or
+    the order swapped by rule, for pictures not to find (NegCLIP); above 0 `evaluate` adds caption_swap_accuracy."""
+    text_teacher: float = 0.0
+    """Share, in [0, 1], of the loss of "retrieval" that draws a new text tower to where the run of `init_from` puts the
+    same words, or what it puts for the other captions of their picture (Reimers and Gurevych 2020)."""
+    distil: float = 0.0
+    """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
+    label_smoothing: float = 0.0
+    """Share of the target given to all other words or answers."""
+    linear_probe: bool = False
+    """The head of the task "classification" begins as the linear probe of `chiasm probe`: logistic regression on the
+    frozen image tower's vectors, whose strength is chosen on a fifth of training. With train.steps and train.epochs 0
+    that is all that is trained."""
+    abstain_risk: float = 0.0
+    """Share of wrong answers that is tolerated among those given; a threshold for abstaining is fitted to it on
+    validation. 0 never abstains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +166,8 @@ class Task(ABC):
     reads_text: ClassVar[bool] = True
     """Whether a text is part of what `predict` is given; captioning writes its own."""
 
-    def __init__(self, config: TaskConfig) -> None:
-        self.config = config
+    def __init__(self, config: TaskConfig, model: ModelConfig) -> None:
+        self.config, self.model = config, model
 
     @property
     def objective(self) -> str:
@@ -164,7 +201,7 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
+    def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """Return this task's training fields for the pictures of a batch, in their order."""
 
     @abstractmethod

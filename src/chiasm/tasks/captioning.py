@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Batch, Example, Prediction, TextTokens, Tokens
 from chiasm.data.sources.records import language_of
 from chiasm.models.attention_maps import looked_at_by_caption
@@ -25,9 +24,9 @@ class Captioning(Task):
     primary_metric: ClassVar[str] = "CIDEr"
     reads_text: ClassVar[bool] = False
 
-    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
+    def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """`caption_ids` [m, l], `caption_is_real` [m, l], `image_index` [m]: captions drawn anew each epoch."""
-        chosen = chosen_captions(examples, self.config.captions_per_picture, run.seed, epoch)
+        chosen = chosen_captions(examples, self.config.captions_per_picture, seed, epoch)
         tokens = codec.tokenizer.batch([caption.text for _, caption in chosen])
         ids = tokens.ids
         if len(chosen):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Example, Prediction, Tokens
+from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.answer import IGNORED, answer_classification
 from chiasm.tasks.base import Calibration, Codec, Named, Task, Teacher
@@ -43,7 +43,7 @@ class Classification(Task):
                 f"the task classification with model.network {model.network!r}", "an image tower", "drop model.network"
             )
 
-    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
+    def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """`label` int64 [k] and `image_index` int64 [k] of the pictures that have one of the model's classes."""
         rows = [(row, codec.class_index(one.label)) for row, one in enumerate(examples) if one.label]
         known = [(row, number) for row, number in rows if number is not None]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
-from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Example, Prediction, TextTokens, Tokens
+from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.masked_language_modelling import distilled_words, mask_words, masked_words
 from chiasm.objectives.permutation import draw_order, permuted_words, predicted, visible
@@ -32,9 +32,9 @@ class MaskedLanguageModelling(CaptionTask):
         """Refuse models in which no token stands for a word."""
         check_words(self.name, model)
 
-    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
+    def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """The fields of `caption_fields`, and the tokenizer's `special_ids` and `mask_id`."""
-        fields = super().collate(examples, codec, run, epoch)
+        fields = super().collate(examples, codec, seed, epoch)
         special = torch.tensor(codec.tokenizer.special_ids)
         return {**fields, "special_ids": special, "mask_id": torch.tensor(codec.tokenizer.mask_id)}
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from chiasm.core.distributed import gather_tokens, gather_with_gradient, own_rows
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import ModelConfig
 from chiasm.core.types import Batch, Prediction, Tokens
+from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.matching import draw_negatives, image_text_matching, word_patch_alignment
 from chiasm.tasks.base import Codec, Teacher, logit_of

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
-from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Caption, Example, Prediction, Tokens
 from chiasm.data.hard_captions.swaps import choose_swap
 from chiasm.data.prompts import filled
+from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
@@ -45,19 +45,19 @@ class Retrieval(CaptionTask):
                     f"--set tasks.retrieval.{key}=0, or leave objective and distil as they are",
                 )
 
-    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
+    def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """The fields of `caption_fields`, and those of the options that are on.
 
         With `hard_negatives`: the rows of the texts after the first m are k swapped captions, and `swap_of` int64 [k]
         says of which caption. `swap_key` int64 [k] is to them what `text_key` is to captions. With `text_teacher`:
         `text_target` float32 [m, e], and `has_target` bool [m].
         """
-        chosen = chosen_captions(examples, self.config.captions_per_picture, run.seed, epoch)
+        chosen = chosen_captions(examples, self.config.captions_per_picture, seed, epoch)
         fields = caption_fields(chosen, codec)
         if self.config.text_teacher:
-            fields |= target_fields(chosen, examples, run.model.embedding_dim)
+            fields |= target_fields(chosen, examples, self.model.embedding_dim)
         if self.config.hard_negatives:
-            fields |= self._swap_fields(chosen, examples, codec, run, epoch)
+            fields |= self._swap_fields(chosen, examples, codec, seed, epoch)
         return fields
 
     def _swap_fields(
@@ -65,11 +65,11 @@ class Retrieval(CaptionTask):
         chosen: Sequence[tuple[int, Caption]],
         examples: Sequence[Example],
         codec: Codec,
-        run: RunConfig,
+        seed: int,
         epoch: int,
     ) -> dict[str, Tensor]:
         drawn = [
-            choose_swap(examples[row], caption, self.config.hard_negatives, run.seed, epoch) for row, caption in chosen
+            choose_swap(examples[row], caption, self.config.hard_negatives, seed, epoch) for row, caption in chosen
         ]
         swapped = {number: swap.text for number, swap in enumerate(drawn) if swap is not None}
         return {

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
-from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Caption, Example, TextTokens
 from chiasm.data.dataset import choose_captions
 from chiasm.models.batch_invariant import STEADY_TOKENS
+from chiasm.models.config import ModelConfig
 from chiasm.models.fusion import FUSIONS
 from chiasm.tasks.base import Codec, Task
 
@@ -63,10 +63,10 @@ def caption_fields(chosen: Sequence[tuple[int, Caption]], codec: Codec) -> dict[
 class CaptionTask(Task):
     """A task on captions drawn anew each epoch: the batch fields are those of `caption_fields`."""
 
-    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
+    def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """Draw `captions_per_picture` captions of each example and return the fields of `caption_fields`."""
         count = self.config.captions_per_picture
-        return caption_fields(chosen_captions(examples, count, run.seed, epoch), codec)
+        return caption_fields(chosen_captions(examples, count, seed, epoch), codec)
 
     def count(self, batch: Batch) -> int:
         """Captions."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from chiasm.core.random import counter_seed
-from chiasm.core.run_config import ModelConfig, RunConfig
 from chiasm.core.types import Batch, Example, Prediction, Question, TextTokens, Tokens, normalise_answer
 from chiasm.models.attention_maps import looked_at_by_question
+from chiasm.models.config import ModelConfig
 from chiasm.models.fusion import FUSIONS
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
@@ -50,7 +50,7 @@ class VisualQuestionAnswering(Task):
     objectives: ClassVar[tuple[str, ...]] = ("softmax", "soft", "generate")
     needs: ClassVar[Literal["captions", "questions", "labels"]] = "questions"
 
-    def collate(self, examples: Sequence[Example], codec: Codec, run: RunConfig, epoch: int) -> dict[str, Tensor]:
+    def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """`question_ids` and `question_is_real` [u, l], `question_index` and `image_index` [m], and the answers.
 
         Where questions were encoded before (`encodes_questions_once`), `question_vectors` [u, d] stand for their ids.
@@ -59,9 +59,9 @@ class VisualQuestionAnswering(Task):
         equal one in every process.
         """
         asked = [(row, question) for row, example in enumerate(examples) for question in example.questions]
-        fields = _question_fields([question.text for _, question in asked], codec, run.model)
+        fields = _question_fields([question.text for _, question in asked], codec, self.model)
         fields["image_index"] = torch.tensor([row for row, _ in asked], dtype=torch.long)
-        if run.model.fusion == "shared_sum":
+        if self.model.fusion == "shared_sum":
             distinct = dict.fromkeys(question.text for _, question in asked)
             fields["text_key"] = torch.tensor([counter_seed("text", text) for text in distinct], dtype=torch.long)
         if self.objective == "generate":

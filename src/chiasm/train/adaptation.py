@@ -14,14 +14,15 @@ from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.random import seed_torch
-from chiasm.core.run_config import ModelConfig, RunConfig, TrainConfig
 from chiasm.core.run_folder import verify_folder
+from chiasm.models.config import ModelConfig
 from chiasm.models.lora import LORA_NAMES, add_lora
 from chiasm.pipeline.pipeline import PACKAGED_TOWERS
 from chiasm.pipeline.preprocessing import KIND as FOLDER_TOWER
 from chiasm.pipeline.preprocessing import at_home
 from chiasm.pipeline.zero_shot_starter import STARTER, in_class_space, misfit
 from chiasm.tasks.retrieval import Retrieval
+from chiasm.train.config import RunConfig, TrainConfig
 
 TOWERS = ("image_encoder.", "text_encoder.")
 TEXT_SIDE = ("text_encoder.", "text_projection.")

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from chiasm.core.device import keep_freed_memory, measure_precision, pick_device
 from chiasm.core.distributed import world_size
-from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, ListDataset, open_dataset
 from chiasm.data.leaks import open_training
@@ -31,6 +30,7 @@ from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, take_classes
 from chiasm.train.adaptation import adapted, begins_from_run, begun, beside_teacher, prepare_model, pretrained_names
 from chiasm.train.class_share import SHARES
+from chiasm.train.config import RunConfig, weighed_tasks
 from chiasm.train.interpolation import ALPHAS
 from chiasm.train.length import Length, fitting_batch, planned_length
 from chiasm.train.loader import Loader
@@ -150,7 +150,8 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> E
     check_fed(config, training, held_out[0])
     size = len(training)
     length, config = _with_length(config, size)
-    pipeline = Pipeline.build(config, islice((training.example(n) for n in range(size)), 4096), device)
+    learned_from = islice((training.example(n) for n in range(size)), 4096)
+    pipeline = Pipeline.build(config, learned_from, device, learned_weights=weighed_tasks(config))
     names = [name for name, _ in pipeline.model.named_parameters()]
     pretrained = pretrained_names(names, config.model, names if begins_from_run(config) else ())
     if config.init_from == STARTER and class_heads(pipeline.model):

@@ -29,6 +29,7 @@ from chiasm.report.page import RunFacts, write_report
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.train.adaptation import trains_space
 from chiasm.train.class_share import choose_class_share
+from chiasm.train.config import config_of
 from chiasm.train.interpolation import interpolate
 from chiasm.train.trainer import Hooks, Trainer
 
@@ -47,7 +48,7 @@ class Finished:
 def keep_what_it_knew(trainer: Trainer, hooks: Hooks, console: Console) -> GuardFacts:
     """The last step: interpolate where the run does, and measure the old domain with the weights to be saved."""
     progress, guard, way = trainer.state.progress, hooks.guard, None
-    config = trainer.pipeline.config.train
+    config = trainer.run.train
     before = Score(**progress.probe_before) if guard else None  # type: ignore[arg-type]
     trainer.pipeline.model.eval()
     if config.interpolate:
@@ -83,7 +84,8 @@ def measure_finally(
     pipeline: Pipeline, ready: list[Example], validation: Dataset, fitted: Fitted, console: Console
 ) -> Measured:
     """Measure the best weights on the recipe's final split, once; and the starter, where the run names it."""
-    config, split = pipeline.config, pipeline.config.test_split
+    config = config_of(pipeline)
+    split = config.test_split
     if split == "val":
         measured = measure(pipeline, ready, validation.ledger, split, console, fitted)
     else:
@@ -102,7 +104,8 @@ def finish(
 ) -> Finished:
     """Write metrics, report, and last the manifest that makes the folder a finished run."""
     progress, pipeline = trainer.state.progress, trainer.pipeline
-    pipeline.config = replace(pipeline.config, train=replace(pipeline.config.train, steps=progress.total_steps))
+    train = replace(trainer.run.train, steps=progress.total_steps)
+    pipeline.config = replace(trainer.run, train=train)
     facts_environment, data = environment(), pipeline.config.data
     own_data = ["--data", data.path] if data.source == "files" else []
     facts = RunFacts(

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
-from chiasm.core.run_config import DataConfig, RunConfig
 from chiasm.core.types import Example, Score
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import ListDataset, open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Stages
@@ -19,6 +19,7 @@ from chiasm.evaluate.outcome import Outcome
 from chiasm.pipeline.feature_cache import cache_root, prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Task
+from chiasm.train.config import RunConfig, config_of
 
 USUAL_METRICS = ("text_to_image_R@10", "acc1")
 """What is watched where no metric is named: the first that the examples can be scored on."""
@@ -38,9 +39,9 @@ class Guard:
     """
 
     def __init__(self, pipeline: Pipeline, console: Console) -> None:
-        self.config, self.console = pipeline.config.train.probe, console
+        self.config, self.console = config_of(pipeline).train.probe, console
         self.pipeline = copy.copy(pipeline)
-        self.pipeline.config = replace(pipeline.config, data=probe_data(pipeline.config))
+        self.pipeline.config = replace(pipeline.config, data=probe_data(config_of(pipeline)))
         self.examples = self._open()
         self.metric, self.pipeline.tasks = self._choose()
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from chiasm.core.run_config import TrainConfig
+from chiasm.train.config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from functools import lru_cache
 
 from chiasm.core.distributed import rank, world_size
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import RunConfig
 from chiasm.core.types import Batch, Example
 from chiasm.data.cropping import cropped
 from chiasm.data.dataset import Dataset, order
 from chiasm.pipeline.batching import make_batch
 from chiasm.tasks.base import Codec, Task
+from chiasm.train.config import RunConfig
 from chiasm.train.length import fitting_batch
 
 

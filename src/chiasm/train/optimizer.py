@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import TrainConfig
 from chiasm.core.types import Tokens
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.base import Teacher
 from chiasm.train.adaptation import by_depth, stated_layers
+from chiasm.train.config import TrainConfig
 
 MAX_WARMUP = 500
 WARMUP_SHARE = 0.05

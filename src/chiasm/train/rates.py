@@ -14,7 +14,7 @@ The rule, for AdamW with a schedule that comes down to zero, N trained parameter
 
 import math
 
-from chiasm.core.run_config import TrainConfig
+from chiasm.train.config import TrainConfig
 
 PRETRAINED_RATE = 3e-5
 PRETRAINED_PARAMETERS = 1.5e8

@@ -14,7 +14,6 @@ from chiasm.core.distributed import meet, process_group, rank, said_by_first
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import folder_lock, read_json
 from chiasm.core.log import bar
-from chiasm.core.run_config import RunConfig
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset, first_examples, open_dataset
@@ -50,6 +49,7 @@ from chiasm.train.adaptation import (
     trains_space,
 )
 from chiasm.train.class_share import LARGEST_SHARE, training_share
+from chiasm.train.config import RunConfig, config_of, weighed_tasks
 from chiasm.train.curves import TensorBoard
 from chiasm.train.finish import Finished, finish, keep_what_it_knew, measure_finally
 from chiasm.train.forgetting import Guard
@@ -112,7 +112,7 @@ def run(
         if class_heads(pipeline.model) and trains_space(trainer.names):
             set_class_share(pipeline.model, _share_in_training(pipeline, len(training)))
         trainer.start(checkpoint, *precision, pretrained)
-        if checkpoint is None and pipeline.config.train.steps + pipeline.config.train.epochs > 0:
+        if checkpoint is None and config.train.steps + config.train.epochs > 0:
             # What an earlier stage of the recipe learned was made for this one, whose rate is the recipe's to choose.
             _say_plan(trainer, pretrained if tokenizer is None else frozenset(), console)
         _fit(trainer, folder, console)
@@ -212,15 +212,16 @@ def _build(
     A resumed run takes the vocabularies that were saved, never newly learned ones; its checkpoint knows the rest.
     """
     examples = list(vocabulary_examples(training))
+    weighed = weighed_tasks(config)
     if checkpoint is not None:
-        pipeline = Pipeline.build(config, examples, pick_device(), codec_from(config, checkpoint))
+        pipeline = Pipeline.build(config, examples, pick_device(), codec_from(config, checkpoint), weighed)
         pipeline.take_weights(checkpoint)  # a frozen tower encodes before the trainer reads the rest of the state
         return pipeline, frozenset()
     learns_words = has_text_teacher(config)
     if tokenizer is None and begins_from_run(config) and not learns_words:
         verify_folder(Path(config.init_from), "run")
         tokenizer = tokenizer_from(config, Path(config.init_from))
-    pipeline = Pipeline.build(config, examples, pick_device(), make_codec(config, examples, tokenizer))
+    pipeline = Pipeline.build(config, examples, pick_device(), make_codec(config, examples, tokenizer), weighed)
     taken: list[str] = []
     if class_heads(pipeline.model):
         take_classes(pipeline)  # what a run of init_from has of them replaces these
@@ -239,14 +240,14 @@ def _share_in_training(pipeline: Pipeline, examples: int) -> float:
 
     Where that run kept the starter alone, its trained half gets a little, without which nothing could be learned.
     """
-    if pipeline.config.init_from == STARTER:
+    if config_of(pipeline).init_from == STARTER:
         return training_share(examples)
     return min(float(class_heads(pipeline.model)[0].share), LARGEST_SHARE)
 
 
 def _say_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) -> None:
     """The length with its reason, the learning rate that was chosen, and warnings of a rate or warm-up that misfits."""
-    train, sizes = trainer.pipeline.config.train, trainer.sizes(pretrained)
+    train, sizes = trainer.run.train, trainer.sizes(pretrained)
     console.print(f"length: {trainer.length.why}", highlight=False, soft_wrap=True)
     if not train.lr:
         console.print(f"learning rate {trainer.state.progress.lr_why}", highlight=False)
@@ -265,8 +266,8 @@ def _prepare(
     stages = Stages(console)
     try:
         training = prepare(pipeline, training, cache_root(), stages)
-        if has_text_teacher(pipeline.config):
-            teacher = Pipeline.load(Path(pipeline.config.init_from), pipeline.device)
+        if has_text_teacher(config_of(pipeline)):
+            teacher = Pipeline.load(Path(config_of(pipeline).init_from), pipeline.device)
             training = taught(teacher, training, cache_root(), stages)
         validation = prepare(pipeline, validation, cache_root(), stages)
     finally:
@@ -285,7 +286,7 @@ def _prepare(
 
 def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:
     """Find out before training, and not after it, that what comes out cannot be measured."""
-    config = pipeline.config
+    config = config_of(pipeline)
     sizes = {"val": len(ready)}
     if config.test_split != "val":
         sizes[config.test_split] = len(open_dataset(config.data, config.test_split, config.seed))
@@ -320,7 +321,7 @@ def _hooks(
         content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
         return {**content, **pipeline.codec_files()}
 
-    is_watched = bool(pipeline.config.train.probe.path) and rank() == 0
+    is_watched = bool(config_of(pipeline).train.probe.path) and rank() == 0
     return Hooks(validate, extra_files, Guard(pipeline, console) if is_watched else None)
 
 

@@ -10,7 +10,6 @@ from chiasm.core.config import from_dict, to_dict
 from chiasm.core.distributed import process_group, rank
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json, write_json
-from chiasm.core.run_config import RunConfig, StageConfig
 from chiasm.core.run_folder import MANIFEST, PLAN
 from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, open_dataset
@@ -20,6 +19,7 @@ from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.pipeline.codec import make_tokenizer
 from chiasm.pipeline.requirements import check_fed
 from chiasm.train.adaptation import begins_from_run
+from chiasm.train.config import RunConfig, StageConfig
 from chiasm.train.finish import Finished
 from chiasm.train.run import check_same, check_unused, held, run, vocabulary_examples
 

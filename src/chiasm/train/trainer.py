@@ -26,6 +26,7 @@ from chiasm.core.types import Batch, Score
 from chiasm.pipeline.batching import to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.adaptation import adaptable, frozen_towers, rate_factor
+from chiasm.train.config import config_of
 from chiasm.train.curves import TensorBoard
 from chiasm.train.forgetting import Guard
 from chiasm.train.interpolation import names_between
@@ -65,7 +66,8 @@ class Trainer:
 
     def __init__(self, pipeline: Pipeline, loader: Loader, folder: Path, hooks: Hooks, primary: str) -> None:
         self.pipeline, self.loader, self.folder, self.hooks, self.primary = pipeline, loader, folder, hooks, primary
-        self.run, self.train = pipeline.config, pipeline.config.train
+        self.run = config_of(pipeline)
+        self.train = self.run.train
         chosen = trainable_names(pipeline.model, self.train.trainable, frozen_towers(self.run.model))
         self.names = adaptable(chosen, self.train)
         self.optimizer = build_optimizer(pipeline.model, self.names, self.train)

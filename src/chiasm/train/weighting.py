@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.core.distributed import mean_of_tensor, mean_over_processes, sum_over_processes
-from chiasm.core.run_config import TaskConfig, TrainConfig
 from chiasm.core.types import Batch
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.weighting import gradient_cosines, project_conflicts, uncertainty_weighted
-from chiasm.tasks.base import Task
+from chiasm.tasks.base import Task, TaskConfig
+from chiasm.train.config import TrainConfig
 
 
 class LossCombiner:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.data.generated.sort_of_clevr import (
     COLORS,

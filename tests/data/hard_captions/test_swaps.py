@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Caption, Example
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.data.generated.scene_language import read_caption
 from chiasm.data.hard_captions.lexicon import KINDS

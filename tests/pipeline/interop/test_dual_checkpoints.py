@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, normalizers
 pytest.importorskip("transformers", reason="needs the extra [hf]")
 import transformers
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
 from hf_folders import LINES, dual_folder, save_clip_words
 from open_clip_reference import MEAN, STD, open_clip_folder
 

@@ -13,13 +13,14 @@ from PIL import Image
 pytest.importorskip("transformers", reason="needs the extra [hf]")
 import transformers
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
 from hf_folders import ANSWERS, network_folder
 
 import chiasm
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig, DecodingConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import SceneDataset
+from chiasm.models.decoding import DecodingConfig
 from chiasm.pipeline.domain_fitting import fit_domain
 from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.interop.exporting import export

@@ -15,7 +15,7 @@ import torch
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
 from hf_folders import LINES, dual_folder, save_clip_words
 from open_clip_reference import open_clip_folder
 

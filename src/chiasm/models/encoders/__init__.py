@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from chiasm.core.run_config import ModelConfig
+from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.conv import ConvEncoder
 from chiasm.models.encoders.efficientnet_lite import load_efficientnet_lite0

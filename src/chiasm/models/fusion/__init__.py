@@ -6,7 +6,7 @@ cheapest that sees which property belongs to which object; `sum`, `shared_sum`, 
 fuse one vector of each modality. Each class says its equation, cost and source.
 """
 
-from chiasm.core.run_config import ModelConfig
+from chiasm.models.config import ModelConfig
 from chiasm.models.fusion.align_then_fuse import AlignThenFuse
 from chiasm.models.fusion.base import Fusion, FusionShape
 from chiasm.models.fusion.bilinear import BilinearFusion

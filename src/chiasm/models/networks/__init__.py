@@ -7,7 +7,7 @@ import safetensors.torch
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
-from chiasm.core.run_config import ModelConfig
+from chiasm.models.config import ModelConfig
 from chiasm.models.networks.base import NetworkSpec, WholeNetwork, read_network_spec
 from chiasm.models.networks.blip import Blip
 from chiasm.models.networks.vilt import Vilt

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
-from chiasm.core.run_config import ModelConfig
+from chiasm.models.config import ModelConfig
 from chiasm.models.pretrained.hugging_face_folder import Preprocessing
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.core.run_config import DecodingConfig, ModelConfig
 from chiasm.core.types import TextTokens, Tokens
-from chiasm.models.decoding import Step, Written, decode
+from chiasm.models.config import ModelConfig
+from chiasm.models.decoding import DecodingConfig, Step, Written, decode
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
 from chiasm.models.networks.base import NetworkSpec, WholeNetwork
 from chiasm.models.pretrained.hugging_face_folder import TowerSpec

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import ModelConfig
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.config import ModelConfig
 from chiasm.models.networks.base import NetworkSpec, WholeNetwork
 from chiasm.models.vision_language import Parts
 

@@ -14,8 +14,8 @@ import torch
 from chiasm.core.device import environment
 from chiasm.core.errors import InputError, JobError
 from chiasm.core.files import read_json, write_bytes
-from chiasm.core.run_config import DataConfig
 from chiasm.core.types import Caption, Example, Question
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import SceneDataset
 from chiasm.data.image_refs import image_ref_from_bytes
 from chiasm.pipeline.interop.importing import STORED, open_pipeline, usual_decoding

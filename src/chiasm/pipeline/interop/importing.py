@@ -8,9 +8,10 @@ from torch import nn
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
-from chiasm.core.run_config import DataConfig, DecodingConfig, ModelConfig, RunConfig, TaskConfig
 from chiasm.core.run_folder import MANIFEST
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.data.config import DataConfig
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.decoding import DecodingConfig
 from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder, read_dual_encoder
 from chiasm.models.encoders.hugging_face import preprocessing_of, text_sizes
 from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
@@ -18,10 +19,11 @@ from chiasm.models.networks import NETWORKS, labels_of, network_of
 from chiasm.models.pretrained.hugging_face_folder import checked_folder, model_type, read_architecture
 from chiasm.models.projection import PlainProjection
 from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.parts import parts_of
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.preprocessing import KIND, folder_tokenizer
-from chiasm.tasks.base import Codec
+from chiasm.tasks.base import Codec, TaskConfig
 
 IMPORTED = "imported"
 """What stands for the recipe of a model that was trained elsewhere."""
@@ -96,7 +98,7 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
     image = ImageTowerConfig(kind=KIND, name=str(folder), size_px=height, width_px=0 if width == height else width)
     longest = _longest(folder, text_sizes(str(folder))[0])
     space = int(getattr(architecture, "image_text_hidden_size", 0)) or ModelConfig().embedding_dim
-    config = RunConfig(
+    config = PipelineConfig(
         recipe=IMPORTED,
         model=ModelConfig(
             network=str(folder),
@@ -126,7 +128,7 @@ def dual_pipeline(dual: DualEncoder, folder: Path, device: torch.device) -> Pipe
     return Pipeline(config, model, codec, device)
 
 
-def dual_config(dual: DualEncoder, folder: Path) -> RunConfig:
+def dual_config(dual: DualEncoder, folder: Path) -> PipelineConfig:
     """The config of a run that a dual encoder amounts to."""
     assert dual.image.spec.preprocessing is not None, "an image tower states its preprocessing"
     height, width = dual.image.spec.preprocessing.size_px
@@ -139,7 +141,7 @@ def dual_config(dual: DualEncoder, folder: Path) -> RunConfig:
     text = TextTowerConfig(kind=KIND, name=str(folder), projection=projection, max_tokens=longest)
     languages = ("zh",) if dual.family == "chinese_clip" else ("en",)
     objective = "softmax" if dual.logit_bias is None else "sigmoid"
-    return RunConfig(
+    return PipelineConfig(
         recipe=IMPORTED,
         data=DataConfig(languages=languages),
         model=ModelConfig(embedding_dim=dual.embedding_dim, image=image, text=text),

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import RunConfig, StageConfig, TaskConfig
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig, StageConfig
 
 
 def albef(tiny: bool = False, files: bool = False) -> RunConfig:

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import DecodingConfig, RunConfig, TaskConfig
+from chiasm.models.decoding import DecodingConfig
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
+from chiasm.tasks.base import TaskConfig
+from chiasm.train.config import RunConfig
 
 
 def coca(tiny: bool = False, files: bool = False) -> RunConfig:

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from chiasm.core.run_config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
+from chiasm.data.config import DataConfig
+from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.train.config import RunConfig, TrainConfig
 
 SCENES = DataConfig(
     source="scenes", languages=("en",), train_pictures=65_536, eval_pictures=500, questions_per_picture=12

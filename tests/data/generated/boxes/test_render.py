@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from chiasm.core.errors import InputError
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import open_dataset
 from chiasm.data.generated.boxes.render import COLORS, SIZES, SPLITS, BoxesPicture, pair_at, render, split_of, tower
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chiasm.core.run_config import DataConfig
+from chiasm.data.config import DataConfig
 from chiasm.data.dataset import BoxesTruth, open_dataset
 from chiasm.data.generated.boxes import semantics as truth
 from chiasm.data.generated.boxes.questions import number_questions

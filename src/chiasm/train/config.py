@@ -6,175 +6,57 @@ from typing import Literal
 
 from chiasm.core.config import OPEN
 from chiasm.core.errors import InputError
-from chiasm.core.probe_config import ProbeConfig
-from chiasm.core.tower_config import ImageTowerConfig, TextTowerConfig
-
-FusionName = Literal[
-    "sum",
-    "shared_sum",
-    "concat_mlp",
-    "gated",
-    "bilinear",
-    "film",
-    "cross_attention",
-    "co_attention",
-    "merged_attention",
-    "align_then_fuse",
-    "resampler",
-]
+from chiasm.data.config import DataConfig
+from chiasm.models.config import ModelConfig
+from chiasm.pipeline.config import PipelineConfig
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks.base import TaskConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OtherDataConfig:
-    """A further set of files that takes part in training, beside the one that `data` names."""
+class ProbeConfig:
+    """Held-out files of the old domain, measured before the first step, at each validation and after training."""
 
     path: str = ""
+    """Folder or file of the old domain; "" measures nothing."""
     format: str = "auto"
-    images: str = ""
-    languages: tuple[str, ...] = ("en",)
-    split: str = "train"
-    """Split, or several joined by "+", that is trained on."""
-    weight: float = 1.0
-    """Factor of the set's share in the mixture."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """Where examples come from."""
-
-    source: Literal["files", "scenes", "sort_of_clevr", "boxes"] = "files"
-    """Files on disk, or a generator that needs none."""
-    path: str = ""
-    """Folder or file of the user's data (source "files")."""
-    format: str = "auto"
-    """Name of a layout, or "auto" to recognise it from the files."""
     images: str = ""
     """Folder that relative image paths start from; "" means the layout's own."""
-    train_split: str = "train"
-    """Split that is trained on; several are joined by "+", such as "train+hidden"."""
-    fold: str = ""
-    """"2/5" keeps the second of five parts of it, drawn by picture or group, out of training and validation: for
-    cross-validation, as the split "held_out" (--set test_split=held_out). "" keeps nothing out."""
-    others: dict[str, OtherDataConfig] = field(default_factory=dict, metadata=OPEN)
-    """Further sets of files to train on, by a name of one's own: --set data.others.cats.path=CATS adds one."""
-    mixture_temperature: float = 1.0
-    """T in the share of a set in an epoch, proportional to weight * size^(1 / T): 1 keeps the sizes, infinity takes as
-    much of each. An epoch is as many examples as all sets have; each set goes on where its last epoch ended."""
-    label_prompts: tuple[str, ...] = ("a photo of a {label}.",)
-    """Sentences that stand for a class where pictures have a label and no caption; or a word for several of them:
-    photos_en, photos_zh, drawings_en, drawings_zh (`data.prompts`)."""
     languages: tuple[str, ...] = ("en",)
-    """ISO 639-1 codes of the captions and questions to use; a generator draws from them, repeats weigh."""
-    train_pictures: int = 0
-    """Pictures that a generator makes for training."""
-    eval_pictures: int = 500
-    """Pictures that a generator makes for each other split."""
-    questions_per_picture: int = 12
-    """Questions asked about a picture in each training step; more are drawn anew each epoch."""
-    question_kinds: tuple[str, ...] = ()
-    """Kinds of question to use, in every split; () uses all. The report lists the kinds."""
-    symmetries: bool = False
-    """Show training pictures of Sort-of-CLEVR mirrored, turned and recoloured in each epoch after the first, with the
-    answers that are then true (source "sort_of_clevr"). The published set has no such augmentation."""
-    on_leak: Literal["refuse", "drop", "keep"] = "refuse"
-    """What becomes of a training picture whose bytes, or whose group (a patient), are also in a split that is measured:
-    the run is refused; the picture is left out of training; or it is kept, and told of."""
-    leak_likeness: float = 0.0
-    """Correlation, in [0, 1], of two small grey versions from which on pictures count as copies for `on_leak`: 0.98
-    finds other sizes and compressions. 0 compares bytes alone, which costs seconds; this decodes every picture."""
-    max_rejected: float = 0.01
-    """Share of unusable examples, in [0, 1], above which the run stops. Above 0, three of them never stop it where they
-    are at most a fifth."""
-    random_crop: float = 1.0
-    """Least share, in (0, 1], of a training picture's area that a step sees: a window at another place and of another
-    size in each epoch, for towers that are trained on files. 1 shows pictures as they are measured."""
-    workers: int = 0
-    """Threads that decode and resize pictures. 0 chooses: on a CPU one, since training takes the rest; with a GPU as
-    many as there are processors, at most 8. What comes out is the same."""
+    label_prompts: tuple[str, ...] = ("a photo of a {label}.",)
+    """Sentences that stand for a class where pictures have a label and no caption."""
+    split: str = "val"
+    metric: str = ""
+    """What must be kept, larger being better; "" means text_to_image_R@10 where there are captions, else acc1."""
+    examples: int = 500
+    """Pictures that are measured, drawn once and the same in every run; 0 takes all."""
+    max_drop: float = 0.05
+    """Share of the first value, in [0, 1), that may be lost: 0.05 keeps at least 95 %."""
+    on_drop: Literal["warn", "stop"] = "warn"
+    """What happens beyond that: "warn" says so and goes on; "stop" ends training with the best weights from before."""
 
+    def check(self, where: str) -> None:
+        """Check what the types do not; `where` is the section's name in the config.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """Sizes and parts of the model; parts that no task uses are not built."""
+        Raises:
+            InputError: a share or a count that cannot be.
+        """
+        if not 0 <= self.max_drop < 1:
+            raise InputError(f"{where}.max_drop is {self.max_drop}", "a number in [0, 1)", "0.05 keeps 95 %")
+        if self.examples < 0 or self.examples == 1:
+            raise InputError(
+                f"{where}.examples is {self.examples}", "2 or more, or 0 for all", f"--set {where}.examples=500"
+            )
+        if not self.path and self.on_drop == "stop":
+            raise InputError(
+                f"{where}.on_drop is 'stop', and {where}.path is not set",
+                "a folder or file of the old domain",
+                f"--set {where}.path=FOLDER",
+            )
 
-    dim: int = 128
-    """Token width."""
-    heads: int = 2
-    fusion: FusionName = "cross_attention"
-    """How pictures and words meet; docs/fusion.md compares the methods."""
-    fusion_layers: int = 2
-    fusion_mlp_ratio: float = 4.0
-    decoder_layers: int = 2
-    embedding_dim: int = 256
-    """Width of the space that pictures and sentences share."""
-    modality_dropout: float = 0.0
-    """Probability, in [0, 1), that fusion sees a training row without its picture; as often, among the rest, without
-    its text."""
-    projection_hidden: int = 0
-    """Hidden width of the projection into that space; 0 means a linear projection."""
-    dropout: float = 0.0
-    network: str = ""
-    """Folder of a whole network of pictures and words (BLIP, ViLT), local, in place of all the parts named here; the
-    towers below then name the same folder, for its preprocessing and its tokenizer."""
-    image: ImageTowerConfig = field(default_factory=ImageTowerConfig)
-    text: TextTowerConfig = field(default_factory=TextTowerConfig)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskConfig:
-    """How much a task counts."""
-
-    weight: float = 1.0
-    """Factor of the task's loss in the sum."""
-    captions_per_picture: int = 1
-    """Captions of a picture that take part in a step, drawn anew each epoch; all of them are positives."""
-    objective: str = ""
-    """Which loss, where the task has several: retrieval "softmax" (CLIP), "sigmoid" (SigLIP) or "additive"; vqa
-    "softmax", "soft" (several answers weighed) or "generate" (written word by word). "" is the first of them."""
-    negatives: Literal["hard", "random"] = "hard"
-    """Wrong pairs of the task "matching": drawn by similarity, or evenly."""
-    mask_share: float = 0.15
-    """Share of words that masked language modelling hides (Devlin et al. 2019)."""
-    word_patch_weight: float = 0.0
-    """Weight of word-patch alignment within the task "matching" (ViLT: 0.1)."""
-    hard_negatives: float = 0.0
-    """Share, in [0, 1], of captions that the task "retrieval" also shows with an attribute, the count, the relation or
-    the order swapped by rule, for pictures not to find (NegCLIP); above 0 `evaluate` adds caption_swap_accuracy."""
-    text_teacher: float = 0.0
-    """Share, in [0, 1], of the loss of "retrieval" that draws a new text tower to where the run of `init_from` puts the
-    same words, or what it puts for the other captions of their picture (Reimers and Gurevych 2020)."""
-    distil: float = 0.0
-    """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
-    label_smoothing: float = 0.0
-    """Share of the target given to all other words or answers."""
-    linear_probe: bool = False
-    """The head of the task "classification" begins as the linear probe of `chiasm probe`: logistic regression on the
-    frozen image tower's vectors, whose strength is chosen on a fifth of training. With train.steps and train.epochs 0
-    that is all that is trained."""
-    abstain_risk: float = 0.0
-    """Share of wrong answers that is tolerated among those given; a threshold for abstaining is fitted to it on
-    validation. 0 never abstains."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodingConfig:
-    """How captions and written answers are found, word by word."""
-
-    method: Literal["greedy", "beam", "nucleus"] = "greedy"
-    beams: int = 3
-    """Sentences kept at once (method "beam")."""
-    top_p: float = 0.9
-    """Probability that the words drawn from hold together (method "nucleus", Holtzman et al. 2020)."""
-    temperature: float = 1.0
-    """Divisor of the logits before drawing (method "nucleus")."""
-    length_penalty: float = 1.0
-    """Exponent of the length that a beam's log-probability is divided by; larger favours longer sentences."""
-    min_words: int = 0
-    """Tokens before a sentence may end."""
-    max_words: int = 0
-    """Tokens after which a sentence ends; 0 means the longest text of the text tower."""
-    no_repeat_ngram: int = 0
-    """Length of the runs of tokens that may not occur twice; 0 allows repetition."""
+    def floor(self, before: float) -> float:
+        """The least value that is still enough, where `before` is the one before training."""
+        return (1 - self.max_drop) * before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -259,21 +141,10 @@ class StageConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
-    """One run, complete."""
+class RunConfig(PipelineConfig):
+    """One run, complete: a pipeline, and how it is trained."""
 
-    recipe: str
-    """Name of the recipe that made this config."""
-    seed: int = 0
-    primary_metric: str = ""
-    """The metric of validation that picks the best weights; "" means the first task's."""
-    test_split: str = "val"
-    """Split that the final table is measured on."""
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    tasks: dict[str, TaskConfig] = field(default_factory=dict, metadata=OPEN)
     train: TrainConfig = field(default_factory=TrainConfig)
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
     init_from: str = ""
     """Run folder whose tokenizer is taken, and whose weights wherever name and shape agree; or the word starter, in
     whose space the task retrieval then begins, and beside which the run is measured."""
@@ -335,6 +206,17 @@ class RunConfig:
         _check_data(data, self.model)
         if not self.tasks:
             raise InputError("no task is named", "at least one", "choose a recipe that has tasks")
+
+
+def weighed_tasks(config: RunConfig) -> tuple[str, ...]:
+    """Tasks whose losses are weighed by a learned variance; () unless `train.weighting` is "uncertainty"."""
+    return tuple(config.tasks) if config.train.weighting == "uncertainty" else ()
+
+
+def config_of(pipeline: Pipeline) -> RunConfig:
+    """The config of a pipeline that is being trained."""
+    assert isinstance(pipeline.config, RunConfig), "a pipeline that is only served has no training to configure"
+    return pipeline.config
 
 
 def _check_data(data: DataConfig, model: ModelConfig) -> None:

@@ -1,8 +1,21 @@
-"""What a config says of the two encoders: which network, how large, frozen or not."""
+"""Sizes and kinds of a model's parts, as a run's config says them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+FusionName = Literal[
+    "sum",
+    "shared_sum",
+    "concat_mlp",
+    "gated",
+    "bilinear",
+    "film",
+    "cross_attention",
+    "co_attention",
+    "merged_attention",
+    "align_then_fuse",
+    "resampler",
+]
 ProjectionName = Literal["norm", "linear", "none", "classes"]
 
 
@@ -77,3 +90,30 @@ class TextTowerConfig:
     def from_scratch(self) -> bool:
         """Whether the tower learns its words from the data; others bring words, and lend them to no decoder."""
         return self.kind in ("transformer", "causal", "two_stream")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Sizes and parts of the model; parts that no task uses are not built."""
+
+    dim: int = 128
+    """Token width."""
+    heads: int = 2
+    fusion: FusionName = "cross_attention"
+    """How pictures and words meet; docs/fusion.md compares the methods."""
+    fusion_layers: int = 2
+    fusion_mlp_ratio: float = 4.0
+    decoder_layers: int = 2
+    embedding_dim: int = 256
+    """Width of the space that pictures and sentences share."""
+    modality_dropout: float = 0.0
+    """Probability, in [0, 1), that fusion sees a training row without its picture; as often, among the rest, without
+    its text."""
+    projection_hidden: int = 0
+    """Hidden width of the projection into that space; 0 means a linear projection."""
+    dropout: float = 0.0
+    network: str = ""
+    """Folder of a whole network of pictures and words (BLIP, ViLT), local, in place of all the parts named here; the
+    towers below then name the same folder, for its preprocessing and its tokenizer."""
+    image: ImageTowerConfig = field(default_factory=ImageTowerConfig)
+    text: TextTowerConfig = field(default_factory=TextTowerConfig)

@@ -1,0 +1,48 @@
+"""The typed tree that describes a pipeline: all that answering needs, and nothing of training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chiasm.core.config import OPEN, from_dict
+from chiasm.core.files import read_json
+from chiasm.data.config import DataConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.decoding import DecodingConfig
+from chiasm.tasks.base import TaskConfig
+
+TRAINING_KEYS = frozenset({"train", "init_from", "stages"})
+"""Keys of a run's config that only training reads (`train.config.RunConfig`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """A model with its data and tasks: what serving and evaluation read of a run."""
+
+    recipe: str
+    """Name of the recipe that made this config."""
+    seed: int = 0
+    primary_metric: str = ""
+    """The metric of validation that picks the best weights; "" means the first task's."""
+    test_split: str = "val"
+    """Split that the final table is measured on."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tasks: dict[str, TaskConfig] = field(default_factory=dict, metadata=OPEN)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+
+def read_pipeline_config(folder: Path) -> PipelineConfig:
+    """The part of a run folder's `config.json` that answering needs.
+
+    Raises:
+        InputError: missing, damaged, or with a key that no version knows.
+    """
+    return pipeline_config(read_json(folder / "config.json", "the run's config"), "config.json")
+
+
+def pipeline_config(values: Mapping[str, Any], where: str) -> PipelineConfig:
+    """A pipeline's config out of a run's, whose other keys are left out; `where` names the source in errors."""
+    own = {key: value for key, value in values.items() if key not in TRAINING_KEYS}
+    return from_dict(PipelineConfig, own, where)
