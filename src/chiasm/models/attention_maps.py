@@ -38,7 +38,7 @@ def looked_at_by_question(
         return None
     with watching(looks) as notes:
         model.ask(image, question, question_index, image_index)
-    seen = model.seen(image)
+    seen = model.fusion_image(image)
     length, words = seen.values.shape[1], question.is_real[question_index]
     layers = []
     for weights in notes.values():

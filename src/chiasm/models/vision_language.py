@@ -135,13 +135,13 @@ class VisionLanguageModel(nn.Module):
         """Token ids -> Tokens of the text tower."""
         return cast(Tokens, self.text_encoder(text))
 
-    def seen(self, image: Tokens) -> Tokens:
+    def fusion_image(self, image: Tokens) -> Tokens:
         """The picture as fusion and captions look at it: tokens of the model's width, gathered by the pooler if any."""
         if self.image_pooler is not None:
             return cast(Tokens, self.image_pooler(image))
         return image if self.image_adapter is None else cast(Tokens, self.image_adapter(image))
 
-    def read(self, text: Tokens) -> Tokens:
+    def fusion_text(self, text: Tokens) -> Tokens:
         """The text as fusion takes it: tokens of the model's width; its summary alone where the tower makes one."""
         text = text if self.text_adapter is None else cast(Tokens, self.text_adapter(text))
         summary = self.config.text.summary_tokens
@@ -152,7 +152,7 @@ class VisionLanguageModel(nn.Module):
     def embed_image(self, image: Tokens) -> Float[Tensor, "n e"]:
         """Encoded pictures -> unit vectors in the shared space, float32."""
         if isinstance(self.fusion, Aligning):
-            return self.fusion.align("image", self.seen(image).pooled)
+            return self.fusion.align("image", self.fusion_image(image).pooled)
         assert self.image_projection is not None, "this model was not trained for contrast"
         pooled = image.pooled if self.image_pooler is None else self.image_pooler(image).pooled
         return cast(Tensor, self.image_projection(pooled))
@@ -176,8 +176,8 @@ class VisionLanguageModel(nn.Module):
         """Let m texts meet the pictures they belong to.
 
         Args:
-            text: m encoded texts, as `read` gives them.
-            image: n pictures, as `seen` gives them.
+            text: m encoded texts, as `fusion_text` gives them.
+            image: n images, as `fusion_image` gives them.
             image_index: which picture row i is about.
             text_allowed: which word may look at which, where not all may.
         """
@@ -200,7 +200,7 @@ class VisionLanguageModel(nn.Module):
             image_index: which picture row i asks about.
         """
         encoded = question if isinstance(question, Tokens) else self.encode_text(question)
-        return self.fuse(self.read(encoded).rows(question_index), self.seen(image), image_index)
+        return self.fuse(self.fusion_text(encoded).rows(question_index), self.fusion_image(image), image_index)
 
     def answer(self, fused: Tokens) -> Float[Tensor, "m a"]:
         """Logits over the answer vocabulary, float32."""
@@ -240,14 +240,14 @@ class VisionLanguageModel(nn.Module):
     ) -> Float[Tensor, "r v"]:
         """Logits, float32, of the word after each chosen word of the captions."""
         assert self.caption_decoder is not None, "this model was not trained on captions"
-        return self.caption_decoder.logits(self.tower, ids, self.seen(image), image_index, chosen)
+        return self.caption_decoder.logits(self.tower, ids, self.fusion_image(image), image_index, chosen)
 
     def write_captions(
         self, image: Tokens, start_ids: Int[Tensor, " n"], end_id: int, how: DecodingConfig, banned: list[int]
     ) -> Written:
         """A caption for each picture, started by its token of `start_ids`; ids in `banned` are never written."""
         assert self.caption_decoder is not None, "this model was not trained on captions"
-        return self.caption_decoder.write(self.tower, self.seen(image), start_ids, end_id, how, banned)
+        return self.caption_decoder.write(self.tower, self.fusion_image(image), start_ids, end_id, how, banned)
 
     def answer_logits(
         self, fused: Tokens, ids: Int[Tensor, "m l"], chosen: Bool[Tensor, "m l"]

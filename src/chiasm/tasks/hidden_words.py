@@ -125,7 +125,7 @@ class PermutationLanguageModelling(CaptionTask):
 
 def _at(model: VisionLanguageModel, image: Tokens, text: TextTokens, of: Tensor, chosen: Tensor) -> Tensor:
     """Word logits [r, v] of the chosen places [m, l] of texts that are fused with their pictures."""
-    fused = model.fuse(model.read(model.encode_text(text)), model.seen(image), of)
+    fused = model.fuse(model.fusion_text(model.encode_text(text)), model.fusion_image(image), of)
     return model.words(fused.values[:, : chosen.shape[1]][chosen])
 
 
@@ -135,7 +135,7 @@ def _in_order(
     """Word logits [r, v] of the chosen places, each from the words before it in `order` and from the picture."""
     _, query = model.permuted(text, order)
     content_allowed, _ = visible(order, text.is_real)
-    fused = model.fuse(query, model.seen(image), of, content_allowed)
+    fused = model.fuse(query, model.fusion_image(image), of, content_allowed)
     return model.words(fused.values[:, : chosen.shape[1]][chosen])
 
 

@@ -47,7 +47,7 @@ class Matching(CaptionTask):
         """Terms "matching", "word_patch" where asked for, and "loss"."""
         fields = batch.by_task[self.name]
         encoded = model.encode_text(text_tokens(fields))
-        text, seen = gather_tokens(model.read(encoded)), gather_tokens(model.seen(image))
+        text, seen = gather_tokens(model.fusion_text(encoded)), gather_tokens(model.fusion_image(image))
         own_texts = own_rows(len(fields["image_index"]))
         own = torch.arange(own_texts.start, own_texts.stop, device=text.values.device)
         of = fields["image_index"] + own_rows(len(batch.group)).start
@@ -112,9 +112,11 @@ class Matching(CaptionTask):
         fields = {
             name: value.to(device) for name, value in text_fields(list(distinct), codec, steady=model.config).items()
         }
-        text = model.read(model.encode_text(text_tokens(fields)))
+        text = model.fusion_text(model.encode_text(text_tokens(fields)))
         rows = torch.tensor([distinct[one] for one in texts], device=device)
-        fused = model.fuse(text.rows(rows), model.seen(image), torch.tensor(of, dtype=torch.long, device=device))
+        fused = model.fuse(
+            text.rows(rows), model.fusion_image(image), torch.tensor(of, dtype=torch.long, device=device)
+        )
         own = model.match(fused).softmax(-1)[:, 1].tolist()
         how = codec.calibration.get(self.name)
         matches = own if how is None else [how.probability(logit_of(p)) for p in own]
