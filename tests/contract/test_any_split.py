@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from several_processes import grad_of, together
 from test_tasks import CASES, pipeline_for, scenes
 
-from chiasm.core.distributed import average_gradients
+from chiasm.core.distributed import all_reduce_gradients
 from chiasm.core.shared_draws import seed_step
 from chiasm.core.types import Example
 from chiasm.pipeline.batching import make_batch, to_model_range
@@ -54,7 +54,7 @@ def loss_and_gradient(
     terms = pipeline.tasks[task].loss(model, image, batch)
     if terms["loss"].requires_grad:
         terms["loss"].backward()
-    average_gradients(model.parameters())
+    all_reduce_gradients(model.parameters())
     return {term: value.detach() for term, value in terms.items()}, grad_of(model)
 
 

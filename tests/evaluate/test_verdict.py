@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from chiasm.data.ledger import Ledger
-from chiasm.evaluate.measure import Measured
+from chiasm.evaluate.measure import SplitResult
 from chiasm.evaluate.outcome import Items, Outcome
 from chiasm.evaluate.verdict import Course, judge
 from chiasm.metrics.classic import accuracy
@@ -22,8 +22,8 @@ def outcome(share: float, metric: str = METRIC) -> Outcome:
     return Outcome(scores={metric: accuracy(hits, PICTURES)}, items={metric: Items(hits, PICTURES)})
 
 
-def measured(seen: float, shuffled: float, start: float | None = None) -> Measured:
-    return Measured(
+def measured(seen: float, shuffled: float, start: float | None = None) -> SplitResult:
+    return SplitResult(
         "val", [], outcome(seen), {"shuffled": outcome(shuffled)}, Ledger(), outcome(start) if start else None
     )
 
@@ -89,7 +89,7 @@ def test_chance_stands_in_where_nothing_was_shuffled() -> None:
     """Guards against no judgement at all of metrics that have no shuffled view (hard matching)."""
     seen = outcome(0.5)
     seen.baseline[METRIC] = 0.5
-    blind = Measured("val", [], seen, {"shuffled": Outcome()}, Ledger())
+    blind = SplitResult("val", [], seen, {"shuffled": Outcome()}, Ledger())
     assert judge(blind, course()).level == "not_learned"
     seen.baseline[METRIC] = 0.3
     assert judge(blind, course()).level == "learned"
@@ -97,5 +97,5 @@ def test_chance_stands_in_where_nothing_was_shuffled() -> None:
 
 def test_cider_is_no_share() -> None:
     """Guards against a CIDEr of 0.012 that is printed as 1.2 %."""
-    one = Measured("val", [], outcome(0.5, "CIDEr"), {"shuffled": outcome(0.1, "CIDEr")}, Ledger())
+    one = SplitResult("val", [], outcome(0.5, "CIDEr"), {"shuffled": outcome(0.1, "CIDEr")}, Ledger())
     assert "CIDEr 0.500, 0.100 with the pictures shuffled" in judge(one, course(metric="CIDEr")).sentence

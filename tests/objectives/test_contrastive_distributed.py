@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chiasm.core.distributed import average_gradients, gather_with_gradient, own_rows, rank, world_size
+from chiasm.core.distributed import all_reduce_gradients, gather_with_gradient, own_rows, rank, world_size
 from chiasm.core.errors import JobError
 from chiasm.core.shared_draws import seed_step
 from chiasm.objectives.additive import additive_contrast
@@ -86,7 +86,7 @@ def one_process(process: int, store: str, results: str) -> None:
         towers = Towers()
         terms = towers.terms(objective, lambda whole: whole.chunk(WORLD)[process])
         terms["loss"].backward()
-        average_gradients(towers.parameters())
+        all_reduce_gradients(towers.parameters())
         assert towers.unused.weight.grad is None
         collected |= {f"{objective} {name}": value.detach() for name, value in terms.items()}
         collected |= {f"{objective} {name}": p.grad for name, p in towers.named_parameters() if p.grad is not None}
@@ -100,7 +100,7 @@ def one_process(process: int, store: str, results: str) -> None:
     lonely = nn.Parameter(torch.ones(2))
     if process == 0:
         lonely.sum().backward()
-    average_gradients([lonely])
+    all_reduce_gradients([lonely])
     collected["lonely"] = lonely.grad
     seed_step("conflicts", 0)
     collected["projected"] = torch.stack([project_conflicts(CONFLICTING) for _ in range(8)])
@@ -135,5 +135,5 @@ def test_one_process_needs_no_set_up() -> None:
     assert gather_with_gradient(rows) is rows
     assert (rank(), world_size()) == (0, 1)
     parameter = nn.Parameter(torch.ones(1))
-    average_gradients([parameter])
+    all_reduce_gradients([parameter])
     assert parameter.grad is None

@@ -24,7 +24,7 @@ from chiasm.recipes import find_recipe
 from chiasm.serve.index import make_index, open_index
 from chiasm.tasks.base import TaskConfig
 from chiasm.tasks.text_targets import TARGETS, caption_targets
-from chiasm.train.adaptation import beside_teacher
+from chiasm.train.adaptation import apply_text_teacher
 from chiasm.train.config import RunConfig
 
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def test_words_come_to_where_the_teacher_puts_them(base: Path, tmp_path: Path) -
 
 def test_targets_are_the_teachers_vectors_or_their_mean(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a translation that is drawn to one caption alone, and a teacher asked in a foreign language."""
-    config = beside_teacher(learning(base))
+    config = apply_text_teacher(learning(base))
     training = open_dataset(config.data, "train", 0)
     pipeline = Pipeline.build(config, [training.example(0)], CPU)
     pipeline.take_weights(base, ("text_encoder.", "text_projection."))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from chiasm.core.types import Domain, Prediction
     from chiasm.data.config import DataConfig
     from chiasm.data.ledger import Ledger
-    from chiasm.evaluate.measure import Measured
+    from chiasm.evaluate.measure import SplitResult
     from chiasm.evaluate.metric_row import MetricRow
     from chiasm.evaluate.verdict import Verdict
     from chiasm.pipeline.pipeline import Pipeline
@@ -106,7 +106,7 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
-def print_measured(measured: "Measured") -> None:
+def print_measured(measured: "SplitResult") -> None:
     """Print the tables of a measured split."""
     from chiasm.report.tables import geometry_line, metric_table
 

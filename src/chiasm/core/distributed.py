@@ -1,7 +1,7 @@
 """What several processes of one run say to each other. Without torch.distributed, each function does nothing.
 
 The contract that makes W processes equal one: each process computes a loss whose mean over processes is the loss of
-the whole batch, calls backward, then `average_gradients`. Processes may hold unequally many rows, or none:
+the whole batch, calls backward, then `all_reduce_gradients`. Processes may hold unequally many rows, or none:
 `mean_over_terms` divides by the terms of all, and `gather_with_gradient` takes parts of any length.
 
 Every process calls the same functions in the same order, also where it has nothing of its own: one that returned early
@@ -92,8 +92,8 @@ def _numbers(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
-def said_by_first(values: Sequence[float]) -> list[float]:
-    """Return what the first process passed, in every process: for what clocks and measurements decide."""
+def broadcast_from_rank0(values: Sequence[float]) -> list[float]:
+    """Return rank 0's values in every process; use it for decisions made from clocks or measurements."""
     if world_size() == 1:
         return list(values)
     message = _numbers(values)
@@ -217,7 +217,7 @@ def own_rows(count: int) -> slice:
     return slice(start, start + count)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over processes, in one message; call between backward and the step.
 
     Every process passes the same parameters in the same order. A parameter without gradient here counts as zero if

@@ -30,8 +30,8 @@ ROWS_AT_ONCE = 1024
 T = TypeVar("T")
 
 
-class Measured(Protocol):
-    """What of a run's config says what it trains on and is measured on."""
+class RunData(Protocol):
+    """The part of a run config that names training and evaluation data."""
 
     @property
     def data(self) -> DataConfig:
@@ -77,7 +77,7 @@ class Leak(NamedTuple):
     why: str
 
 
-def open_training(config: Measured, also: Iterable[Measured] = ()) -> Training:
+def open_training(config: RunData, also: Iterable[RunData] = ()) -> Training:
     """Open what a run trains on, and leave out or refuse what is also held out.
 
     Held out are "val", the run's `test_split`, and a split "test" wherever the files have one.
@@ -103,7 +103,7 @@ def open_training(config: Measured, also: Iterable[Measured] = ()) -> Training:
     return Training(kept["data"], "\n".join(told))
 
 
-def held_out(config: Measured) -> list[HeldOut]:
+def held_out(config: RunData) -> list[HeldOut]:
     """The splits of files that a run is measured on; what a generator draws for them is never drawn for training."""
     data = config.data
     if data.source != "files":

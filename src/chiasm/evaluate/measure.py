@@ -24,8 +24,8 @@ VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """A split's examples, what the model said of them, and what it said without seeing or without reading."""
+class SplitResult:
+    """One measured split: its examples, the model's outcome on them, and its outcome in each blind view."""
 
     split: str
     examples: Sequence[Example]
@@ -76,11 +76,11 @@ class Measured:
         return self.blind[view].by_kind.get(name, {}).get(kind)
 
 
-class Stages:
-    """Turns the (done, total, what) calls of preparation into one bar after another.
+class ProgressBars:
+    """Callback (done, total, what) that draws one progress bar for each `what`, one after another.
 
     Args:
-        console: where people look.
+        console: output of the bars.
     """
 
     def __init__(self, console: Console) -> None:
@@ -111,11 +111,11 @@ def open_prepared(pipeline: Pipeline, split: str, console: Console) -> tuple[lis
     """
     dataset = open_dataset(pipeline.config.data, split, pipeline.config.seed)
     check_scorable([*pipeline.tasks.values()], dataset, pipeline.config.data)
-    stages = Stages(console)
+    bars = ProgressBars(console)
     try:
-        dataset = prepare(pipeline, dataset, cache_root(), stages)
+        dataset = prepare(pipeline, dataset, cache_root(), bars)
     finally:
-        stages.close()
+        bars.close()
     examples = [dataset.example(number) for number in range(len(dataset))]
     tell_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, split, console)
     return examples, dataset.ledger
@@ -150,7 +150,7 @@ def measure(
     split: str,
     console: Console,
     fitted: Fitted | None = None,
-) -> Measured:
+) -> SplitResult:
     """Evaluate a prepared split four times: as it is, with pictures shuffled, without pictures, without texts.
 
     What calibration decides is cross-fitted where the split is the one that fitted it (`evaluate.calibrating`);
@@ -176,4 +176,4 @@ def measure(
             "check the data's columns, or the languages in data.languages",
         )
     out_of_sample(pipeline, examples, seen, fitted)
-    return Measured(split, examples, seen, found, ledger)
+    return SplitResult(split, examples, seen, found, ledger)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from chiasm.core.errors import InputError
 from chiasm.core.types import Score
 from chiasm.evaluate.comparison import item_difference
-from chiasm.evaluate.measure import Measured
+from chiasm.evaluate.measure import SplitResult
 from chiasm.metrics.paired import PairedResult
 
 FEW_STEPS = 50
@@ -86,7 +86,7 @@ class Verdict:
         return asdict(self)
 
 
-def judge(measured: Measured, course: Course) -> Verdict:
+def judge(measured: SplitResult, course: Course) -> Verdict:
     """Judge a run by its final measurement and by how training went.
 
     Args:
@@ -147,7 +147,7 @@ def _remarks(course: Course, beats_start: bool) -> tuple[list[str], list[str]]:
     return reasons, advice
 
 
-def _against_shuffled(measured: Measured, metric: str) -> PairedResult | None:
+def _against_shuffled(measured: SplitResult, metric: str) -> PairedResult | None:
     blind = measured.blind.get("shuffled")
     if blind is None or metric not in measured.outcome.items or metric not in blind.items:
         return None
@@ -157,7 +157,7 @@ def _against_shuffled(measured: Measured, metric: str) -> PairedResult | None:
         return None
 
 
-def _against_start(measured: Measured) -> dict[str, PairedResult]:
+def _against_start(measured: SplitResult) -> dict[str, PairedResult]:
     start = measured.start
     if start is None:
         return {}
@@ -178,7 +178,7 @@ def _behind_start(course: Course, difference: PairedResult | None) -> str:
     )
 
 
-def _is_blind(measured: Measured, metric: str, score: Score, shuffled: PairedResult | None) -> bool:
+def _is_blind(measured: SplitResult, metric: str, score: Score, shuffled: PairedResult | None) -> bool:
     """Whether nothing shows that the pictures matter: the interval of the difference reaches 0.
 
     Where there is no shuffled score: the interval of the score reaches chance.
@@ -189,7 +189,7 @@ def _is_blind(measured: Measured, metric: str, score: Score, shuffled: PairedRes
     return chance is not None and score.low <= chance
 
 
-def _blind_words(measured: Measured, metric: str, score: Score, shuffled: PairedResult | None) -> str:
+def _blind_words(measured: SplitResult, metric: str, score: Score, shuffled: PairedResult | None) -> str:
     said = f"{metric} {_number(metric, score.value)}"
     if shuffled is not None:
         low, high = _number(metric, shuffled.low, has_sign=True), _number(metric, shuffled.high, has_sign=True)

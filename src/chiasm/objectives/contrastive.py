@@ -64,7 +64,7 @@ def softmax_contrast(
 
     Computed in float32 (float64 for float64 input), autocast or not. In several processes, rows are contrasted with
     the rows of all of them, of which each may have any number. The returned value is that of the whole batch, and after
-    `average_gradients` so is the gradient.
+    `all_reduce_gradients` so is the gradient.
 
     Args:
         image: unit vectors.

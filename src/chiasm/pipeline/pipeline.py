@@ -31,7 +31,7 @@ from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
 from chiasm.pipeline.domain import FILE as DOMAIN_FILE
 from chiasm.pipeline.domain import DomainModel
 from chiasm.pipeline.parts import parts_of
-from chiasm.pipeline.preprocessing import KIND, at_home, check_pretrained, preprocessing_hash, tower_files
+from chiasm.pipeline.preprocessing import KIND, resolve_paths, check_pretrained, preprocessing_hash, tower_files
 from chiasm.pipeline.stored_example import TO_TRY, StoredExample, check_same_answers, words_about, words_to_try
 from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Codec, Task
@@ -293,7 +293,7 @@ class Pipeline:
             InputError: missing, damaged, another format, or answers that changed.
         """
         verify_folder(folder, "run")
-        config = at_home(read_pipeline_config(folder), folder)
+        config = resolve_paths(read_pipeline_config(folder), folder)
         codec = codec_from(config, folder)
         tensors = safetensors.torch.load_file(folder / "model.safetensors")
         weighed = tuple(name.removeprefix(LOSS_WEIGHTS) for name in tensors if name.startswith(LOSS_WEIGHTS))

@@ -143,8 +143,8 @@ def tower_files(model: VisionLanguageModel) -> dict[str, bytes]:
     }
 
 
-def at_home(config: PipelineConfig, folder: Path) -> PipelineConfig:
-    """The config of a run with its towers read from the run folder, which holds all of them."""
+def resolve_paths(config: PipelineConfig, folder: Path) -> PipelineConfig:
+    """Return the config with the paths of its pre-trained towers replaced by the run folder, which holds their files."""
     model: ModelConfig = config.model
     if model.image.kind == KIND:
         model = replace(model, image=replace(model.image, name=str(folder)))

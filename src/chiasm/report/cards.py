@@ -8,7 +8,7 @@ import numpy as np
 from chiasm.core.config import to_dict
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
-from chiasm.evaluate.measure import Measured
+from chiasm.evaluate.measure import SplitResult
 from chiasm.evaluate.outcome import Answered, Captioned
 from chiasm.evaluate.verdict import Verdict
 from chiasm.metrics.calibration import reliability_bins
@@ -30,7 +30,7 @@ RELIABILITY_BINS = 10
 
 def build_report(
     pipeline: Pipeline,
-    measured: Measured,
+    measured: SplitResult,
     facts: RunFacts,
     rows: Sequence[Mapping[str, Any]],
     batch: Sequence[Example],
@@ -149,7 +149,7 @@ def _one_a_picture(answered: Sequence[Answered], rng: np.random.Generator) -> li
     return chosen
 
 
-def _least_alike(measured: Measured) -> list[CaptionCard]:
+def _least_alike(measured: SplitResult) -> list[CaptionCard]:
     """Captions of photos that share least with what people wrote (CIDEr), where no machine knows the truth."""
     items = measured.outcome.items.get("CIDEr")
     if items is None or any(one.right is not None for one in measured.outcome.captioned):
@@ -185,7 +185,7 @@ def _caption_card(of: int, said: Sequence[Captioned], examples: Sequence[Example
     )
 
 
-def _searches(measured: Measured, rng: np.random.Generator) -> list[SearchCard]:
+def _searches(measured: SplitResult, rng: np.random.Generator) -> list[SearchCard]:
     """Nearest pictures of a few sentences, in every language in turn."""
     outcome, examples = measured.outcome, measured.examples
     if outcome.text_embeddings is None or outcome.image_embeddings is None:

@@ -19,7 +19,7 @@ from chiasm.models.config import ModelConfig
 from chiasm.models.lora import LORA_NAMES, add_lora
 from chiasm.pipeline.pipeline import PACKAGED_TOWERS
 from chiasm.pipeline.preprocessing import KIND as FOLDER_TOWER
-from chiasm.pipeline.preprocessing import at_home
+from chiasm.pipeline.preprocessing import resolve_paths
 from chiasm.pipeline.zero_shot_starter import STARTER, in_class_space, misfit
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.train.config import RunConfig, TrainConfig
@@ -60,7 +60,7 @@ def has_text_teacher(config: RunConfig) -> bool:
     return Retrieval.name in config.tasks and config.tasks[Retrieval.name].text_teacher > 0
 
 
-def beside_teacher(config: RunConfig) -> RunConfig:
+def apply_text_teacher(config: RunConfig) -> RunConfig:
     """With a text teacher, return the config with the teacher's image side and space, both locked; else as it is.
 
     What finds pictures is then the same to the bit as in the teacher's run, and an index of their vectors stays good.
@@ -93,7 +93,7 @@ def beside_teacher(config: RunConfig) -> RunConfig:
             "patterns that begin with " + " or ".join(TEXT_SIDE) + ": the image side stays as it is",
             "drop it",
         )
-    own, base = config.model, at_home(teacher, folder).model
+    own, base = config.model, resolve_paths(teacher, folder).model
     image = replace(base.image, frozen=True, grid=base.image.grid or base.image.pool_queries > 0)
     model = replace(base, image=image, text=own.text, dropout=own.dropout)
     if not base.image.from_scratch and not base.image.pool_queries:

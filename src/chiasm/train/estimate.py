@@ -21,14 +21,14 @@ from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, ListDataset, open_dataset
 from chiasm.data.leaks import open_training
 from chiasm.evaluate.evaluator import CHUNK, evaluate
-from chiasm.evaluate.measure import VIEWS, Stages
+from chiasm.evaluate.measure import VIEWS, ProgressBars
 from chiasm.models.projection import class_heads
 from chiasm.pipeline.batching import image_tensor
 from chiasm.pipeline.feature_cache import cache_root, not_cached, prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, take_classes
-from chiasm.train.adaptation import adapted, begins_from_run, begun, beside_teacher, prepare_model, pretrained_names
+from chiasm.train.adaptation import adapted, begins_from_run, begun, apply_text_teacher, prepare_model, pretrained_names
 from chiasm.train.class_share import SHARES
 from chiasm.train.config import RunConfig, weighed_tasks
 from chiasm.train.interpolation import ALPHAS
@@ -137,7 +137,7 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
 
 def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> Estimate:
     started = time.perf_counter()
-    config = begun(beside_teacher(adapted(config)))
+    config = begun(apply_text_teacher(adapted(config)))
     config.check()
     keep_freed_memory()
     device = pick_device()
@@ -160,12 +160,12 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> E
     opening_s = imported_s + time.perf_counter() - started
     to_encode, encoding_s = _preparation(pipeline, [training, *held_out[: 1 + (config.test_split != "val")]])
     beside_s = _starter_s(config, held_out[1], device) if config.init_from == STARTER else 0.0
-    stages = Stages(console)
+    bars = ProgressBars(console)
     try:
-        shown = prepare(pipeline, _some(training, max(config.train.batch_size, CHUNK)), cache_root(), stages)
-        measured = prepare(pipeline, _some(held_out[0], CHUNK), cache_root(), stages)
+        shown = prepare(pipeline, _some(training, max(config.train.batch_size, CHUNK)), cache_root(), bars)
+        measured = prepare(pipeline, _some(held_out[0], CHUNK), cache_root(), bars)
     finally:
-        stages.close()
+        bars.close()
     trainer = Trainer(pipeline, Loader(shown, pipeline.tasks, pipeline.codec, config), Path(), Hooks(dict, dict), "")
     trainer.start(None, chosen, why, pretrained)
     step_s = _step_s(trainer)

@@ -16,7 +16,7 @@ from chiasm.data.ledger import FILE as LEDGER
 from chiasm.evaluate.calibrating import Fitted
 from chiasm.evaluate.class_share import ClassShare
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import Measured, measure, open_prepared
+from chiasm.evaluate.measure import SplitResult, measure, open_prepared
 from chiasm.evaluate.outcome import scores_as_json
 from chiasm.evaluate.verdict import Course, Verdict, judge
 from chiasm.models.projection import class_heads, set_class_share
@@ -39,7 +39,7 @@ class Finished:
     """What a finished run hands to its caller."""
 
     folder: Path
-    measured: Measured
+    measured: SplitResult
     facts: RunFacts
     guard: GuardFacts
     verdict: Verdict
@@ -82,7 +82,7 @@ def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> Class
 
 def measure_finally(
     pipeline: Pipeline, ready: list[Example], validation: Dataset, fitted: Fitted, console: Console
-) -> Measured:
+) -> SplitResult:
     """Measure the best weights on the recipe's final split, once; and the starter, where the run names it."""
     config = config_of(pipeline)
     split = config.test_split
@@ -100,7 +100,7 @@ def measure_finally(
 
 
 def finish(
-    trainer: Trainer, training: Dataset, measured: Measured, guarded: GuardFacts, folder: Path, console: Console
+    trainer: Trainer, training: Dataset, measured: SplitResult, guarded: GuardFacts, folder: Path, console: Console
 ) -> Finished:
     """Write metrics, report, and last the manifest that makes the folder a finished run."""
     progress, pipeline = trainer.state.progress, trainer.pipeline

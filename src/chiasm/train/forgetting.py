@@ -14,7 +14,7 @@ from chiasm.core.types import Example, Score
 from chiasm.data.config import DataConfig
 from chiasm.data.dataset import ListDataset, open_dataset
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import Stages
+from chiasm.evaluate.measure import ProgressBars
 from chiasm.evaluate.outcome import Outcome
 from chiasm.pipeline.feature_cache import cache_root, prepare
 from chiasm.pipeline.pipeline import Pipeline
@@ -89,11 +89,11 @@ class Guard:
         count = self.config.examples or len(found)
         numbers = counter_rng("probe", len(found)).permutation(len(found))[:count]
         drawn = ListDataset(found.split, [found.example(int(number)) for number in numbers], found.ledger)
-        stages = Stages(self.console)
+        bars = ProgressBars(self.console)
         try:
-            ready = prepare(self.pipeline, drawn, cache_root(), stages)
+            ready = prepare(self.pipeline, drawn, cache_root(), bars)
         finally:
-            stages.close()
+            bars.close()
         if len(ready) < 2:
             raise InputError(
                 f"usable examples in {self.config.split!r} of train.probe.path {self.config.path}: {len(ready)}",

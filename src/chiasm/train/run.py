@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from chiasm.core.config import as_typed, from_dict, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
-from chiasm.core.distributed import meet, process_group, rank, said_by_first
+from chiasm.core.distributed import meet, process_group, rank, broadcast_from_rank0
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import folder_lock, read_json
 from chiasm.core.log import bar
@@ -23,7 +23,7 @@ from chiasm.data.mixture import MixedDataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import Stages, tell_cut_texts
+from chiasm.evaluate.measure import ProgressBars, tell_cut_texts
 from chiasm.models.batch_invariant import make_steady
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
@@ -41,7 +41,7 @@ from chiasm.train.adaptation import (
     adapted,
     begins_from_run,
     begun,
-    beside_teacher,
+    apply_text_teacher,
     has_text_teacher,
     prepare_model,
     pretrained_names,
@@ -91,7 +91,7 @@ def run(
         Interrupted: stopped by a signal, state saved.
         JobError: training broke.
     """
-    config = begun(beside_teacher(adapted(config)))
+    config = begun(apply_text_teacher(adapted(config)))
     config.check()
     check_decoding(config.decoding, config.model.text.max_tokens)
     keep_freed_memory()
@@ -193,7 +193,7 @@ def _precision(config: RunConfig, checkpoint: Path | None, console: Console) -> 
     if config.train.precision != "auto":
         return config.train.precision, f"{config.train.precision} (set by train.precision)"
     chosen, why = measure_precision(pick_device())
-    if said_by_first([float(chosen == "bf16")])[0] != float(chosen == "bf16"):
+    if broadcast_from_rank0([float(chosen == "bf16")])[0] != float(chosen == "bf16"):
         chosen = "fp32" if chosen == "bf16" else "bf16"
     console.print(f"precision: {why}")
     return chosen, why
@@ -263,15 +263,15 @@ def _prepare(
 
     Returns training, validation examples and the validation set.
     """
-    stages = Stages(console)
+    bars = ProgressBars(console)
     try:
-        training = prepare(pipeline, training, cache_root(), stages)
+        training = prepare(pipeline, training, cache_root(), bars)
         if has_text_teacher(config_of(pipeline)):
             teacher = Pipeline.load(Path(config_of(pipeline).init_from), pipeline.device)
-            training = taught(teacher, training, cache_root(), stages)
-        validation = prepare(pipeline, validation, cache_root(), stages)
+            training = taught(teacher, training, cache_root(), bars)
+        validation = prepare(pipeline, validation, cache_root(), bars)
     finally:
-        stages.close()
+        bars.close()
     for dataset in (training, validation):
         if dataset.ledger.rejected:
             console.print(f"[yellow]{dataset.split}: {dataset.ledger.summary()}[/yellow]", highlight=False)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from chiasm.core.device import DTYPES
-from chiasm.core.distributed import average_gradients, mean_over_processes, meet, rank, said_by_first
+from chiasm.core.distributed import all_reduce_gradients, mean_over_processes, meet, rank, broadcast_from_rank0
 from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
@@ -233,7 +233,7 @@ class Trainer:
         if self.combiner.compares(progress.step):
             row |= self.combiner.finish(list(self.pipeline.tasks))
         else:
-            average_gradients(parameter for _, parameter in self.copy.pairs)
+            all_reduce_gradients(parameter for _, parameter in self.copy.pairs)
         self.copy.gradients_to_master()
         trained = [kept for kept, _ in self.copy.pairs]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, self.train.clip_norm))
@@ -284,7 +284,7 @@ class Trainer:
         stopping = sum(mean_over_processes([float(bool(self._stop))])) > 0
         if stopping and not self._stop:
             self._stop = "stopped with another process"
-        self.state.progress.total_steps = int(said_by_first([self.state.progress.total_steps])[0])
+        self.state.progress.total_steps = int(broadcast_from_rank0([self.state.progress.total_steps])[0])
 
     def _log(self, row: Mapping[str, float], metrics: MetricsFile | None, board: TensorBoard | None) -> None:
         if metrics is not None:
@@ -314,7 +314,7 @@ class Trainer:
             scores = self.hooks.validate() if rank() == 0 else {}
             watched = self._probe()
             meet()
-            value = said_by_first([scores[self.primary].value if scores else 0.0])[0]
+            value = broadcast_from_rank0([scores[self.primary].value if scores else 0.0])[0]
             if not progress.stopped and (progress.best_value is None or value > progress.best_value):
                 progress.best_value, progress.best_step, progress.worse_in_a_row = value, progress.step, 0
                 self.state.best = self._weights()
@@ -336,7 +336,7 @@ class Trainer:
             if progress.step == 0:
                 progress.probe_before = score.as_dict()
         meet()
-        now, before = said_by_first([score.value, progress.probe_before["value"]] if score else [0.0, 0.0])
+        now, before = broadcast_from_rank0([score.value, progress.probe_before["value"]] if score else [0.0, 0.0])
         has_fallen = now < probe.floor(before)
         if has_fallen and probe.on_drop == "stop":
             progress.stopped = f"the probe ended training at step {progress.step}"

@@ -20,7 +20,7 @@ from chiasm.data.ledger import Ledger
 from chiasm.data.sources.records import canonical_split
 from chiasm.evaluate.evaluator import derangement, evaluate
 from chiasm.evaluate.linear_probe.fit import LinearMap, choose_decay, few_shot, fit_map
-from chiasm.evaluate.measure import Stages
+from chiasm.evaluate.measure import ProgressBars
 from chiasm.evaluate.metric_row import MetricRow
 from chiasm.metrics.classic import class_scores
 from chiasm.metrics.intervals import mean_of_draws
@@ -234,15 +234,15 @@ def _seen(
             "classes that training has: " + ", ".join(classes[:20]),
             "add examples of it to training, or take it out",
         )
-    stages = Stages(console)
+    bars = ProgressBars(console)
     try:
-        kept = cached_pictures(pipeline, examples, dataset.ledger, cache_root(), stages)
+        kept = cached_pictures(pipeline, examples, dataset.ledger, cache_root(), bars)
         views = [kept]
         if mirror:
             turned = [replace(one, inputs={**one.inputs, "image": mirrored(one.inputs["image"])}) for one in kept]
-            views.append(cached_pictures(pipeline, turned, dataset.ledger, cache_root(), stages))
+            views.append(cached_pictures(pipeline, turned, dataset.ledger, cache_root(), bars))
     finally:
-        stages.close()
+        bars.close()
     dataset.ledger.check(pipeline.config.data.max_rejected)
     features = np.stack([np.stack([one.inputs[FEATURES].pooled for one in view]) for view in views])
     numbers = [classes.index(str(one.label)) for one in kept]
