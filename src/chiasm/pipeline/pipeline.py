@@ -31,7 +31,7 @@ from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
 from chiasm.pipeline.domain import FILE as DOMAIN_FILE
 from chiasm.pipeline.domain import DomainModel
 from chiasm.pipeline.parts import parts_of
-from chiasm.pipeline.preprocessing import KIND, resolve_paths, check_pretrained, preprocessing_hash, tower_files
+from chiasm.pipeline.preprocessing import KIND, check_pretrained, preprocessing_hash, resolve_paths, tower_files
 from chiasm.pipeline.stored_example import TO_TRY, StoredExample, check_same_answers, words_about, words_to_try
 from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Codec, Task

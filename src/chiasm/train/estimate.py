@@ -28,7 +28,7 @@ from chiasm.pipeline.feature_cache import cache_root, not_cached, prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, take_classes
-from chiasm.train.adaptation import adapted, begins_from_run, begun, apply_text_teacher, prepare_model, pretrained_names
+from chiasm.train.adaptation import adapted, apply_text_teacher, begins_from_run, begun, prepare_model, pretrained_names
 from chiasm.train.class_share import SHARES
 from chiasm.train.config import RunConfig, weighed_tasks
 from chiasm.train.interpolation import ALPHAS

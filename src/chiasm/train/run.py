@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from chiasm.core.config import as_typed, from_dict, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
-from chiasm.core.distributed import meet, process_group, rank, broadcast_from_rank0
+from chiasm.core.distributed import broadcast_from_rank0, meet, process_group, rank
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import folder_lock, read_json
 from chiasm.core.log import bar
@@ -39,9 +39,9 @@ from chiasm.train.adaptation import (
     IMAGE_SIDE,
     TEXT_SIDE,
     adapted,
+    apply_text_teacher,
     begins_from_run,
     begun,
-    apply_text_teacher,
     has_text_teacher,
     prepare_model,
     pretrained_names,

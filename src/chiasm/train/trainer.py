@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from chiasm.core.device import DTYPES
-from chiasm.core.distributed import all_reduce_gradients, mean_over_processes, meet, rank, broadcast_from_rank0
+from chiasm.core.distributed import all_reduce_gradients, broadcast_from_rank0, mean_over_processes, meet, rank
 from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
