@@ -144,7 +144,7 @@ def tower_files(model: VisionLanguageModel) -> dict[str, bytes]:
 
 
 def resolve_paths(config: PipelineConfig, folder: Path) -> PipelineConfig:
-    """Return the config with the paths of its pre-trained towers replaced by the run folder, which holds their files."""
+    """Return the config with the paths of its pre-trained towers set to the run folder, which holds their files."""
     model: ModelConfig = config.model
     if model.image.kind == KIND:
         model = replace(model, image=replace(model.image, name=str(folder)))
