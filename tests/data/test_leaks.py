@@ -55,8 +55,8 @@ def ids(dataset: Dataset) -> list[str]:
 
 def test_clean_data_pass_as_they_are(root: Path) -> None:
     """Guards against a guard that refuses what it should let through, and against pictures that are lost on the way."""
-    dataset, told = open_training(config(root, leak_likeness=0.95))
-    assert ids(dataset) == [str(number) for number in range(12)] and told == ""
+    dataset, message = open_training(config(root, leak_likeness=0.95))
+    assert ids(dataset) == [str(number) for number in range(12)] and message == ""
     assert dataset.ledger.summary() == "12 offered = 12 used + 0 rejected"
     assert [one.split for one in held_out(config(root))] == ["val", "test"]
 
@@ -85,15 +85,15 @@ def test_a_leak_is_dropped_or_kept_as_asked(root: Path) -> None:
     """Guards against a picture that is dropped without a word, and one that is kept without a word."""
     for held, own in ((101, 7), (202, 3)):
         shutil.copy(next(root.glob(f"*/{held}.png")), root / f"train/{own}.png")
-    dropped, told = open_training(config(root, on_leak="drop"))
+    dropped, message = open_training(config(root, on_leak="drop"))
     assert (
         set(ids(dropped)) == {str(number) for number in range(12)} - {"3", "7"}
-        and "left out of training, as held out: 2 of 12 examples" in told
+        and "left out of training, as held out: 2 of 12 examples" in message
     )
     assert dropped.ledger.summary() == "12 offered = 10 used + 2 rejected (leak 2)"
     dropped.ledger.check(0.01)  # the user chose it: no sign of broken data
-    kept, told = open_training(config(root, on_leak="keep"))
-    assert len(kept) == 12 and "kept in training although held out: 2 of 12" in told
+    kept, message = open_training(config(root, on_leak="keep"))
+    assert len(kept) == 12 and "kept in training although held out: 2 of 12" in message
     assert kept.ledger.counts("note") == {"leak": 2} and kept.ledger.rejected == 0
 
 
@@ -119,8 +119,8 @@ def test_a_leak_in_a_mixture_is_found(root: Path, tmp_path_factory: pytest.TempP
     others = {"more": OtherDataConfig(path=str(other))}
     with pytest.raises(InputError, match=r"1 of the 6 training examples of .*other.*'100'"):
         open_training(config(root, others=others))
-    dataset, told = open_training(config(root, others=others, on_leak="drop"))
-    assert isinstance(dataset, MixedDataset) and dataset.sizes == [12, 5] and "'53'" in told
+    dataset, message = open_training(config(root, others=others, on_leak="drop"))
+    assert isinstance(dataset, MixedDataset) and dataset.sizes == [12, 5] and "'53'" in message
     assert "53" not in {dataset.example(index, epoch).id for epoch in range(4) for index in range(len(dataset))}
 
 
@@ -149,11 +149,11 @@ def test_copies_across_a_drawn_split_leave_training(tmp_path: Path) -> None:
     write(tmp_path, "train", range(60))
     for number in range(30):
         shutil.copy(tmp_path / f"train/{number}.png", tmp_path / f"train/{number + 30}.png")
-    dataset, told = open_training(config(tmp_path))
+    dataset, message = open_training(config(tmp_path))
     (val,) = held_out(config(tmp_path))
     twins = {str((int(example.id) + 30) % 60) for example in val.examples}
     lost = twins - {example.id for example in val.examples}
-    assert lost and dataset.ledger.counts() == {"leak": len(lost)} and f"held out: {len(lost)} of " in told
+    assert lost and dataset.ledger.counts() == {"leak": len(lost)} and f"held out: {len(lost)} of " in message
     assert not set(ids(dataset)) & (twins | {example.id for example in val.examples})
 
 

@@ -50,10 +50,10 @@ class RunData(Protocol):
 
 
 class Training(NamedTuple):
-    """A training set without what is held out; `told` says what was left out or kept, "" where nothing was."""
+    """A training set without what is held out; `message` says what was left out or kept, "" where nothing was."""
 
     dataset: Dataset
-    told: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +92,15 @@ def open_training(config: RunData, also: Iterable[RunData] = ()) -> Training:
     training = open_dataset(config.data, "train", config.seed)
     held = [one for run in (config, *also) for one in held_out(run)]
     parts = training.parts if isinstance(training, MixedDataset) else {"data": training}
-    kept, told = dict[str, Dataset](), list[str]()
+    kept, messages = dict[str, Dataset](), list[str]()
     for name, part in parts.items():
         kept[name] = part
         if isinstance(part, ListDataset):
             kept[name], text = _without_leaks(name, part, held, config.data)
-            told += [text] if text else []
+            messages += [text] if text else []
     if isinstance(training, MixedDataset):
-        return Training(training.with_parts(kept), "\n".join(told))
-    return Training(kept["data"], "\n".join(told))
+        return Training(training.with_parts(kept), "\n".join(messages))
+    return Training(kept["data"], "\n".join(messages))
 
 
 def held_out(config: RunData) -> list[HeldOut]:
@@ -146,11 +146,11 @@ def _without_leaks(name: str, part: ListDataset, held: Sequence[HeldOut], config
         else:
             part.ledger.withdraw(source, LEAK, text)
     said = "kept in training although held out" if config.on_leak == "keep" else "left out of training, as held out"
-    told = f"{path}: {said}: {len(found)} of {len(part)} examples; the first: {_described(part.examples, found[0])}"
+    message = f"{path}: {said}: {len(found)} of {len(part)} examples; the first: {_described(part.examples, found[0])}"
     if config.on_leak == "keep":
-        return part, told
+        return part, message
     rest = [example for number, example in enumerate(part.examples) if number not in leaks]
-    return ListDataset(part.split, rest, part.ledger), told
+    return ListDataset(part.split, rest, part.ledger), message
 
 
 def _described(examples: Sequence[Example], leak: Leak) -> str:

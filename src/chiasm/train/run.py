@@ -129,8 +129,8 @@ def run(
 
 def _open(config: RunConfig, also_held_out: Sequence[RunConfig], console: Console) -> tuple[Dataset, Dataset]:
     """Training and validation, which hold what the tasks need; no picture is decoded yet."""
-    training, told = open_training(config, also_held_out)
-    for note in filter(None, (starter_note(config), told)):
+    training, message = open_training(config, also_held_out)
+    for note in filter(None, (starter_note(config), message)):
         console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
     validation = open_dataset(config.data, "val", config.seed)
     check_fed(config, training, validation)

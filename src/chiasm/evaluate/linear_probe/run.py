@@ -152,8 +152,8 @@ def probe(
     """
     config = replace(pipeline.config, test_split=split)
     training = open_training(config)
-    if training.told:
-        console.print(training.told, style="yellow", markup=False, highlight=False)
+    if training.message:
+        console.print(training.message, style="yellow", markup=False, highlight=False)
     examples = _labelled(training.dataset, "train")
     classes = sorted({str(example.label) for example in examples})
     if len(classes) < 2:
