@@ -9,7 +9,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, TypeVar
 
@@ -60,6 +60,58 @@ SYNONYMS = {
 
 OPEN = {"is_open": True}
 """Metadata of a field that is a table: `override` may add an entry to it, made of its class's defaults."""
+Classes = Callable[[], Mapping[str, type]]
+"""Gives a visible table, word -> config class. Called when it is needed, so that entries may be added at run time."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """How the class of a field's value is found (`by_kind`), or of each entry of a table (`by_name`).
+
+    Attributes:
+        classes: word -> config class.
+        key: the key of the value that holds the word; "" where the entry's own name is the word.
+    """
+
+    classes: Classes
+    key: str
+
+    def find(self, word: Any, where: str) -> type:
+        """The class of a word.
+
+        Raises:
+            InputError: there is none.
+        """
+        table = self.classes()
+        if isinstance(word, str) and word in table:
+            return table[word]
+        place = f"{where}.{self.key}" if self.key else where
+        given = f"{place} is {word!r}" if self.key else f"{place} is not known"
+        raise InputError(given + nearest(str(word), table), "one of " + ", ".join(table), "choose one of them")
+
+    def owners(self, name: str) -> list[str]:
+        """The words whose classes have a key of this name."""
+        return [word for word, cls in self.classes().items() if name in {one.name for one in dataclasses.fields(cls)}]
+
+
+def by_kind(classes: Classes, key: str = "kind") -> dict[str, Any]:
+    """Metadata of a field whose value is a dataclass chosen by a word among its own keys.
+
+    The field is annotated with a base class; `classes()` maps each word to a subclass that has `key` with that word as
+    its default, and the keys that mean something for it. `from_dict` picks the class by the word; `override` of the
+    key itself changes the class and keeps the keys that both have; a key of another kind is refused.
+
+    Example: `image: ImageTowerConfig = field(default_factory=ConvConfig, metadata=by_kind(lambda: IMAGE_CONFIGS))`
+    """
+    return {"choice": Choice(classes, key)}
+
+
+def by_name(classes: Classes) -> dict[str, Any]:
+    """Metadata of a table `dict[str, Base]` in which the class of an entry is `classes()[name of the entry]`.
+
+    The table is open: `override` of a key below a name that is in `classes()` adds the entry.
+    """
+    return {"choice": Choice(classes, ""), **OPEN}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -67,8 +119,16 @@ def to_dict(config: Any) -> dict[str, Any]:
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
-    """Rebuild a config tree; unknown or missing keys and values of the wrong type are errors that name the key."""
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config", is_stored: bool = False) -> T:
+    """Rebuild a config tree; unknown or missing keys and values of the wrong type are errors that name the key.
+
+    Args:
+        cls: dataclass of the tree's root.
+        values: as `to_dict` made them.
+        where: names the source in errors.
+        is_stored: the values were written by an earlier version, which kept the keys of all kinds in one section:
+            keys of other kinds are left out where they would be refused.
+    """
     if not isinstance(values, Mapping):
         raise InputError(f"{where} is {values!r}", "an object with keys", "restore the file")
     hints = typing.get_type_hints(cls)
@@ -79,10 +139,58 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config") ->
             "one of " + ", ".join(hints),
             "remove or correct it",
         )
+    found = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+        place = f"{where}.{field.name}"
+        if field.name in values:
+            choice = field.metadata.get("choice")
+            found[field.name] = (
+                _typed(hints[field.name], values[field.name], place, is_stored)
+                if choice is None
+                else _chosen(choice, field, values[field.name], place, is_stored)
+            )
+        elif field.default is field.default_factory is dataclasses.MISSING:
             raise InputError(f"{field.name!r} is missing in {where}", "an object that has it", "restore the file")
-    return cls(**{key: _typed(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+    return cls(**found)
+
+
+def _chosen(choice: Choice, field: "dataclasses.Field[Any]", value: Any, where: str, is_stored: bool) -> Any:
+    """A value whose class a word decides, or a table of such values."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} is {value!r}", "an object with keys", "restore the file")
+    if not choice.key:
+        return {
+            str(name): _of_class(choice, choice.find(name, f"{where}.{name}"), one, f"{where}.{name}", is_stored)
+            for name, one in value.items()
+        }
+    assert callable(field.default_factory), "a section that is chosen by kind has a default"
+    word = value[choice.key] if choice.key in value else getattr(field.default_factory(), choice.key)
+    return _of_class(choice, choice.find(word, where), value, where, is_stored)
+
+
+def _of_class(choice: Choice, cls: type, value: Any, where: str, is_stored: bool) -> Any:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} is {value!r}", "an object with keys", "restore the file")
+    own = {one.name for one in dataclasses.fields(cls)}
+    foreign = [name for name in value if name not in own and choice.owners(name)]
+    if foreign and not is_stored:
+        raise _foreign(choice, cls, f"{where}.{foreign[0]}", where)
+    return from_dict(cls, {name: one for name, one in value.items() if name not in foreign}, where, is_stored)
+
+
+def _foreign(choice: Choice, cls: type, key: str, where: str, text: str = "...") -> InputError:
+    """The refusal of a key that another kind, or an entry of another name, has."""
+    name = key.rpartition(".")[2]
+    own = [f"{where}.{one.name}" for one in dataclasses.fields(cls)]
+    owners, meant = choice.owners(name), meant_key(key, own)
+    what = f"{where}.{choice.key}" if choice.key else where.rpartition(".")[0]
+    return InputError(
+        f"config key {key!r} means something for {what} {' or '.join(owners)} alone"
+        + (f" (did you mean {meant!r}?)" if meant else ""),
+        "one of " + ", ".join(own),
+        (f"--set {meant}={text}, or " if meant else "")
+        + (f"--set {what}={owners[0]} before it" if choice.key else "drop it"),
+    )
 
 
 def override(config: T, assignments: Iterable[str]) -> T:
@@ -134,9 +242,12 @@ def _items(config: Any) -> Iterable[tuple[str, Any]]:
     return [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
 
 
-def _set(node: Any, key: str, path: list[str], text: str, root: Any) -> Any:
+def _set(node: Any, key: str, path: list[str], text: str, root: Any, choice: Choice | None = None) -> Any:
+    """`node` with one key below it changed; `choice` says how the class of `node` was found, if by a word."""
     names = dict(_items(node))
     if path[0] not in names:
+        if choice is not None and choice.owners(path[0]) and len(path) == 1:
+            raise _foreign(choice, type(node), key, key.rpartition(".")[0], text)
         prefix = key[: len(key) - len(".".join(path))]
         known = [prefix + name for name, _ in keys(node)] or [prefix + name for name in names]
         meant = meant_key(key, [*known, *(name for name, _ in keys(root))])
@@ -149,17 +260,34 @@ def _set(node: Any, key: str, path: list[str], text: str, root: Any) -> Any:
     if len(path) > 1:
         if not (dataclasses.is_dataclass(child) or isinstance(child, Mapping)):
             raise InputError(f"config key {key!r} goes below a plain value", "a key that exists", f"drop .{path[1]}")
-        new = _set(_with_entry(node, path, child), key, path[1:], text, root)
+        new = _set(_with_entry(node, path, child), key, path[1:], text, root, _choice_below(node, path[0], choice))
     elif dataclasses.is_dataclass(child) or isinstance(child, Mapping):
         raise InputError(
             f"{key!r} is a section", "a key inside it: " + ", ".join(k for k, _ in keys(child, key + ".")), "name one"
         )
+    elif choice is not None and path[0] == choice.key:
+        return _of_kind(node, choice.find(text, key.rpartition(".")[0]), choice.key)
     else:
         hint = typing.get_type_hints(type(node))[path[0]] if dataclasses.is_dataclass(node) else type(child)
         new = _typed(hint, _parse(hint, text), key)
     if isinstance(node, Mapping):
         return {**node, path[0]: new}
     return dataclasses.replace(node, **{path[0]: new})
+
+
+def _choice_below(node: Any, name: str, above: Choice | None) -> Choice | None:
+    """How the class of the value `name` in `node` is found: a table hands its rule on to its entries."""
+    if isinstance(node, Mapping):
+        return above
+    (field,) = (one for one in dataclasses.fields(node) if one.name == name)
+    found: Choice | None = field.metadata.get("choice")
+    return found
+
+
+def _of_kind(section: Any, cls: type, key: str) -> Any:
+    """A section of the class `cls`, with the values of the keys that both classes have beside `key`."""
+    own = {one.name for one in dataclasses.fields(cls)} - {key}
+    return cls(**{name: value for name, value in _items(section) if name in own})
 
 
 def _with_entry(node: Any, path: list[str], child: Any) -> Any:
@@ -169,7 +297,9 @@ def _with_entry(node: Any, path: list[str], child: Any) -> Any:
     (field,) = (one for one in dataclasses.fields(node) if one.name == path[0])
     if not field.metadata.get("is_open"):
         return child
-    return {**child, path[1]: typing.get_args(typing.get_type_hints(type(node))[path[0]])[1]()}
+    choice: Choice | None = field.metadata.get("choice")
+    entry = typing.get_args(typing.get_type_hints(type(node))[path[0]])[1]
+    return {**child, path[1]: (entry if choice is None else choice.find(path[1], f"{path[0]}.{path[1]}"))()}
 
 
 def _parse(hint: Any, text: str) -> Any:
@@ -185,11 +315,11 @@ def _parse(hint: Any, text: str) -> Any:
         return None if text.lower() == "none" else text
 
 
-def _typed(hint: Any, value: Any, where: str) -> Any:
+def _typed(hint: Any, value: Any, where: str, is_stored: bool = False) -> Any:
     """Check `value` against a type hint and convert lists to tuples, ints to floats, objects to dataclasses."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value, where)
+        return from_dict(hint, value, where, is_stored)
     if origin is typing.Literal:
         if value in arguments:
             return value
@@ -200,11 +330,11 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        return _typed(next(a for a in arguments if a is not type(None)), value, where)
+        return _typed(next(a for a in arguments if a is not type(None)), value, where, is_stored)
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(arguments[0], item, where) for item in value)
+        return tuple(_typed(arguments[0], item, where, is_stored) for item in value)
     if origin is dict and isinstance(value, Mapping):
-        return {str(key): _typed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {str(key): _typed(arguments[1], item, f"{where}.{key}", is_stored) for key, item in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if abs(value) <= sys.float_info.max:  # False for NaN too
             return float(value)
