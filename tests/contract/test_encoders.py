@@ -52,7 +52,7 @@ WITHOUT_GRADIENT: dict[str, Collection[str]] = {
     # The classifier is asked through `class_logits`, never for tokens.
     "efficientnet_lite0": ("classifier.weight", "classifier.bias"),
     "efficientnet_lite0 with grid": ("classifier.weight", "classifier.bias"),
-    # The query stream is asked through `permuted`.
+    # The query stream is asked through `two_stream`.
     "two_stream": ("query_token",),
 }
 

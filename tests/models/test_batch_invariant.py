@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from chiasm.models.batch_invariant import SteadyLinear, make_steady
+from chiasm.models.batch_invariant import BatchInvariantLinear, make_batch_invariant
 
 
 def test_layers_stay_what_they_were() -> None:
@@ -14,8 +14,8 @@ def test_layers_stay_what_they_were() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(24, 32), nn.GELU(), nn.Linear(32, 5, bias=False))
     plain = copy.deepcopy(model)
-    make_steady(model)
-    assert [type(layer) for layer in model] == [SteadyLinear, nn.GELU, SteadyLinear]
+    make_batch_invariant(model)
+    assert [type(layer) for layer in model] == [BatchInvariantLinear, nn.GELU, BatchInvariantLinear]
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), plain.state_dict().values(), strict=True))
     x = torch.randn(3, 24)
     assert torch.equal(model(x), plain(x))
@@ -34,7 +34,7 @@ def test_few_rows_are_computed_as_many_are(threads: int) -> None:
     try:
         torch.manual_seed(0)
         layer = nn.Linear(128, 100).eval()
-        make_steady(layer)
+        make_batch_invariant(layer)
         x = torch.randn(64, 128)
         with torch.no_grad():
             whole = layer(x)

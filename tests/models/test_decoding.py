@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
-from chiasm.models.decoding import DecodingConfig, Written, check_decoding, decode
+from chiasm.models.decoding import DecodingConfig, Generated, check_decoding, decode
 
 END = 0
 GREEDY, NUCLEUS = DecodingConfig(), DecodingConfig(method="nucleus")
@@ -50,7 +50,9 @@ class Toy:
 
         return step
 
-    def write(self, config: DecodingConfig, max_tokens: int, starts: int = 1, banned: tuple[int, ...] = ()) -> Written:
+    def write(
+        self, config: DecodingConfig, max_tokens: int, starts: int = 1, banned: tuple[int, ...] = ()
+    ) -> Generated:
         return decode(self.step(), torch.arange(starts) + self.vocabulary, END, config, max_tokens, banned)
 
     def log_probability(self, start: int, words: list[int]) -> float:

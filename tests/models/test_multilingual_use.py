@@ -13,7 +13,7 @@ from six_texts import TEXTS
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.types import TextTokens
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
-from chiasm.models.batch_invariant import STEADY_TOKENS, make_steady
+from chiasm.models.batch_invariant import TOKEN_MULTIPLE, make_batch_invariant
 from chiasm.models.encoders import multilingual_use
 from chiasm.models.encoders.multilingual_use import (
     PAD,
@@ -114,14 +114,14 @@ def test_alone_and_in_company_to_the_last_bit(small: Numbers, threads: int) -> N
     torch.set_num_threads(threads)
     try:
         network = load_multilingual_use()
-        make_steady(network)
+        make_batch_invariant(network)
         generator = torch.Generator().manual_seed(0)
         lengths = torch.randint(1, 49, (40,), generator=generator)
         ids = torch.randint(0, PARTS * ROWS, (40, 48), generator=generator)
         is_real = torch.arange(48) < lengths[:, None]
         together = network(TextTokens(ids, is_real))
         for row in range(40):
-            width = int(-(-lengths[row] // STEADY_TOKENS) * STEADY_TOKENS)
+            width = int(-(-lengths[row] // TOKEN_MULTIPLE) * TOKEN_MULTIPLE)
             alone = network(TextTokens(ids[row : row + 1, :width], is_real[row : row + 1, :width]))
             assert torch.equal(alone.pooled[0], together.pooled[row]), lengths[row]
             assert torch.equal(alone.values[0], together.values[row, :width]), lengths[row]

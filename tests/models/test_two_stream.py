@@ -8,7 +8,7 @@ from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.checks import check_encoder
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
-from chiasm.models.transformer import Block, may_look_at
+from chiasm.models.transformer import Block, key_padding_mask
 from chiasm.objectives.permutation import draw_order, visible
 
 WORDS, LONGEST, DIM, HEADS = 40, 12, 16, 2
@@ -51,16 +51,16 @@ def test_both_streams_have_the_shape_of_the_text(summary_tokens: int) -> None:
     """Guards against summary tokens in a prediction, where they would see every word, and padding in `pooled`."""
     encoder, text = encoder_of(summary_tokens=summary_tokens), texts()
     order = draw_order(text.is_real)
-    for stream in encoder.permuted(text, order):
+    for stream in encoder.two_stream(text, order):
         assert stream.values.shape == (4, 9, DIM) and torch.equal(stream.is_real, text.is_real)
         assert stream.values.isfinite().all()
         for row, length in enumerate([9, 4, 1, 7]):
             torch.testing.assert_close(stream.pooled[row], stream.values[row, :length].mean(0))
     if summary_tokens:
         with torch.no_grad():
-            before = encoder.permuted(text, order)
+            before = encoder.two_stream(text, order)
             encoder.summary.add_(1)
-            after = encoder.permuted(text, order)
+            after = encoder.two_stream(text, order)
         torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
@@ -71,7 +71,7 @@ def fused(blocks: nn.ModuleList, query: Tokens, order: Tensor) -> Tensor:
     allowed, _ = visible(order, query.is_real)
     x = query.values
     for block in blocks:
-        x = block(x, allowed=allowed[:, None], context=image, context_allowed=may_look_at(image_is_real))
+        x = block(x, allowed=allowed[:, None], context=image, context_allowed=key_padding_mask(image_is_real))
     return x
 
 
@@ -92,7 +92,7 @@ def test_a_word_changes_only_what_comes_after_it(layers: int, fusion_layers: int
     order = draw_order(is_real)
 
     def states(ids: Tensor) -> tuple[Tensor, Tensor]:
-        content, query = encoder.permuted(TextTokens(ids, is_real), order)
+        content, query = encoder.two_stream(TextTokens(ids, is_real), order)
         return content.values, fused(blocks, query, order)
 
     content, query = states(ids)
@@ -118,7 +118,7 @@ def test_the_content_stream_would_leak_through_fusion() -> None:
     order = draw_order(is_real)
     other = ids.clone()
     other[:, 3] += 1
-    states = [fused(blocks, encoder.permuted(TextTokens(one, is_real), order)[0], order) for one in (ids, other % 40)]
+    states = [fused(blocks, encoder.two_stream(TextTokens(one, is_real), order)[0], order) for one in (ids, other % 40)]
     assert states[0][:, 3].ne(states[1][:, 3]).any(-1).all()
 
 
@@ -127,10 +127,10 @@ def test_rows_know_nothing_of_each_other_or_of_padding() -> None:
     encoder, text = encoder_of(), texts()
     torch.manual_seed(3)
     order = draw_order(text.is_real)
-    whole = encoder.permuted(text, order)
+    whole = encoder.two_stream(text, order)
     for row, length in enumerate([9, 4, 1, 7]):
         one = TextTokens(text.ids[row : row + 1, :length], text.is_real[row : row + 1, :length])
-        for alone, batched in zip(encoder.permuted(one, order[row : row + 1, :length]), whole, strict=True):
+        for alone, batched in zip(encoder.two_stream(one, order[row : row + 1, :length]), whole, strict=True):
             torch.testing.assert_close(alone.values[0], batched.values[row, :length])
             torch.testing.assert_close(alone.pooled[0], batched.pooled[row])
 
@@ -138,7 +138,7 @@ def test_rows_know_nothing_of_each_other_or_of_padding() -> None:
 def test_a_prediction_moves_every_weight_of_the_words() -> None:
     """Guards against a detached stream: the query stream alone gives all weights but the summary's a gradient."""
     encoder, text = encoder_of(), texts()
-    _, query = encoder.permuted(text, draw_order(text.is_real))
+    _, query = encoder.two_stream(text, draw_order(text.is_real))
     (query.values[text.is_real] * numbers(21, DIM)).sum().backward()
     for name, parameter in encoder.named_parameters():
         assert name == "summary" or parameter.grad.abs().sum() > 0, name

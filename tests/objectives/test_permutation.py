@@ -148,7 +148,7 @@ def model() -> tuple[TwoStreamTextEncoder, nn.Linear]:
 
 def logits_of(model: tuple[TwoStreamTextEncoder, nn.Linear], ids: Tensor, order: Tensor) -> Tensor:
     encoder, to_words = model
-    _, query = encoder.permuted(TextTokens(ids, torch.ones_like(ids, dtype=torch.bool)), order)
+    _, query = encoder.two_stream(TextTokens(ids, torch.ones_like(ids, dtype=torch.bool)), order)
     return to_words(query.values)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
 from chiasm.models.decoder import CaptionDecoder, Decoder, MultimodalDecoder
-from chiasm.models.decoding import DecodingConfig, Written, decode
+from chiasm.models.decoding import DecodingConfig, Generated, decode
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.transformer import causal
@@ -131,7 +131,7 @@ def test_writing_stops_at_the_longest_text(pair: Pair, image: Tokens) -> None:
 
 def write_without_caches(
     decoder: Decoder, tower: nn.Module, image: Tokens, config: DecodingConfig, asked: list[Tensor]
-) -> Written:
+) -> Generated:
     """The whole sentences again at each step, and the picture copied for each beam; `asked` gets the logits."""
     kept: list[Tensor] = []
 

@@ -12,11 +12,11 @@ from chiasm.models.transformer import (
     KeyValueCache,
     attend,
     causal,
+    drop_uniform_index,
     init_weights,
+    key_padding_mask,
     masked_mean,
     matrix_attention,
-    may_look_at,
-    unless_even,
 )
 
 ROWS, QUERIES, KEYS, DIM, HEADS = 3, 5, 7, 12, 3
@@ -127,7 +127,7 @@ def test_attention_equals_torch(is_cross: bool) -> None:
     x = numbers(ROWS, QUERIES, DIM)
     context = numbers(ROWS, KEYS, DIM, seed=1) if is_cross else None
     is_real = lengths_mask([5, 2, 4], KEYS if is_cross else QUERIES)
-    got = ours(x, context, may_look_at(is_real))
+    got = ours(x, context, key_padding_mask(is_real))
     source = x if context is None else context
     expected, _ = theirs(x, source, source, key_padding_mask=~is_real)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
@@ -160,7 +160,7 @@ def test_block_equals_torch(mask: str) -> None:
     ):  # fmt: skip
         other.load_state_dict(mine.state_dict())
     x, is_real = numbers(ROWS, QUERIES, DIM), lengths_mask([5, 2, 4], QUERIES)
-    allowed = {"none": None, "padding": may_look_at(is_real), "causal": causal(QUERIES, x.device)}[mask]
+    allowed = {"none": None, "padding": key_padding_mask(is_real), "causal": causal(QUERIES, x.device)}[mask]
     expected = theirs(
         x,
         src_mask=~torch.ones(QUERIES, QUERIES, dtype=torch.bool).tril() if mask == "causal" else None,
@@ -184,7 +184,7 @@ def test_block_with_context_equals_torch() -> None:
         other.load_state_dict(mine.state_dict())
     x, context = numbers(ROWS, QUERIES, DIM), numbers(ROWS, KEYS, DIM, seed=1)
     is_real = lengths_mask([7, 1, 4], KEYS)
-    got = ours(x, causal(QUERIES, x.device), context, may_look_at(is_real))
+    got = ours(x, causal(QUERIES, x.device), context, key_padding_mask(is_real))
     expected = theirs(
         x, context, tgt_mask=~torch.ones(QUERIES, QUERIES, dtype=torch.bool).tril(), memory_key_padding_mask=~is_real
     )
@@ -199,7 +199,7 @@ def test_a_context_index_equals_repeated_rows() -> None:
     found = []
     for is_indexed in (True, False):
         context = numbers(2, KEYS, 8, seed=1).requires_grad_()
-        allowed = may_look_at(is_real[index])
+        allowed = key_padding_mask(is_real[index])
         if is_indexed:
             out = block(x, context=context, context_allowed=allowed, context_index=index)
         else:
@@ -217,12 +217,12 @@ def test_consecutive_rows_share_a_context_row() -> None:
     for repeats in (1, 3):
         context = numbers(2, KEYS, 8, seed=1).requires_grad_()
         each = context.repeat_interleave(repeats, 0)
-        out = block(x, context=each, context_allowed=may_look_at(is_real.repeat_interleave(repeats, 0)))
+        out = block(x, context=each, context_allowed=key_padding_mask(is_real.repeat_interleave(repeats, 0)))
         out.square().sum().backward()
         found.append([out, context.grad])
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-4)
     with pytest.raises(AssertionError, match="cannot share"):
-        block(x[:5], context=context, context_allowed=may_look_at(is_real))
+        block(x[:5], context=context, context_allowed=key_padding_mask(is_real))
 
 
 @pytest.mark.parametrize("steps", [[1, 1, 1, 1, 1], [3, 1, 1], [2, 3]])
@@ -258,11 +258,11 @@ def test_a_cached_context_is_projected_once() -> None:
     calls: list[tuple[int, ...]] = []
     block.cross_attention.key_value.register_forward_hook(lambda _, inputs, __: calls.append(inputs[0].shape))
     x, context, is_real = numbers(4, 3, DIM), numbers(2, KEYS, 8, seed=1), lengths_mask([7, 3], KEYS)
-    expected = block(x, causal(3, x.device), context, may_look_at(is_real))
+    expected = block(x, causal(3, x.device), context, key_padding_mask(is_real))
     calls.clear()
     cache = KeyValueCache()
     for position in range(3):
-        got = block(x[:, position : position + 1], None, context, may_look_at(is_real), cache)
+        got = block(x[:, position : position + 1], None, context, key_padding_mask(is_real), cache)
         torch.testing.assert_close(got, expected[:, position : position + 1], rtol=1e-5, atol=1e-5)
     assert calls == [context.shape]
 
@@ -288,10 +288,10 @@ def test_first_weights_are_as_stated() -> None:
 def test_rows_that_share_evenly_are_found() -> None:
     """Guards against questions that look at another's picture: only equal shares in order may drop the index."""
     even = torch.arange(3).repeat_interleave(2)
-    assert unless_even(even, 3) is None and unless_even(torch.arange(3), 3) is None
+    assert drop_uniform_index(even, 3) is None and drop_uniform_index(torch.arange(3), 3) is None
     for index, rows in ((even.flip(0), 3), (torch.tensor([0, 0, 0, 1, 1, 2]), 3), (even, 4), (torch.arange(2), 4)):
-        assert unless_even(index, rows) is index
-    assert unless_even(None, 3) is None
+        assert drop_uniform_index(index, rows) is index
+    assert drop_uniform_index(None, 3) is None
 
 
 def test_sharing_a_context_equals_copying_it() -> None:
@@ -299,6 +299,6 @@ def test_sharing_a_context_equals_copying_it() -> None:
     attention = randomize(Attention(DIM, HEADS))
     x, context = numbers(2 * ROWS, QUERIES, DIM), numbers(ROWS, KEYS, DIM, seed=1)
     index, is_real = torch.arange(ROWS).repeat_interleave(2), lengths_mask([7, 2, 4], KEYS)
-    copied = attention(x, context, may_look_at(is_real[index]), context_index=index)
-    shared = attention(x, context, may_look_at(is_real), context_index=unless_even(index, ROWS))
+    copied = attention(x, context, key_padding_mask(is_real[index]), context_index=index)
+    shared = attention(x, context, key_padding_mask(is_real), context_index=drop_uniform_index(index, ROWS))
     torch.testing.assert_close(shared, copied, rtol=1e-5, atol=1e-6)

@@ -79,7 +79,7 @@ def test_streams_equal_a_loop_over_tokens(encoder: TwoStreamTextEncoder, text: T
     """Guards against <= for <, contents of the wrong layer, unshared weights, and a query without its position."""
     torch.manual_seed(2)
     order = draw_order(text.is_real)
-    content, query = encoder.permuted(text, order)
+    content, query = encoder.two_stream(text, order)
     for row, length in enumerate(LENGTHS):
         h, g = slow_streams(encoder, text.ids[row, :length].tolist(), order[row, :length].tolist())
         torch.testing.assert_close(content.values[row, :length], torch.from_numpy(h), rtol=1e-9, atol=1e-9)
@@ -102,7 +102,7 @@ def test_reading_order_equals_a_causal_transformer(encoder: TwoStreamTextEncoder
         ):  # fmt: skip
             other.load_state_dict(mine.state_dict())
         x = layer(x, src_mask=~torch.ones(6, 6, dtype=torch.bool).tril())
-    content, _ = encoder.permuted(text, torch.arange(6).expand(4, -1))
+    content, _ = encoder.two_stream(text, torch.arange(6).expand(4, -1))
     torch.testing.assert_close(content.values[text.is_real], encoder.norm(x)[text.is_real], rtol=1e-9, atol=1e-9)
 
 
@@ -139,7 +139,7 @@ def test_words_that_matter_are_those_of_xlnet(encoder: TwoStreamTextEncoder, see
     their_content = xlnet(inputs_embeds=words, perm_mask=forbidden)
 
     encoder.embedding.register_forward_hook(lambda module, given, made: words)
-    content, query = encoder.permuted(TextTokens(torch.zeros(1, 6, dtype=torch.long), everything), order)
+    content, query = encoder.two_stream(TextTokens(torch.zeros(1, 6, dtype=torch.long), everything), order)
     expected = influence(theirs.last_hidden_state, words)
     assert torch.equal(influence(query.values, words)[1:], expected[1:])
     assert torch.equal(expected[1:], query_allowed[0, 1:])

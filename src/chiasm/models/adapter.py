@@ -16,7 +16,7 @@ class TokenAdapter(nn.Module):
         token_dim: width of `values` as the tower gives them.
         pooled_dim: width of `pooled`.
         dim: width of both afterwards.
-        dropout: probability in [0, 1) of hiding a number of the tower, against learning single photos by heart.
+        dropout: feature dropout, a probability in [0, 1), against overfitting to single photos.
     """
 
     def __init__(self, token_dim: int, pooled_dim: int, dim: int, dropout: float = 0.0) -> None:

@@ -22,7 +22,7 @@ MOST_EXTRA = 8
 
 
 @torch.no_grad()
-def looked_at_by_question(
+def question_attention_map(
     model: VisionLanguageModel,
     image: Tokens,
     question: TextTokens,
@@ -33,7 +33,7 @@ def looked_at_by_question(
 
     None where the fusion has no attention, or sees the picture as one vector.
     """
-    looks = [] if model.fusion is None else model.fusion.looks()
+    looks = [] if model.fusion is None else model.fusion.cross_attentions()
     if not looks or model.sees_pooled_alone:
         return None
     with watching(looks) as notes:
@@ -51,7 +51,7 @@ def looked_at_by_question(
 
 
 @torch.no_grad()
-def looked_at_by_caption(model: VisionLanguageModel, image: Tokens, text: TextTokens) -> Float[Tensor, "n l"] | None:
+def caption_attention_map(model: VisionLanguageModel, image: Tokens, text: TextTokens) -> Float[Tensor, "n l"] | None:
     """How much the decoder looked at each token of the tower while it wrote: one caption a picture, start first.
 
     Mean over blocks, heads and written words. None where it sees the picture as one vector.

@@ -1,16 +1,16 @@
-"""Answers that do not change, to the last bit, with what else is in the batch.
+"""Batch invariance: outputs that do not change, to the last bit, with what else is in the batch.
 
-A matrix product of very few rows takes another path through the CPU's library than one of many, and is rounded
-otherwise: with one thread 1 to 3 rows, with two threads also 5, 7 and 9. Every other step of our models treats rows
-alone (`tests/models/test_batch_invariant.py`). Texts are padded to a multiple of `STEADY_TOKENS` for the same reason:
-a sum over words is made in pieces of a vector register, and further zeros are further pieces.
+The CPU's matrix library takes another path for a product of very few rows than for one of many, and rounds otherwise:
+with one thread 1 to 3 rows, with two threads also 5, 7 and 9. Every other step of our models treats rows alone
+(`tests/models/test_batch_invariant.py`). Texts are padded to a multiple of `TOKEN_MULTIPLE` for the same reason: a sum
+over tokens is computed in pieces of one vector register, and further zeros are further pieces.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STEADY_TOKENS = 16
+TOKEN_MULTIPLE = 16
 """Numbers in the widest vector register, fp32."""
 ROWS_A_THREAD = 4
 """Fewest rows of a thread with which the library takes its usual path."""
@@ -18,11 +18,11 @@ MANY = 32
 """Beyond so many rows a thread times `ROWS_A_THREAD` no remainder matters."""
 
 
-class SteadyLinear(nn.Linear):
-    """A linear map that rounds a row alike in every batch: in evaluation, few rows are filled up with zeros."""
+class BatchInvariantLinear(nn.Linear):
+    """A linear layer that rounds a row alike in every batch: in evaluation, few rows are padded with zero rows."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name that nn.Linear has
-        """`nn.Linear`, with rows added and taken off again where there are few."""
+        """`nn.Linear`; where there are few rows, rows of zeros are added and their outputs dropped."""
         rows = input.numel() // self.in_features
         unit = ROWS_A_THREAD * torch.get_num_threads()
         if self.training or rows % unit == 0 or rows > MANY * unit:
@@ -31,13 +31,13 @@ class SteadyLinear(nn.Linear):
         return F.linear(filled, self.weight, self.bias)[:rows].view(*input.shape[:-1], self.out_features)
 
 
-def make_steady(model: nn.Module) -> None:
-    """Turn every plain linear layer of a model into a `SteadyLinear`, in place; parameters and names stay."""
+def make_batch_invariant(model: nn.Module) -> None:
+    """Turn every plain linear layer of a model into a `BatchInvariantLinear`, in place; parameters and names stay."""
     for module in model.modules():
         if type(module) is nn.Linear:
-            module.__class__ = SteadyLinear
+            module.__class__ = BatchInvariantLinear
 
 
 def positions(table: Tensor, length: int) -> Tensor:
-    """The first rows of a table of positions [most, d]; zeros beyond it, where only padding stands."""
+    """The first rows of a table of position embeddings [most, d]; zeros beyond it, where only padding stands."""
     return table[:length] if length <= len(table) else F.pad(table, (0, 0, 0, length - len(table)))

@@ -1,4 +1,4 @@
-"""Decoders: causal text blocks that look at image tokens and predict the next word.
+"""Decoders: causal text blocks with cross-attention to image tokens, which predict the next token.
 
 Axis legend: n rows of words, r rows of the context, l words, d model width, v vocabulary.
 """
@@ -12,13 +12,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.decoding import DecodingConfig, Written, decode
+from chiasm.models.decoding import DecodingConfig, Generated, decode
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.text import TextEncoder
-from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, may_look_at, unless_even
+from chiasm.models.transformer import (
+    POSITION_STD,
+    Block,
+    KeyValueCache,
+    causal,
+    drop_uniform_index,
+    init_weights,
+    key_padding_mask,
+)
 
 TextTower = TextEncoder | CausalTextEncoder
-"""What a decoder can read with: a tower that learns its words, and so has sizes and an embedding to lend."""
+"""Text towers whose token embedding a decoder shares: those trained from scratch."""
 
 
 class Decoder(nn.Module, ABC):
@@ -33,7 +41,7 @@ class Decoder(nn.Module, ABC):
 
     def build(self, text: TextTower, layers: int, heads: int, dropout: float, context_dim: int | None) -> None:
         """Blocks of causal self-attention, cross-attention, MLP; then the map to words."""
-        assert layers > 0, "a decoder without blocks sees no picture"
+        assert layers > 0, "a decoder without blocks has no cross-attention to the image"
         context_dim = context_dim or text.dim
         self.blocks = nn.ModuleList(
             Block(text.dim, heads, context_dim=context_dim, dropout=dropout) for _ in range(layers)
@@ -80,7 +88,7 @@ class Decoder(nn.Module, ABC):
         x = self.states(tower, ids, start, caches)
         # One new word may look at all before it, which needs no mask.
         allowed = causal(length, ids.device, start) if length > 1 else None
-        context_index = unless_even(context_index, len(context.values)) if self.training else context_index
+        context_index = drop_uniform_index(context_index, len(context.values)) if self.training else context_index
         is_real = context.is_real if context_index is None else context.is_real[context_index]
         own = caches[-len(self.blocks) :] if caches else [None] * len(self.blocks)
         for block, cache in zip(self.blocks, own, strict=True):
@@ -88,7 +96,7 @@ class Decoder(nn.Module, ABC):
                 x,
                 allowed=allowed,
                 context=context.values,
-                context_allowed=may_look_at(is_real),
+                context_allowed=key_padding_mask(is_real),
                 cache=cache,
                 context_index=context_index,
             )
@@ -114,7 +122,7 @@ class Decoder(nn.Module, ABC):
         end_id: int,
         config: DecodingConfig,
         banned: Sequence[int] = (),
-    ) -> Written:
+    ) -> Generated:
         """Write one sentence a row of `context`, from the start tokens on; see `decode`."""
         assert len(start_ids) == len(context.values), f"{len(start_ids)} starts for {len(context.values)} rows"
         caches = self.empty_caches(tower)

@@ -1,4 +1,4 @@
-"""Finding a sentence word by word: greedy, beam search, nucleus sampling. Knows nothing of the model that is asked.
+"""Autoregressive decoding: greedy, beam search, nucleus sampling, for any model that gives next-token logits.
 
 Axis legend: n sentences, b beams that are open, r = n * b rows asked of the model, t words so far, v vocabulary.
 Beams of a sentence stand next to each other.
@@ -43,8 +43,8 @@ class DecodingConfig:
     """Length of the runs of tokens that may not occur twice; 0 allows repetition."""
 
 
-class Written(NamedTuple):
-    """Sentences as they were written.
+class Generated(NamedTuple):
+    """Generated sentences.
 
     Attributes:
         ids: int64 [n, l] without the start token, filled with the end token after the end.
@@ -90,7 +90,7 @@ def decode(
     config: DecodingConfig,
     max_tokens: int,
     banned: Sequence[int] = (),
-) -> Written:
+) -> Generated:
     """Write one sentence a start token.
 
     A sentence has at least `config.min_words` tokens before its end. It is ended after `config.max_words`, and cut
@@ -117,7 +117,7 @@ def decode(
     assert end_id not in banned, "a sentence must be able to end"
     if not len(start_ids):
         nothing = torch.zeros(0, device=start_ids.device)
-        return Written(start_ids.new_zeros(0, 0), nothing, nothing.bool())
+        return Generated(start_ids.new_zeros(0, 0), nothing, nothing.bool())
     longest = max_tokens - 1
     if config.max_words:
         longest = min(longest, config.max_words + 1)
@@ -158,7 +158,7 @@ class _Rules:
         return rows, runs[rows, at, -1]
 
 
-def _one_by_one(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longest: int) -> Written:
+def _one_by_one(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longest: int) -> Generated:
     """Greedy and nucleus: each sentence is one row."""
     config, last = rules.config, start_ids
     words = start_ids[:, None][:, :0]
@@ -175,7 +175,7 @@ def _one_by_one(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longest
         last = chosen.masked_fill(is_finished, rules.end_id)
         words = torch.cat([words, last[:, None]], dim=1)
         is_finished = is_finished | (last == rules.end_id)
-    return Written(words, total / count, is_finished)
+    return Generated(words, total / count, is_finished)
 
 
 def _draw(logits: Float[Tensor, "n v"], config: DecodingConfig) -> Int[Tensor, " n"]:
@@ -228,7 +228,7 @@ class _Best:
         self.is_open = self.is_open & (self.ended < config.beams) & (reachable > self.score)
 
 
-def _beam_search(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longest: int) -> Written:
+def _beam_search(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longest: int) -> Generated:
     """The first step has one beam a sentence, later ones as many as there are different sentences, up to `beams`."""
     rows, width = len(start_ids), rules.config.beams
     sentence = torch.arange(rows, device=start_ids.device)[:, None]
@@ -255,4 +255,4 @@ def _beam_search(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longes
             break
         words, last = extended[sentence, kept], word.gather(1, kept)
         came_from = (sentence * beams + parent.gather(1, kept)).flatten()
-    return Written(best.ids[:, : int(best.length.max())], best.mean, best.is_finished)
+    return Generated(best.ids[:, : int(best.length.max())], best.mean, best.is_finished)

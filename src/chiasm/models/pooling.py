@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.transformer import Attention, init_weights, may_look_at
+from chiasm.models.transformer import Attention, init_weights, key_padding_mask
 
 
 class AttentionalPooler(nn.Module):
@@ -36,6 +36,6 @@ class AttentionalPooler(nn.Module):
         """Gather the real tokens; `tokens.pooled` has no part in it."""
         rows = len(tokens.values)
         query = self.query.expand(rows, -1, -1)
-        found = self.norm_out(self.attention(query, self.norm_in(tokens.values), may_look_at(tokens.is_real)))
+        found = self.norm_out(self.attention(query, self.norm_in(tokens.values), key_padding_mask(tokens.is_real)))
         is_real = tokens.is_real.new_ones(rows, self.queries)
         return Tokens(found[:, : self.queries], is_real, found[:, self.queries])

@@ -22,9 +22,9 @@ SHORT_TOKENS = 128
 of 3,072 rows of 9 tokens in bf16 are 3.5 (4 heads) to 12 times (2 heads) as fast as in the fused kernel. In fp32 the
 fused kernel is 1.4 times as fast (`benchmarks/attention.py`, one thread)."""
 
-STEADY_QUERIES = 4
-"""On a CPU, when answering, fewer queries than this (words that are written one by one) run as matrix products too: the
-fused kernel on two threads rounds them otherwise from call to call (see `models.batch_invariant`)."""
+FEW_QUERIES = 4
+"""On a CPU, without gradients, fewer queries than this (autoregressive decoding) run as matrix products too: the fused
+kernel on two threads rounds them otherwise from call to call (see `models.batch_invariant`)."""
 
 
 def attend(
@@ -33,14 +33,14 @@ def attend(
     value: Float[Tensor, "n h k c"],
     allowed: Bool[Tensor, "..."] | None,
 ) -> Float[Tensor, "n h q c"]:
-    """Scaled dot-product attention; `allowed` broadcasts to [n, h, q, k], True where a query may look.
+    """Scaled dot-product attention; `allowed` broadcasts to [n, h, q, k], True where a query may attend.
 
-    A query that may look at nothing gets zeros, and gives no gradient. Only the kernel differs by device, number
+    A query that may attend to nothing gets zeros, and gives no gradient. Only the kernel differs by device, number
     format and length: torch's fused one or `matrix_attention`.
     """
     is_short = query.dtype.itemsize < 4 and key.shape[2] <= SHORT_TOKENS
-    is_steady = query.shape[2] < STEADY_QUERIES and not torch.is_grad_enabled()
-    if query.device.type == "cpu" and (is_short or is_steady):
+    has_few_queries = query.shape[2] < FEW_QUERIES and not torch.is_grad_enabled()
+    if query.device.type == "cpu" and (is_short or has_few_queries):
         return matrix_attention(query, key, value, allowed)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
 
@@ -65,7 +65,7 @@ def matrix_attention(
 def attention_weights(
     query: Float[Tensor, "n h q c"], key: Float[Tensor, "n h k c"], allowed: Bool[Tensor, "..."] | None
 ) -> Float[Tensor, "n h q k"]:
-    """The weights with which `attend` mixes values: each row sums to 1, or is zero where nothing may be looked at."""
+    """The weights with which `attend` mixes values: each row sums to 1, or is zero where no key is allowed."""
     values = torch.eye(key.shape[2], dtype=key.dtype, device=key.device).expand(*key.shape[:2], -1, -1)
     return matrix_attention(query, key, values, allowed)
 
@@ -75,9 +75,9 @@ _watched: ContextVar[dict[nn.Module, Tensor | None] | None] = ContextVar("watche
 
 @contextmanager
 def watching(attentions: Iterable["Attention"]) -> Iterator[dict[nn.Module, Tensor | None]]:
-    """Within the block, note what each of these attentions looked at last: its weights [n, h, q, k].
+    """Within the block, record the last attention weights [n, h, q, k] of each of these modules.
 
-    Without it nothing is computed that an answer does not need.
+    Outside it no weights are computed.
     """
     notes: dict[nn.Module, Tensor | None] = dict.fromkeys(attentions)
     token = _watched.set(notes)
@@ -94,7 +94,7 @@ class KeyValueCache:
     Attributes:
         key: of the words so far, [n, h, k, c].
         value: likewise.
-        context: keys and values of the tokens that cross-attention looks at, [r, h, k, c] each, projected once.
+        context: keys and values of the tokens of cross-attention, [r, h, k, c] each, projected once.
     """
 
     key: Tensor | None = None
@@ -150,7 +150,7 @@ class Attention(nn.Module):
             key, value = key[index], value[index]
         return self.split(key), self.split(value)
 
-    def look(
+    def attend(
         self,
         x: Float[Tensor, "n q d"],
         key: Float[Tensor, "r h k c"],
@@ -178,15 +178,15 @@ class Attention(nn.Module):
         cache: KeyValueCache | None = None,
         context_index: Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n q d"]:
-        """Attend; with a `cache`, new keys are appended to it and all of them are looked at.
+        """Attend; with a `cache`, new keys are appended to it and all of its keys are used.
 
-        `context_index` says which row of `context` each row of `x` looks at. The context is then projected once
+        `context_index` says which row of `context` each row of `x` attends to. The context is then projected once
         a row and not once a query row: twelve questions about a picture share its keys and values.
         """
         key, value = self.keys_values(x if context is None else context, context_index)
         if cache is not None:
             key, value = cache.append(key, value)
-        return self.look(x, key, value, allowed)
+        return self.attend(x, key, value, allowed)
 
 
 class Block(nn.Module):
@@ -196,7 +196,7 @@ class Block(nn.Module):
         dim: token width.
         heads: attention heads.
         mlp_ratio: hidden width of the MLP over `dim`.
-        context_dim: width of the tokens to look at; None builds a block without cross-attention.
+        context_dim: width of the context tokens; None builds a block without cross-attention.
         dropout: probability in [0, 1) on each residual branch.
     """
 
@@ -216,7 +216,7 @@ class Block(nn.Module):
     def start_near_identity(self) -> None:
         """Shrink the last map of self-attention and MLP: the block starts by passing its tokens on almost unchanged.
 
-        Image tokens then keep what is at their place until attention has learned where to look (the idea of Zhang et
+        Image tokens then keep what is at their place until attention is trained (the idea of Zhang et
         al. 2019, "Fixup Initialization"; a tenth and not zero, so that every parameter learns from the first step).
         """
         with torch.no_grad():
@@ -234,14 +234,14 @@ class Block(nn.Module):
         context_index: Int[Tensor, " n"] | None = None,
         content: Float[Tensor, "n k d"] | None = None,
     ) -> Float[Tensor, "n q d"]:
-        """Masks broadcast to [n, h, q, k] and say where looking is allowed; without context nothing is looked at.
+        """Masks broadcast to [n, h, q, k], True where attention is allowed; no context, no cross-attention.
 
         With `content`, self-attention takes its keys and values from these tokens and not from `x`: the query stream
-        of XLNet looks at the content stream (Yang et al. 2019, equations 3 and 4).
+        of XLNet attends to the content stream (Yang et al. 2019, equations 3 and 4).
 
-        `context` has a row for every row of `x`; or `context_index` says which row each looks at; or it has r rows,
-        and n / r consecutive rows of `x` share one (see `Attention.look`). With a `cache`, `x` are the newest words
-        only, and the context is projected at the first call and not looked at again.
+        `context` has a row for every row of `x`; or `context_index` says which row each attends to; or it has r rows,
+        and n / r consecutive rows of `x` share one (see `Attention.attend`). With a `cache`, `x` are the newest words
+        only, and the context is projected at the first call alone.
         """
         source = None if content is None else self.self_norm(content)
         x = x + self.dropout(self.self_attention(self.self_norm(x), source, allowed=allowed, cache=cache))
@@ -250,14 +250,14 @@ class Block(nn.Module):
             key, value = known or self.cross_attention.keys_values(context, context_index)
             if cache is not None and known is None:
                 key, value = cache.context = key.contiguous(), value.contiguous()
-            x = x + self.dropout(self.cross_attention.look(self.cross_norm(x), key, value, context_allowed))
+            x = x + self.dropout(self.cross_attention.attend(self.cross_norm(x), key, value, context_allowed))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
-def unless_even(index: Int[Tensor, " n"] | None, rows: int) -> Int[Tensor, " n"] | None:
+def drop_uniform_index(index: Int[Tensor, " n"] | None, rows: int) -> Int[Tensor, " n"] | None:
     """None where equally many consecutive entries name each of the `rows` in order; else the index itself.
 
-    `Attention.look` then shares keys and values without copying them: twenty questions to each of 32 pictures are
+    `Attention.attend` then shares keys and values without copying them: twenty questions to each of 32 pictures are
     looked up 3 times as fast in fp32 on a CPU. On a GPU asking would wait for the device, and the copy is cheap.
     """
     if index is None or index.device.type != "cpu" or len(index) % rows:
@@ -266,13 +266,13 @@ def unless_even(index: Int[Tensor, " n"] | None, rows: int) -> Int[Tensor, " n"]
     return None if is_even else index
 
 
-def may_look_at(is_real: Bool[Tensor, "n k"]) -> Bool[Tensor, "n 1 1 k"]:
-    """Key mask for `attend`: every query may look at every real token."""
+def key_padding_mask(is_real: Bool[Tensor, "n k"]) -> Bool[Tensor, "n 1 1 k"]:
+    """Key mask for `attend`, True for real tokens: no query attends to padding."""
     return is_real[:, None, None, :]
 
 
 def causal(length: int, device: torch.device, start: int = 0) -> Bool[Tensor, "1 1 q k"]:
-    """Mask for `attend`: token i may look at tokens 0..i; the queries are the last `length` of `start + length`."""
+    """Mask for `attend`: token i attends to tokens 0..i; the queries are the last `length` of `start + length`."""
     return torch.ones(length, start + length, dtype=torch.bool, device=device).tril(start)[None, None]
 
 

@@ -12,7 +12,7 @@ from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.adapter import TokenAdapter
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoder import CaptionDecoder, Decoder, MultimodalDecoder, TextTower
-from chiasm.models.decoding import DecodingConfig, Written
+from chiasm.models.decoding import DecodingConfig, Generated
 from chiasm.models.encoders import build_image_tower, build_text_tower, widths
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.text import TextEncoder
@@ -222,15 +222,15 @@ class VisionLanguageModel(nn.Module):
         assert self.word_head is not None, "this model was not trained to predict words"
         return cast(Tensor, self.word_head(fused)).float()
 
-    def permuted(self, text: TextTokens, order: Int[Tensor, "m l"]) -> tuple[Tokens, Tokens]:
+    def two_stream(self, text: TextTokens, order: Int[Tensor, "m l"]) -> tuple[Tokens, Tokens]:
         """Content and query stream of a two-stream text tower (XLNet)."""
         assert isinstance(self.text_encoder, TwoStreamTextEncoder), "the text tower has one stream"
-        return self.text_encoder.permuted(text, order)
+        return self.text_encoder.two_stream(text, order)
 
     @property
     def tower(self) -> TextTower:
         """The text tower as decoders read it: embedding and positions."""
-        assert isinstance(self.text_encoder, TextTower), "the text tower lends its words to no decoder"
+        assert isinstance(self.text_encoder, TextTower), "the text tower does not share embeddings with a decoder"
         return self.text_encoder
 
     # --- words ----------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class VisionLanguageModel(nn.Module):
 
     def write_captions(
         self, image: Tokens, start_ids: Int[Tensor, " n"], end_id: int, how: DecodingConfig, banned: list[int]
-    ) -> Written:
+    ) -> Generated:
         """A caption for each picture, started by its token of `start_ids`; ids in `banned` are never written."""
         assert self.caption_decoder is not None, "this model was not trained on captions"
         return self.caption_decoder.write(self.tower, self.fusion_image(image), start_ids, end_id, how, banned)
@@ -258,7 +258,7 @@ class VisionLanguageModel(nn.Module):
 
     def write_answers(
         self, fused: Tokens, start_ids: Int[Tensor, " m"], end_id: int, how: DecodingConfig, banned: list[int]
-    ) -> Written:
+    ) -> Generated:
         """As `write_captions`, an answer to each fused question."""
         assert self.answer_decoder is not None, "this model was not trained to write answers"
         return self.answer_decoder.write(self.tower, fused, start_ids, end_id, how, banned)

@@ -31,7 +31,7 @@ def visible(
 
     The content stream at token q sees the tokens k with order_k <= order_q; the query stream sees the contents of
     those with order_k < order_q. Before the start token there is none: its query sees the token itself, since every
-    query must see something. `TwoStreamTextEncoder.permuted` keeps the same rules.
+    query must see something. `TwoStreamTextEncoder.two_stream` keeps the same rules.
 
     Fusion of the query stream g with a picture: every token may look at all of the picture, the picture at no word,
     and the content rule is fusion's `text_allowed`. Although it lets token q look at itself, word q does not leak.

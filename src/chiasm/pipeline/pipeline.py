@@ -22,7 +22,7 @@ from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import verify_folder, write_folder
 from chiasm.core.types import Example, ImageRef, Tokens
 from chiasm.data.image import load_image
-from chiasm.models.batch_invariant import make_steady
+from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.networks import build_model
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import stack_pictures, to_model_range
@@ -39,7 +39,7 @@ from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import Retrieval
-from chiasm.tasks.texts import steady_tokens
+from chiasm.tasks.texts import batch_invariant_tokens
 from chiasm.tasks.vqa import VisualQuestionAnswering
 
 ENCODE_BATCH = 16
@@ -61,7 +61,7 @@ class Pipeline:
     def __init__(self, config: PipelineConfig, model: VisionLanguageModel, codec: Codec, device: torch.device) -> None:
         self.config, self.codec, self.device = config, codec, device
         self.model = model.to(device).eval()
-        make_steady(self.model)
+        make_batch_invariant(self.model)
         self._lone_differs: bool | None = None
         self.example: StoredExample | None = None
         """The example of the folder that it was read from."""
@@ -125,7 +125,7 @@ class Pipeline:
     def encode_texts(self, texts: Sequence[str]) -> Tokens:
         """Tokenise and encode texts, padded to the longest of them."""
         with torch.no_grad():
-            tokens = steady_tokens(texts, self.codec, self.config.model)
+            tokens = batch_invariant_tokens(texts, self.codec, self.config.model)
             return self.model.encode_text(type(tokens)(*(part.to(self.device) for part in tokens)))
 
     def image_fingerprint(self) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from chiasm.core.types import Batch, Example, Prediction, TextTokens, Tokens
 from chiasm.data.sources.records import language_of
-from chiasm.models.attention_maps import looked_at_by_caption
+from chiasm.models.attention_maps import caption_attention_map
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Codec, Task, Teacher, logit_of
@@ -61,7 +61,7 @@ class Captioning(Task):
         """
         tokenizer, how = codec.tokenizer, codec.calibration.get(self.name)
         starts = torch.full((len(image.pooled),), tokenizer.start_of(language), device=image.pooled.device)
-        said = model.write_captions(image, starts, tokenizer.end_id, codec.decoding, tokenizer.never_written)
+        said = model.write_captions(image, starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids)
         predictions = []
         for row, score in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True):
             own = math.exp(score)
@@ -79,7 +79,7 @@ class Captioning(Task):
         ids, is_real = codec.tokenizer.batch([one.answer for one in captions])
         ids[:, 0] = torch.tensor([codec.tokenizer.start_of(one.evidence["language"]) for one in captions])
         device = image.values.device
-        shares = looked_at_by_caption(model, image, TextTokens(ids.to(device), is_real.to(device)))
+        shares = caption_attention_map(model, image, TextTokens(ids.to(device), is_real.to(device)))
         return heat_maps_of(model, shares, len(captions))
 
     @torch.no_grad()

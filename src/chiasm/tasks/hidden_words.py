@@ -16,8 +16,8 @@ from chiasm.objectives.permutation import draw_order, permuted_words, predicted,
 from chiasm.tasks.base import Codec, Teacher
 from chiasm.tasks.texts import (
     CaptionTask,
+    batch_invariant_tokens,
     check_words,
-    steady_tokens,
     text_tokens,
 )
 
@@ -133,7 +133,7 @@ def _in_order(
     model: VisionLanguageModel, image: Tokens, text: TextTokens, of: Tensor, order: Tensor, chosen: Tensor
 ) -> Tensor:
     """Word logits [r, v] of the chosen places, each from the words before it in `order` and from the picture."""
-    _, query = model.permuted(text, order)
+    _, query = model.two_stream(text, order)
     content_allowed, _ = visible(order, text.is_real)
     fused = model.fuse(query, model.fusion_image(image), of, content_allowed)
     return model.words(fused.values[:, : chosen.shape[1]][chosen])
@@ -141,7 +141,7 @@ def _in_order(
 
 def _one_hidden(texts: Sequence[str], codec: Codec, model: ModelConfig) -> tuple[TextTokens, Tensor]:
     """The texts' tokens, and a place in each that holds a word: the text alone decides which."""
-    text = steady_tokens(texts, codec, model)
+    text = batch_invariant_tokens(texts, codec, model)
     words = text.is_real.sum(1) - 2
     drawn = torch.tensor([counter_seed("hidden word", one) % (2**31) for one in texts], dtype=torch.long)
     return TextTokens(text.ids.clone(), text.is_real), 1 + drawn % words.clamp_min(1)

@@ -110,7 +110,8 @@ class Matching(CaptionTask):
         device = image.values.device
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         fields = {
-            name: value.to(device) for name, value in text_fields(list(distinct), codec, steady=model.config).items()
+            name: value.to(device)
+            for name, value in text_fields(list(distinct), codec, batch_invariant=model.config).items()
         }
         text = model.fusion_text(model.encode_text(text_tokens(fields)))
         rows = torch.tensor([distinct[one] for one in texts], device=device)

@@ -119,7 +119,9 @@ class Retrieval(CaptionTask):
     def embed_texts(self, model: VisionLanguageModel, codec: Codec, texts: Sequence[str]) -> np.ndarray:
         """Sentences -> float32 [m, e], unit length."""
         device = next(model.parameters()).device
-        fields = {name: value.to(device) for name, value in text_fields(texts, codec, steady=model.config).items()}
+        fields = {
+            name: value.to(device) for name, value in text_fields(texts, codec, batch_invariant=model.config).items()
+        }
         return model.embed_text(_pooled(model, fields)).float().cpu().numpy()
 
     def embed_classes(

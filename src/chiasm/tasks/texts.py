@@ -11,7 +11,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Batch, Caption, Example, TextTokens
 from chiasm.data.dataset import choose_captions
-from chiasm.models.batch_invariant import STEADY_TOKENS
+from chiasm.models.batch_invariant import TOKEN_MULTIPLE
 from chiasm.models.config import ModelConfig
 from chiasm.models.fusion import FUSIONS
 from chiasm.tasks.base import Codec, Task
@@ -73,19 +73,23 @@ class CaptionTask(Task):
         return len(batch.by_task[self.name]["image_index"])
 
 
-def text_fields(texts: Sequence[str], codec: Codec, steady: ModelConfig | None = None) -> dict[str, Tensor]:
-    """Token ids, or a frozen tower's vectors where every text has one; `steady` pads (`steady_tokens`)."""
+def text_fields(texts: Sequence[str], codec: Codec, batch_invariant: ModelConfig | None = None) -> dict[str, Tensor]:
+    """Token ids, or a frozen tower's vectors where every text has one; `batch_invariant` pads them."""
     if texts and all(text in codec.text_vectors for text in texts):
         return {"text_vectors": torch.from_numpy(np.stack([codec.text_vectors[text] for text in texts]))}
-    tokens = codec.tokenizer.batch(texts) if steady is None else steady_tokens(texts, codec, steady)
+    tokens = (
+        codec.tokenizer.batch(texts)
+        if batch_invariant is None
+        else batch_invariant_tokens(texts, codec, batch_invariant)
+    )
     return {"text_ids": tokens.ids, "text_is_real": tokens.is_real}
 
 
-def steady_tokens(texts: Sequence[str], codec: Codec, model: ModelConfig) -> TextTokens:
+def batch_invariant_tokens(texts: Sequence[str], codec: Codec, model: ModelConfig) -> TextTokens:
     """Texts padded until longer neighbours do not change what is computed for a text (`models.batch_invariant`)."""
     ids, is_real = codec.tokenizer.batch(texts)
     length, before = ids.shape[1], model.text.summary_tokens
-    more = -(length + before) % STEADY_TOKENS
+    more = -(length + before) % TOKEN_MULTIPLE
     if model.text.kind == "hugging_face":  # its positions end there
         more = min(more, max(codec.tokenizer.max_tokens - length, 0))
     return TextTokens(F.pad(ids, (0, more), value=codec.tokenizer.pad_id), F.pad(is_real, (0, more)))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Batch, Example, Prediction, Question, TextTokens, Tokens, normalise_answer
-from chiasm.models.attention_maps import looked_at_by_question
+from chiasm.models.attention_maps import question_attention_map
 from chiasm.models.config import ModelConfig
 from chiasm.models.fusion import FUSIONS
 from chiasm.models.vision_language import VisionLanguageModel
@@ -20,7 +20,7 @@ from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import MOST_LOGIT, Calibration, Codec, Task, Teacher, logit_of
 from chiasm.tasks.heat_map import HeatMap, heat_maps_of
-from chiasm.tasks.texts import steady_tokens
+from chiasm.tasks.texts import batch_invariant_tokens
 
 MAX_ANSWERS = 3000
 """Largest answer vocabulary; VQAv2 models commonly keep the 3,000 to 3,129 most frequent answers."""
@@ -174,7 +174,7 @@ class VisualQuestionAnswering(Task):
         if "question_ids" not in fields:  # fusion reads one vector of a question, and looks nowhere
             return [None] * len(questions)
         asked = TextTokens(fields["question_ids"], fields["question_is_real"])
-        shares = looked_at_by_question(model, image, asked, fields["question_index"], fields["image_index"])
+        shares = question_attention_map(model, image, asked, fields["question_index"], fields["image_index"])
         return heat_maps_of(model, shares, len(questions))
 
 
@@ -199,7 +199,7 @@ def encodes_questions_once(model: ModelConfig) -> bool:
 
 
 def _question_fields(
-    questions: Sequence[str], codec: Codec, model: ModelConfig, is_steady: bool = False
+    questions: Sequence[str], codec: Codec, model: ModelConfig, is_batch_invariant: bool = False
 ) -> dict[str, Tensor]:
     """Tokenise each distinct question once, or take its vector."""
     distinct = {text: number for number, text in enumerate(dict.fromkeys(questions))}
@@ -207,7 +207,7 @@ def _question_fields(
     texts = list(distinct)
     if texts and encodes_questions_once(model) and all(text in codec.text_vectors for text in texts):
         return {"question_vectors": torch.from_numpy(np.stack([codec.text_vectors[text] for text in texts])), **index}
-    tokens = steady_tokens(texts, codec, model) if is_steady else codec.tokenizer.batch(texts)
+    tokens = batch_invariant_tokens(texts, codec, model) if is_batch_invariant else codec.tokenizer.batch(texts)
     return {"question_ids": tokens.ids, "question_is_real": tokens.is_real, **index}
 
 
@@ -230,7 +230,7 @@ def _on_device(
     model: ModelConfig, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
 ) -> dict[str, Tensor]:
     device = image.values.device
-    fields = _question_fields(questions, codec, model, is_steady=True)
+    fields = _question_fields(questions, codec, model, is_batch_invariant=True)
     fields = {name: value.to(device) for name, value in fields.items()}
     return {**fields, "image_index": torch.tensor(of, dtype=torch.long, device=device)}
 
@@ -241,7 +241,7 @@ def _written_predictions(
     """Answers word by word; the confidence is made from the probability of the whole answer."""
     tokenizer = codec.tokenizer
     starts = torch.full((len(fused.pooled),), tokenizer.start_id, device=fused.pooled.device)
-    said = model.write_answers(fused, starts, tokenizer.end_id, codec.decoding, tokenizer.never_written)
+    said = model.write_answers(fused, starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids)
     predictions = []
     for row, mean in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True):
         words = row.index(tokenizer.end_id) + 1 if tokenizer.end_id in row else len(row)

@@ -24,7 +24,7 @@ from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import ProgressBars, tell_cut_texts
-from chiasm.models.batch_invariant import make_steady
+from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
 from chiasm.models.projection import class_heads, set_class_share
@@ -119,7 +119,7 @@ def run(
         if rank() != 0:
             return None
         merge_lora(pipeline.model)
-        make_steady(pipeline.model)
+        make_batch_invariant(pipeline.model)
         guarded = keep_what_it_knew(trainer, hooks, console)
         fitted = fit_calibration(pipeline, ready).apply(pipeline)
         pipeline.domain = fit_domain(pipeline, vocabulary_examples(training), ready)

@@ -65,7 +65,7 @@ def test_captions_are_those_of_transformers(tmp_path: Path) -> None:
             max_new_tokens=10,
             do_sample=False,
             forced_eos_token_id=3,
-            suppress_tokens=codec.tokenizer.never_written,
+            suppress_tokens=codec.tokenizer.suppressed_ids,
         )[0]
         assert one.answer == codec.tokenizer.decode(ids[1:].tolist())
     assert len({one.answer for one in said}) > 1
@@ -77,7 +77,7 @@ def test_beams_keep_their_own_words(tmp_path: Path) -> None:
     inner, codec = model.pipeline.model, model.pipeline.codec
     image = model.pipeline.encode_images([chiasm.serve.engine.picture_ref(one) for one in pictures()])
     how = DecodingConfig(method="beam", beams=4, max_words=9)
-    said = inner.write_captions(image, torch.zeros(4, dtype=torch.long), 3, how, codec.tokenizer.never_written)
+    said = inner.write_captions(image, torch.zeros(4, dtype=torch.long), 3, how, codec.tokenizer.suppressed_ids)
     start = reference.config.text_config.bos_token_id
     for row, picture in enumerate(pictures()):
         ids = said.ids[row].tolist()
@@ -116,7 +116,7 @@ def test_written_answers_are_those_of_transformers(tmp_path: Path) -> None:
             max_new_tokens=7,
             do_sample=False,
             forced_eos_token_id=3,
-            suppress_tokens=codec.tokenizer.never_written,
+            suppress_tokens=codec.tokenizer.suppressed_ids,
         )[0]
         assert one.answer == codec.tokenizer.decode(ids[1:].tolist())
     assert len({one.answer for one in answers}) > 1

@@ -122,7 +122,7 @@ class TextTokenizer:
         return sorted(number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special)
 
     @property
-    def never_written(self) -> list[int]:
+    def suppressed_ids(self) -> list[int]:
         """Ids that no generated text may hold: every special token but the end."""
         return [number for number in self.special_ids if number != self.end_id]
 

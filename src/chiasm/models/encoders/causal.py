@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.batch_invariant import positions
-from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, may_look_at
+from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, key_padding_mask
 
 
 class CausalTextEncoder(nn.Module):
@@ -48,7 +48,7 @@ class CausalTextEncoder(nn.Module):
         words = self.embedding(text.ids) + positions(self.position, length)
         x = torch.cat([words, self.summary.expand(rows, 1, -1)], dim=1)
         is_real = torch.cat([text.is_real, text.is_real.new_ones(rows, 1)], dim=1)
-        allowed = causal(length + 1, x.device) & may_look_at(is_real)
+        allowed = causal(length + 1, x.device) & key_padding_mask(is_real)
         for block in self.blocks:
             x = block(x, allowed=allowed)
         x = self.norm(x)

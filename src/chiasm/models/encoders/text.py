@@ -7,7 +7,7 @@ from torch import nn
 
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.batch_invariant import positions
-from chiasm.models.transformer import POSITION_STD, Block, init_weights, masked_mean, may_look_at
+from chiasm.models.transformer import POSITION_STD, Block, init_weights, key_padding_mask, masked_mean
 
 
 class TextEncoder(nn.Module):
@@ -58,6 +58,6 @@ class TextEncoder(nn.Module):
         x = torch.cat([self.summary.expand(rows, -1, -1), x], dim=1)
         is_real = torch.cat([text.is_real.new_ones(rows, self.summary_tokens), text.is_real], dim=1)
         for block in self.blocks:
-            x = block(x, allowed=may_look_at(is_real))
+            x = block(x, allowed=key_padding_mask(is_real))
         x = self.norm(x)
         return Tokens(x, is_real, masked_mean(x[:, self.summary_tokens :], text.is_real))

@@ -15,7 +15,7 @@ from chiasm.models.transformer import masked_mean
 
 
 class TwoStreamTextEncoder(TextEncoder):
-    """Token ids -> contextual tokens, from all words (`forward`) or from those earlier in an order (`permuted`).
+    """Token ids -> contextual tokens, from all words (`forward`) or from those earlier in an order (`two_stream`).
 
     Against its neighbours: a `TextEncoder` cannot predict a word that it reads, and a causal one reads to the left
     alone. Here each word is predicted from some of the words on both sides, without a [MASK] that questions and
@@ -31,12 +31,12 @@ class TwoStreamTextEncoder(TextEncoder):
         dim: token width.
         layers: transformer blocks, shared by both streams.
         heads: attention heads.
-        summary_tokens: learned tokens put before the words in `forward`; they take no part in `permuted`.
+        summary_tokens: learned tokens put before the words in `forward`; they take no part in `two_stream`.
     """
 
     has_queries: ClassVar[bool] = True
 
-    def permuted(self, text: TextTokens, order: Int[Tensor, "n l"]) -> tuple[Tokens, Tokens]:
+    def two_stream(self, text: TextTokens, order: Int[Tensor, "n l"]) -> tuple[Tokens, Tokens]:
         """Encode so that each word can be predicted from the words before it in `order`.
 
         Args:

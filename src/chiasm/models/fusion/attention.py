@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.base import Fusion, FusionShape, Join
-from chiasm.models.transformer import masked_mean, may_look_at
+from chiasm.models.transformer import key_padding_mask, masked_mean
 
 
 class WordFusion(Fusion):
@@ -36,7 +36,7 @@ class WordFusion(Fusion):
 
 def among_words(is_real: Bool[Tensor, "m k"], text_allowed: Bool[Tensor, "m q k"] | None) -> Bool[Tensor, "m 1 #q k"]:
     """Mask for `attend` among text tokens: padding, and `text_allowed` where it is given."""
-    allowed = may_look_at(is_real)
+    allowed = key_padding_mask(is_real)
     return allowed if text_allowed is None else allowed & text_allowed[:, None]
 
 
@@ -47,7 +47,7 @@ def with_words_apart(
 
     With `text_allowed` the text keeps to it, and the others look at no text.
     """
-    allowed = may_look_at(is_real)
+    allowed = key_padding_mask(is_real)
     if text_allowed is None:
         return allowed
     words, length = text_allowed.shape[1], is_real.shape[1]

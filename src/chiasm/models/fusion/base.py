@@ -34,7 +34,7 @@ class FusionShape:
     dropout: float = 0.0
     """Probability, in [0, 1), on each residual branch."""
     summary_tokens: int = 0
-    """Learned tokens that the text consists of, where its words do not take part themselves; 0: the words do."""
+    """Summary tokens that replace the word tokens; 0 keeps the word tokens."""
     modality_dropout: float = 0.0
     """Probability, in [0, 1), that a training row loses its other modalities, and as often its text."""
     modalities: tuple[str, ...] = ("text", "image")
@@ -86,8 +86,8 @@ class Fusion(nn.Module, ABC):
             {name: nn.Parameter(torch.randn(length, shape.dim) * POSITION_STD) for name, length in lengths.items()}
         )
 
-    def looks(self) -> list[Attention]:
-        """The attentions, in order, whose queries look at the other modalities' tokens; [] where none does.
+    def cross_attentions(self) -> list[Attention]:
+        """The attention modules, in order, whose queries attend to the other modalities' tokens; [] if there are none.
 
         Their keys are those tokens, after the text's own where there are more; their queries begin with the words,
         unless they are learned ones.

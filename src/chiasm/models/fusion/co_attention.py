@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import WordFusion, among_words
 from chiasm.models.fusion.base import FusionShape, take
-from chiasm.models.transformer import Attention, Block, init_weights, may_look_at
+from chiasm.models.transformer import Attention, Block, init_weights, key_padding_mask
 
 
 class CoAttentionLayer(nn.Module):
@@ -48,13 +48,13 @@ class CoAttentionLayer(nn.Module):
         looks at no word and keeps its r rows; with it there are as many rows as the words have.
         """
         looking, seen = self.text_norm(words), self.image_norm(picture)
-        seen_allowed = may_look_at(take(picture_is_real, index))
+        seen_allowed = key_padding_mask(take(picture_is_real, index))
         words = words + self.dropout(self.text_cross(looking, seen, seen_allowed, context_index=index))
         words = self.text_block(words, words_allowed)
         if self.image_cross is None or self.image_block is None:
             return words, picture
         if words_shown is None:
-            return words, self.image_block(picture, may_look_at(picture_is_real))
+            return words, self.image_block(picture, key_padding_mask(picture_is_real))
         picture = take(picture, index) + self.dropout(self.image_cross(take(seen, index), looking, words_shown))
         return words, self.image_block(picture, seen_allowed)
 
@@ -81,8 +81,8 @@ class CoAttentionFusion(WordFusion):
         self.layers = nn.ModuleList(CoAttentionLayer(shape, layer == last) for layer in range(shape.layers))
         self.apply(init_weights)
 
-    def looks(self) -> list[Attention]:
-        """See `Fusion.looks`."""
+    def cross_attentions(self) -> list[Attention]:
+        """See `Fusion.cross_attentions`."""
         return cast(list[Attention], [layer.text_cross for layer in self.layers])
 
     def fuse(
@@ -96,7 +96,7 @@ class CoAttentionFusion(WordFusion):
         words = text.values
         picture, is_real = self.join(others)
         allowed = among_words(text.is_real, text_allowed)
-        shown = may_look_at(text.is_real) if text_allowed is None else None
+        shown = key_padding_mask(text.is_real) if text_allowed is None else None
         for layer in self.layers:
             words, picture = layer(words, picture, allowed, shown, is_real, index)
             if shown is not None:

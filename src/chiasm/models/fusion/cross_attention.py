@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import WordFusion, among_words
 from chiasm.models.fusion.base import FusionShape, take
-from chiasm.models.transformer import Attention, Block, init_weights, may_look_at, unless_even
+from chiasm.models.transformer import Attention, Block, drop_uniform_index, init_weights, key_padding_mask
 
 
 class CrossAttentionFusion(WordFusion):
@@ -33,8 +33,8 @@ class CrossAttentionFusion(WordFusion):
         )
         self.apply(init_weights)
 
-    def looks(self) -> list[Attention]:
-        """See `Fusion.looks`."""
+    def cross_attentions(self) -> list[Attention]:
+        """See `Fusion.cross_attentions`."""
         return cast(list[Attention], [block.cross_attention for block in self.blocks])
 
     def fuse(
@@ -48,13 +48,13 @@ class CrossAttentionFusion(WordFusion):
         x = text.values
         picture, picture_is_real = self.join(others)
         # Asked alone or among others, a question keeps its own rows, and so its answer to the last bit.
-        index = unless_even(index, len(picture)) if self.training else index
+        index = drop_uniform_index(index, len(picture)) if self.training else index
         for block in self.blocks:
             x = block(
                 x,
                 allowed=among_words(text.is_real, text_allowed),
                 context=picture,
-                context_allowed=may_look_at(take(picture_is_real, index)),
+                context_allowed=key_padding_mask(take(picture_is_real, index)),
                 context_index=index,
             )
         return self.finish(x, text.is_real, x.shape[1])

@@ -37,8 +37,8 @@ class MergedAttentionFusion(WordFusion):
         )
         self.apply(init_weights)
 
-    def looks(self) -> list[Attention]:
-        """See `Fusion.looks`."""
+    def cross_attentions(self) -> list[Attention]:
+        """See `Fusion.cross_attentions`."""
         return cast(list[Attention], [block.self_attention for block in self.blocks])
 
     def fuse(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import with_words_apart
 from chiasm.models.fusion.base import Fusion, FusionShape, Join, take
-from chiasm.models.transformer import Attention, Block, init_weights, may_look_at
+from chiasm.models.transformer import Attention, Block, init_weights, key_padding_mask
 
 QUERIES = 8
 """Learned queries. BLIP-2 has 32 for a picture of 257 tokens and Flamingo 64 for a video; ours have 9 to 49 tokens."""
@@ -74,8 +74,8 @@ class ResamplerFusion(Fusion):
         self.norm = nn.LayerNorm(shape.dim)
         self.apply(init_weights)
 
-    def looks(self) -> list[Attention]:
-        """See `Fusion.looks`."""
+    def cross_attentions(self) -> list[Attention]:
+        """See `Fusion.cross_attentions`."""
         return [cast(Attention, cast(ResamplerBlock, one).block.cross_attention) for one in self.blocks]
 
     def fuse(
@@ -90,7 +90,10 @@ class ResamplerFusion(Fusion):
         picture, picture_is_real = self.join(others)
         x = torch.cat([text.values, self.queries.expand(rows, -1, -1)], dim=1)
         is_real = torch.cat([text.is_real, text.is_real.new_ones(rows, QUERIES)], dim=1)
-        allowed, picture_allowed = with_words_apart(is_real, text_allowed), may_look_at(take(picture_is_real, index))
+        allowed, picture_allowed = (
+            with_words_apart(is_real, text_allowed),
+            key_padding_mask(take(picture_is_real, index)),
+        )
         for block in self.blocks:
             x = block(x, allowed, picture, picture_allowed, index)
         x = self.norm(x)

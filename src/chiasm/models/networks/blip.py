@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.config import ModelConfig
-from chiasm.models.decoding import DecodingConfig, Step, Written, decode
+from chiasm.models.decoding import DecodingConfig, Generated, Step, decode
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
 from chiasm.models.networks.base import NetworkSpec, WholeNetwork
 from chiasm.models.pretrained.hugging_face_folder import TowerSpec
@@ -120,13 +120,13 @@ class Blip(WholeNetwork):
 
     def write_captions(
         self, image: Tokens, start_ids: Int[Tensor, " n"], end_id: int, how: DecodingConfig, banned: list[int]
-    ) -> Written:
+    ) -> Generated:
         """As in `VisionLanguageModel`; a sentence starts with BLIP's own token, which is no word of its tokenizer."""
         return self._write(image, start_ids, end_id, how, banned)
 
     def write_answers(
         self, fused: Tokens, start_ids: Int[Tensor, " m"], end_id: int, how: DecodingConfig, banned: list[int]
-    ) -> Written:
+    ) -> Generated:
         """As in `VisionLanguageModel`."""
         return self._write(fused, start_ids, end_id, how, banned)
 
@@ -148,7 +148,7 @@ class Blip(WholeNetwork):
     @torch.no_grad()
     def _write(
         self, context: Tokens, start_ids: Tensor, end_id: int, how: DecodingConfig, banned: Sequence[int]
-    ) -> Written:
+    ) -> Generated:
         starts = torch.full_like(start_ids, self._decoder().config.bos_token_id)
         parts = [
             (rows, decode(self._step(seen), starts[rows], end_id, how, self._longest(), banned))
@@ -161,7 +161,7 @@ class Blip(WholeNetwork):
         for rows, part in parts:
             ids[rows, : part.ids.shape[1]] = part.ids
             score[rows], is_finished[rows] = part.log_probability, part.is_finished
-        return Written(ids, score, is_finished)
+        return Generated(ids, score, is_finished)
 
     def _longest(self) -> int:
         return min(int(self._decoder().config.max_position_embeddings), self.config.text.max_tokens)
