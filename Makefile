@@ -7,9 +7,12 @@ BIN := .venv/bin
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-.venv/.stamp: pyproject.toml
+# constraints.txt pins the versions that the tests ran with, so that an installation takes neither other nor larger ones.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.venv/.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[all,dev]"
+	$(INSTALL) -e ".[all,dev]"
 	touch $@
 
 demo: .venv/.stamp  ## train, measure and show a small model in about five minutes
@@ -25,12 +28,14 @@ types: .venv/.stamp  ## static types
 
 check: lint types
 
-test: .venv/.stamp check  ## everything that must pass before a commit
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-all: test  ## the gate, the parity tests that need further packages, and the planted bugs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[parity]"
-	$(BIN)/python -m pytest -n 2 --dist worksteal -rs tests/evaluate tests/models tests/objectives
+test: .venv/.stamp check  ## everything that must pass before a commit
+	$(PYTEST) -m "not long and not parity_extra"
+
+test-all: test  ## the gate, then the long tests, parity with further packages, and the planted bugs
+	$(INSTALL) -e ".[all,dev,parity]"
+	$(PYTEST) -m "long or parity_extra"
 	$(BIN)/python benchmarks/mutants.py
 
 docs: .venv/.stamp  ## write docs/help.md from the command line itself

@@ -62,18 +62,21 @@ def _assert_parity(candidates: Sequence[Sequence[str]], references: Sequence[Seq
     np.testing.assert_allclose(cider_d(candidates, references), Cider().compute_score(truth, given)[1], atol=1e-9)
 
 
+@pytest.mark.parity_extra
 @pytest.mark.parametrize("seed", range(5))
 def test_parity_on_made_up_captions(seed: int) -> None:
     """Empty, one-word and copied captions: guards constants, clipping, closest length, tf-idf, and length penalty."""
     _assert_parity(*_made_up(seed))
 
 
+@pytest.mark.parity_extra
 def test_parity_on_one_picture_and_on_short_captions() -> None:
     """A corpus of one has no rare n-gram; one-word captions have no n-gram of higher orders."""
     _assert_parity([["a", "dog"]], [[["a", "dog"], ["a", "cat", "runs"]]])
     _assert_parity([["a"], [], ["dog", "dog"]], [[["a"]], [["b"], []], [["dog"], ["dog", "a", "b", "c"]]])
 
 
+@pytest.mark.parity_extra
 @pytest.mark.parametrize("field", ["captions", "captions_zh"])
 def test_parity_on_real_captions(real_data: Path, field: str) -> None:
     """Flickr8k, English and Chinese, as published numbers are computed."""
@@ -127,6 +130,7 @@ def test_tokens_equal_stanfords(caption: str, tokens: str) -> None:
     assert ptb_tokens(caption) == tokens.split()
 
 
+@pytest.mark.parity_extra
 def test_tokens_equal_stanfords_on_real_captions(real_data: Path, tmp_path: Path) -> None:
     """The program itself, where it can run: guards the rules on what people really write."""
     package = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer", reason="pycocoevalcap is not installed")

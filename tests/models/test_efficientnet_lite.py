@@ -114,6 +114,7 @@ def test_gradient_reaches_every_parameter() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
+@pytest.mark.parity_extra
 @needs_weights
 def test_agrees_with_the_reference_implementation() -> None:
     """Guards against a wrong stride, padding, epsilon or normalisation of the pixels."""
