@@ -21,7 +21,7 @@ import chiasm
 from chiasm.core.device import environment
 from chiasm.core.files import write_json
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.clip_bpe import BPE_FILE, read_clip_words
 from chiasm.pipeline.interop.exporting import export
 from chiasm.pipeline.interop.layouts import tokenizer_files

@@ -34,8 +34,8 @@ from chiasm.core.files import write_json, write_text
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import open_dataset
 from chiasm.data.image_refs import image_ref
+from chiasm.data.opening import open_dataset
 from chiasm.metrics.intervals import bootstrap_mean, proportion
 from chiasm.pipeline.domain import FILE
 from chiasm.recipes import find_recipe

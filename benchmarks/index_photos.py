@@ -23,7 +23,7 @@ import numpy as np
 import chiasm
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve.engine import Model
 from chiasm.serve.index import Index, make_index

@@ -16,7 +16,7 @@ import torch
 
 import chiasm
 from chiasm.core.types import Example, Tokens
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.metrics.intervals import proportion
 from chiasm.metrics.paired import paired_difference
 from chiasm.serve.engine import ENCODE_AT_ONCE, Model

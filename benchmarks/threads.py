@@ -15,7 +15,7 @@ SETTINGS = {
 CHILD = """
 import time
 from chiasm.core.config import override
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.recipes import find_recipe
 from chiasm.pipeline.pipeline import Pipeline

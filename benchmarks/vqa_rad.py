@@ -22,7 +22,7 @@ from rich.console import Console
 from chiasm.core.config import override
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import Measured, open_prepared
 from chiasm.evaluate.outcome import Answered

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from chiasm.core.types import Caption, Example, Source
-from chiasm.data.dataset import open_dataset
 from chiasm.data.image_refs import image_ref
+from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.train.config import RunConfig

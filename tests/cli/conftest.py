@@ -9,7 +9,7 @@ from command import Shell
 from PIL import Image
 
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from PIL import Image
 from chiasm.cli import verbs
 from chiasm.cli.suggesting import print_next
 from chiasm.core.types import Caption, Example, Question
-from chiasm.data.dataset import open_dataset
 from chiasm.data.image_refs import image_ref_from_array
+from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.stored_example import StoredExample, choose_example, words_to_try
 from chiasm.recipes import find_recipe

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chiasm.core.types import Batch, Example, Question, Tokens
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import make_batch, to_model_range

@@ -8,8 +8,9 @@ import pytest
 from chiasm.core.errors import InputError
 from chiasm.core.types import Caption, Example
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import Dataset, ListDataset, choose_captions, open_dataset, texts_of
+from chiasm.data.dataset import Dataset, ListDataset, choose_captions, texts_of
 from chiasm.data.ledger import Ledger
+from chiasm.data.opening import open_dataset
 
 SCENES = DataConfig(
     source="scenes", languages=("en", "en", "zh"), train_pictures=40, eval_pictures=30, questions_per_picture=5

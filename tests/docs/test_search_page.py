@@ -11,7 +11,7 @@ from PIL import Image
 
 from chiasm import cli
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "search.md"
 

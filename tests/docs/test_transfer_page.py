@@ -14,7 +14,7 @@ from PIL import Image
 
 from chiasm import cli
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "transfer.md"

@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 from chiasm.core.types import Example
-from chiasm.data.dataset import open_dataset
 from chiasm.data.ledger import Ledger
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.calibrating import (
     FOLDS,
     UNKNOWN,

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from chiasm.core.types import Caption, Example
-from chiasm.data.dataset import open_dataset
 from chiasm.data.hard_captions.swaps import choose_swap
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.caption_swap import METRIC, SEED, caption_swaps
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.pipeline.pipeline import Pipeline

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from chiasm.core.types import Example, Prediction, Question, Tokens
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import GREY, derangement, evaluate
 from chiasm.evaluate.outcome import Outcome, View, scores_as_json
 from chiasm.metrics.calibration import expected_calibration_error

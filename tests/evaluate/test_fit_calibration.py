@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from chiasm.core.types import Example
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.metrics.calibration import abstain_threshold, expected_calibration_error

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 
 COUNT = 24
 VALIDATION = 6

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from chiasm.core.types import Example
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.models.attention_maps import as_grid
 from chiasm.models.config import ImageTowerConfig
 from chiasm.models.transformer import Attention, attend, attention_weights, watching

@@ -10,9 +10,9 @@ import torch
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Domain, Example, Prediction, Tokens
-from chiasm.data.dataset import open_dataset
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
+from chiasm.data.opening import open_dataset
 from chiasm.pipeline.domain import FILE, TOLD, DomainModel, image_features
 from chiasm.pipeline.domain_fitting import fit_domain
 from chiasm.pipeline.feature_cache import cached_pictures

@@ -11,9 +11,10 @@ import torch
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example, Source, Tokens
-from chiasm.data.dataset import ListDataset, open_dataset
+from chiasm.data.dataset import ListDataset
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
+from chiasm.data.opening import open_dataset
 from chiasm.pipeline import feature_cache as features
 from chiasm.pipeline.batching import FEATURES, make_batch
 from chiasm.pipeline.feature_cache import (

@@ -15,9 +15,9 @@ import chiasm
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
 from chiasm.core.types import Caption, Example
-from chiasm.data.dataset import open_dataset
 from chiasm.data.generated.scene_language import WORDS
 from chiasm.data.ledger import Ledger
+from chiasm.data.opening import open_dataset
 from chiasm.pipeline.feature_cache import cache_root, prepare, taught
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe

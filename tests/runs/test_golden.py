@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from small import distilling, small_config, start
 
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.tasks.base import TaskConfig
 from chiasm.train.config import RunConfig
 

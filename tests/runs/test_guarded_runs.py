@@ -22,7 +22,7 @@ from chiasm.core.device import pick_device
 from chiasm.core.errors import InputError, Interrupted
 from chiasm.core.run_folder import MANIFEST
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.pipeline.pipeline import Pipeline

@@ -15,7 +15,7 @@ import chiasm.train.trainer
 from chiasm.core.config import override
 from chiasm.core.errors import InputError, JobError
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve.engine import load
 from chiasm.tasks.base import TaskConfig

@@ -17,7 +17,7 @@ from chiasm.core.config import override
 from chiasm.core.errors import InputError
 from chiasm.core.run_folder import MANIFEST, verify_folder
 from chiasm.core.types import Example
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import ANSWER_ROWS, Pipeline
 from chiasm.tasks.base import Codec, TaskConfig
 from chiasm.train.config import RunConfig, StageConfig

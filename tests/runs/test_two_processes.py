@@ -15,7 +15,7 @@ from small import save_pictures, small_config, start, weights_that_count, withou
 from chiasm.core.distributed import process_group, sum_over_processes
 from chiasm.core.run_folder import MANIFEST, verify_folder
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.tasks.base import TaskConfig
 from chiasm.train.config import RunConfig
 

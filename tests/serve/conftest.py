@@ -10,7 +10,7 @@ from PIL import Image
 
 import chiasm
 from chiasm.core.types import Example
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.outcome import Outcome
 from chiasm.serve.engine import Model

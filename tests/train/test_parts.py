@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from chiasm.data.dataset import ListDataset, open_dataset
+from chiasm.data.dataset import ListDataset
 from chiasm.data.ledger import Ledger
+from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import TaskConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 from second_device import NAME, forget_tensors, second_device
 
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.models.config import ModelConfig
 from chiasm.pipeline.pipeline import Pipeline

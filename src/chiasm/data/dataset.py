@@ -1,26 +1,19 @@
-"""What every source of examples looks like to the rest: indexable, and a pure function of (index, epoch)."""
+"""What every set of examples looks like to the rest: indexable, and a pure function of (index, epoch)."""
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import numpy as np
 
 from chiasm.core.errors import InputError, nearest
-from chiasm.core.random import counter_rng, counter_seed
-from chiasm.core.types import Caption, Example, ImageRef, Question, Source
-from chiasm.data.config import DataConfig
-from chiasm.data.files import open_files, open_other_files
-from chiasm.data.generated import scenes, sort_of_clevr
-from chiasm.data.generated.boxes import questions as boxes_questions
-from chiasm.data.generated.boxes import render as boxes
-from chiasm.data.generated.boxes.questions import NumberQuestion, number_questions
-from chiasm.data.generated.boxes.statements import Statement, statements
-from chiasm.data.generated.scene_language import LANGUAGES, SceneTruth, caption, questions
-from chiasm.data.image_refs import image_ref_from_array
+from chiasm.core.random import counter_rng
+from chiasm.core.types import Caption, Example
 from chiasm.data.ledger import Ledger
-from chiasm.data.mixture import MixedDataset
 
+MAIN = "data"
+"""Name of the part that the config's `data` section names; a set that is no mixture is its only part."""
 KINDS_LOOKED_FOR = 200
 """Examples of a generator among which every kind of question is expected to occur."""
 
@@ -28,11 +21,24 @@ KINDS_LOOKED_FOR = 200
 class Dataset(Protocol):
     """Examples of one split."""
 
-    split: str
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+        ...
 
     @property
     def ledger(self) -> Ledger:
         """What was not used, and why."""
+        ...
+
+    @property
+    def is_generated(self) -> bool:
+        """True where examples are drawn by a program: none can be broken, and a few stand for all."""
+        ...
+
+    @property
+    def parts(self) -> Mapping[str, "Dataset"]:
+        """Name -> set, of a mixture; `MAIN` -> itself of any other set."""
         ...
 
     def __len__(self) -> int:
@@ -43,9 +49,40 @@ class Dataset(Protocol):
         """Return an example; a generator may ask new questions in each epoch, files ignore it."""
         ...
 
+    def map_parts(self, change: Callable[[str, "Dataset"], "Dataset"]) -> "Dataset":
+        """Return the set with `change(name, part)` in the place of each part."""
+        ...
 
-class ListDataset:
-    """Examples that were read from files, or were encoded by a frozen tower."""
+
+class PlainDataset(ABC):
+    """Base of every dataset that is no mixture: it is its own single part."""
+
+    split: str
+    ledger: Ledger
+    is_generated: bool
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of usable examples."""
+
+    @abstractmethod
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return an example."""
+
+    @property
+    def parts(self) -> Mapping[str, Dataset]:
+        """`MAIN` -> itself."""
+        return {MAIN: self}
+
+    def map_parts(self, change: Callable[[str, Dataset], Dataset]) -> Dataset:
+        """Return `change(MAIN, self)`."""
+        return change(MAIN, self)
+
+
+class ListDataset(PlainDataset):
+    """Examples that were read from files; images are referred to, not held."""
+
+    is_generated = False
 
     def __init__(self, split: str, examples: Sequence[Example], ledger: Ledger) -> None:
         self.split, self.examples, self.ledger = split, examples, ledger
@@ -58,193 +95,53 @@ class ListDataset:
         return self.examples[index]
 
 
-class ChosenKinds:
-    """A generator of which only some kinds of question are asked, as for a first stage of training."""
+class Subset(PlainDataset):
+    """Some examples of a set, in a given order.
 
-    def __init__(self, dataset: Dataset, kinds: tuple[str, ...]) -> None:
-        self.dataset, self.kinds, self.split = dataset, kinds, dataset.split
+    Args:
+        dataset: any set; its ledger is this one's.
+        indices: int64 [n], places in `dataset`.
+    """
 
-    @property
-    def ledger(self) -> Ledger:
-        """Of the whole set: an example without a question left is still used."""
-        return self.dataset.ledger
+    def __init__(self, dataset: Dataset, indices: np.ndarray | Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, np.asarray(indices, dtype=np.int64)
+        self.split, self.ledger, self.is_generated = dataset.split, dataset.ledger, dataset.is_generated
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return the example of the set at place `indices[index]`."""
+        return self.dataset.example(int(self.indices[index]), epoch)
+
+
+class MappedDataset(PlainDataset):
+    """A set of which each example is changed when it is asked for.
+
+    Args:
+        dataset: any set; its ledger is this one's.
+        change: a pure function of the example.
+    """
+
+    def __init__(self, dataset: Dataset, change: Callable[[Example], Example]) -> None:
+        self.dataset, self.change = dataset, change
+        self.split, self.ledger, self.is_generated = dataset.split, dataset.ledger, dataset.is_generated
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def example(self, index: int, epoch: int = 0) -> Example:
-        """Return example `index` with the questions of these kinds alone."""
-        return _asked(self.dataset.example(index, epoch), self.kinds)
+        """Return `change` of example `index`."""
+        return self.change(self.dataset.example(index, epoch))
 
 
-def _asked(example: Example, kinds: tuple[str, ...]) -> Example:
-    return replace(example, questions=tuple(one for one in example.questions if one.kind in kinds))
+def with_question_kinds(dataset: Dataset, kinds: Sequence[str]) -> Dataset:
+    """Leave out questions of other kinds; an example without a question left stays.
 
-
-class SceneDataset:
-    """Scenes, drawn when they are asked for; held-out splits have no two pictures of one description."""
-
-    def __init__(self, split: str, config: DataConfig, seed: int) -> None:
-        self.split, self.config, self.seed, self.ledger = split, config, seed, Ledger()
-        self.length = config.train_pictures if split == "train" else config.eval_pictures
-        self.fixed = None if split == "train" else scenes.distinct_scenes(split, self.length, seed)
-        self.ledger.offer(self.length)
-        self.ledger.use(self.length)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def example(self, index: int, epoch: int = 0) -> Example:
-        """Return scene `index`, with a caption in each language and questions that are new in each epoch."""
-        scene = scenes.scene_at(self.split, index, self.seed) if self.fixed is None else self.fixed[index]
-        rng = random.Random(counter_seed("scene questions", self.seed, self.split, index, epoch))
-        languages = tuple(dict.fromkeys(self.config.languages))
-        return Example(
-            id=f"scene-{self.split}-{index}",
-            inputs={"image": image_ref_from_array(scenes.render(scene))},
-            captions=tuple(caption(scene, language) for language in languages),
-            questions=tuple(questions(scene, self.config.questions_per_picture, rng, self.config.languages)),
-            source=Source("scenes", index),
-            truth=SceneTruth(scene),
-        )
-
-
-class SortOfClevrDataset:
-    """Sort-of-CLEVR's pictures with their twenty questions each; `data.symmetries` varies the training pictures."""
-
-    def __init__(self, split: str, config: DataConfig, seed: int) -> None:
-        self.split, self.seed, self.ledger = split, seed, Ledger()
-        self.language = config.languages[0]
-        self.varies = config.symmetries and split == "train"
-        self.length = (config.train_pictures if split == "train" else 0) or sort_of_clevr.PICTURES[split]
-        self.ledger.offer(self.length)
-        self.ledger.use(self.length)
-        self._made: dict[int, Example] = {}
-
-    def __len__(self) -> int:
-        return self.length
-
-    def example(self, index: int, epoch: int = 0) -> Example:
-        """Return picture `index`: the same in every epoch, and then kept, unless `data.symmetries` varies it."""
-        if self.varies and epoch > 0:
-            rng = random.Random(counter_seed("sort_of_clevr symmetry", self.seed, index, epoch))
-            return self._make(sort_of_clevr.transformed(self._picture(index), rng), index)
-        if index not in self._made:
-            self._made[index] = self._make(self._picture(index), index)
-        return self._made[index]
-
-    def _picture(self, index: int) -> sort_of_clevr.Picture:
-        return sort_of_clevr.picture_at(self.split, index, self.seed)
-
-    def _make(self, picture: sort_of_clevr.Picture, index: int) -> Example:
-        return Example(
-            id=f"sort-of-clevr-{self.split}-{index}",
-            inputs={"image": image_ref_from_array(sort_of_clevr.render(picture))},
-            questions=tuple(sort_of_clevr.questions(picture, self.split, index, self.seed, self.language)),
-            source=Source("sort_of_clevr", index),
-        )
-
-
-class BoxesTruth(NamedTuple):
-    """The objects of a picture of boxes, and what is asked with its meaning, in the order of the questions."""
-
-    picture: boxes.BoxesPicture
-    statements: tuple[Statement, ...]
-    numbers: tuple[NumberQuestion, ...]
-
-
-class BoxesDataset:
-    """Boxes in the manner of NLVR with statements to judge, the answers being "true" and "false", and numbers to tell.
-
-    Examples 2 k and 2 k + 1 are a pair: in every epoch both have the same statements, each true of exactly one. Half of
-    a picture's questions, rounded down, ask for a number instead. The caption names all items.
+    Raises:
+        InputError: none of the first examples has a question of one of the kinds.
     """
-
-    def __init__(self, split: str, config: DataConfig, seed: int) -> None:
-        self.split, self.seed, self.ledger = split, seed, Ledger()
-        self.count = config.questions_per_picture
-        self.length = config.train_pictures if split == "train" else config.eval_pictures
-        self.ledger.offer(self.length)
-        self.ledger.use(self.length)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def example(self, index: int, epoch: int = 0) -> Example:
-        """Return picture `index`, with statements that are new in each epoch."""
-        number, side = divmod(index, 2)
-        pair = boxes.pair_at(self.split, number, self.seed)
-        rng = random.Random(counter_seed("box statements", self.seed, self.split, number, epoch))
-        judged = statements(pair, self.count - self.count // 2, rng)
-        counted = number_questions(pair, self.count // 2, rng)
-        return Example(
-            id=f"boxes-{self.split}-{index}",
-            inputs={"image": ImageRef(partial(boxes.render, pair[side]), partial(_drawn_key, pair[side]))},
-            captions=(Caption(boxes.inventory(pair[side]), "en"),),
-            questions=(
-                *(Question(one.text, ("true" if one.truth[side] else "false",), one.kind, "en") for one in judged),
-                *(Question(one.text, (str(one.counts[side]),), boxes_questions.KIND, "en") for one in counted),
-            ),
-            source=Source("boxes", index),
-            truth=BoxesTruth(pair[side], tuple(judged), tuple(counted)),
-        )
-
-
-def _drawn_key(picture: boxes.BoxesPicture) -> str:
-    return image_ref_from_array(boxes.render(picture)).content_key()
-
-
-def open_dataset(config: DataConfig, split: str, seed: int) -> Dataset:
-    """Open one split of what the config names: a generator, or files whose layout is recognised.
-
-    "train" is `config.train_split` of files, mixed with the sets of `config.others`; every other split is of the main
-    set alone.
-    """
-    main = _of_kinds(_open_main(config, split, seed), config.question_kinds)
-    if split != "train" or not config.others:
-        return main
-    parts: dict[str, Dataset] = {"data": main}
-    taken = {example.id for example in main.examples} if isinstance(main, ListDataset) else set()
-    for name, other in config.others.items():
-        if name in parts:
-            raise InputError(f"data.others has a set called {name!r}", "another name", "rename it")
-        parts[name] = ListDataset(split, *open_other_files(name, other, config.label_prompts, taken))
-    weights = [1.0, *(other.weight for other in config.others.values())]
-    return MixedDataset(parts, weights, config.mixture_temperature, seed)
-
-
-def _open_main(config: DataConfig, split: str, seed: int) -> Dataset:
-    if config.source != "files" and config.fold:
-        raise InputError(
-            f"data.fold is {config.fold!r} with data.source {config.source!r}",
-            "files; a generator makes test pictures of its own",
-            "drop data.fold",
-        )
-    spoken = ("en",) if config.source == "boxes" else LANGUAGES
-    unknown = [language for language in config.languages if language not in spoken]
-    if config.source != "files" and unknown:
-        raise InputError(
-            f"data.languages has {unknown[0]!r}, which the generator {config.source!r} does not speak",
-            "languages of " + ", ".join(spoken),
-            "--set data.languages=en",
-        )
-    if config.source == "boxes":
-        return BoxesDataset(_known(split, boxes.SPLITS), config, seed)
-    if config.source == "scenes":
-        return SceneDataset(_known(split, scenes.SPLITS), config, seed)
-    if config.source == "sort_of_clevr":
-        return SortOfClevrDataset(_known(split, tuple(sort_of_clevr.PICTURES)), config, seed)
-    return ListDataset(split, *open_files(config, split))
-
-
-def _of_kinds(dataset: Dataset, kinds: tuple[str, ...]) -> Dataset:
-    """Leave out questions of other kinds; refuse kinds that none of the first examples has."""
-    if not kinds:
-        return dataset
-    is_list = isinstance(dataset, ListDataset)
-    count = len(dataset) if is_list else min(len(dataset), KINDS_LOOKED_FOR)
-    looked_at = [dataset.example(number) for number in range(count)]
-    found = {question.kind for example in looked_at for question in example.questions}
+    found = {question.kind for example in first_examples(dataset, KINDS_LOOKED_FOR) for question in example.questions}
     missing = [kind for kind in kinds if kind not in found]
     if missing:
         raise InputError(
@@ -252,22 +149,16 @@ def _of_kinds(dataset: Dataset, kinds: tuple[str, ...]) -> Dataset:
             "kinds of this data's questions: " + ", ".join(sorted(found)),
             "choose among them; () takes all",
         )
-    if is_list:
-        return ListDataset(dataset.split, [_asked(one, kinds) for one in looked_at], dataset.ledger)
-    return ChosenKinds(dataset, kinds)
+
+    def chosen(example: Example) -> Example:
+        return replace(example, questions=tuple(one for one in example.questions if one.kind in kinds))
+
+    return MappedDataset(dataset, chosen)
 
 
-def _known(split: str, splits: Sequence[str]) -> str:
-    if split not in splits:
-        raise InputError(
-            f"unknown split {split!r}{nearest(split, splits)}", "one of " + ", ".join(splits), "choose one"
-        )
-    return split
-
-
-def order(length: int, seed: int, epoch: int) -> Sequence[int]:
-    """Return the shuffled order of an epoch: a permutation that depends on (length, seed, epoch) alone."""
-    return counter_rng("order", seed, epoch).permutation(length).tolist()
+def order(length: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the shuffled order of an epoch, int64 [length]: it depends on (length, seed, epoch) alone."""
+    return counter_rng("order", seed, epoch).permutation(length)
 
 
 def choose_captions(example: Example, count: int, seed: int, epoch: int) -> list[Caption]:
@@ -278,14 +169,16 @@ def choose_captions(example: Example, count: int, seed: int, epoch: int) -> list
     return [example.captions[number] for number in chosen]
 
 
+def examples_of(dataset: Dataset) -> Iterator[Example]:
+    """Every example of the first epoch, one after the other."""
+    return (dataset.example(index) for index in range(len(dataset)))
+
+
 def first_examples(dataset: Dataset, generated: int) -> Iterator[Example]:
-    """All examples of files, the first `generated` of a generator; of a mixture, those of each set."""
-    if isinstance(dataset, MixedDataset):
-        for part in dataset.parts.values():
-            yield from first_examples(part, generated)
-        return
-    count = len(dataset) if isinstance(dataset, ListDataset) else min(len(dataset), generated)
-    yield from (dataset.example(number) for number in range(count))
+    """All examples of files, the first `generated` of a generator; of a mixture, those of each part."""
+    for part in dataset.parts.values():
+        count = min(len(part), generated) if part.is_generated else len(part)
+        yield from (part.example(index) for index in range(count))
 
 
 def texts_of(examples: Iterable[Example]) -> Iterable[str]:

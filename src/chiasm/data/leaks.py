@@ -16,12 +16,12 @@ import numpy as np
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import Dataset, ListDataset, open_dataset
+from chiasm.data.dataset import MAIN, Dataset, Subset, examples_of
 from chiasm.data.files import LABEL_GROUP, splits_of
 from chiasm.data.image import ImageError
 from chiasm.data.ledger import LEAK
 from chiasm.data.likeness import GREY_PX, grey_file, grey_version
-from chiasm.data.mixture import MixedDataset
+from chiasm.data.opening import open_dataset
 from chiasm.data.sources.records import canonical_split
 
 DRAWN = frozenset({"validation_drawn", "split_drawn"})
@@ -91,16 +91,12 @@ def open_training(config: RunData, also: Iterable[RunData] = ()) -> Training:
     """
     training = open_dataset(config.data, "train", config.seed)
     held = [one for run in (config, *also) for one in held_out(run)]
-    parts = training.parts if isinstance(training, MixedDataset) else {"data": training}
-    kept, messages = dict[str, Dataset](), list[str]()
-    for name, part in parts.items():
-        kept[name] = part
-        if isinstance(part, ListDataset):
-            kept[name], text = _without_leaks(name, part, held, config.data)
-            messages += [text] if text else []
-    if isinstance(training, MixedDataset):
-        return Training(training.with_parts(kept), "\n".join(messages))
-    return Training(kept["data"], "\n".join(messages))
+    messages = list[str]()
+
+    def checked(name: str, part: Dataset) -> Dataset:
+        return part if part.is_generated else _without_leaks(name, part, held, config.data, messages)
+
+    return Training(training.map_parts(checked), "\n".join(messages))
 
 
 def held_out(config: RunData) -> list[HeldOut]:
@@ -114,43 +110,47 @@ def held_out(config: RunData) -> list[HeldOut]:
     found = []
     for name in {canonical_split(name): name for name in names}.values():
         dataset = open_dataset(data, name, config.seed)
-        if isinstance(dataset, ListDataset):
-            is_drawn = bool(DRAWN & set(dataset.ledger.counts("note")))
-            found.append(HeldOut(name, data.path, dataset.examples, is_drawn))
+        is_drawn = bool(DRAWN & set(dataset.ledger.counts("note")))
+        found.append(HeldOut(name, data.path, list(examples_of(dataset)), is_drawn))
     return found
 
 
-def _without_leaks(name: str, part: ListDataset, held: Sequence[HeldOut], config: DataConfig) -> tuple[Dataset, str]:
-    path = config.path if name == "data" else config.others[name].path
-    groups = [_group_in(example, "" if name == "data" else f"{name}/") for example in part.examples]
+def _without_leaks(
+    name: str, part: Dataset, held: Sequence[HeldOut], config: DataConfig, messages: list[str]
+) -> Dataset:
+    """The part without examples that are held out, or an error; what was found is added to `messages`."""
+    path = config.path if name == MAIN else config.others[name].path
+    examples = list(examples_of(part))
+    groups = [_group_in(example, "" if name == MAIN else f"{name}/") for example in examples]
     leaks = {one.number: one for one in _shared_groups(groups, path, held)}
-    leaks |= {one.number: one for one in _shared_bytes(part.examples, held)}
+    leaks |= {one.number: one for one in _shared_bytes(examples, held)}
     if config.leak_likeness:
-        alike = _alike(part.examples, held, config.leak_likeness)
+        alike = _alike(examples, held, config.leak_likeness)
         leaks = {one.number: one for one in alike} | leaks
     if not leaks:
-        return part, ""
+        return part
     found = [leaks[number] for number in sorted(leaks)]
     refused = [one for one in found if config.on_leak == "refuse" and not one.split.is_drawn]
     if refused:
         raise InputError(
             f"{len(refused)} of the {len(part)} training examples of {path} are also held out; "
-            f"the first: {_described(part.examples, refused[0])}",
+            f"the first: {_described(examples, refused[0])}",
             "no picture, and no group such as a patient, both in training and in a split that is measured",
             "take it out of one side, or leave all of them out of training with --set data.on_leak=drop",
         )
     for one in found:
-        source, text = part.examples[one.number].source, _described(part.examples, one)
+        source, text = examples[one.number].source, _described(examples, one)
         if config.on_leak == "keep":
             part.ledger.note(source, LEAK, text)
         else:
             part.ledger.withdraw(source, LEAK, text)
-    said = "kept in training although held out" if config.on_leak == "keep" else "left out of training, as held out"
-    message = f"{path}: {said}: {len(found)} of {len(part)} examples; the first: {_described(part.examples, found[0])}"
+    what = "kept in training although held out" if config.on_leak == "keep" else "left out of training, as held out"
+    messages.append(
+        f"{path}: {what}: {len(found)} of {len(part)} examples; the first: {_described(examples, found[0])}"
+    )
     if config.on_leak == "keep":
-        return part, message
-    rest = [example for number, example in enumerate(part.examples) if number not in leaks]
-    return ListDataset(part.split, rest, part.ledger), message
+        return part
+    return Subset(part, [number for number in range(len(part)) if number not in leaks])
 
 
 def _described(examples: Sequence[Example], leak: Leak) -> str:

@@ -1,20 +1,17 @@
 """Several sets of examples trained on at once, in shares that do not follow their sizes alone."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
+from chiasm.data.dataset import Dataset
 from chiasm.data.ledger import Ledger
-
-if TYPE_CHECKING:
-    from chiasm.data.dataset import Dataset
 
 
 class MixedDataset:
@@ -35,17 +32,24 @@ class MixedDataset:
         seed: of the orders.
     """
 
-    def __init__(self, parts: Mapping[str, "Dataset"], weights: Sequence[float], temperature: float, seed: int) -> None:
+    def __init__(self, parts: Mapping[str, Dataset], weights: Sequence[float], temperature: float, seed: int) -> None:
         assert len(parts) == len(weights), "one weight a set"
-        self.parts, self.weights, self.temperature, self.seed = dict(parts), tuple(weights), temperature, seed
+        self.parts: Mapping[str, Dataset] = dict(parts)
+        self.weights, self.temperature, self.seed = tuple(weights), temperature, seed
         self.split = next(iter(parts.values())).split
         self.sizes = [len(part) for part in parts.values()]
         self.counts = _counts(self.parts, self.sizes, self.weights, temperature)
         self._ends = list(accumulate(self.counts))
 
-    def with_parts(self, parts: Mapping[str, "Dataset"]) -> "MixedDataset":
-        """Return the mixture of other sets under the same names, such as these sets checked or encoded."""
-        return MixedDataset(parts, self.weights, self.temperature, self.seed)
+    def map_parts(self, change: Callable[[str, Dataset], Dataset]) -> "MixedDataset":
+        """Return the mixture of `change(name, part)` under the same names, such as these sets checked or encoded."""
+        changed = {name: change(name, part) for name, part in self.parts.items()}
+        return MixedDataset(changed, self.weights, self.temperature, self.seed)
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether all parts are."""
+        return all(part.is_generated for part in self.parts.values())
 
     @property
     def ledger(self) -> Ledger:
@@ -74,7 +78,7 @@ def _order(name: str, size: int, seed: int, passes: int) -> np.ndarray:
 
 
 def _counts(
-    parts: Mapping[str, "Dataset"], sizes: Sequence[int], weights: Sequence[float], temperature: float
+    parts: Mapping[str, Dataset], sizes: Sequence[int], weights: Sequence[float], temperature: float
 ) -> list[int]:
     """Places of each set in an epoch: the shares, rounded so that they add up (largest remainders first)."""
     if not temperature > 0:

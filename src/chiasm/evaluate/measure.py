@@ -8,8 +8,9 @@ from rich.console import Console
 from chiasm.core.errors import InputError
 from chiasm.core.log import Bar, bar
 from chiasm.core.types import Example, Score
-from chiasm.data.dataset import open_dataset, texts_of
+from chiasm.data.dataset import texts_of
 from chiasm.data.ledger import Ledger
+from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import Fitted, out_of_sample
 from chiasm.evaluate.evaluator import evaluate

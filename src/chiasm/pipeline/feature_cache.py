@@ -26,12 +26,11 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes, sha256_file, write_bytes
 from chiasm.core.types import Example, Tokens
-from chiasm.data.dataset import Dataset, ListDataset
+from chiasm.data.dataset import Dataset, ListDataset, MappedDataset, examples_of
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.hard_captions.swaps import swapped_texts
 from chiasm.data.image import ImageError
 from chiasm.data.ledger import Ledger
-from chiasm.data.mixture import MixedDataset
 from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_pictures
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks import task_type
@@ -221,18 +220,17 @@ def prepare(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: Progres
 
     Generated data passes through unless a tower is frozen: it cannot be broken. Of a mixture each set is made ready.
     """
-    if isinstance(dataset, MixedDataset):
-        return dataset.with_parts(
-            {name: prepare(pipeline, part, cache, progress) for name, part in dataset.parts.items()}
-        )
+    return dataset.map_parts(lambda _, part: _prepare_part(pipeline, part, cache, progress))
+
+
+def _prepare_part(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: Progress) -> Dataset:
     config = pipeline.config
-    is_generated = not isinstance(dataset, ListDataset)
-    if is_generated and not (config.model.image.frozen or config.model.text.frozen):
+    if dataset.is_generated and not (config.model.image.frozen or config.model.text.frozen):
         return dataset
     examples = [dataset.example(number) for number in range(len(dataset))]
     if config.model.image.frozen:
         examples = cached_pictures(pipeline, examples, dataset.ledger, cache, progress)
-    elif not is_generated:
+    elif not dataset.is_generated:
         examples = readable_pictures(examples, dataset.ledger, progress)
     dataset.ledger.check(config.data.max_rejected)
     if config.model.text.frozen:
@@ -282,13 +280,13 @@ def taught(teacher: Pipeline, dataset: Dataset, cache: Path, progress: Progress)
     Raises:
         InputError: no caption is in a language of the teacher.
     """
-    if isinstance(dataset, MixedDataset):
-        return dataset.with_parts(
-            {name: taught(teacher, part, cache, progress) for name, part in dataset.parts.items()}
-        )
-    assert isinstance(dataset, ListDataset), "pictures of a locked image side are encoded, and so listed"
+    return dataset.map_parts(lambda _, part: _attach_to_part(teacher, part, cache, progress))
+
+
+def _attach_to_part(teacher: Pipeline, dataset: Dataset, cache: Path, progress: Progress) -> Dataset:
     languages = set(teacher.config.data.languages)
-    texts = list(dict.fromkeys(one.text for e in dataset.examples for one in e.captions if one.language in languages))
+    captions = (caption for example in examples_of(dataset) for caption in example.captions)
+    texts = list(dict.fromkeys(caption.text for caption in captions if caption.language in languages))
     if not texts:
         raise InputError(
             f"split {dataset.split!r} has no caption in {', '.join(sorted(languages))}, the teacher's languages",
@@ -303,8 +301,8 @@ def taught(teacher: Pipeline, dataset: Dataset, cache: Path, progress: Progress)
         part = texts[start : start + TEXTS_AT_ONCE]
         known |= dict(zip(part, task.embed_texts(teacher.model, teacher.codec, part), strict=True))
         progress(min(start + TEXTS_AT_ONCE, len(texts)), len(texts), "asking the teacher once")
-    examples = [
-        replace(example, inputs={**example.inputs, TARGETS: caption_targets(example.captions, known)})
-        for example in dataset.examples
-    ]
-    return ListDataset(dataset.split, examples, dataset.ledger)
+
+    def with_targets(example: Example) -> Example:
+        return replace(example, inputs={**example.inputs, TARGETS: caption_targets(example.captions, known)})
+
+    return MappedDataset(dataset, with_targets)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.recipes import OWN_DATA
 from chiasm.tasks import build_tasks
 

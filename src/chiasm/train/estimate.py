@@ -18,8 +18,9 @@ from rich.console import Console
 from chiasm.core.device import keep_freed_memory, measure_precision, pick_device
 from chiasm.core.distributed import world_size
 from chiasm.core.types import Example
-from chiasm.data.dataset import Dataset, ListDataset, open_dataset
+from chiasm.data.dataset import Dataset, Subset
 from chiasm.data.leaks import open_training
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import CHUNK, evaluate
 from chiasm.evaluate.measure import VIEWS, ProgressBars
 from chiasm.models.projection import class_heads
@@ -203,10 +204,9 @@ def _with_length(config: RunConfig, examples: int) -> tuple[Length, RunConfig]:
     return length, replace(config, train=replace(train, steps=length.steps, batch_size=batch_size, least_batches=1))
 
 
-def _some(dataset: Dataset, count: int) -> ListDataset:
+def _some(dataset: Dataset, count: int) -> Dataset:
     """At most `count` examples, evenly spread over a split."""
-    numbers = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    return ListDataset(dataset.split, [dataset.example(int(number)) for number in numbers], dataset.ledger)
+    return Subset(dataset, np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int))
 
 
 def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple[int, int], float]:

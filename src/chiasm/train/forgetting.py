@@ -12,7 +12,8 @@ from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Score
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import ListDataset, open_dataset
+from chiasm.data.dataset import Subset
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import ProgressBars
 from chiasm.evaluate.outcome import Outcome
@@ -87,8 +88,7 @@ class Guard:
     def _open(self) -> list[Example]:
         found = open_dataset(self.pipeline.config.data, self.config.split, self.pipeline.config.seed)
         count = self.config.examples or len(found)
-        numbers = counter_rng("probe", len(found)).permutation(len(found))[:count]
-        drawn = ListDataset(found.split, [found.example(int(number)) for number in numbers], found.ledger)
+        drawn = Subset(found, counter_rng("probe", len(found)).permutation(len(found))[:count])
         bars = ProgressBars(self.console)
         try:
             ready = prepare(self.pipeline, drawn, cache_root(), bars)

@@ -48,7 +48,7 @@ class Loader:
         """Return the epoch of a step and the numbers of all its examples, over all processes."""
         epoch, place = divmod(step, self.steps_per_epoch)
         start = place * self.batch_size
-        return epoch, list(self._order(epoch)[start : start + self.batch_size])
+        return epoch, self._order(epoch)[start : start + self.batch_size].tolist()
 
     def batches(self, step: int) -> list[Batch]:
         """Collate this process's share of a step, one batch an accumulation part.

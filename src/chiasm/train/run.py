@@ -16,10 +16,10 @@ from chiasm.core.files import folder_lock, read_json
 from chiasm.core.log import bar
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
-from chiasm.data.dataset import Dataset, first_examples, open_dataset
+from chiasm.data.dataset import Dataset, first_examples
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
-from chiasm.data.mixture import MixedDataset
+from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
@@ -276,8 +276,8 @@ def _prepare(
         if dataset.ledger.rejected:
             console.print(f"[yellow]{dataset.split}: {dataset.ledger.summary()}[/yellow]", highlight=False)
     ready = [validation.example(number) for number in range(len(validation))]
-    parts = training.parts.values() if isinstance(training, MixedDataset) else [training]
-    for dataset, examples in [*((part, vocabulary_examples(part)) for part in parts), (validation, ready)]:
+    learned_from = ((part, vocabulary_examples(part)) for part in training.parts.values())
+    for dataset, examples in [*learned_from, (validation, ready)]:
         tell_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, dataset.split, console)
     if is_new:
         fit_heads(pipeline, training, console)

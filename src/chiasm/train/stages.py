@@ -12,9 +12,10 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import read_json, write_json
 from chiasm.core.run_folder import MANIFEST, PLAN
 from chiasm.core.types import Example
-from chiasm.data.dataset import Dataset, open_dataset
+from chiasm.data.dataset import Dataset
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
+from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.pipeline.codec import make_tokenizer
 from chiasm.pipeline.requirements import check_fed

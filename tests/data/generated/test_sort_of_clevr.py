@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import open_dataset
 from chiasm.data.generated.sort_of_clevr import (
     COLORS,
     IMAGE_SIZE_PX,
@@ -19,6 +18,7 @@ from chiasm.data.generated.sort_of_clevr import (
     render,
     transformed,
 )
+from chiasm.data.opening import open_dataset
 
 NUM_PICTURES = 50
 FIRST = [

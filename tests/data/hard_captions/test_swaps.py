@@ -7,10 +7,10 @@ import pytest
 
 from chiasm.core.types import Caption, Example
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import open_dataset
 from chiasm.data.generated.scene_language import read_caption
 from chiasm.data.hard_captions.lexicon import KINDS
 from chiasm.data.hard_captions.swaps import choose_swap, swapped_texts, swaps
+from chiasm.data.opening import open_dataset
 from chiasm.data.sources import read_source
 
 

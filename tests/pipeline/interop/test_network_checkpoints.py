@@ -19,7 +19,7 @@ from hf_folders import ANSWERS, network_folder
 import chiasm
 from chiasm.core.errors import InputError
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 from chiasm.models.decoding import DecodingConfig
 from chiasm.pipeline.domain_fitting import fit_domain
 from chiasm.pipeline.interop import open_pipeline

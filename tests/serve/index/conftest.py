@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from chiasm.core.types import Example
-from chiasm.data.dataset import open_dataset
+from chiasm.data.opening import open_dataset
 from chiasm.serve.engine import Model
 
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from chiasm.core.random import counter_seed
-from chiasm.core.types import Question
+from chiasm.core.types import Example, Question, Source
+from chiasm.data.config import DataConfig
+from chiasm.data.generated.base import GeneratedDataset
+from chiasm.data.image_refs import image_ref_from_array
 
 IMAGE_SIZE_PX = 75
 RADIUS_PX = 5
@@ -30,6 +33,7 @@ SHAPES = ("square", "circle")
 PICTURES = {"train": 9800, "val": 200, "test": 200}
 QUESTIONS_PER_KIND = 10
 KINDS = ("relational", "non-relational")
+LANGUAGES = ("en", "zh")
 _ZH = {
     "red": "红色", "green": "绿色", "blue": "蓝色", "orange": "橙色", "gray": "灰色", "yellow": "黄色",
     "square": "方形", "circle": "圆形", "yes": "是", "no": "不是",
@@ -151,3 +155,26 @@ def questions(picture: Picture, split: str, index: int, seed: int, language: str
             else:
                 asked.append(Question(english.format(color), (right,), kind, "en"))
     return asked
+
+
+class SortOfClevrDataset(GeneratedDataset):
+    """Sort-of-CLEVR's images with their twenty questions each; `data.symmetries` varies the training images."""
+
+    def __init__(self, split: str, config: DataConfig, seed: int) -> None:
+        length = (config.train_pictures if split == "train" else 0) or PICTURES.get(split, 0)
+        super().__init__(split, config, length, tuple(PICTURES), LANGUAGES)
+        self.seed, self.language = seed, config.languages[0]
+        self.varies = config.symmetries and split == "train"
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return image `index`: the same in every epoch, unless `data.symmetries` varies it."""
+        picture = picture_at(self.split, index, self.seed)
+        if self.varies and epoch > 0:
+            rng = random.Random(counter_seed("sort_of_clevr symmetry", self.seed, index, epoch))
+            picture = transformed(picture, rng)
+        return Example(
+            id=f"sort-of-clevr-{self.split}-{index}",
+            inputs={"image": image_ref_from_array(render(picture))},
+            questions=tuple(questions(picture, self.split, index, self.seed, self.language)),
+            source=Source("sort_of_clevr", index),
+        )

@@ -12,11 +12,12 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Example, Score
-from chiasm.data.dataset import Dataset, open_dataset
+from chiasm.data.dataset import Dataset
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image_refs import mirrored
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import Ledger
+from chiasm.data.opening import open_dataset
 from chiasm.data.sources.records import canonical_split
 from chiasm.evaluate.evaluator import derangement, evaluate
 from chiasm.evaluate.linear_probe.fit import LinearMap, choose_decay, few_shot, fit_map

@@ -16,7 +16,7 @@ from chiasm.core.errors import InputError, JobError
 from chiasm.core.files import read_json, write_bytes
 from chiasm.core.types import Caption, Example, Question
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset
 from chiasm.data.image_refs import image_ref_from_bytes
 from chiasm.pipeline.interop.importing import STORED, open_pipeline, usual_decoding
 from chiasm.pipeline.interop.layouts import hugging_face_files, open_clip_files

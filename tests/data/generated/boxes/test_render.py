@@ -10,8 +10,8 @@ from PIL import Image
 
 from chiasm.core.errors import InputError
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import open_dataset
 from chiasm.data.generated.boxes.render import COLORS, SIZES, SPLITS, BoxesPicture, pair_at, render, split_of, tower
+from chiasm.data.opening import open_dataset
 
 NUM_PAIRS = 120
 BOXES = DataConfig(source="boxes", train_pictures=60, eval_pictures=20, questions_per_picture=4)

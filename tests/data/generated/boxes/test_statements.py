@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import BoxesTruth, open_dataset
 from chiasm.data.generated.boxes import semantics as truth
+from chiasm.data.generated.boxes.dataset import BoxesTruth
 from chiasm.data.generated.boxes.questions import number_questions
 from chiasm.data.generated.boxes.render import COLORS, SHAPES, SIZES, BoxesPicture, BoxItem, inventory, pair_at, tower
 from chiasm.data.generated.boxes.statements import FAMILIES, KINDS, Statement, statements
+from chiasm.data.opening import open_dataset
 
 NUM_PAIRS = 250
 Judged = list[tuple[BoxesPicture, Statement, bool]]
