@@ -1,8 +1,8 @@
 """Run a recipe as a user would and keep what it measured: `python benchmarks/recipe.py demo [KEY=VALUE ...]`.
 
 Writes benchmarks/results/DATE-RECIPE.json, or DATE-RECIPE-FOLDER.json where it trained on files, with the metrics,
-intervals, blind scores, training time, hardware, versions and commit. This is the script behind every score in the
-README. `--collect RUN` keeps the numbers of a run that is already there.
+intervals, blind scores, training time, hardware, versions and commit. `--collect RUN` keeps the numbers of a run that
+is already there. benchmarks/claims.py says which texts tell the numbers of which result.
 
 A number that cannot be made again is none: with uncommitted changes nothing is trained or kept.
 """
@@ -52,9 +52,10 @@ def main() -> None:
     """Train (or take a run that is there), then store its numbers."""
     if sys.argv[1] == "--collect":
         folder = Path(sys.argv[2])
-        recipe = json.loads((folder / "config.json").read_text())["recipe"]
+        config = json.loads((folder / "config.json").read_text())
         check_clean(json.loads((folder / "environment.json").read_text())["commit"])
-        print(collect(folder, f"chiasm train {recipe}", None))
+        files = " --data FOLDER" if config["data"]["path"] else ""
+        print(collect(folder, f"chiasm train {config['recipe']}{files}", None))
         return
     check_clean(str(environment()["commit"]))
     recipe, assignments = sys.argv[1], sys.argv[2:]

@@ -17,7 +17,7 @@ def coca(tiny: bool = False, files: bool = False) -> RunConfig:
     Command: chiasm train coca --out runs/coca
     On photos: chiasm train coca --data FLICKR8K --out runs/coca
     Cost: 6 minutes on one core of an AMD EPYC that other runs shared.
-    Expect, on 500 test scenes: caption_truth 0.902 (0.876-0.928), CIDEr 9.77, both R@1 0.998; with shuffled pictures
+    Expect, on 500 test scenes: caption_truth 0.902 (0.876-0.928), CIDEr 9.76, both R@1 0.998; with shuffled pictures
     0.000, 1.04 and 0.000.
     On Flickr8k's 1,000 validation photos: CIDEr 0.330 (0.307-0.356; shuffled 0.093), Bleu_4 0.154, image_to_text_R@1
     0.076 (0.061-0.094). 27 minutes on one busy core.

@@ -1,0 +1,246 @@
+"""Every number of the texts has a claim, every claim can be typed, and what claims.py says of them is true."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import claims
+import claims_code
+import claims_texts
+
+CACHED = (
+    claims_code.git,
+    claims_code.is_known,
+    claims_code.changed,
+    claims_code.names_at,
+)
+SMALL = ("train", "evaluate", "probe", "demo")
+ROWS = 12
+"""Examples of each split that a command at small size sees."""
+
+
+def test_texts_and_claims_are_in_step() -> None:
+    """Guards against a number that nobody can trace, and a claim whose number was edited away."""
+    assert claims.faults() == []
+    assert sum(len(block.scores) for name in claims_texts.texts() for block in claims_texts.blocks(name)) > 800
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("docs/adapting.md", "0.245-0.300", "0.245-0.301", "0.301 is in no stored result"),
+        ("src/chiasm/recipes/demo.py", "vqa_accuracy 0.880", "vqa_accuracy 0.881", "0.881 is in no stored result"),
+        ("README.md", "\n## Licence", "\nIts text_to_image_R@1 is 0.999.\n\n## Licence", "no claim has 0.999"),
+        ("docs/running.md", "\n## Several", "\nThat takes 12 minutes.\n\n## Several", "no claim has 12 minutes"),
+        ("docs/transfer.md", "| starter, names alone", "| starter, by name", "0 blocks of docs/transfer.md"),
+    ],
+)
+def test_a_changed_number_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, message: str
+) -> None:
+    """Guards the guard: a check that accepts every text checks nothing."""
+    for folder in ("docs", "src/chiasm/recipes"):
+        shutil.copytree(claims_texts.ROOT / folder, tmp_path / folder)
+    shutil.copy(claims_texts.ROOT / "README.md", tmp_path)
+    text = (tmp_path / file).read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    monkeypatch.setattr(claims_texts, "ROOT", tmp_path)
+    assert any(message in fault for fault in claims.faults()), claims.faults()
+
+
+def test_blocks_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against numbers that the check overlooks, and code or headings that it takes for text."""
+    page = "# 0.111\n\nIt has 0.123 and\n12.5 %.\n\n```\n0.222\n```\n| a | b |\n| --- | --- |\n| 0.5 | 9.76 |\n"
+    (tmp_path / "page.md").write_text(page, encoding="utf-8")
+    monkeypatch.setattr(claims_texts, "ROOT", tmp_path)
+    found = claims_texts.blocks("page.md")
+    assert [block.scores for block in found] == [["0.123", "12.5 %"], [], ["9.76"]]
+    assert claims_texts.named(found, "| a | b |") == found[1:]
+    assert claims_texts.named(found, "It has") == found[:1]
+    assert claims_texts.is_stored("9.76", [9.7648]) and not claims_texts.is_stored("9.77", [9.7648])
+    assert claims_texts.is_stored("12.5 %", [0.1252]) and not claims_texts.is_stored("12.5 %", [0.1262])
+
+
+def test_the_results_page_is_generated() -> None:
+    """Guards against a table that was edited by hand; `python benchmarks/claims.py table` writes it."""
+    assert claims.PAGE.read_text(encoding="utf-8") == claims.page()
+    commits = [claim.facts[1] for claim in claims.claims().values() if claim.rows]
+    assert len(commits) >= 10 and not any(commit.endswith("-dirty") or not commit for commit in commits)
+
+
+@pytest.mark.parametrize("name", claims.claims())
+def test_a_command_can_be_typed(name: str, tmp_path: Path) -> None:
+    """Guards against a documented command that ends with an error of usage."""
+    claim = claims.claims()[name]
+    assert claims_code.cannot_be_typed(claim.typed(tmp_path / name)) == ""
+    assert claim.facts[0] >= "2026" and (claim.stored or claim.machine), "date, and machine where nothing is stored"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("chiasm trian demo", "no verb 'trian'"),
+        ("chiasm train dmeo", "no recipe 'dmeo'"),
+        ("chiasm train demo --otu x", "--otu"),
+        ("chiasm train demo --set train.step=3", "train.step"),
+        ("python benchmarks/vqa_rad.py --flods 5", "--flods"),
+        ("python benchmarks/vqa_dar.py", "there is no benchmarks/vqa_dar.py"),
+        ("make dmeo", "dmeo"),
+    ],
+)
+def test_a_command_that_cannot_be_typed_is_seen(command: str, message: str) -> None:
+    """Guards the guard above."""
+    assert message in claims_code.cannot_be_typed(command)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A repository of its own with two files of a package, one commit."""
+    for function in CACHED:
+        function.cache_clear()
+    monkeypatch.setattr(claims_code, "ROOT", tmp_path)
+    for name in ("models/one.py", "serve/two.py"):
+        (tmp_path / "src" / "chiasm" / name).parent.mkdir(parents=True)
+        (tmp_path / "src" / "chiasm" / name).write_text("".join(f"line {n} of {name}\n" for n in range(20)))
+    commit(tmp_path)
+    yield tmp_path
+    for function in CACHED:
+        function.cache_clear()
+
+
+def commit(folder: Path) -> str:
+    """Commit everything; the commit."""
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "state"]):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words], cwd=folder, check=True, capture_output=True
+        )
+    for function in CACHED:
+        function.cache_clear()
+    return claims_code.git("rev-parse", "HEAD").strip()
+
+
+def test_changed_code_is_seen(repository: Path) -> None:
+    """Guards against numbers that count as current although their code is another; moving a file changes nothing."""
+    first = claims_code.git("rev-parse", "HEAD").strip()
+    assert claims_code.changed_files(["models", "serve"], first) == []
+    package = repository / "src" / "chiasm"
+    (package / "networks").mkdir()
+    (package / "models" / "one.py").rename(package / "networks" / "one.py")
+    second = commit(repository)
+    assert claims_code.changed_files(["networks", "serve"], first) == []
+    with open(package / "networks" / "one.py", "a") as file:
+        file.write("another line\n")
+    commit(repository)
+    assert claims_code.changed_files(["networks"], first) == ["src/chiasm/networks/one.py"]
+    assert claims_code.changed_files(["networks"], second) == ["src/chiasm/networks/one.py"]
+    assert claims_code.changed_files(["serve"], first) == []
+    (package / "serve" / "two.py").unlink()
+    commit(repository)
+    assert len(claims_code.changed_files(["networks"], first)) == 2, "what is gone counts for everything"
+
+
+def test_a_stored_curve_holds_what_came_after_it(repository: Path) -> None:
+    """Guards against a gate that also excuses what changed before it was stored."""
+    first = claims_code.git("rev-parse", "HEAD").strip()
+    one = repository / "src" / "chiasm" / "models" / "one.py"
+    (repository / "golden.json").write_text("{}")
+    commit(repository)
+    one.write_text(one.read_text() + "after\n")
+    commit(repository)
+    assert claims_code.changed_files(["models"], first, "golden.json") == []
+    (repository / "golden.json").write_text('{"loss": 1}')
+    commit(repository)
+    assert claims_code.changed_files(["models"], first, "golden.json") == ["src/chiasm/models/one.py"]
+
+
+@pytest.mark.parametrize(("value", "code"), [(0.25, 0), (0.299, 0), (0.31, 1), (0.19, 1)])
+def test_run_compares_with_the_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: float, code: int
+) -> None:
+    """Guards against a run that calls every number confirmed."""
+    score = {"value": 0.25, "low": 0.2, "high": 0.3, "n": 9}
+    (tmp_path / "kept.json").write_text(json.dumps({"metrics": {"a_R@1": score}, "environment": {"commit": "abc"}}))
+    writer = tmp_path / "writer.py"
+    made = {"metrics": {"a_R@1": {**score, "value": value}}}
+    writer.write_text(f"import pathlib, sys\npathlib.Path(sys.argv[1]).write_text('{json.dumps(made)}')\n")
+    claim = claims.Claim(
+        name="one", command=f"python {writer} {{out}}.json", code=("models",), stored="kept.json", reads="{out}.json"
+    )
+    for name, other in (("RESULTS", tmp_path), ("WORK", tmp_path / "work"), ("ROOT", tmp_path)):
+        monkeypatch.setattr(claims, name, other)
+    monkeypatch.setattr(claims, "claims", lambda: {"one": claim})
+    claims.read.cache_clear()
+    assert claims.run("one") == code
+    assert ("OUTSIDE" in capsys.readouterr().out) == bool(code)
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
+    """The sets that claims name, with the first examples of each split."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("flickr8k", "nlvr", "vqa_rad"):
+        for rows in sorted((real_data / name).glob("*/data.jsonl")):
+            lines = rows.read_text(encoding="utf-8").splitlines()[:ROWS]
+            place = folder / name / rows.parent.name / "data.jsonl"
+            place.parent.mkdir(parents=True)
+            place.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            for line in lines:
+                image = json.loads(line)["image"]
+                (folder / name / image).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(real_data / name / image, folder / name / image)
+    for label in sorted((real_data / "cifar10_subset" / "images").glob("*/*")):
+        place = folder / label.relative_to(real_data)
+        place.mkdir(parents=True)
+        for image in sorted(label.iterdir())[:4]:
+            shutil.copy(image, place)
+    return folder
+
+
+def small(claim: claims.Claim) -> str:
+    """The command at small size: as the claim says, or with --tiny where the verb has it; "" for none."""
+    if claim.small is not None:
+        return claim.small
+    verb = re.match(r"chiasm (\w+)", claim.command)
+    if verb is None or verb[1] not in SMALL:
+        return ""
+    return f"{claim.command} --tiny" if verb[1] == "train" else claim.command
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name, claim in claims.claims().items() if small(claim)])
+def test_a_command_runs_on_the_real_folders(name: str, small_data: Path, work: Path) -> None:
+    """Guards against a documented command that ends with an error on the data that it was written for."""
+    if not (work / name).exists():
+        run_small(claims.claims()[name], small_data, work)
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs at small size go, one folder a claim, so that one can read another's."""
+    return tmp_path_factory.mktemp("claims")
+
+
+def run_small(claim: claims.Claim, data: Path, work: Path) -> None:
+    """Run a claim's command at small size, and before it what it reads."""
+    for other in claim.needs:
+        if not (work / other).exists():
+            run_small(claims.claims()[other], data, work)
+    places = {name: str(work / name) for name in claims.claims()}
+    command = small(claim).format(data=data, out=work / claim.name, **places)
+    done = subprocess.run(
+        claims.words_of(command),
+        cwd=claims.ROOT,
+        env={**os.environ, "CHIASM_DATA": str(data)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, (command, done.stderr[-2000:])
