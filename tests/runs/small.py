@@ -113,8 +113,8 @@ def stopped_and_whole(
     step = Trainer.step
 
     def stopping(self: Trainer, batches: object) -> dict[str, float]:
-        if self.state.progress.step == at:
-            self._stop = "interrupted"
+        if self.progress.step == at:
+            self.signals.reason = "interrupted"
         return step(self, batches)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:

@@ -10,7 +10,8 @@ import torch
 from small import distilling, start
 
 from chiasm.tasks.base import TaskConfig
-from chiasm.train.optimizer import AveragedModel
+from chiasm.train.execution.averaging import AveragedModel
+from chiasm.train.execution.replica import Replica
 from chiasm.train.trainer import Trainer
 
 
@@ -23,11 +24,12 @@ def test_teacher_is_the_average_after_every_step(
 
     def watched(self: Trainer, batches: Any) -> dict[str, float]:
         row = inner(self, batches)
-        teacher = self.teacher
-        assert teacher is not None and set(teacher.parameters) == set(self.state.ema) == set(self.names)
+        assert isinstance(self.execution, Replica)
+        teacher = self.execution.teacher
+        assert teacher is not None and set(teacher.parameters) == set(self.execution.kept("ema")) == set(self.names)
         named = dict(teacher.model.named_parameters())
         student = dict(self.pipeline.model.named_parameters())
-        for name, average in self.state.ema.items():
+        for name, average in self.execution.kept("ema").items():
             assert torch.equal(named[name], average.to(named[name].dtype)), name
         assert any(not torch.equal(named[name].float(), student[name]) for name in self.names)
         assert not teacher.model.training and not any(p.requires_grad or p.grad is not None for p in named.values())
@@ -41,19 +43,24 @@ def test_teacher_is_the_average_after_every_step(
     assert len(seen) == 4
 
 
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    named = dict(trainer.pipeline.model.named_parameters())
+    return {name: named[name].detach().double() for name in trainer.names}
+
+
 def test_average_follows_the_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against an average that starts from zero, or is taken before the step: e = d e + (1 - d) w, by hand."""
     inner, by_hand = Trainer.step, {}
 
     def watched(self: Trainer, batches: Any) -> dict[str, float]:
         if not by_hand:
-            by_hand.update({name: value.double() for name, value in self._weights().items()})
+            by_hand.update(weights(self))
         row = inner(self, batches)
-        step = self.state.progress.step
+        step = self.progress.step
         decay = min(0.9, (1 + step) / (10 + step))
-        for name, value in self._weights().items():
-            by_hand[name] = decay * by_hand[name] + (1 - decay) * value.double()
-        for name, value in self.state.ema.items():
+        for name, value in weights(self).items():
+            by_hand[name] = decay * by_hand[name] + (1 - decay) * value
+        for name, value in self.execution.kept("ema").items():
             torch.testing.assert_close(value.double(), by_hand[name], rtol=1e-5, atol=1e-6)
         return row
 

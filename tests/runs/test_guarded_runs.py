@@ -210,7 +210,7 @@ def test_a_guarded_run_goes_on_to_the_same_bits(adapting: Adapting, tmp_path: Pa
     step = Trainer.step
 
     def stopping(self: Trainer, batches: Any) -> dict[str, float]:
-        if self.state.progress.step == 13:
+        if self.progress.step == 13:
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, batches)
 

@@ -51,7 +51,7 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pyte
 
     def broken(self: Trainer, batch: Any, factor: Any) -> dict[str, torch.Tensor]:
         losses = inner(self, batch, factor)
-        return {**losses, "vqa": losses["vqa"] * float("nan")} if self.state.progress.step == 4 else losses
+        return {**losses, "vqa": losses["vqa"] * float("nan")} if self.progress.step == 4 else losses
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_losses", broken)
@@ -153,7 +153,7 @@ def test_validation_measures_the_moving_average(tmp_path: Path, monkeypatch: pyt
 
         def scores() -> Any:
             now = dict(self.pipeline.model.named_parameters())
-            average = self.state.ema
+            average = self.execution.kept("ema")
             looked.append(all(torch.equal(now[name], average[name]) for name in average))
             assert any(not torch.equal(raw[name], average[name]) for name in average)
             return asked()

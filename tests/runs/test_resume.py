@@ -23,6 +23,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import folder_lock
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint
 from chiasm.train.config import RunConfig
+from chiasm.train.execution import replica
 from chiasm.train.trainer import Interrupted, Trainer
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +47,7 @@ def stop_at(step: int, patch: pytest.MonkeyPatch, stop: Callable[[], None]) -> N
 
     def outer(self: Trainer, batches: Any) -> dict[str, float]:
         row = inner(self, batches)
-        if self.state.progress.step + 1 == step:
+        if self.progress.step + 1 == step:
             stop()
         return row
 
@@ -98,27 +99,26 @@ def test_dead_run_ends_as_the_whole_one(whole: dict[str, bytes], tmp_path: Path)
 
 
 def forget_moments(patch: pytest.MonkeyPatch) -> None:
-    inner = chiasm.train.trainer.load_checkpoint
+    inner = replica.load_checkpoint
 
     def outer(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-        state = inner(folder, model, optimizer)
+        kept = inner(folder, model, optimizer)
         for moments in optimizer.state.values():
             moments["exp_avg"].zero_()
-        return state
+        return kept
 
-    patch.setattr(chiasm.train.trainer, "load_checkpoint", outer)
+    patch.setattr(replica, "load_checkpoint", outer)
 
 
 def forget_average(patch: pytest.MonkeyPatch) -> None:
-    inner = chiasm.train.trainer.load_checkpoint
+    inner = replica.load_checkpoint
 
     def outer(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-        state = inner(folder, model, optimizer)
+        kept = inner(folder, model, optimizer)
         named = dict(model.named_parameters())
-        state.ema = {name: named[name].detach().clone() for name in state.ema}
-        return state
+        return {**kept, "ema": {name: named[name].detach().clone() for name in kept["ema"]}}
 
-    patch.setattr(chiasm.train.trainer, "load_checkpoint", outer)
+    patch.setattr(replica, "load_checkpoint", outer)
 
 
 def draw_globally(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from chiasm.core.errors import InputError
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 from chiasm.recipes import find_recipe
 from chiasm.train.config import RunConfig, TrainConfig
-from chiasm.train.optimizer import ComputeCopy, build_optimizer, has_decay, learning_rate, trainable_names
+from chiasm.train.execution.precision import ComputeCopy
+from chiasm.train.optimizer import build_optimizer, has_decay, learning_rate, trainable_names
 
 TRAIN = TrainConfig(steps=10, lr=0.01, weight_decay=0.1, beta2=0.98)
 

@@ -18,8 +18,8 @@ from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import TaskConfig
 from chiasm.train.config import RunConfig, TrainConfig, weighed_tasks
+from chiasm.train.execution.replica import Replica
 from chiasm.train.loader import Loader
-from chiasm.train.state import TrainState
 from chiasm.train.trainer import Hooks, Trainer
 
 CPU = torch.device("cpu")
@@ -100,9 +100,9 @@ def trainer(device: torch.device, folder: Path, config: RunConfig, checkpoint: P
 def steps(one: Trainer, stop: int) -> list[dict[str, float]]:
     """The rows of steps up to `stop`."""
     rows = []
-    while one.state.progress.step < stop:
-        rows.append(one.step(one.loader.batches(one.state.progress.step)))
-        one.state.progress.step += 1
+    while one.progress.step < stop:
+        rows.append(one.step(one.loader.batches(one.progress.step)))
+        one.progress.step += 1
     return rows
 
 
@@ -114,10 +114,11 @@ def scores(one: Trainer) -> dict[str, float]:
     return {name: score.value for name, score in found.items()}
 
 
-def devices(state: TrainState, one: Trainer) -> set[str]:
+def devices(one: Trainer) -> set[str]:
     """Where the tensors of a run lie."""
-    moments = [value for moment in one.optimizer.state.values() for value in moment.values()]
-    kept = [*state.ema.values(), *state.best.values(), *state.before.values()]
+    assert isinstance(one.execution, Replica)
+    moments = [value for moment in one.execution.optimizer.state.values() for value in moment.values()]
+    kept = [value for name in ("ema", "best", "before") for value in one.execution.kept(name).values()]
     return {value.device.type for value in (*moments, *kept)}
 
 
@@ -134,14 +135,14 @@ def train_answer_and_go_on(name: str, tmp_path: Path) -> None:
     assert scores(first) == pytest.approx(scores(on_cpu), abs=1e-4)
     whole = steps(on_cpu, 4)
     rows = steps(first, 2)
-    first.state.best = first._weights()
+    first.execution.keep("best")
     # Tensors that share memory are kept once; those of the second device have no memory of their own to tell it by.
     with mock.patch.object(Pipeline, "saved_names", lambda pipeline: list(pipeline.model.state_dict())):
         first.save()
     second = trainer(device, tmp_path / "run", config, tmp_path / "run" / "checkpoints" / "step-00000002")
-    assert devices(second.state, second) == {NAME}
+    assert devices(second) == {NAME}
     rows += steps(second, 4)
-    assert devices(second.state, second) == {NAME}
+    assert devices(second) == {NAME}
     tolerance = 0.1 if config.train.precision == "bf16" else 1e-3
     for row, expected in zip(rows, whole, strict=True):
         assert row == pytest.approx(expected, rel=tolerance, abs=1e-6), (row, expected)

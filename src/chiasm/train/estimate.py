@@ -170,7 +170,7 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> E
     trainer = Trainer(pipeline, Loader(shown, pipeline.tasks, pipeline.codec, config), Path(), Hooks(dict, dict), "")
     trainer.start(None, chosen, why, pretrained)
     step_s = _step_s(trainer)
-    trained = sum(kept.numel() for kept, _ in trainer.copy.pairs)
+    trained = trainer.sizes(pretrained)[0]
     total = sum(parameter.numel() for parameter in pipeline.model.parameters())
     picture_s = _evaluation_s(pipeline, [measured.example(n) for n in range(len(measured))])
     validations = math.ceil(length.steps / (config.train.validate_every or max(1, length.steps // 10)))
@@ -191,8 +191,8 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> E
         to_encode=to_encode,
         precision=why,
         limit_s=config.train.limit_s,
-        lr=trainer.state.progress.lr,
-        lr_why=trainer.state.progress.lr_why,
+        lr=trainer.progress.lr,
+        lr_why=trainer.progress.lr_why,
     )
 
 

@@ -47,14 +47,14 @@ class Finished:
 
 def keep_what_it_knew(trainer: Trainer, hooks: Hooks, console: Console) -> GuardFacts:
     """The last step: interpolate where the run does, and measure the old domain with the weights to be saved."""
-    progress, guard, way = trainer.state.progress, hooks.guard, None
+    progress, guard, way = trainer.progress, hooks.guard, None
     config = trainer.run.train
     before = Score(**progress.probe_before) if guard else None  # type: ignore[arg-type]
     trainer.pipeline.model.eval()
     if config.interpolate:
         primary, floor = trainer.primary, config.probe.floor(before.value) if before else 0.0
         old = guard.measure if guard else None
-        model, start = trainer.pipeline.model, trainer.state.before
+        model, start = trainer.pipeline.model, trainer.execution.kept("before")
         way = interpolate(model, start, primary, lambda: hooks.validate()[primary], old, floor, console)
         console.print(f"interpolated: {way.alpha:g} of the way from before to after training. {way.rule}")
     share = _mixed_with_start(trainer, hooks, console)
@@ -70,7 +70,7 @@ def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> Class
     model = trainer.pipeline.model
     if trainer.run.init_from != STARTER or not class_heads(model) or not trains_space(trainer.names):
         return None
-    if not trainer.state.progress.step:  # nothing was trained beside the classes
+    if not trainer.progress.step:  # nothing was trained beside the classes
         set_class_share(model, 1.0)
         return None
     share = choose_class_share(model, (trainer.primary, Retrieval.primary_metric), hooks.validate, console)
@@ -103,7 +103,7 @@ def finish(
     trainer: Trainer, training: Dataset, measured: SplitResult, guarded: GuardFacts, folder: Path, console: Console
 ) -> Finished:
     """Write metrics, report, and last the manifest that makes the folder a finished run."""
-    progress, pipeline = trainer.state.progress, trainer.pipeline
+    progress, pipeline = trainer.progress, trainer.pipeline
     train = replace(trainer.run.train, steps=progress.total_steps)
     pipeline.config = replace(trainer.run, train=train)
     facts_environment, data = environment(), pipeline.config.data
@@ -138,7 +138,7 @@ def finish(
 
 def _course(trainer: Trainer, share: ClassShare | None, rows: Sequence[Mapping[str, float]]) -> Course:
     """How training went, from the rows of `metrics.jsonl`."""
-    name, progress = f"val/{trainer.primary}", trainer.state.progress
+    name, progress = f"val/{trainer.primary}", trainer.progress
     return Course(
         metric=trainer.primary,
         steps=progress.step,

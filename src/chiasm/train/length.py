@@ -1,8 +1,12 @@
-"""How many optimiser steps a run takes: from its examples, its batch and its config, with a floor for few examples."""
+"""How many optimiser steps a run takes: by its examples, batch and config, with a floor, and within a time limit."""
 
 from dataclasses import dataclass
 
 from chiasm.train.config import TrainConfig
+from chiasm.train.state import Progress
+
+FIT_AFTER_STEPS = 20
+"""Steps before the first check whether the run fits its time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +54,33 @@ def planned_length(train: TrainConfig, examples: int, batch_size: int) -> Length
     passes = train.least_steps / a_pass
     why = f"{train.least_steps:,} steps, the floor (train.least_steps): {passes:.0f} passes over {of}"
     return Length(train.least_steps, f"{why}, where train.epochs says {train.epochs:g}")
+
+
+class TimeLimit:
+    """Shortens a run so that its schedule ends with its time limit: as many steps as the measured speed allows.
+
+    It measures twenty times a run, so that a machine that was busy for a while does not cost the whole run its length.
+    A run that fits its limit is not changed, and stays reproducible to the bit.
+
+    Args:
+        limit_s: seconds that training may take; 0 sets no limit.
+        planned: steps without a limit.
+        progress: counters of the run; its `total_steps` is shortened.
+    """
+
+    def __init__(self, limit_s: float, planned: int, progress: Progress) -> None:
+        self.limit_s, self.planned, self.progress = limit_s, planned, progress
+        self._measured = (progress.step, progress.trained_s)
+
+    def shorten(self) -> None:
+        """Call after each step, with `progress.step` and `progress.trained_s` up to date."""
+        progress, every = self.progress, max(FIT_AFTER_STEPS, self.planned // 20)
+        if not self.limit_s or (progress.step % every and progress.step != FIT_AFTER_STEPS):
+            return
+        step, seconds = self._measured
+        self._measured = (progress.step, progress.trained_s)
+        if progress.step == step or progress.step > 0.95 * progress.total_steps:
+            return
+        seconds_a_step = (progress.trained_s - seconds) / (progress.step - step)
+        fits = progress.step + int((self.limit_s - progress.trained_s) / seconds_a_step)
+        progress.total_steps = min(self.planned, max(fits, progress.step + 1))

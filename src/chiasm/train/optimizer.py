@@ -1,17 +1,13 @@
-"""AdamW with the usual exceptions, its schedule, and weights that are computed with in bf16 but kept in fp32."""
+"""AdamW with the usual exceptions from weight decay, which parameters it trains, and its schedule."""
 
-import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from chiasm.core.errors import InputError
-from chiasm.core.types import Tokens
-from chiasm.models.vision_language import VisionLanguageModel
-from chiasm.tasks.base import Teacher
 from chiasm.train.adaptation import by_depth, stated_layers
 from chiasm.train.config import TrainConfig
 
@@ -68,62 +64,3 @@ def learning_rate(step: int, total: int, train: TrainConfig) -> float:
     if step < warmup:
         return train.lr * (step + 1) / warmup
     return train.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-
-
-class ComputeCopy:
-    """The model that runs forward and backward: the fp32 model itself, or a bf16 copy of it.
-
-    Pure bf16 weights beat autocast on a CPU, because autocast casts every weight at every use. The optimiser
-    updates fp32 masters, so that small updates are not rounded away (Micikevicius et al. 2018, section 3.1); the
-    temperature stays fp32 in the copy too.
-    """
-
-    def __init__(self, master: VisionLanguageModel, dtype: torch.dtype, names: Sequence[str]) -> None:
-        self.master = master
-        self.dtype = dtype
-        self.model = master if dtype is torch.float32 else copy.deepcopy(master).to(dtype)
-        masters, copies = dict(master.named_parameters()), dict(self.model.named_parameters())
-        self.pairs = [(masters[name], copies[name]) for name in names]
-        for _, computed in self.pairs:
-            if computed.ndim == 0:
-                computed.data = computed.data.float()
-        chosen = set(names)
-        for name, computed in self.model.named_parameters():
-            computed.requires_grad_(name in chosen)
-
-    def gradients_to_master(self) -> None:
-        """Move gradients of the copy to the fp32 parameters."""
-        if self.model is self.master:
-            return
-        for kept, computed in self.pairs:
-            kept.grad = None if computed.grad is None else computed.grad.to(kept.dtype)
-            computed.grad = None
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Round the masters into the copy after a step."""
-        if self.model is not self.master:
-            torch._foreach_copy_([computed for _, computed in self.pairs], [kept for kept, _ in self.pairs])
-
-
-class AveragedModel:
-    """The moving average of the weights as a model that can be asked: the teacher of momentum distillation.
-
-    ALBEF (Li et al. 2021, section 3.3) keeps such a copy with decay 0.995; here it is the run's own `ema_decay`, so a
-    resumed run has the very same teacher.
-    """
-
-    def __init__(self, model: VisionLanguageModel, names: Sequence[str]) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        named = dict(self.model.named_parameters())
-        self.parameters = {name: named[name] for name in names}
-
-    @torch.no_grad()
-    def refresh(self, average: Mapping[str, Tensor]) -> None:
-        """Take over the averages after a step."""
-        torch._foreach_copy_(list(self.parameters.values()), [average[name] for name in self.parameters])
-
-    @torch.no_grad()
-    def look(self, pictures: Tensor | Tokens) -> Teacher:
-        """Encode a batch's pictures as the average does."""
-        return Teacher(self.model, self.model.encode_image(pictures))

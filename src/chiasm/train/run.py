@@ -250,7 +250,7 @@ def _say_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) ->
     train, sizes = trainer.run.train, trainer.sizes(pretrained)
     console.print(f"length: {trainer.length.why}", highlight=False, soft_wrap=True)
     if not train.lr:
-        console.print(f"learning rate {trainer.state.progress.lr_why}", highlight=False)
+        console.print(f"learning rate {trainer.progress.lr_why}", highlight=False)
     for warning in (rate_note(train, *sizes), warmup_note(train, sizes[-1])):
         if warning:
             console.print(warning, highlight=False, markup=False, style="yellow")
@@ -327,7 +327,7 @@ def _hooks(
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:
     meet()  # encoding with frozen towers takes one process longer than another
-    progress = trainer.state.progress
+    progress = trainer.progress
     watched = console if progress.total_steps else Console(quiet=True)
     board = TensorBoard(folder, progress.step) if rank() == 0 else None
     try:

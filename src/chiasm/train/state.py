@@ -4,6 +4,7 @@ There is no random state in here: every draw is a function of (seed, step, epoch
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from chiasm.core.files import read_json
 from chiasm.core.run_folder import prune_checkpoints, step_folder, write_folder
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_KEPT = ("ema", "best", "before")
+"""Copies of weights: the moving average, those with the best validation, and those from before training, which a run
+that interpolates ends between."""
+_OPTIONAL = ("before",)
+"""Copies whose file a checkpoint only has where there is one; the others have an empty file."""
 
 
 @dataclass(slots=True)
@@ -43,18 +49,7 @@ class Progress:
     """Why training ended before its last step, where the probe ended it."""
 
 
-@dataclass(slots=True)
-class TrainState:
-    """Progress, and the weights beside the model's own: moving average and best."""
-
-    progress: Progress = field(default_factory=Progress)
-    ema: dict[str, Tensor] = field(default_factory=dict)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    before: dict[str, Tensor] = field(default_factory=dict)
-    """Weights from before training that it ends between, where the run interpolates."""
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[str, Tensor]:
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:
     found = {}
     for parameter, state in optimizer.state.items():
         for moment in (*_MOMENTS, "step"):
@@ -62,46 +57,64 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) 
     return found
 
 
-def save_checkpoint(
-    checkpoints: Path,
-    state: TrainState,
+def checkpoint_tensors(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    saved: list[str],
-    files: dict[str, bytes],
+    kept: Mapping[str, Mapping[str, Tensor]],
+    saved: Sequence[str],
+) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a checkpoint on the CPU, by file and name.
+
+    Args:
+        model: the fp32 model.
+        optimizer: its AdamW.
+        kept: copies of weights by name: "ema", "best", "before".
+        saved: names of the model's tensors that belong to the run.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    weights = model.state_dict()
+    copies = {name: {key: value.cpu() for key, value in kept.get(name, {}).items()} for name in _KEPT}
+    return {
+        "model": {name: weights[name].detach().cpu().contiguous() for name in saved},
+        "optimizer": _optimizer_tensors(optimizer, names),
+        **{name: values for name, values in copies.items() if values or name not in _OPTIONAL},
+    }
+
+
+def save_checkpoint(
+    checkpoints: Path,
+    progress: Progress,
+    tensors: Mapping[str, dict[str, Tensor]],
+    files: Mapping[str, bytes],
     keep: int,
 ) -> Path:
     """Write a complete checkpoint folder, then remove old ones.
 
     Args:
         checkpoints: `RUN/checkpoints`.
-        state: counters and extra weights.
-        model: the fp32 model.
-        optimizer: its AdamW.
-        saved: names of the tensors that belong to the run.
+        progress: counters.
+        tensors: those of `checkpoint_tensors`, or of another execution plan, by file.
         files: further content, such as the config and the tokenizer, by file name.
         keep: complete checkpoints to leave.
     """
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    weights = model.state_dict()
-    tensors = {
-        "model": {name: weights[name].detach().cpu().contiguous() for name in saved},
-        "optimizer": _optimizer_tensors(optimizer, names),
-        "ema": {name: value.cpu() for name, value in state.ema.items()},
-        "best": {name: value.cpu() for name, value in state.best.items()},
-    }
-    if state.before:
-        tensors["before"] = {name: value.cpu() for name, value in state.before.items()}
     content = {f"{name}.safetensors": safetensors.torch.save(values) for name, values in tensors.items()}
-    content["progress.json"] = json.dumps(asdict(state.progress), allow_nan=False).encode()
-    folder = step_folder(checkpoints, state.progress.step)
+    content["progress.json"] = json.dumps(asdict(progress), allow_nan=False).encode()
+    folder = step_folder(checkpoints, progress.step)
     write_folder(folder, "checkpoint", {**content, **files})
     prune_checkpoints(checkpoints, keep)
     return folder
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
+def read_progress(folder: Path) -> Progress:
+    """The counters of a verified checkpoint."""
+    return Progress(**read_json(folder / "progress.json", "the run's progress"))
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
     """Restore a verified checkpoint into the fp32 model and its optimiser, on the device of the model.
+
+    Returns:
+        The kept copies of weights by name: those of "ema", "best" and "before" that are not empty.
 
     Raises:
         InputError: a tensor does not fit the model.
@@ -117,14 +130,13 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     named = dict(model.named_parameters())
 
     def read(name: str) -> dict[str, Tensor]:
-        """Tensors of a file, each on the device of the parameter that the end of its name tells."""
+        """Tensors of a file, each on the device of the parameter that its name ends with."""
         found = safetensors.torch.load_file(folder / f"{name}.safetensors")
         return {key: value.to(named[key.rpartition(":")[2]].device) for key, value in found.items()}
 
-    # The counters of steps too: a fused optimiser wants them beside their parameters.
+    # The step counters too: a fused optimiser needs them on the device of their parameters.
     for key, value in read("optimizer").items():
         kind, name = key.split(":", 1)
         optimizer.state[named[name]][kind] = value
-    progress = Progress(**read_json(folder / "progress.json", "the run's progress"))
-    before = read("before") if (folder / "before.safetensors").exists() else {}
-    return TrainState(progress, read("ema"), read("best"), before)
+    kept = {name: read(name) for name in _KEPT if name not in _OPTIONAL or (folder / f"{name}.safetensors").exists()}
+    return {name: values for name, values in kept.items() if values}

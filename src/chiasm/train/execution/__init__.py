@@ -1,0 +1,19 @@
+"""Execution plans: number format, processes and moving average of a training step, behind one contract."""
+
+from collections.abc import Sequence
+
+from chiasm.core.distributed import world_size
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.train.execution.base import Execution
+from chiasm.train.execution.processes import Processes
+from chiasm.train.execution.single import SingleProcess
+
+
+def make_execution(pipeline: Pipeline, names: Sequence[str]) -> Execution:
+    """The plan for the processes that run now; each process calls this with the same arguments.
+
+    Args:
+        pipeline: its model is trained, as its run config says.
+        names: parameters to train.
+    """
+    return Processes(pipeline, names) if world_size() > 1 else SingleProcess(pipeline, names)

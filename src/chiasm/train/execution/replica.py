@@ -1,0 +1,136 @@
+"""Execution with all weights in every process: the part that does not depend on how processes exchange gradients."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.train.adaptation import frozen_towers
+from chiasm.train.config import config_of
+from chiasm.train.execution.averaging import AveragedModel, update_average
+from chiasm.train.execution.base import Execution, Part
+from chiasm.train.execution.precision import ComputeCopy
+from chiasm.train.optimizer import build_optimizer
+from chiasm.train.state import checkpoint_tensors, load_checkpoint
+from chiasm.train.weighting import LossCombiner
+
+
+class Replica(Execution):
+    """Each process has the whole model, optimiser and average, and makes the same step.
+
+    Args:
+        pipeline: its model holds the fp32 weights; its run config names precision, clipping, decay and weighting.
+        names: parameters to train.
+    """
+
+    def __init__(self, pipeline: Pipeline, names: Sequence[str]) -> None:
+        self.model, self.names, self.run = pipeline.model, names, config_of(pipeline)
+        self.teacher: AveragedModel | None = None
+        self._kept: dict[str, dict[str, Tensor]] = {}
+
+    @abstractmethod
+    def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over processes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the computing copy."""
+        return self.compute.dtype
+
+    def prepare(self, dtype: torch.dtype, checkpoint: Path | None) -> None:
+        """Build the optimiser, the computing copy, and the averaged model where a task distils."""
+        self.optimizer = build_optimizer(self.model, self.names, self.run.train)
+        if checkpoint is not None:
+            self._kept = load_checkpoint(checkpoint, self.model, self.optimizer)
+        elif self.run.train.ema_decay:
+            self.keep("ema")
+        self.compute = ComputeCopy(self.model, dtype, self.names)
+        self.compute.refresh()
+        self.combiner = LossCombiner(self.run.train, self.run.tasks, [computed for _, computed in self.compute.pairs])
+        if any(task.distil for task in self.run.tasks.values()):
+            self.teacher = AveragedModel(self.compute.model, self.names)
+            self.teacher.refresh(self._kept["ema"])
+
+    def backward(self, parts: Sequence[Part], number: int) -> tuple[float, dict[str, float]]:
+        """One backward pass a part; gradients are reduced once, after the last, moved to fp32 and clipped."""
+        model = self._training_model()
+        row: dict[str, float] = {}
+        for part in parts:
+            losses = part(model, self.teacher)
+            total = self.combiner.backward(model, losses, 1 / len(parts), number)
+            for name, value in {**{f"{task}_loss": loss for task, loss in losses.items()}, "loss": total}.items():
+                row[name] = row.get(name, 0.0) + value.item() / len(parts)
+        if self.combiner.compares(number):
+            row |= self.combiner.finish(list(self.run.tasks))
+        else:
+            self.reduce_gradients(computed for _, computed in self.compute.pairs)
+        self.compute.gradients_to_master()
+        trained = [kept for kept, _ in self.compute.pairs]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, self.run.train.clip_norm))
+        return norm, dict(zip(row, self.mean(list(row.values())), strict=True))
+
+    def step(self, number: int, rate: Callable[[int], float]) -> None:
+        """AdamW on the fp32 weights, then rounding into the computing copy, then the average."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(group["depth"])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.model.clamp_logit_scale()
+        self.compute.refresh()
+        average = self._kept.get("ema")
+        if average:
+            update_average(average, dict(self.model.named_parameters()), self.run.train.ema_decay, number)
+            if self.teacher is not None:
+                self.teacher.refresh(average)
+
+    def state(self, saved: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+        """Weights, optimiser moments and kept copies, of rank 0: the others hold the same."""
+        return checkpoint_tensors(self.model, self.optimizer, self._kept, saved) if self.is_rank0 else {}
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Exchange the model's weights for the average within the block."""
+        average = self._kept.get("ema")
+        if not average:
+            yield
+            return
+        own = self._copies(self.names)
+        self._load(average)
+        try:
+            yield
+        finally:
+            self._load(own)
+
+    def keep(self, name: str, parameters: Sequence[str] = ()) -> None:
+        """Copy parameters of the fp32 model, on its device."""
+        self._kept[name] = self._copies(parameters or self.names)
+
+    def kept(self, name: str) -> Mapping[str, Tensor]:
+        """The copy that `keep` made."""
+        return self._kept.get(name, {})
+
+    def restore(self, name: str) -> None:
+        """Load a kept copy into the fp32 model; the computing copy is not refreshed."""
+        self._load(self.kept(name))
+
+    def _training_model(self) -> VisionLanguageModel:
+        """The computing copy in training mode; frozen towers compute as in evaluation, without dropout."""
+        model = self.compute.model.train()
+        for tower in frozen_towers(self.run.model):
+            model.get_submodule(tower.removesuffix(".")).eval()
+        return model
+
+    def _copies(self, names: Sequence[str]) -> dict[str, Tensor]:
+        named = dict(self.model.named_parameters())
+        return {name: named[name].detach().clone() for name in names}
+
+    @torch.no_grad()
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        named = dict(self.model.named_parameters())
+        for name, value in weights.items():
+            named[name].copy_(value)
