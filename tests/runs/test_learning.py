@@ -49,8 +49,8 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pyte
     """Guards against weights of NaN: the step must not be taken, and the message must say where to look."""
     inner = Trainer._losses
 
-    def broken(self: Trainer, batch: Any, factor: Any) -> dict[str, torch.Tensor]:
-        losses = inner(self, batch, factor)
+    def broken(self: Trainer, *arguments: Any) -> dict[str, torch.Tensor]:
+        losses = inner(self, *arguments)
         return {**losses, "vqa": losses["vqa"] * float("nan")} if self.progress.step == 4 else losses
 
     with monkeypatch.context() as patch:

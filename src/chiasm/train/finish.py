@@ -104,8 +104,8 @@ def finish(
 ) -> Finished:
     """Write metrics, report, and last the manifest that makes the folder a finished run."""
     progress, pipeline = trainer.progress, trainer.pipeline
-    train = replace(trainer.run.train, steps=progress.total_steps)
-    pipeline.config = replace(trainer.run, train=train)
+    config = config_of(pipeline)
+    pipeline.config = replace(config, train=replace(config.train, steps=progress.total_steps))
     facts_environment, data = environment(), pipeline.config.data
     own_data = ["--data", data.path] if data.source == "files" else []
     facts = RunFacts(
