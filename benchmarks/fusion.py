@@ -72,7 +72,7 @@ def measure(source: str, method: str, steps: int) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, best first."""
     kinds = list(rows[0]["by_kind"])
-    lines = ["| method | parameters | training | all | " + " | ".join(kinds) + " | no picture |"]
+    lines = ["| method | parameters | training | all | " + " | ".join(kinds) + " | no image |"]
     lines.append("| --- " * (len(kinds) + 5) + "|")
     for row in sorted(rows, key=lambda one: -one["all"]["value"]):
         scores = " | ".join(f"{row['by_kind'][kind]['value']:.3f}" for kind in kinds)

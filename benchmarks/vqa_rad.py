@@ -24,7 +24,7 @@ from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import Measured, open_prepared
+from chiasm.evaluate.measure import SplitResult, open_prepared
 from chiasm.evaluate.outcome import Answered
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.metrics.classic import accuracy
@@ -88,7 +88,7 @@ def run_fold(config: RunConfig, folder: Path) -> dict[str, Any]:
     """Train one fold; rows of every view of the part that was held out, and of the fold's validation."""
     finished = run(config, folder, (folder / "checkpoints").exists(), Console(stderr=True))
     assert finished is not None, "one process"
-    measured: Measured = finished.measured
+    measured: SplitResult = finished.measured
     ids = [example.id for example in measured.examples]
     views = {"seen": measured.outcome, **measured.blind}
     pipeline = load(folder).pipeline
