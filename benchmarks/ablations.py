@@ -23,6 +23,7 @@ from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.matching import MatchingConfig
 from chiasm.train.stages import run_stages
 
 HERE = Path(__file__).resolve().parent
@@ -68,7 +69,7 @@ ABLATIONS = {
         (*SHORT, "train.steps=60"),
         {"MLM": ("stages.pre_training.tasks.matching.weight=0",), "ITM + MLM": ()},
         ("matching_accuracy",),
-        tasks={"matching": TaskConfig(negatives="random")},
+        tasks={"matching": MatchingConfig(negatives="random")},
     ),
     "negatives": Ablation(
         "albef",

@@ -24,12 +24,12 @@ from rich.console import Console
 from chiasm.core.config import from_dict, override
 from chiasm.core.device import environment, pick_device
 from chiasm.core.files import read_json, write_json
-from chiasm.evaluate.caption_swap import METRIC
 from chiasm.evaluate.measure import measure, open_prepared
-from chiasm.evaluate.outcome import scores_as_json
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.caption_swap import METRIC
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.scoring import scores_as_json
 from chiasm.train.config import RunConfig
 from kept_runs import finished
 
@@ -61,7 +61,7 @@ def measured(folder: Path, config: RunConfig) -> dict[str, Any]:
 def further(base: Path, typed: argparse.Namespace, settings: list[str]) -> RunConfig:
     """The run that goes on where `base` ended, on retrieval alone."""
     config = from_dict(RunConfig, read_json(base / "config.json", "the run's config"), "config.json")
-    config = replace(config, tasks={"retrieval": TaskConfig(captions_per_picture=typed.captions)})
+    config = replace(config, tasks={"retrieval": RetrievalConfig(captions_per_picture=typed.captions)})
     settings = [*settings, f"init_from={base}", f"train.adapt={typed.adapt}", "train.trainable=*", "train.steps=0"]
     settings += [f"train.epochs={typed.epochs}", f"train.lr={typed.lr}", "train.limit_s=0", "train.ema_decay=0"]
     settings += ["train.validate_every=100000", "train.precision=fp32", "primary_metric=text_to_image_R@1"]

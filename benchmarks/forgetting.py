@@ -33,9 +33,9 @@ from chiasm.core.random import counter_rng, counter_seed
 from chiasm.data.config import DataConfig, OtherDataConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
-from chiasm.evaluate.outcome import Items, Outcome
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
+from chiasm.tasks.scoring import Items, Outcome
 from chiasm.train.run import run
 
 HERE = Path(__file__).resolve().parent

@@ -21,7 +21,7 @@ from chiasm.core.files import read_json, write_json, write_text
 from chiasm.models.config import FusionName, ImageTowerConfig
 from chiasm.models.fusion import build_fusion
 from chiasm.recipes import find_recipe
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.stages import run_stages
 
@@ -48,7 +48,7 @@ def budget(source: str, method: str, steps: int) -> RunConfig:
     stages = {name: replace(stage, train=limited(stage.train)) for name, stage in config.stages.items()}
     data = replace(config.data, languages=("en",))
     config = replace(config, model=model, train=limited(config.train), data=data, stages=stages)
-    return replace(config, primary_metric="", tasks={"vqa": TaskConfig()})
+    return replace(config, primary_metric="", tasks={"vqa": VqaConfig()})
 
 
 def measure(source: str, method: str, steps: int) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from chiasm.core.files import read_json, write_json
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import SplitResult, open_prepared
-from chiasm.evaluate.outcome import Answered
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.metrics.classic import accuracy
 from chiasm.recipes import find_recipe
 from chiasm.serve.engine import load
+from chiasm.tasks.scoring import Answered
 from chiasm.train.config import RunConfig
 from chiasm.train.run import run
 

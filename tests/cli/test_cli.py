@@ -19,7 +19,7 @@ from chiasm.core.config import override
 from chiasm.core.run_folder import verify_folder
 from chiasm.recipes import RECIPES, find_recipe
 from chiasm.serve import engine
-from chiasm.tasks.base import Calibration
+from chiasm.tasks.calibration import Calibration
 from chiasm.train.run import run
 
 QUESTION = "how many circles are there?"

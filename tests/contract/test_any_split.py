@@ -13,7 +13,7 @@ from test_tasks import CASES, pipeline_for, scenes
 
 from chiasm.core.distributed import all_reduce_gradients
 from chiasm.core.shared_draws import seed_step
-from chiasm.core.types import Example
+from chiasm.core.types import IMAGE, Example
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 
@@ -51,7 +51,7 @@ def loss_and_gradient(
     assert batch.image is not None
     seed_step("any split", 0)
     image = model.encode_image(to_model_range(batch.image, torch.float32))
-    terms = pipeline.tasks[task].loss(model, image, batch)
+    terms = pipeline.tasks[task].loss(model, {IMAGE: image}, batch)
     if terms["loss"].requires_grad:
         terms["loss"].backward()
     all_reduce_gradients(model.parameters())

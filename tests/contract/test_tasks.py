@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chiasm.core.types import Batch, Example, Question, Tokens
+from chiasm.core.types import Batch, Encoded, Example, IMAGE, Question, Tokens
 from chiasm.data.opening import open_dataset
 from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel
@@ -17,8 +17,14 @@ from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.task_checks import check_task
 from chiasm.recipes import find_recipe
 from chiasm.tasks import TASKS
-from chiasm.tasks.base import Codec, TaskConfig, Teacher
-from chiasm.tasks.captioning import Captioning
+from chiasm.tasks.base import TaskConfig, Teacher
+from chiasm.tasks.captioning import Captioning, CaptioningConfig
+from chiasm.tasks.codec import Codec
+from chiasm.tasks.hidden_words import MaskingConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.texts import CaptionConfig
+from chiasm.tasks.vqa import VqaConfig
 
 TOWERS = ("image_encoder.", "text_encoder.")
 WORDS = "text_encoder.embedding"
@@ -47,7 +53,7 @@ class Case:
 
 
 def case(name: str, must_learn: Sequence[str], without: Sequence[str] = (), **settings: object) -> Case:
-    return Case(((name, TaskConfig(**settings)),), tuple(must_learn), tuple(without))
+    return Case(((name, TASKS[name].Config(**settings)),), tuple(must_learn), tuple(without))
 
 
 FUSED = (*TOWERS, "fusion.")
@@ -67,7 +73,7 @@ CASES: dict[str, Case] = {
     "vqa, soft": case("vqa", (*FUSED, "answer_head."), ABSENT, objective="soft"),
     "vqa, generate": case("vqa", (*FUSED, "answer_decoder."), ABSENT, objective="generate", label_smoothing=0.1),
     "vqa, one sum": Case(
-        (("vqa", TaskConfig()), ("retrieval", TaskConfig(objective="additive"))),
+        (("vqa", VqaConfig()), ("retrieval", RetrievalConfig(objective="additive"))),
         (*TOWERS, "fusion.maps.", "answer_head.", "logit_scale"),
         fusion="shared_sum",
     ),
@@ -78,22 +84,24 @@ CASES: dict[str, Case] = {
         "captioning", ("image_encoder.", WORDS, "caption_decoder."), captions_per_picture=2
     ),
     "matching, random": case("matching", (*FUSED, "match_head."), ABSENT, negatives="random", captions_per_picture=2),
-    "matching, hard": Case((("matching", TaskConfig()), ("retrieval", TaskConfig())), (*FUSED, "match_head."), ABSENT),
+    "matching, hard": Case(
+        (("matching", MatchingConfig()), ("retrieval", RetrievalConfig())), (*FUSED, "match_head."), ABSENT
+    ),
     "matching, word by patch": Case(
-        (("matching", TaskConfig(word_patch_weight=0.1)),),
+        (("matching", MatchingConfig(word_patch_weight=0.1)),),
         (*FUSED, "match_head."),
         ABSENT,
         WHOLE_WORDS,
         "merged_attention",
     ),
     "masked_language_modelling": Case(
-        (("masked_language_modelling", TaskConfig(captions_per_picture=2)),),
+        (("masked_language_modelling", MaskingConfig(captions_per_picture=2)),),
         (*FUSED, "word_head."),
         ABSENT,
         WHOLE_WORDS,
     ),
     "permutation_language_modelling": Case(
-        (("permutation_language_modelling", TaskConfig()),),
+        (("permutation_language_modelling", CaptionConfig()),),
         (*FUSED, "word_head."),
         ABSENT,
         (*WHOLE_WORDS, ("kind", "two_stream")),
@@ -138,7 +146,9 @@ def check(name: str, task: Captioning | None = None) -> None:
 def test_every_task_and_objective_is_listed() -> None:
     """Guards against a new task or objective that nobody put through the contract."""
     first = [one.config[0] for one in CASES.values()]
-    listed = {(name, config.objective or next(iter(TASKS[name].objectives), "")) for name, config in first}
+    listed = {
+        (name, getattr(config, "objective", "") or next(iter(TASKS[name].objectives), "")) for name, config in first
+    }
     known = {(name, objective) for name, task in TASKS.items() for objective in task.objectives or ("",)}
     inherited = {("statements", objective) for objective in ("soft", "generate")}
     assert listed == known - inherited
@@ -159,7 +169,7 @@ def test_draws_differ_from_seed_to_seed(name: str) -> None:
     losses = []
     for seed in (0, 1, 0):
         torch.manual_seed(seed)
-        losses.append(pipeline.tasks[task].loss(pipeline.model, image, batch)["loss"].item())
+        losses.append(pipeline.tasks[task].loss(pipeline.model, {IMAGE: image}, batch)["loss"].item())
     assert losses[0] == losses[2] != losses[1]
 
 
@@ -167,7 +177,7 @@ class Broken(Captioning):
     """Captioning with one bug."""
 
     def __init__(self, bug: str) -> None:
-        super().__init__(TaskConfig(), ModelConfig())
+        super().__init__(CaptioningConfig(), ModelConfig())
         self.bug, self.calls = bug, 0
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
@@ -182,12 +192,12 @@ class Broken(Captioning):
         return fields
 
     def loss(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None = None
     ) -> dict[str, Tensor]:
         fields = batch.by_task[self.name]
         if self.bug == "padding":
             fields["caption_is_real"] = torch.ones_like(fields["caption_is_real"])
-        terms = super().loss(model, image, batch)
+        terms = super().loss(model, encoded, batch)
         if self.bug == "silent":
             terms["loss"] = terms["loss"] / (len(fields["image_index"]) == len(batch.ids))
         if self.bug == "nothing" and not len(fields["image_index"]):
@@ -196,7 +206,7 @@ class Broken(Captioning):
             self.calls += 1
             terms["loss"] = terms["loss"] + self.calls
         if self.bug in ("shifted draws", "padded draws"):
-            moved = image.pooled[0, 0] if self.bug == "shifted draws" else fields["caption_ids"].shape[1]
+            moved = encoded[IMAGE].pooled[0, 0] if self.bug == "shifted draws" else fields["caption_ids"].shape[1]
             terms["loss"] = terms["loss"] + moved + torch.rand(()) * 1e-3
         return {"total": terms["loss"]} if self.bug == "name" else terms
 
@@ -224,6 +234,6 @@ def test_the_contract_finds_a_broken_task(bug: str, message: str) -> None:
 
 def test_the_contract_finds_a_head_that_learns_nothing() -> None:
     """The null control of `must_learn`: captions teach the projection nothing."""
-    chosen = replace(CASES["captioning"], config=(("captioning", TaskConfig()), ("retrieval", TaskConfig())))
+    chosen = replace(CASES["captioning"], config=(("captioning", CaptioningConfig()), ("retrieval", RetrievalConfig())))
     with pytest.raises(AssertionError, match=r"teaches image_projection\.layers\.0\.weight nothing"):
         check_task(Broken(""), pipeline_for(chosen), scenes()[:6], ["image_projection."])

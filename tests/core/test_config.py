@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from chiasm.core.config import OPEN, SYNONYMS, from_dict, keys, override, to_dict
 from chiasm.core.errors import InputError
 from chiasm.recipes import RECIPES, find_recipe
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig
 
 
@@ -109,7 +110,7 @@ def test_a_key_reaches_into_a_table_and_changes_nothing_else() -> None:
     """Guards against `tasks.vqa.weight` replacing the whole table, and against a changed original."""
     config = find_recipe("demo")
     changed = override(config, ["tasks.vqa.weight=2", "tasks.vqa.weight=3", "model.image.channels=8,16"])
-    assert changed.tasks == {**config.tasks, "vqa": TaskConfig(weight=3.0)}
+    assert changed.tasks == {**config.tasks, "vqa": VqaConfig(weight=3.0)}
     assert changed.model.image.channels == (8, 16)
     assert config.tasks["vqa"].weight == 1.0
 
@@ -120,7 +121,7 @@ def test_an_open_table_grows() -> None:
     assert changed == replace(ROOT, more={"new": Inner(count=3, name="x"), "other": Inner(count=1)})
     assert ROOT.more == {}
     staged = override(find_recipe("albef"), ["stages.pre_training.tasks.captioning.weight=0.5"])
-    assert staged.stages["pre_training"].tasks["captioning"] == TaskConfig(weight=0.5)
+    assert staged.stages["pre_training"].tasks["captioning"] == CaptioningConfig(weight=0.5)
 
 
 def test_keys_lists_what_can_be_set() -> None:

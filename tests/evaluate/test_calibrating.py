@@ -12,8 +12,6 @@ from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.calibrating import (
     FOLDS,
-    UNKNOWN,
-    Events,
     cross_fitted,
     fingerprint,
     fit_calibration,
@@ -24,7 +22,8 @@ from chiasm.evaluate.measure import measure
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.calibration import UNKNOWN, Events
+from chiasm.tasks.vqa import VqaConfig
 
 
 def softmax_events(seed: int, pictures: int = 40, each: int = 6, classes: int = 4, risk: float = 0.0) -> Events:
@@ -114,7 +113,7 @@ def measured() -> tuple[Pipeline, list[Example]]:
     model = replace(demo.model, dim=16, image=image)
     dataset = open_dataset(demo.data, "val", 0)
     examples = [dataset.example(number) for number in range(16)]
-    config = replace(demo, model=model, tasks={"vqa": TaskConfig(abstain_risk=0.95)})
+    config = replace(demo, model=model, tasks={"vqa": VqaConfig(abstain_risk=0.95)})
     return Pipeline.build(config, examples, torch.device("cpu")), examples
 
 

@@ -10,9 +10,9 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Score
 from chiasm.evaluate.comparison import paired_differences
 from chiasm.evaluate.metric_row import MetricRow
-from chiasm.evaluate.outcome import Items, Outcome
 from chiasm.metrics.captions import bleu_of_sums, caption_statistics
 from chiasm.report.tables import difference_table
+from chiasm.tasks.scoring import Items, Outcome
 
 CLUSTERS = np.arange(40) // 2
 

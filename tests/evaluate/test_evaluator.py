@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.types import Example, Prediction, Question, Tokens
+from chiasm.core.types import Example, IMAGE, Prediction, Question, Tokens
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import GREY, derangement, evaluate
-from chiasm.evaluate.outcome import Outcome, View, scores_as_json
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.metrics.intervals import bootstrap_mean, proportion
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.base import Calibration, TaskConfig
+from chiasm.tasks import TASKS
+from chiasm.tasks.calibration import Calibration
 from chiasm.tasks.matching import Matching
-from chiasm.tasks.vqa import VisualQuestionAnswering
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.scoring import Outcome, View, scores_as_json
+from chiasm.tasks.vqa import VisualQuestionAnswering, VqaConfig
 from chiasm.train.config import RunConfig
 
 VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
@@ -32,7 +34,7 @@ def config() -> RunConfig:
     image = replace(demo.model.image, channels=(4, 8, 8), size_px=24)
     text = replace(demo.model.text, summary_tokens=0)
     model = replace(demo.model, dim=16, embedding_dim=8, image=image, text=text)
-    tasks = {name: TaskConfig() for name in (*demo.tasks, "matching", "masked_language_modelling")}
+    tasks = {name: TASKS[name].Config() for name in (*demo.tasks, "matching", "masked_language_modelling")}
     decoding = replace(demo.decoding, max_words=6)
     return replace(demo, model=model, tasks=tasks, decoding=decoding, data=replace(demo.data, questions_per_picture=4))
 
@@ -78,7 +80,7 @@ def answer_by(monkeypatch: pytest.MonkeyPatch, answer: Answer, confidence: float
 
 def only_vqa(pipeline: Pipeline) -> Pipeline:
     return Pipeline(
-        replace(pipeline.config, tasks={"vqa": TaskConfig()}), pipeline.model, pipeline.codec, pipeline.device
+        replace(pipeline.config, tasks={"vqa": VqaConfig()}), pipeline.model, pipeline.codec, pipeline.device
     )
 
 
@@ -240,7 +242,9 @@ def test_matching_takes_right_and_wrong_pairs_in_equal_parts(
     own = {(example.captions[0].text, row) for row, example in enumerate(examples)}
     assert len(pairs) == len(set(pairs)) and own < set(pairs)
     task = pipeline.tasks["retrieval"]
-    pictures = task.embed_images(pipeline.model, pipeline.encode_images([one.inputs["image"] for one in examples]))
+    pictures = task.embed_images(
+        pipeline.model, {IMAGE: pipeline.encode_images([one.inputs["image"] for one in examples])}
+    )
     for row, example in enumerate(examples):
         similar = pictures @ task.embed_texts(pipeline.model, pipeline.codec, [example.captions[0].text])[0]
         similar[row] = -2
@@ -257,7 +261,7 @@ def test_labels_are_found_by_their_sentences(pipeline: Pipeline, examples: list[
     names = ["red_circle", "blue_square", "cyan_triangle"]
     labelled = [replace(e, captions=(), label=names[row % 3 and 1 + row % 2]) for row, e in enumerate(examples)]
     prompts = ("a photo of a {label}.", "there is a {label}")
-    config = replace(pipeline.config, tasks={"retrieval": TaskConfig()})
+    config = replace(pipeline.config, tasks={"retrieval": RetrievalConfig()})
     config = replace(config, data=replace(config.data, label_prompts=prompts))
     contrast = Pipeline(config, pipeline.model, pipeline.codec, pipeline.device)
     outcome = evaluate(contrast, labelled)
@@ -265,7 +269,7 @@ def test_labels_are_found_by_their_sentences(pipeline: Pipeline, examples: list[
     right: list[bool] = []
     by_class: dict[str, list[bool]] = {name: [] for name in names}
     for example in labelled:
-        picture = task.embed_images(contrast.model, contrast.encode_images([example.inputs["image"]]))[0]
+        picture = task.embed_images(contrast.model, {IMAGE: contrast.encode_images([example.inputs["image"]])})[0]
         score = {}
         for name in names:
             texts = [prompt.format(label=name.replace("_", " ")) for prompt in prompts]
@@ -286,7 +290,7 @@ def test_labels_are_found_by_their_sentences(pipeline: Pipeline, examples: list[
 
 def test_pictures_with_captions_and_a_label_are_scored_on_both(pipeline: Pipeline, examples: list[Example]) -> None:
     """Guards against a set with names and captions that is only classified, and classes searched by sentence."""
-    config = replace(pipeline.config, tasks={"retrieval": TaskConfig()})
+    config = replace(pipeline.config, tasks={"retrieval": RetrievalConfig()})
     contrast = Pipeline(config, pipeline.model, pipeline.codec, pipeline.device)
     both = [replace(example, label=("red circle", "blue square")[row % 2]) for row, example in enumerate(examples)]
     scores = evaluate(contrast, both).scores
@@ -361,7 +365,7 @@ def test_intervals_draw_pictures(pipeline: Pipeline, examples: list[Example], se
 
 def test_an_interval_of_equal_captions_is_as_wide_as_that_of_one(pipeline: Pipeline, examples: list[Example]) -> None:
     """Each picture's caption three times is no more evidence than once."""
-    alone = replace(pipeline.config, tasks={"retrieval": TaskConfig()})
+    alone = replace(pipeline.config, tasks={"retrieval": RetrievalConfig()})
     searching = Pipeline(alone, pipeline.model, pipeline.codec, pipeline.device)
     once = [replace(example, captions=example.captions[:1], questions=()) for example in examples]
     thrice = [replace(example, captions=example.captions * 3) for example in once]

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.types import Example
+from chiasm.core.types import Example, IMAGE
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.metrics.calibration import abstain_threshold, expected_calibration_error
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.base import Calibration, TaskConfig
+from chiasm.tasks import TASKS
+from chiasm.tasks.base import Query, TaskConfig
+from chiasm.tasks.calibration import Calibration
+from chiasm.tasks.vqa import VqaConfig
 
 CPU = torch.device("cpu")
 OVER = 5.0
@@ -61,7 +64,7 @@ def true_likelihood(pipeline: Pipeline, examples: Sequence[Example]) -> float:
     for example in examples:
         tokens = pipeline.encode_images([example.inputs["image"]])
         for question in example.questions:
-            logits = task.logits(pipeline.model, pipeline.codec, tokens, [question.text], [0])[0].double()
+            logits = task.logits(pipeline.model, pipeline.codec, {IMAGE: tokens}, [Query(0, question.text)])[0].double()
             right = pipeline.codec.answers.index(question.answers[0])
             found.append(-float((logits / how.temperature).log_softmax(0)[right]))
     return float(np.mean(found))
@@ -69,7 +72,7 @@ def true_likelihood(pipeline: Pipeline, examples: Sequence[Example]) -> float:
 
 def test_an_overconfident_model_becomes_honest(examples: list[Example]) -> None:
     """Guards against a temperature that multiplies, one that is fitted and not used, and logits of the wrong rows."""
-    pipeline = build(examples, TaskConfig())
+    pipeline = build(examples, VqaConfig())
     before, exact_before = predictive(pipeline, examples), true_likelihood(pipeline, examples)
     answers = [one.prediction.answer for one in evaluate(pipeline, examples).answered]
     found = fit_calibration(pipeline, examples)
@@ -87,7 +90,7 @@ def test_an_overconfident_model_becomes_honest(examples: list[Example]) -> None:
 
 def test_questions_with_unknown_answers_do_not_count(examples: list[Example]) -> None:
     """Guards against an unknown answer that is taken for answer number 0 or -1."""
-    pipeline = build(examples, TaskConfig())
+    pipeline = build(examples, VqaConfig())
     expected = fit_calibration(pipeline, examples).calibration["vqa"].temperature
     odd = replace(examples[0].questions[0], answers=("never heard",))
     more = [replace(example, questions=(odd, *example.questions)) for example in examples]
@@ -99,7 +102,7 @@ def test_single_probabilities_are_scaled_and_shifted(
     objective: str, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a temperature of a softmax that the model never takes, and an answer that calibration changes."""
-    pipeline = build(examples[:12], TaskConfig(objective=objective))
+    pipeline = build(examples[:12], VqaConfig(objective=objective))
     if objective == "generate":  # an untrained decoder is never right
         told = iter(range(10**6))
         monkeypatch.setattr(
@@ -118,7 +121,7 @@ def test_labels_sentences_matches_and_captions_are_calibrated(examples: list[Exa
     """Guards against an event that is counted on other pairs than it is fitted on, and fits that nobody uses."""
     demo = find_recipe("demo", tiny=True)
     model = replace(demo.model, dim=16, image=replace(demo.model.image, channels=(4, 8), size_px=16))
-    tasks = {name: TaskConfig() for name in ("retrieval", "matching", "captioning")}
+    tasks = {name: TASKS[name].Config() for name in ("retrieval", "matching", "captioning")}
     text = replace(model.text, summary_tokens=0)
     pipeline = Pipeline.build(replace(demo, model=replace(model, text=text), tasks=tasks), examples, CPU)
     before = evaluate(pipeline, examples)
@@ -156,7 +159,7 @@ def test_labels_sentences_matches_and_captions_are_calibrated(examples: list[Exa
 def test_what_was_fitted_travels_with_the_model(examples: list[Example], tmp_path: Path) -> None:
     """Guards against a loaded model that is as sure as before, or answers where the trained one did not."""
     risk = 0.4
-    pipeline = build(examples, TaskConfig(abstain_risk=risk))
+    pipeline = build(examples, VqaConfig(abstain_risk=risk))
     everything = evaluate(pipeline, examples).answered
     middle = float(np.median([one.prediction.confidence for one in everything]))
     # Confidence that tells something: of the sure answers, only the right ones are asked for.

@@ -8,9 +8,9 @@ import pytest
 
 from chiasm.data.ledger import Ledger
 from chiasm.evaluate.measure import SplitResult
-from chiasm.evaluate.outcome import Items, Outcome
 from chiasm.evaluate.verdict import Course, judge
 from chiasm.metrics.classic import accuracy
+from chiasm.tasks.scoring import Items, Outcome
 
 PICTURES = np.arange(200)
 METRIC = "text_to_image_R@1"

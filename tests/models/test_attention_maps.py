@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.types import Example
+from chiasm.core.types import Example, IMAGE
 from chiasm.data.opening import open_dataset
 from chiasm.models.attention_maps import as_grid
 from chiasm.models.config import ImageTowerConfig
 from chiasm.models.transformer import Attention, attend, attention_weights, watching
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
+from chiasm.tasks.base import Query, queries_of
 from chiasm.train.config import RunConfig
 
 ATTENTIVE = ("cross_attention", "align_then_fuse", "merged_attention", "co_attention", "resampler")
@@ -40,7 +41,7 @@ def asked(pipeline: Pipeline, examples: Sequence[Example]) -> list:
     tokens = pipeline.encode_images([example.inputs["image"] for example in examples])
     questions = ["is there a red circle?", "有几个圆形？"]
     task = pipeline.tasks["vqa"]
-    return [*task.heat_maps(pipeline.model, pipeline.codec, tokens, questions, [0, 3])]  # type: ignore[attr-defined]
+    return [*task.heat_maps(pipeline.model, pipeline.codec, {IMAGE: tokens}, queries_of(questions, [0, 3]))]  # type: ignore[attr-defined]
 
 
 def test_weights_are_those_that_mix_values() -> None:
@@ -71,9 +72,8 @@ def test_every_attentive_fusion_says_where(examples: Sequence[Example], fusion: 
     alone = pipeline.tasks["vqa"].heat_maps(  # type: ignore[attr-defined]
         pipeline.model,
         pipeline.codec,
-        pipeline.encode_images([examples[3].inputs["image"]]),
-        ["有几个圆形？"],
-        [0],
+        {IMAGE: pipeline.encode_images([examples[3].inputs["image"]])},
+        [Query(0, "有几个圆形？")],
     )
     np.testing.assert_allclose(alone[0]["grid"], maps[1]["grid"], atol=1e-6)
 
@@ -92,7 +92,7 @@ def test_place_of_a_token_is_its_place_in_the_picture(examples: Sequence[Example
     is_real[0, 5] = True
     task = pipeline.tasks["vqa"]
     (found,) = task.heat_maps(  # type: ignore[attr-defined]
-        pipeline.model, pipeline.codec, tokens._replace(is_real=is_real), ["is there a circle?"], [0]
+        pipeline.model, pipeline.codec, {IMAGE: tokens._replace(is_real=is_real)}, [Query(0, "is there a circle?")]
     )
     assert np.array(found["grid"]).argmax() == 5 and found["grid"][1][2] == pytest.approx(1)
 
@@ -106,7 +106,10 @@ def test_keypoints_look_where_they_were_gathered(examples: Sequence[Example], qu
     is_real[:, 2] = True
     task = pipeline.tasks["vqa"]
     maps = task.heat_maps(  # type: ignore[attr-defined]
-        pipeline.model, pipeline.codec, tokens._replace(is_real=is_real), ["is there a circle?"] * 2, [1, 0]
+        pipeline.model,
+        pipeline.codec,
+        {IMAGE: tokens._replace(is_real=is_real)},
+        queries_of(["is there a circle?"] * 2, [1, 0]),
     )
     assert tokens.places is not None and tokens.places.shape == (2, 4, 6, 6)
     for found, row in zip(maps, (1, 0), strict=True):
@@ -120,7 +123,7 @@ def test_places_are_unknown_of_tokens_from_a_cache(examples: Sequence[Example]) 
     tokens = pipeline.encode_images([examples[0].inputs["image"]])
     task = pipeline.tasks["vqa"]
     known = tokens._replace(places=None)
-    assert task.heat_maps(pipeline.model, pipeline.codec, known, ["is there a circle?"], [0]) == [None]  # type: ignore[attr-defined]
+    assert task.heat_maps(pipeline.model, pipeline.codec, {IMAGE: known}, [Query(0, "is there a circle?")]) == [None]  # type: ignore[attr-defined]
 
 
 def test_captions_say_where(examples: Sequence[Example]) -> None:
@@ -128,8 +131,13 @@ def test_captions_say_where(examples: Sequence[Example]) -> None:
     pipeline = build(examples, "cross_attention")
     tokens = pipeline.encode_images([example.inputs["image"] for example in examples[:3]])
     task = pipeline.tasks["captioning"]
-    said = task.predict(pipeline.model, pipeline.codec, tokens, "en")  # type: ignore[attr-defined]
-    maps = task.heat_maps(pipeline.model, pipeline.codec, tokens, said)  # type: ignore[attr-defined]
+    said = task.predict(
+        pipeline.model,
+        pipeline.codec,
+        {IMAGE: tokens},
+        [Query(row, language="en") for row in range(len(tokens.pooled))],
+    )  # type: ignore[attr-defined]
+    maps = task.heat_maps(pipeline.model, pipeline.codec, {IMAGE: tokens}, said)  # type: ignore[attr-defined]
     assert all(np.sum(one["grid"]) == pytest.approx(1) for one in maps) and maps[0] != maps[1]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.types import Example, Question, Tokens
+from chiasm.core.types import IMAGE, Example, Question, Tokens
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.models.config import ImageTowerConfig
 from chiasm.objectives.answer import IGNORED
@@ -24,8 +24,11 @@ from chiasm.pipeline.batching import (
 )
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks import build_tasks
-from chiasm.tasks.base import Codec, TaskConfig
-from chiasm.tasks.vqa import answer_vocabulary
+from chiasm.tasks.base import Query, queries_of
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.codec import ANSWERS, Codec
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.vqa import VqaConfig, answer_vocabulary
 from chiasm.train.config import RunConfig
 
 
@@ -150,7 +153,12 @@ def test_groups_mean_the_same_in_every_batch(pipeline: Pipeline, examples: list[
 def test_fields_point_at_their_pictures(pipeline: Pipeline, config: RunConfig, examples: list[Example]) -> None:
     """Guards against a caption or question that belongs to the neighbour, and lost repeats."""
     tasks = build_tasks(
-        {name: TaskConfig(captions_per_picture=2) for name in ("captioning", "retrieval", "vqa")}, config.model
+        {
+            "captioning": CaptioningConfig(captions_per_picture=2),
+            "retrieval": RetrievalConfig(captions_per_picture=2),
+            "vqa": VqaConfig(),
+        },
+        config.model,
     )
     codec, tokenizer = pipeline.codec, pipeline.codec.tokenizer
     batch = make_batch(examples[:5], tasks, codec, config, 0)
@@ -181,7 +189,7 @@ def test_an_unknown_answer_is_ignored(pipeline: Pipeline, config: RunConfig, exa
     """Guards against an answer outside the vocabulary that is taught as answer number 0."""
     question = replace(examples[0].questions[0], answers=("never heard",))
     odd = replace(examples[0], questions=(question, *examples[0].questions[1:]))
-    fields = make_batch([odd], build_tasks({"vqa": TaskConfig()}, config.model), pipeline.codec, config, 0).by_task[
+    fields = make_batch([odd], build_tasks({"vqa": VqaConfig()}, config.model), pipeline.codec, config, 0).by_task[
         "vqa"
     ]
     assert fields["answer"][0] == IGNORED and (fields["answer"][1:] >= 0).all()
@@ -205,7 +213,7 @@ def test_one_answer_in_several_spellings_is_one_class(examples: list[Example]) -
     questions = tuple(Question("is it?", (answer,)) for answer in told)
     answers = answer_vocabulary([replace(examples[0], questions=questions)])
     assert answers == ("No", "Yes", "maybe")
-    codec = Codec(TextTokenizer.train(["is it"], 50, 8, ("en",)), answers)
+    codec = Codec(TextTokenizer.train(["is it"], 50, 8, ("en",)), {ANSWERS: answers})
     assert [codec.answer_index(one) for one in ("YES", " no", "Maybe", "never")] == [1, 0, 2, None]
 
 
@@ -214,18 +222,24 @@ def test_predictions_do_not_depend_on_the_batch(pipeline: Pipeline, examples: li
     vqa, captioning = pipeline.tasks["vqa"], pipeline.tasks["captioning"]
     image = pipeline.encode_images([example.inputs["image"] for example in examples[:4]])
     questions = ["how many objects are there?", "有几个物体？", "is there a red circle?", "how many objects are there?"]
-    together = vqa.predict(pipeline.model, pipeline.codec, image, questions, [3, 0, 1, 2])
+    together = vqa.predict(pipeline.model, pipeline.codec, {IMAGE: image}, queries_of(questions, [3, 0, 1, 2]))
     for prediction, question, row in zip(together, questions, [3, 0, 1, 2], strict=True):
-        alone = vqa.predict(pipeline.model, pipeline.codec, image.rows(torch.tensor([row])), [question], [0])[0]
+        alone = vqa.predict(
+            pipeline.model, pipeline.codec, {IMAGE: image.rows(torch.tensor([row]))}, [Query(0, question)]
+        )[0]
         assert alone.answer == prediction.answer
         assert alone.confidence == pytest.approx(prediction.confidence, abs=1e-5)
         ranked = prediction.evidence["answers"]
         assert ranked[0] == {"answer": prediction.answer, "probability": prediction.confidence} and len(ranked) == 3
         assert ranked[0]["probability"] >= ranked[1]["probability"] >= ranked[2]["probability"]
-    assert vqa.predict(pipeline.model, pipeline.codec, image, [], []) == []
-    written = captioning.predict(pipeline.model, pipeline.codec, image, "zh")
+    assert vqa.predict(pipeline.model, pipeline.codec, {IMAGE: image}, []) == []
+    written = captioning.predict(
+        pipeline.model, pipeline.codec, {IMAGE: image}, [Query(row, language="zh") for row in range(len(image.pooled))]
+    )
     for row, prediction in enumerate(written):
-        alone = captioning.predict(pipeline.model, pipeline.codec, image.rows(torch.tensor([row])), "zh")[0]
+        alone = captioning.predict(
+            pipeline.model, pipeline.codec, {IMAGE: image.rows(torch.tensor([row]))}, [Query(0, language="zh")]
+        )[0]
         assert alone.answer == prediction.answer and prediction.evidence["language"] == "zh"
         assert 0 < prediction.confidence <= 1
         assert alone.confidence == pytest.approx(prediction.confidence, abs=1e-5)

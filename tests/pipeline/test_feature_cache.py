@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from chiasm.core.errors import InputError
-from chiasm.core.types import Example, Source, Tokens
+from chiasm.core.types import Example, IMAGE, Source, Tokens
 from chiasm.data.dataset import ListDataset
+from chiasm.data.opening import open_dataset
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
@@ -26,6 +27,7 @@ from chiasm.pipeline.feature_cache import (
     readable_pictures,
 )
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks.base import queries_of
 from chiasm.train.config import RunConfig
 
 Write = Callable[[int], list[Example]]
@@ -320,7 +322,9 @@ def test_the_grid_of_a_frozen_tower_gives_the_loss_of_a_live_one(
         assert isinstance(batch.image, Tokens) == (source is ready)
         seen = pipeline.encode_pixels(batch.image)
         assert seen.values.shape[1] > 1
-        losses.append([task.loss(pipeline.model, seen, batch)["loss"].item() for task in pipeline.tasks.values()])
+        losses.append(
+            [task.loss(pipeline.model, {IMAGE: seen}, batch)["loss"].item() for task in pipeline.tasks.values()]
+        )
     assert set(pipeline.tasks) >= {"vqa", "captioning", "retrieval"}
     assert losses[0] == pytest.approx(losses[1], abs=2e-3)
 
@@ -343,7 +347,7 @@ def test_frozen_towers_give_the_loss_of_live_ones(tmp_path: Path, config: RunCon
         batch = make_batch(chosen, pipeline.tasks, pipeline.codec, frozen, 0)
         assert ("text_vectors" in batch.by_task["retrieval"]) == (chosen is cached) == isinstance(batch.image, Tokens)
         image = pipeline.encode_pixels(batch.image)
-        losses.append(pipeline.tasks["retrieval"].loss(pipeline.model, image, batch)["loss"].item())
+        losses.append(pipeline.tasks["retrieval"].loss(pipeline.model, {IMAGE: image}, batch)["loss"].item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
@@ -367,10 +371,10 @@ def test_questions_are_encoded_once_where_their_vector_is_all_that_is_read(
         batch = make_batch(rows, pipeline.tasks, pipeline.codec, chosen, 0)
         assert ("question_vectors" in batch.by_task["vqa"]) == (bool(vectors) and fusion != "cross_attention")
         image = pipeline.encode_pixels(batch.image)
-        loss = vqa.loss(pipeline.model, image, batch)["loss"].item()
+        loss = vqa.loss(pipeline.model, {IMAGE: image}, batch)["loss"].item()
         texts = [question.text for question in rows[0].questions]
-        asked = vqa.logits(pipeline.model, pipeline.codec, image, texts, [0] * len(texts))
-        assert vqa.heat_maps(pipeline.model, pipeline.codec, image, texts, [0] * len(texts))
+        asked = vqa.logits(pipeline.model, pipeline.codec, {IMAGE: image}, queries_of(texts, [0] * len(texts)))
+        assert vqa.heat_maps(pipeline.model, pipeline.codec, {IMAGE: image}, queries_of(texts, [0] * len(texts)))
         found.append([loss, *asked.flatten().tolist()])
     assert found[0] == pytest.approx(found[1], abs=1e-4)
 

@@ -15,7 +15,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import FORMAT, MANIFEST
-from chiasm.core.types import Example
+from chiasm.core.types import IMAGE, Example
 from chiasm.models import encoders
 from chiasm.pipeline import pipeline as pipeline_module
 from chiasm.pipeline.codec import make_codec
@@ -283,7 +283,9 @@ def test_questions_are_needed_to_learn_answers(config: RunConfig, examples: list
 def test_embeddings_are_unit_vectors(pipeline: Pipeline, examples: list[Example]) -> None:
     """Guards against a similarity that is no cosine."""
     task = pipeline.task(Retrieval)
-    image = task.embed_images(pipeline.model, pipeline.encode_images([e.inputs["image"] for e in examples[:4]]))
+    image = task.embed_images(
+        pipeline.model, {IMAGE: pipeline.encode_images([e.inputs["image"] for e in examples[:4]])}
+    )
     text = task.embed_texts(pipeline.model, pipeline.codec, ["a red circle", "", "左上有小的红色圆形"])
     assert image.shape == (4, 8) and text.shape == (3, 8) and image.dtype == text.dtype == np.float32
     for rows in (image, text):

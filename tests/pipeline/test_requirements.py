@@ -9,9 +9,12 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Example
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.hidden_words import MaskingConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.texts import CaptionConfig
 from chiasm.train.config import RunConfig
 
-WORDS = {"masked_language_modelling": TaskConfig()}
+WORDS = {"masked_language_modelling": MaskingConfig()}
 
 
 @pytest.mark.parametrize(
@@ -20,8 +23,8 @@ WORDS = {"masked_language_modelling": TaskConfig()}
         (WORDS, {"summary_tokens": 4}, {}, "summary_tokens 4"),
         (WORDS, {"summary_tokens": 0}, {"fusion": "film"}, "fusion 'film'"),
         (WORDS, {"summary_tokens": 0}, {"fusion": "sum"}, "fusion 'sum'"),
-        ({"permutation_language_modelling": TaskConfig()}, {"summary_tokens": 0}, {}, "kind 'transformer'"),
-        ({"matching": TaskConfig(word_patch_weight=0.1)}, {"summary_tokens": 0}, {}, "word_patch_weight 0.1"),
+        ({"permutation_language_modelling": CaptionConfig()}, {"summary_tokens": 0}, {}, "kind 'transformer'"),
+        ({"matching": MatchingConfig(word_patch_weight=0.1)}, {"summary_tokens": 0}, {}, "word_patch_weight 0.1"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(
@@ -44,9 +47,9 @@ def test_a_model_that_fits_is_built(config: RunConfig, examples: list[Example]) 
     text = replace(config.model.text, summary_tokens=0, kind="two_stream")
     model = replace(config.model, text=text, fusion="merged_attention")
     tasks = {
-        "permutation_language_modelling": TaskConfig(),
-        "masked_language_modelling": TaskConfig(),
-        "matching": TaskConfig(word_patch_weight=0.1),
+        "permutation_language_modelling": CaptionConfig(),
+        "masked_language_modelling": MaskingConfig(),
+        "matching": MatchingConfig(word_patch_weight=0.1),
     }
     built = Pipeline.build(replace(config, tasks=tasks, model=model), examples, torch.device("cpu"))
     assert list(built.tasks) == list(tasks)

@@ -15,7 +15,11 @@ from chiasm.core.errors import Interrupted
 from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Dataset
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.hidden_words import MaskingConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.finish import Finished
 from chiasm.train.run import run
@@ -41,7 +45,7 @@ def small_config(**train: Any) -> RunConfig:
             image=ImageTowerConfig(size_px=24, channels=(8, 16, 16), layers=1),
             text=TextTowerConfig(layers=1, max_tokens=48, vocabulary=300, summary_tokens=2),
         ),
-        tasks={"retrieval": TaskConfig(weight=0.5), "vqa": TaskConfig(), "captioning": TaskConfig()},
+        tasks={"retrieval": RetrievalConfig(weight=0.5), "vqa": VqaConfig(), "captioning": CaptioningConfig()},
         train=TrainConfig(
             **{
                 "steps": 11,
@@ -66,7 +70,7 @@ def retrieval_alone(**train: Any) -> RunConfig:
         config,
         primary_metric="text_to_image_R@1",
         model=replace(config.model, text=replace(config.model.text, summary_tokens=0)),
-        tasks={"retrieval": TaskConfig()},
+        tasks={"retrieval": RetrievalConfig()},
     )
 
 
@@ -92,9 +96,9 @@ def distilling(**train: Any) -> RunConfig:
         primary_metric="text_to_image_R@1",
         model=replace(config.model, text=replace(config.model.text, summary_tokens=0)),
         tasks={
-            "retrieval": TaskConfig(weight=0.5, distil=0.4),
-            "masked_language_modelling": TaskConfig(distil=0.4),
-            "matching": TaskConfig(),
+            "retrieval": RetrievalConfig(weight=0.5, distil=0.4),
+            "masked_language_modelling": MaskingConfig(distil=0.4),
+            "matching": MatchingConfig(),
         },
     )
 

@@ -22,8 +22,9 @@ from chiasm.pipeline.feature_cache import cache_root, prepare, taught
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.serve.index import make_index, open_index
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.tasks.text_targets import TARGETS, caption_targets
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.adaptation import apply_text_teacher
 from chiasm.train.config import RunConfig
 
@@ -51,7 +52,7 @@ def learning(base: Path, share: float = 0.5, **train: Any) -> RunConfig:
         init_from=str(base),
         data=replace(config.data, languages=("en", "zh")),
         model=replace(config.model, dropout=0.0, dim=999, heads=3, embedding_dim=7),  # the teacher's count
-        tasks={"retrieval": TaskConfig(captions_per_picture=2, text_teacher=share)},
+        tasks={"retrieval": RetrievalConfig(captions_per_picture=2, text_teacher=share)},
     )
 
 
@@ -166,7 +167,7 @@ def test_what_does_not_fit_is_refused(
 def test_a_teacher_without_a_space_is_refused(base: Path, tmp_path: Path) -> None:
     """Guards against a random image side that is locked."""
     config = small_config(steps=2)
-    start(replace(config, tasks={"vqa": TaskConfig()}), tmp_path / "vqa")
+    start(replace(config, tasks={"vqa": VqaConfig()}), tmp_path / "vqa")
     with pytest.raises(InputError, match="was trained for vqa"):
         start(replace(learning(base), init_from=str(tmp_path / "vqa")), tmp_path / "run")
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from small import distilling, start
 
-from chiasm.tasks.base import TaskConfig
 from chiasm.train.execution.averaging import AveragedModel
 from chiasm.train.execution.replica import Replica
+from chiasm.tasks import TASKS
 from chiasm.train.trainer import Trainer
 
 
@@ -87,7 +87,7 @@ def test_each_task_that_distils_asks_the_teacher(tmp_path: Path, monkeypatch: py
     config = distilling(steps=2)
     start(config, tmp_path / "with")
     assert len(built) == 1
-    plain = {name: TaskConfig(weight=task.weight) for name, task in config.tasks.items()}
+    plain = {name: TASKS[name].Config(weight=task.weight) for name, task in config.tasks.items()}
     start(replace(config, tasks=plain), tmp_path / "without")
     assert len(built) == 1, "a run that does not distil needs no second model"
     for name in ("retrieval_loss", "masked_language_modelling_loss"):

@@ -15,6 +15,10 @@ from small import distilling, small_config, start
 
 from chiasm.data.opening import open_dataset
 from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.classification import ClassificationConfig
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.texts import CaptionConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -39,21 +43,21 @@ def _config(name: str, place: Path) -> RunConfig:
     if name == "distilling":
         return distilling(**STEPS)
     if name == "permutation":
-        tasks = {"permutation_language_modelling": TaskConfig()}
+        tasks = {"permutation_language_modelling": CaptionConfig()}
         return _words(small, tasks, "masked_word_accuracy", kind="two_stream")
     if name == "written":
-        tasks = {"vqa": TaskConfig(objective="generate", abstain_risk=0.3, label_smoothing=0.1)}
+        tasks = {"vqa": VqaConfig(objective="generate", abstain_risk=0.3, label_smoothing=0.1)}
         return _words(small, tasks, "vqa_accuracy")
     if name == "soft":
-        return _words(small, {"vqa": TaskConfig(objective="soft", abstain_risk=0.5)}, "vqa_accuracy")
+        return _words(small, {"vqa": VqaConfig(objective="soft", abstain_risk=0.5)}, "vqa_accuracy")
     if name == "sigmoid":
-        return _words(small, {"retrieval": TaskConfig(objective="sigmoid")}, "text_to_image_R@10")
+        return _words(small, {"retrieval": RetrievalConfig(objective="sigmoid")}, "text_to_image_R@10")
     if name == "additive":
         config = replace(small, model=replace(small.model, fusion="shared_sum"))
-        tasks = {"retrieval": TaskConfig(objective="additive"), "vqa": TaskConfig()}
+        tasks = {"retrieval": RetrievalConfig(objective="additive"), "vqa": VqaConfig()}
         return _words(config, tasks, "vqa_accuracy")
     if name == "swapped":
-        return _words(small, {"retrieval": TaskConfig(hard_negatives=1.0)}, "text_to_image_R@10")
+        return _words(small, {"retrieval": RetrievalConfig(hard_negatives=1.0)}, "text_to_image_R@10")
     assert name == "classes", name
     scenes = open_dataset(replace(small.data, train_pictures=64), "train", 0)
     rows = []
@@ -67,7 +71,7 @@ def _config(name: str, place: Path) -> RunConfig:
     lines = "\n".join(json.dumps(row) for row in rows)
     (place / "files" / "data.jsonl").write_text(lines + "\n", encoding="utf-8")
     data = replace(small.data, source="files", path=str(place / "files"), languages=("en",))
-    tasks = {"classification": TaskConfig(label_smoothing=0.1), "retrieval": TaskConfig()}
+    tasks = {"classification": ClassificationConfig(label_smoothing=0.1), "retrieval": RetrievalConfig()}
     return _words(replace(small, data=data), tasks, "acc1")
 
 

@@ -18,7 +18,7 @@ from chiasm.core.run_folder import MANIFEST, newest_checkpoint
 from chiasm.data.generated.scene_dataset import SceneDataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve.engine import load
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig
 from chiasm.train.optimizer import learning_rate
 from chiasm.train.trainer import Trainer
@@ -35,7 +35,7 @@ def test_thirty_two_scenes_are_learned_by_heart(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(SceneDataset, "example", lambda self, index, epoch=0: asked(self, index, 0))
     small = without_noise(small_config(steps=220, accumulate=1, validate_every=220, checkpoint_every=220, ema_decay=0))
     config = override(small, ["data.train_pictures=32", "train.batch_size=32", "model.dim=64", "train.lr=0.004"])
-    config = replace(config, tasks={"vqa": TaskConfig()})
+    config = replace(config, tasks={"vqa": VqaConfig()})
     start(config, tmp_path)
     losses = [row["loss"] for row in rows(tmp_path) if "loss" in row]
     assert losses[-1] < 0.1 * losses[0]

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 from small import small_config, start, weights_that_count, without_noise
 
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig
 from chiasm.train.weighting import LossCombiner
 
@@ -61,7 +62,9 @@ def test_learned_variances_learn_and_are_saved(tmp_path: Path) -> None:
 def test_a_task_without_its_words_leaves_the_others_alone(tmp_path: Path, monkeypatch: Any) -> None:
     """Guards against a missing gradient of a task that finds nothing in a batch, where gradients are compared."""
     config = five(weighting="pcgrad", steps=2)
-    config = replace(config, primary_metric="vqa_accuracy", tasks={"vqa": TaskConfig(), "captioning": TaskConfig()})
+    config = replace(
+        config, primary_metric="vqa_accuracy", tasks={"vqa": VqaConfig(), "captioning": CaptioningConfig()}
+    )
     inner = LossCombiner.backward
 
     def silent(self: LossCombiner, model: Any, losses: Any, share: float, step: int) -> torch.Tensor:

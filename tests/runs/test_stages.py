@@ -19,7 +19,10 @@ from chiasm.core.run_folder import MANIFEST, verify_folder
 from chiasm.core.types import Example
 from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import ANSWER_ROWS, Pipeline
-from chiasm.tasks.base import Codec, TaskConfig
+from chiasm.tasks.codec import ANSWERS, Codec
+from chiasm.tasks.hidden_words import MaskingConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig
 from chiasm.train.finish import Finished
 from chiasm.train.stages import planned, run_stages
@@ -31,13 +34,13 @@ SHORT = {"validate_every": 3, "checkpoint_every": 3, "ema_decay": 0.0, "accumula
 def staged() -> RunConfig:
     """Hidden words and wrong pairs first, then questions."""
     config = small_config(steps=3, **SHORT)
-    tasks = {"masked_language_modelling": TaskConfig(), "matching": TaskConfig(negatives="random")}
+    tasks = {"masked_language_modelling": MaskingConfig(), "matching": MatchingConfig(negatives="random")}
     stage = StageConfig(tasks=tasks, train=replace(config.train, steps=4, validate_every=4, checkpoint_every=4))
     text = replace(config.model.text, summary_tokens=0)
     return replace(
         config,
         model=replace(config.model, text=text),
-        tasks={"vqa": TaskConfig()},
+        tasks={"vqa": VqaConfig()},
         stages={"words": stage},
     )
 
@@ -165,7 +168,7 @@ def training() -> list[Example]:
 def taken(folder: Path, answers: tuple[str, ...]) -> tuple[Pipeline, Mapping[str, torch.Tensor]]:
     """A new pipeline that knows `answers`, and its weights before it took those of the folder."""
     stored = Pipeline.load(folder, CPU)
-    pipeline = Pipeline.build(stored.config, [], CPU, Codec(stored.codec.tokenizer, answers))
+    pipeline = Pipeline.build(stored.config, [], CPU, Codec(stored.codec.tokenizer, {ANSWERS: answers}))
     with torch.no_grad():
         for parameter in pipeline.model.parameters():
             parameter.add_(1)

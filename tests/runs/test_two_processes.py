@@ -16,7 +16,11 @@ from chiasm.core.distributed import process_group, sum_over_processes
 from chiasm.core.run_folder import MANIFEST, verify_folder
 from chiasm.data.config import DataConfig
 from chiasm.data.opening import open_dataset
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.hidden_words import MaskingConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig
 
 WORLD = 2
@@ -33,7 +37,7 @@ def contrast() -> RunConfig:
 def sigmoid_against_questions() -> RunConfig:
     """The sigmoid contrast beside questions, with conflicts taken out of the gradients of the whole batch."""
     config = contrast()
-    tasks = {"retrieval": TaskConfig(objective="sigmoid"), "vqa": TaskConfig()}
+    tasks = {"retrieval": RetrievalConfig(objective="sigmoid"), "vqa": VqaConfig()}
     return replace(config, tasks=tasks, train=replace(config.train, weighting="pcgrad"))
 
 
@@ -42,11 +46,11 @@ def ragged() -> RunConfig:
     config = without_noise(small_config(steps=3, accumulate=2, batch_size=6, lr=3e-4, validate_every=3))
     text, image = replace(config.model.text, summary_tokens=0), replace(config.model.image, kind="conv")
     tasks = {
-        "retrieval": TaskConfig(captions_per_picture=3),
-        "matching": TaskConfig(captions_per_picture=3),
-        "masked_language_modelling": TaskConfig(captions_per_picture=2),
-        "captioning": TaskConfig(captions_per_picture=3),
-        "vqa": TaskConfig(),
+        "retrieval": RetrievalConfig(captions_per_picture=3),
+        "matching": MatchingConfig(captions_per_picture=3),
+        "masked_language_modelling": MaskingConfig(captions_per_picture=2),
+        "captioning": CaptioningConfig(captions_per_picture=3),
+        "vqa": VqaConfig(),
     }
     return replace(
         config,

@@ -12,11 +12,11 @@ import chiasm
 from chiasm.core.types import Example
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.outcome import Outcome
 from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
 from chiasm.serve.index import Index, make_index
+from chiasm.tasks.scoring import Outcome
 
 
 @pytest.fixture(scope="session")

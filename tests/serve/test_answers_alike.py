@@ -3,8 +3,8 @@
 import numpy as np
 
 from chiasm.core.types import Example
-from chiasm.evaluate.outcome import Outcome
 from chiasm.serve.engine import Model
+from chiasm.tasks.scoring import Outcome
 
 LABELS = ("red circle", "large blue square", "green triangle")
 

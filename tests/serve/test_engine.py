@@ -12,9 +12,9 @@ from PIL import Image
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.image import ImageError
-from chiasm.evaluate.outcome import Outcome
 from chiasm.serve.engine import Model
 from chiasm.serve.given import Picture, picture_ref
+from chiasm.tasks.scoring import Outcome
 
 CLOSE = 1e-5
 """Sums over a batch of another size are rounded otherwise."""

@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 
 from chiasm.core.errors import InputError
-from chiasm.core.types import Caption, Example
+from chiasm.core.types import IMAGE, Caption, Example
 from chiasm.data.dataset import ListDataset
 from chiasm.data.hard_captions.swaps import swaps_of
 from chiasm.data.ledger import Ledger
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.feature_cache import prepare
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig
 
 
 def swapping(config: RunConfig, share: float = 1.0) -> RunConfig:
-    return replace(config, tasks={"retrieval": TaskConfig(captions_per_picture=2, hard_negatives=share)})
+    return replace(config, tasks={"retrieval": RetrievalConfig(captions_per_picture=2, hard_negatives=share)})
 
 
 def test_rows_after_the_captions_are_swaps_of_them(config: RunConfig, examples: list[Example]) -> None:
@@ -47,7 +47,7 @@ def test_loss_is_the_contrast_with_further_columns(config: RunConfig, examples: 
     batch = make_batch(examples[:5], pipeline.tasks, pipeline.codec, chosen, 0)
     model, fields = pipeline.model, batch.by_task["retrieval"]
     image = model.encode_image(to_model_range(batch.image, torch.float32))
-    found = pipeline.tasks["retrieval"].loss(model, image, batch)
+    found = pipeline.tasks["retrieval"].loss(model, {IMAGE: image}, batch)
     vectors = model.embed_text(model.encode_text(torch_tokens(fields)).pooled)
     logits = model.logit_scale.exp() * model.embed_image(image) @ vectors.T
     losses = []
@@ -67,7 +67,7 @@ def torch_tokens(fields: dict[str, torch.Tensor]) -> object:
 def test_other_contrasts_refuse_the_option(config: RunConfig, examples: list[Example], key: str) -> None:
     """Guards against an option that is silently ignored."""
     for other in ({"objective": "sigmoid"}, {"objective": "additive"}, {"distil": 0.4}):
-        task = TaskConfig(**{key: 0.5, **other})
+        task = RetrievalConfig(**{key: 0.5, **other})
         with pytest.raises(InputError, match=f"tasks.retrieval.{key} 0.5"):
             Pipeline.build(replace(config, tasks={"retrieval": task}), examples, torch.device("cpu"))
 
@@ -92,6 +92,6 @@ def test_a_frozen_tower_reads_every_swap_beforehand(
     assert "text_ids" not in fields and len(fields["text_vectors"]) == 4 + 4
     assert torch.isfinite(
         pipeline.tasks["retrieval"].loss(
-            pipeline.model, pipeline.model.encode_image(to_model_range(batch.image, torch.float32)), batch
+            pipeline.model, {IMAGE: pipeline.model.encode_image(to_model_range(batch.image, torch.float32))}, batch
         )["loss"]
     )

@@ -12,6 +12,8 @@ from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, TrainConfig, weighed_tasks
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
@@ -47,7 +49,7 @@ def first_step(run: RunConfig, folder: Path) -> dict[str, float]:
 @pytest.mark.parametrize("objective", ["softmax", "soft", "generate"])
 def test_parts_make_the_step_of_the_whole(objective: str, weighting: str, tmp_path: Path) -> None:
     """Guards against parts that count alike although one has three captions and another none."""
-    tasks = {"captioning": TaskConfig(captions_per_picture=3), "vqa": TaskConfig(objective=objective)}
+    tasks = {"captioning": CaptioningConfig(captions_per_picture=3), "vqa": VqaConfig(objective=objective)}
     whole = first_step(config(tasks, weighting, 1), tmp_path)
     for parts in (2, 6):
         assert first_step(config(tasks, weighting, parts), tmp_path) == pytest.approx(whole, rel=1e-4)

@@ -17,6 +17,12 @@ from chiasm.models.config import ModelConfig
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.hidden_words import MaskingConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.texts import CaptionConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, TrainConfig, weighed_tasks
 from chiasm.train.execution.replica import Replica
 from chiasm.train.loader import Loader
@@ -51,36 +57,40 @@ def configs() -> dict[str, RunConfig]:
     """Every task, and every way in which losses are weighed, in as few runs as possible."""
     model = find_recipe("demo", tiny=True).model
     merged = replace(model, fusion="merged_attention")
-    captions = TaskConfig(captions_per_picture=2)
+    captions = CaptioningConfig(captions_per_picture=2)
     return {
         "contrast, captions, answers": small(
-            {"retrieval": replace(captions, hard_negatives=0.7), "captioning": captions, "vqa": TaskConfig()},
+            {
+                "retrieval": RetrievalConfig(captions_per_picture=2, hard_negatives=0.7),
+                "captioning": captions,
+                "vqa": VqaConfig(),
+            },
             model,
             weighting="uncertainty",
         ),
         "distilled": small(
             {
-                "retrieval": TaskConfig(distil=0.4),
-                "masked_language_modelling": TaskConfig(distil=0.4),
-                "matching": TaskConfig(word_patch_weight=0.1),
+                "retrieval": RetrievalConfig(distil=0.4),
+                "masked_language_modelling": MaskingConfig(distil=0.4),
+                "matching": MatchingConfig(word_patch_weight=0.1),
             },
             merged,
             weighting="pcgrad",
         ),
         "in any order": small(
             {
-                "permutation_language_modelling": TaskConfig(),
-                "vqa": TaskConfig(objective="generate"),
+                "permutation_language_modelling": CaptionConfig(),
+                "vqa": VqaConfig(objective="generate"),
             },
             replace(merged, text=replace(model.text, kind="two_stream")),
             conflict_every=1,
         ),
         "added": small(
-            {"retrieval": TaskConfig(objective="additive"), "vqa": TaskConfig()},
+            {"retrieval": RetrievalConfig(objective="additive"), "vqa": VqaConfig()},
             replace(model, fusion="shared_sum"),
             precision="bf16",
         ),
-        "yes or no": small({"retrieval": TaskConfig(objective="sigmoid", captions_per_picture=2)}, model),
+        "yes or no": small({"retrieval": RetrievalConfig(objective="sigmoid", captions_per_picture=2)}, model),
     }
 
 

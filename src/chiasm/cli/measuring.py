@@ -24,8 +24,8 @@ from chiasm.core.errors import InputError
 
 if TYPE_CHECKING:
     from chiasm.data.config import DataConfig
-    from chiasm.evaluate.outcome import Outcome
     from chiasm.serve.engine import Model
+    from chiasm.tasks.scoring import Outcome
 
 
 def evaluate(
@@ -47,8 +47,8 @@ def evaluate(
     from chiasm.core.device import environment
     from chiasm.evaluate.comparison import paired_differences
     from chiasm.evaluate.measure import measure, open_prepared
-    from chiasm.evaluate.outcome import scores_as_json
     from chiasm.report.tables import difference_table
+    from chiasm.tasks.scoring import scores_as_json
 
     typed = set_ or []
     check_settable(typed, ("data.", "seed=", "decoding."))

@@ -166,7 +166,7 @@ def _proposed(path: str, assignments: list[str]) -> str:
 def _train(config: "RunConfig", out: Path, resume: bool, json_file: Path | None) -> None:
     from chiasm.core.device import environment
     from chiasm.core.errors import Interrupted
-    from chiasm.evaluate.outcome import scores_as_json
+    from chiasm.tasks.scoring import scores_as_json
     from chiasm.train.stages import run_stages
 
     try:

@@ -7,7 +7,7 @@ Masks say what True means: `is_real[i, j]` is True where token j of row i is not
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,6 +48,15 @@ class Question:
 def normalise_answer(text: str) -> str:
     """Fold what never makes another answer: Unicode width forms, case, and runs of white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """Truth of a generated example that a program can compare a text with."""
+
+    def agrees(self, text: str) -> bool:
+        """Whether a text says the whole truth about the example and nothing else."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,12 @@ class Tokens(NamedTuple):
     def nbytes(self) -> int:
         """Memory of all parts."""
         return sum(part.nbytes for part in self if part is not None)
+
+
+IMAGE = "image"
+"""Name of the input that every example of a packaged source has."""
+Encoded = Mapping[str, Tokens]
+"""Encoded inputs by name, equally many rows each."""
 
 
 class TextTokens(NamedTuple):

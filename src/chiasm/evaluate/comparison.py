@@ -3,9 +3,9 @@
 import numpy as np
 
 from chiasm.core.errors import InputError
-from chiasm.evaluate.outcome import Items, Outcome
 from chiasm.metrics.captions import bleu_of_sums
 from chiasm.metrics.paired import PairedResult, paired_corpus_difference, paired_difference
+from chiasm.tasks.scoring import Items, Outcome
 
 
 def paired_differences(first: Outcome, second: Outcome, seed: int = 0) -> dict[str, PairedResult]:

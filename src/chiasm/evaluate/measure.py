@@ -15,10 +15,10 @@ from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import Fitted, out_of_sample
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.metric_row import MetricRow
-from chiasm.evaluate.outcome import Outcome, View
 from chiasm.pipeline.feature_cache import cache_root, prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_scorable
+from chiasm.tasks.scoring import Outcome, View
 
 VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
 """What the final measurement shows of each example, one pass each."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from chiasm.data.resizing import Resizing
 from chiasm.models.config import ImageTowerConfig
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.preprocessing import KIND, resizing_as_trained
-from chiasm.tasks.base import Codec, Task
+from chiasm.tasks.base import Task
+from chiasm.tasks.codec import Codec
 
 T = TypeVar("T")
 MOST_WORKERS = 8
@@ -108,7 +109,7 @@ def stack_features(features: Sequence[Features]) -> Tokens:
 
 
 def make_batch(
-    examples: Sequence[Example], tasks: Mapping[str, Task], codec: Codec, run: PipelineConfig, epoch: int
+    examples: Sequence[Example], tasks: Mapping[str, Task[Any]], codec: Codec, run: PipelineConfig, epoch: int
 ) -> Batch:
     """Collate one training batch."""
     # Hashes and not running numbers, so that groups mean the same in every process of a distributed step.

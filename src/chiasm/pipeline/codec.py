@@ -1,10 +1,9 @@
-"""The tokenizer and the answer vocabulary of a run: learned from its training examples, or read from its folder."""
+"""The tokenizer and the vocabularies of a run: learned from its training examples, or read from its folder."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from chiasm.core.config import from_dict
-from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.types import Example
 from chiasm.data.dataset import texts_of
@@ -16,26 +15,22 @@ from chiasm.models.encoders.minilm import load_minilm_tokenizer
 from chiasm.models.networks import labels_of
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.preprocessing import KIND, folder_tokenizer
-from chiasm.tasks import task_type
-from chiasm.tasks.base import CalibratedOn, Calibration, Codec
-from chiasm.tasks.classification import class_vocabulary
-from chiasm.tasks.vqa import VisualQuestionAnswering, answer_vocabulary
+from chiasm.tasks import build_tasks, task_type
+from chiasm.tasks.calibration import CalibratedOn, Calibration
+from chiasm.tasks.codec import Codec
 
 MINILM_WRAP = ("[CLS]", "[SEP]")
-CALIBRATED_ON, CLASSES = "calibrated_on.json", "classes.json"
+CALIBRATED_ON = "calibrated_on.json"
 
 
 def make_codec(config: PipelineConfig, examples: Sequence[Example], tokenizer: TextTokenizer | None = None) -> Codec:
     """Learn the vocabularies from training examples; the tokenizer may be given, or belong to a pre-trained tower."""
-    needs_answers = any(issubclass(task_type(name), VisualQuestionAnswering) for name in config.tasks)
-    answers = (labels_of(config.model.network) or answer_vocabulary(examples)) if needs_answers else ()
-    if needs_answers and not answers:
-        raise InputError("no training example has a question", "examples with questions and answers", "check the data")
+    stated, vocabularies = labels_of(config.model.network), dict[str, tuple[str, ...]]()
+    for task in build_tasks(config.tasks, config.model).values():
+        vocabularies |= task.vocabulary(examples, stated)
     if tokenizer is None:
         tokenizer = make_tokenizer(config, examples)
-    names_classes = any(task_type(name).needs == "labels" for name in config.tasks)
-    classes = class_vocabulary(examples) if names_classes else ()
-    return Codec(tokenizer, answers, classes, decoding=config.decoding)
+    return Codec(tokenizer, vocabularies, decoding=config.decoding)
 
 
 def make_tokenizer(config: PipelineConfig, examples: Iterable[Example]) -> TextTokenizer:
@@ -54,20 +49,26 @@ def make_tokenizer(config: PipelineConfig, examples: Iterable[Example]) -> TextT
 
 def codec_from(config: PipelineConfig, folder: Path) -> Codec:
     """Read the vocabularies that `Pipeline.codec_files` wrote."""
-    answers = tuple(read_json(folder / "answers.json", "the answer vocabulary"))
+    names = dict.fromkeys(name for task in config.tasks for name in task_type(task).vocabularies)
     fitted = read_json(folder / "calibration.json", "the calibration")
     calibration = {task: from_dict(Calibration, one, f"calibration.json.{task}") for task, one in fitted.items()}
-    codec = Codec(tokenizer_from(config, folder), answers, decoding=config.decoding, calibration=calibration)
-    codec.classes = classes_of(folder)
+    vocabularies = {name: vocabulary_in(folder, name) for name in names}
+    codec = Codec(tokenizer_from(config, folder), vocabularies, decoding=config.decoding, calibration=calibration)
     if (folder / CALIBRATED_ON).exists():
         stored = read_json(folder / CALIBRATED_ON, "what the calibration was fitted on")
         codec.calibrated_on = from_dict(CalibratedOn, stored, CALIBRATED_ON)
     return codec
 
 
-def classes_of(folder: Path) -> tuple[str, ...]:
-    """Classes that the run in a folder was trained to name; () where it was not."""
-    return tuple(read_json(folder / CLASSES, "the classes")) if (folder / CLASSES).exists() else ()
+def vocabulary_file(name: str) -> str:
+    """Name of the file that keeps a vocabulary in a run folder."""
+    return f"{name}.json"
+
+
+def vocabulary_in(folder: Path, name: str) -> tuple[str, ...]:
+    """A vocabulary of the run in a folder; () where it has none of that name."""
+    path = folder / vocabulary_file(name)
+    return tuple(read_json(path, f"the vocabulary of {name}")) if path.exists() else ()
 
 
 def tokenizer_from(config: PipelineConfig, folder: Path) -> TextTokenizer:

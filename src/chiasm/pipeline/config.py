@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chiasm.core.config import OPEN, from_dict
+from chiasm.core.config import by_name, from_dict
 from chiasm.core.files import read_json
 from chiasm.data.config import DataConfig
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig
+from chiasm.tasks import task_configs
 from chiasm.tasks.base import TaskConfig
 
 TRAINING_KEYS = frozenset({"train", "init_from", "stages"})
@@ -29,7 +30,7 @@ class PipelineConfig:
     """Split that the final table is measured on."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    tasks: dict[str, TaskConfig] = field(default_factory=dict, metadata=OPEN)
+    tasks: Mapping[str, TaskConfig] = field(default_factory=dict, metadata=by_name(task_configs))
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
 
 
@@ -45,4 +46,4 @@ def read_pipeline_config(folder: Path) -> PipelineConfig:
 def pipeline_config(values: Mapping[str, Any], where: str) -> PipelineConfig:
     """A pipeline's config out of a run's, whose other keys are left out; `where` names the source in errors."""
     own = {key: value for key, value in values.items() if key not in TRAINING_KEYS}
-    return from_dict(PipelineConfig, own, where)
+    return from_dict(PipelineConfig, own, where, is_stored=True)

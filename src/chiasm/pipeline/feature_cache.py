@@ -28,15 +28,12 @@ from chiasm.core.files import sha256_bytes, sha256_file, write_bytes
 from chiasm.core.types import Example, Tokens
 from chiasm.data.dataset import Dataset, ListDataset, MappedDataset, examples_of
 from chiasm.data.files import LABEL_GROUP
-from chiasm.data.hard_captions.swaps import swapped_texts
 from chiasm.data.image import ImageError
 from chiasm.data.ledger import Ledger
 from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_pictures
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks import task_type
-from chiasm.tasks.retrieval import TEXTS_AT_ONCE, Retrieval
+from chiasm.tasks.space import TEXTS_AT_ONCE
 from chiasm.tasks.text_targets import TARGETS, caption_targets
-from chiasm.tasks.vqa import VisualQuestionAnswering, encodes_questions_once
 
 CHUNK = 512
 """Pictures or texts in a file of the cache."""
@@ -240,15 +237,7 @@ def _prepare_part(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: P
 
 def _texts_read_once(pipeline: Pipeline, examples: Sequence[Example]) -> list[str]:
     """The texts of the examples that a frozen text tower encodes before training."""
-    config = pipeline.config
-    texts = [caption.text for example in examples for caption in example.captions]
-    retrieval = config.tasks.get(Retrieval.name)
-    if retrieval is not None and retrieval.hard_negatives:
-        texts += swapped_texts(examples)
-    asks = any(issubclass(task_type(name), VisualQuestionAnswering) for name in config.tasks)
-    if asks and encodes_questions_once(config.model):
-        texts += [question.text for example in examples for question in example.questions]
-    return texts
+    return [text for task in pipeline.tasks.values() for text in task.texts_read(examples)]
 
 
 def not_cached(pipeline: Pipeline, examples: Sequence[Example], cache: Path) -> tuple[list[Example], list[str]]:
@@ -295,11 +284,11 @@ def _attach_to_part(teacher: Pipeline, dataset: Dataset, cache: Path, progress: 
         )
     if teacher.config.model.text.frozen:
         cache_texts(teacher, texts, cache, progress)
-    task: Retrieval = teacher.task(Retrieval)
+    space = teacher.shared_space()
     known: dict[str, np.ndarray] = {}
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         part = texts[start : start + TEXTS_AT_ONCE]
-        known |= dict(zip(part, task.embed_texts(teacher.model, teacher.codec, part), strict=True))
+        known |= dict(zip(part, space.embed_texts(teacher.model, teacher.codec, part), strict=True))
         progress(min(start + TEXTS_AT_ONCE, len(texts)), len(texts), "asking the teacher once")
 
     def with_targets(example: Example) -> Example:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,13 +20,13 @@ from chiasm.core.errors import InputError, MissingTaskError
 from chiasm.core.files import read_json
 from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import verify_folder, write_folder
-from chiasm.core.types import Example, ImageRef, Tokens
+from chiasm.core.types import IMAGE, Example, ImageRef, Tokens
 from chiasm.data.image import load_image
 from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.networks import build_model
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import stack_pictures, to_model_range
-from chiasm.pipeline.codec import CALIBRATED_ON, CLASSES, classes_of, codec_from, make_codec
+from chiasm.pipeline.codec import CALIBRATED_ON, codec_from, make_codec, vocabulary_file, vocabulary_in
 from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
 from chiasm.pipeline.domain import FILE as DOMAIN_FILE
 from chiasm.pipeline.domain import DomainModel
@@ -34,25 +34,18 @@ from chiasm.pipeline.parts import parts_of
 from chiasm.pipeline.preprocessing import KIND, check_pretrained, preprocessing_hash, resolve_paths, tower_files
 from chiasm.pipeline.stored_example import TO_TRY, StoredExample, check_same_answers, words_about, words_to_try
 from chiasm.tasks import build_tasks
-from chiasm.tasks.base import Codec, Task
-from chiasm.tasks.captioning import Captioning
-from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
-from chiasm.tasks.matching import Matching
-from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.base import Task
+from chiasm.tasks.codec import Codec
+from chiasm.tasks.space import SharedSpace
 from chiasm.tasks.texts import batch_invariant_tokens
-from chiasm.tasks.vqa import VisualQuestionAnswering
 
 ENCODE_BATCH = 16
 """Pictures encoded at once: EfficientNet-Lite0 did 70 pictures a second at 16 and 33 at 64, which no longer fit
 the cache of a two-core machine."""
 PACKAGED_TOWERS = ("efficientnet_lite0", "minilm", "multilingual_e5", "multilingual_use")
 """Kinds of towers whose weights come with an installed package; frozen, they are left out of a run folder."""
-ANSWER_ROWS = "answer_head.2."
-"""Beginning of the names of the tensors that have a row for each answer."""
 LOSS_WEIGHTS = "task_log_variance."
 """Beginning of the names of the learned weights of the tasks' losses."""
-CLASS_ROWS = "class_head."
-"""Beginning of the names of the tensors that have a row for each class."""
 
 
 class Pipeline:
@@ -67,10 +60,10 @@ class Pipeline:
         """The example of the folder that it was read from."""
         self.domain: DomainModel | None = None
         """Densities of the training data; None in a model that was made without."""
-        self.tasks: dict[str, Task] = build_tasks(config.tasks, config.model)
+        self.tasks: dict[str, Task[Any]] = build_tasks(config.tasks, config.model)
         check_pretrained(config)
         for task in self.tasks.values():
-            task.check(config.model)
+            task.check()
 
     @classmethod
     def build(
@@ -164,7 +157,7 @@ class Pipeline:
 
     # --- tasks ----------------------------------------------------------------------------------------------
 
-    def task(self, kind: type[Task]) -> Any:
+    def task(self, kind: type[Task[Any]]) -> Any:
         """Return the task of this class.
 
         Raises:
@@ -174,6 +167,25 @@ class Pipeline:
         if found is None:
             raise MissingTaskError(kind.name, tuple(self.tasks))
         return found
+
+    @property
+    def space(self) -> SharedSpace | None:
+        """The first task with a space that images and texts share; None where there is none."""
+        return next((task for task in self.tasks.values() if isinstance(task, SharedSpace)), None)
+
+    def shared_space(self) -> SharedSpace:
+        """As `space`.
+
+        Raises:
+            InputError: no task has one.
+        """
+        if self.space is None:
+            raise InputError(
+                f"a run that was trained for {', '.join(self.tasks) or 'nothing'}",
+                "one with a space that images and texts share",
+                "give another run, such as one of chiasm train retrieval",
+            )
+        return self.space
 
     # --- run folder -----------------------------------------------------------------------------------------
 
@@ -232,9 +244,8 @@ class Pipeline:
         on = self.codec.calibrated_on
         return {
             "tokenizer.json": self.codec.tokenizer.to_json().encode(),
-            "answers.json": _json(list(self.codec.answers)),
             "calibration.json": _json({task: asdict(one) for task, one in self.codec.calibration.items()}),
-            **({CLASSES: _json(list(self.codec.classes))} if self.codec.classes else {}),
+            **{vocabulary_file(name): _json(list(words)) for name, words in self.codec.vocabularies.items()},
             **({} if on is None else {CALIBRATED_ON: _json(asdict(on))}),
         }
 
@@ -249,29 +260,14 @@ class Pipeline:
         return self.text_fingerprint() if tower.frozen and tower.kind in PACKAGED_TOWERS else ""
 
     def answers_of(self, image: ImageRef, words: Mapping[str, str]) -> dict[str, Any]:
-        """Every kind of answer this model gives about one picture; stored, and compared when it is loaded again."""
+        """The answers of every task about one image; stored, and compared when the folder is opened again."""
         tokens = self.encode_images([image])
         found: dict[str, Any] = {"words": dict(words)}
         if self.domain is not None:
             found["image_distance"] = self.domain.judge(tokens)[0].image_distance
+        language = self.config.data.languages[0]
         for task in self.tasks.values():
-            if isinstance(task, Retrieval) and "text" in words:
-                similarity = (
-                    task.embed_images(self.model, tokens) @ task.embed_texts(self.model, self.codec, [words["text"]]).T
-                )
-                found["similarity"] = float(similarity[0, 0])
-            elif isinstance(task, VisualQuestionAnswering) and "question" in words:
-                answer = task.predict(self.model, self.codec, tokens, [words["question"]], [0])[0]
-                found["answer"], found["answer_confidence"] = answer.answer, answer.confidence
-            elif isinstance(task, Matching) and "text" in words:
-                found["match"] = task.predict(self.model, self.codec, tokens, [words["text"]], [0])[0].evidence["match"]
-            elif isinstance(task, MaskedLanguageModelling | PermutationLanguageModelling) and "text" in words:
-                hidden = task.predict(self.model, self.codec, tokens, [words["text"]], [0])[0]
-                found["hidden_word"], found["hidden_word_confidence"] = hidden.answer, hidden.confidence
-            elif isinstance(task, Captioning):
-                caption = task.predict(self.model, self.codec, tokens, self.config.data.languages[0])[0]
-                found["caption"], found["caption_confidence"] = caption.answer, caption.confidence
-            found |= task.stored_answers(self.model, self.codec, tokens)
+            found |= task.smoke(self.model, self.codec, {IMAGE: tokens}, words, language)
         return found
 
     def save(
@@ -322,8 +318,8 @@ class Pipeline:
     ) -> tuple[list[str], int]:
         """Start from another run's weights wherever name and shape agree: names taken, and a count of those left.
 
-        The class head is taken where both runs have the same classes, the last layer of the answer head where both know
-        the same answers, whose order is then the other run's: a row that meant another answer would teach nothing.
+        Tensors with a row for each word of a vocabulary (`Task.vocabularies`) are taken where both runs have the same
+        words, whose order is then the other run's: a row that meant another answer would teach nothing.
 
         Args:
             folder: the other run.
@@ -333,13 +329,14 @@ class Pipeline:
         state = self.model.state_dict()
         given = safetensors.torch.load_file(folder / "model.safetensors")
         given = {name: value for name, value in given.items() if not (anew and name.startswith(anew))}
-        answers = tuple(read_json(folder / "answers.json", "the answer vocabulary"))
-        if set(answers) == set(self.codec.answers):
-            self.codec = replace(self.codec, answers=answers, _answer_index={})
-        else:
-            given = {name: value for name, value in given.items() if not name.startswith(ANSWER_ROWS)}
-        if classes_of(folder) != self.codec.classes:
-            given = {name: value for name, value in given.items() if not name.startswith(CLASS_ROWS)}
+        for name, rows in {
+            name: rows for task in self.tasks.values() for name, rows in task.vocabularies.items()
+        }.items():
+            words = vocabulary_in(folder, name)
+            if set(words) == set(self.codec.vocabularies[name]):
+                self.codec.vocabularies[name] = words
+            else:
+                given = {tensor: value for tensor, value in given.items() if not tensor.startswith(rows)}
         fitting = {name: value for name, value in given.items() if name in state and state[name].shape == value.shape}
         if all(value.ndim < 2 for value in fitting.values()):  # a temperature and a bias fit by chance
             raise InputError(

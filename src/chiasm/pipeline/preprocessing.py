@@ -78,13 +78,6 @@ def check_pretrained(config: PipelineConfig) -> None:
         )
     if text.from_scratch or config.model.network:
         return
-    writes = [name for name, task in config.tasks.items() if name == "captioning" or task.objective == "generate"]
-    if writes:
-        raise InputError(
-            f"the task {writes[0]} writes words, with model.text.kind {text.kind!r}",
-            "a text tower whose words a decoder shares",
-            "--set model.text.kind=transformer",
-        )
     if text.summary_tokens:
         raise InputError(
             f"model.text.summary_tokens {text.summary_tokens} with model.text.kind {text.kind!r}",

@@ -1,6 +1,7 @@
 """Whether the data have what the tasks of a run learn from, found out before a picture is encoded."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example
@@ -46,7 +47,7 @@ def check_fed(config: PipelineConfig, training: Dataset, validation: Dataset) ->
         raise _missing(task, f"is validated on {task.needs}", config.data, "val", examples)
 
 
-def check_scorable(tasks: Sequence[Task], dataset: Dataset, data: DataConfig) -> None:
+def check_scorable(tasks: Sequence[Task[Any]], dataset: Dataset, data: DataConfig) -> None:
     """Refuse a split in which none of a run's tasks finds anything to be measured on.
 
     Raises:
@@ -69,7 +70,7 @@ def looked_at(dataset: Dataset) -> Iterator[Example]:
     return first_examples(dataset, LOOKED_AT)
 
 
-def _missing(task: Task, how: str, data: DataConfig, split: str, examples: Sequence[Example]) -> InputError:
+def _missing(task: Task[Any], how: str, data: DataConfig, split: str, examples: Sequence[Example]) -> InputError:
     return InputError(
         f"the task {task.name} {how}, and split {split!r} of {_where(data)} has none: {_counted(examples)}",
         f"pictures with {WORDS[task.needs]}",

@@ -3,12 +3,13 @@
 import copy
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from chiasm.core.random import seed_torch
-from chiasm.core.types import Batch, Example
+from chiasm.core.types import IMAGE, Batch, Example
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Task
@@ -18,7 +19,7 @@ DRAWS = 24
 
 
 def check_task(
-    task: Task,
+    task: Task[Any],
     pipeline: Pipeline,
     examples: Sequence[Example],
     must_learn: Sequence[str],
@@ -77,28 +78,28 @@ def check_task(
     assert abs(rounded.item() - exact) < 0.1 * max(1, abs(exact)), f"{rounded.item()} in bfloat16, {exact} in float32"
 
 
-def _collated(task: Task, pipeline: Pipeline, examples: Sequence[Example]) -> Batch:
+def _collated(task: Task[Any], pipeline: Pipeline, examples: Sequence[Example]) -> Batch:
     return make_batch(examples, {task.name: task}, pipeline.codec, pipeline.config, epoch=0)
 
 
-def _loss(task: Task, pipeline: Pipeline, batch: Batch, draw: int = 0) -> dict[str, Tensor]:
+def _loss(task: Task[Any], pipeline: Pipeline, batch: Batch, draw: int = 0) -> dict[str, Tensor]:
     assert batch.image is not None
     dtype = next(pipeline.model.parameters()).dtype
-    image = pipeline.model.encode_image(to_model_range(batch.image, dtype))
+    encoded = {IMAGE: pipeline.model.encode_image(to_model_range(batch.image, dtype))}
     seed_torch("check task", draw)
-    terms = task.loss(pipeline.model, image, batch)
+    terms = task.loss(pipeline.model, encoded, batch)
     assert "loss" in terms, f'the total is named "loss", there are {sorted(terms)}'
     return terms
 
 
 @torch.no_grad()
-def _draws(task: Task, pipeline: Pipeline, batch: Batch, count: int) -> dict[str, Tensor]:
+def _draws(task: Task[Any], pipeline: Pipeline, batch: Batch, count: int) -> dict[str, Tensor]:
     """Each term's values over draws, [count]."""
     found = [_loss(task, pipeline, batch, draw) for draw in range(count)]
     return {term: torch.stack([one[term].double() for one in found]) for term in found[0]}
 
 
-def _check_same(task: Task, pipeline: Pipeline, batch: Batch, other: Batch, what: str) -> None:
+def _check_same(task: Task[Any], pipeline: Pipeline, batch: Batch, other: Batch, what: str) -> None:
     """The terms of both batches agree: exactly where nothing is drawn, in the mean where something is."""
     few = _draws(task, pipeline, batch, 3)
     repeated = _draws(task, pipeline, batch, 3)
@@ -112,7 +113,7 @@ def _check_same(task: Task, pipeline: Pipeline, batch: Batch, other: Batch, what
         assert bool((values.mean() - two[term].mean()).abs() <= allowed), f"{what} changes {term}"
 
 
-def _check_nothing(task: Task, pipeline: Pipeline, batch: Batch) -> None:
+def _check_nothing(task: Task[Any], pipeline: Pipeline, batch: Batch) -> None:
     loss = _loss(task, pipeline, batch)["loss"]
     assert loss.ndim == 0 and loss.item() == 0, f"pictures without words have the loss {loss.item()}"
     gradients = torch.autograd.grad(loss, list(pipeline.model.parameters()), allow_unused=True)
@@ -120,7 +121,7 @@ def _check_nothing(task: Task, pipeline: Pipeline, batch: Batch) -> None:
     assert is_zero and any(gradient is not None for gradient in gradients), "pictures without words teach something"
 
 
-def _widened(task: Task, batch: Batch) -> Batch:
+def _widened(task: Task[Any], batch: Batch) -> Batch:
     """The same batch with one more padded token in every text, under which stands an ordinary id."""
     fields = {}
     for name, value in batch.by_task[task.name].items():
@@ -134,7 +135,7 @@ def _widened(task: Task, batch: Batch) -> Batch:
 
 
 def _check_learning(
-    task: Task, pipeline: Pipeline, loss: Tensor, must_learn: Sequence[str], without: tuple[str, ...]
+    task: Task[Any], pipeline: Pipeline, loss: Tensor, must_learn: Sequence[str], without: tuple[str, ...]
 ) -> None:
     named = dict(pipeline.model.named_parameters())
     for start in (*must_learn, *without):

@@ -33,7 +33,8 @@ from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.feature_cache import cache_root, cache_texts, cached_pictures
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.polyglot import OtherLanguages, PolyglotMixture, PolyglotTokenizer, PolyglotTower
-from chiasm.tasks.base import Codec, TaskConfig
+from chiasm.tasks.codec import Codec
+from chiasm.tasks.imported import dual_encoder_tasks
 
 STARTER = "starter"
 """The word that stands where a run folder would."""
@@ -61,7 +62,7 @@ def starter_pipeline(device: torch.device) -> Pipeline:
             image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),
             text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
         ),
-        tasks={"retrieval": TaskConfig()},
+        tasks=dual_encoder_tasks("softmax"),
     )
     codec = make_codec(config, [])
     pipeline = Pipeline.build(config, [], device, codec)
@@ -160,7 +161,7 @@ def _second_tower(
     """Who reads other languages, and where it sees the classes, whose English sentences it reads for once."""
     text = replace(config.model.text, kind="multilingual_use")
     config = replace(config, model=replace(config.model, text=text))
-    pipeline = Pipeline.build(config, [], device, Codec(tokenizer, ()))
+    pipeline = Pipeline.build(config, [], device, Codec(tokenizer))
     mixture = _mixture(pipeline)
     pipeline.model.requires_grad_(False)
     return pipeline.model.text_encoder, mixture

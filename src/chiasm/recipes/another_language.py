@@ -3,7 +3,7 @@
 from chiasm.data.config import DataConfig
 from chiasm.models.config import ModelConfig, TextTowerConfig
 from chiasm.recipes.tiny import few_steps
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig, TrainConfig
 
 
@@ -31,7 +31,7 @@ def another_language(tiny: bool = False) -> RunConfig:
             dropout=0.1,
             text=TextTowerConfig(layers=2, max_tokens=48, vocabulary=8000),
         ),
-        tasks={"retrieval": TaskConfig(captions_per_picture=2, text_teacher=0.5)},
+        tasks={"retrieval": RetrievalConfig(captions_per_picture=2, text_teacher=0.5)},
         train=TrainConfig(epochs=15, least_steps=200, batch_size=128, lr=1e-3, precision="fp32"),
     )
     return few_steps(config) if tiny else config

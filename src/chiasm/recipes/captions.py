@@ -3,7 +3,7 @@
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.models.decoding import DecodingConfig
 from chiasm.recipes.tiny import few_steps
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.train.config import RunConfig, TrainConfig
 
 
@@ -24,7 +24,7 @@ def captions(tiny: bool = False) -> RunConfig:
             image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True),
             text=TextTowerConfig(layers=0, max_tokens=32, vocabulary=3500),
         ),
-        tasks={"captioning": TaskConfig(captions_per_picture=5, label_smoothing=0.1)},
+        tasks={"captioning": CaptioningConfig(captions_per_picture=5, label_smoothing=0.1)},
         train=TrainConfig(
             epochs=10, least_steps=200, least_batches=4, batch_size=64, lr=1e-3, ema_decay=0.999, weight_decay=0.05
         ),

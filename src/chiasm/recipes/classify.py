@@ -1,7 +1,8 @@
 """Name the class of one's own pictures: the packaged tower, and a linear layer fitted on labels."""
 
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.classification import ClassificationConfig
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig, TrainConfig
 
 
@@ -21,7 +22,7 @@ def classify(tiny: bool = False) -> RunConfig:
             image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),
             text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
         ),
-        tasks={"classification": TaskConfig(linear_probe=True), "retrieval": TaskConfig()},
+        tasks={"classification": ClassificationConfig(linear_probe=True), "retrieval": RetrievalConfig()},
         init_from="starter",
         train=TrainConfig(batch_size=256, precision="fp32"),
     )

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from chiasm.data.config import DataConfig
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, TrainConfig
 
 
@@ -38,9 +40,9 @@ def demo(tiny: bool = False) -> RunConfig:
             text=TextTowerConfig(layers=1, max_tokens=64, vocabulary=500, summary_tokens=4),
         ),
         tasks={
-            "retrieval": TaskConfig(weight=0.5),
-            "vqa": TaskConfig(weight=1.0),
-            "captioning": TaskConfig(weight=1.0),
+            "retrieval": RetrievalConfig(weight=0.5),
+            "vqa": VqaConfig(weight=1.0),
+            "captioning": CaptioningConfig(weight=1.0),
         },
         train=TrainConfig(steps=1500, batch_size=32, lr=2e-3, warmup_steps=100, validate_every=300, limit_s=245),
     )

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from chiasm.data.config import DataConfig
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig, TrainConfig
 
 
@@ -26,7 +27,7 @@ def nlvr(tiny: bool = False) -> RunConfig:
     CNN and RNN 0.566, neural module networks 0.631.
     """
     practice = DataConfig(source="boxes", train_pictures=200_000, eval_pictures=500, questions_per_picture=8)
-    drawn = {"statements": TaskConfig(), "captioning": TaskConfig()}
+    drawn = {"statements": VqaConfig(), "captioning": CaptioningConfig()}
     looking = TrainConfig(steps=2500, batch_size=24, lr=1e-3, warmup_steps=100, ema_decay=0.99, limit_s=480)
     config = RunConfig(
         recipe="nlvr",
@@ -53,7 +54,7 @@ def nlvr(tiny: bool = False) -> RunConfig:
                 primary_metric="accuracy",
             ),
         },
-        tasks={"statements": TaskConfig(label_smoothing=0.05)},
+        tasks={"statements": VqaConfig(label_smoothing=0.05)},
         # Measured once, at the end: the split that is measured on chooses no weights.
         train=TrainConfig(
             epochs=3,

@@ -2,7 +2,8 @@
 
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.recipes.tiny import few_steps
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig, TrainConfig
 
 
@@ -32,7 +33,7 @@ def reranking(tiny: bool = False) -> RunConfig:
             image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True),
             text=TextTowerConfig(kind="minilm", max_tokens=64),
         ),
-        tasks={"matching": TaskConfig(captions_per_picture=5), "retrieval": TaskConfig()},
+        tasks={"matching": MatchingConfig(captions_per_picture=5), "retrieval": RetrievalConfig()},
         train=TrainConfig(
             epochs=15,
             least_steps=200,

@@ -2,7 +2,7 @@
 
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.recipes.tiny import few_steps
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig, TrainConfig
 
 
@@ -24,7 +24,7 @@ def retrieval(tiny: bool = False) -> RunConfig:
             image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),
             text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
         ),
-        tasks={"retrieval": TaskConfig(captions_per_picture=5)},
+        tasks={"retrieval": RetrievalConfig(captions_per_picture=5)},
         init_from="starter",
         train=TrainConfig(epochs=20, least_steps=200, batch_size=512, lr=1e-3, precision="fp32"),
     )

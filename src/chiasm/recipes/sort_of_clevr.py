@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from chiasm.data.config import DataConfig
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig, TrainConfig
 
 
@@ -34,11 +34,11 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
         stages={
             "one_object": StageConfig(
                 data=replace(data, question_kinds=("non-relational",)),
-                tasks={"vqa": TaskConfig()},
+                tasks={"vqa": VqaConfig()},
                 train=TrainConfig(steps=500, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.99),
             )
         },
-        tasks={"vqa": TaskConfig()},
+        tasks={"vqa": VqaConfig()},
         train=TrainConfig(steps=2000, batch_size=32, lr=1e-3, warmup_steps=100, ema_decay=0.999),
     )
     if tiny:

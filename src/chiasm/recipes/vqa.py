@@ -2,7 +2,7 @@
 
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.recipes.tiny import few_steps
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, TrainConfig
 
 
@@ -27,7 +27,7 @@ def vqa(tiny: bool = False) -> RunConfig:
             image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True),
             text=TextTowerConfig(layers=1, max_tokens=48, vocabulary=4000),
         ),
-        tasks={"vqa": TaskConfig()},
+        tasks={"vqa": VqaConfig()},
         train=TrainConfig(
             epochs=20, least_steps=300, least_batches=4, batch_size=64, lr=5e-4, ema_decay=0.995, patience=4
         ),

@@ -9,7 +9,6 @@ from chiasm.core.config import to_dict
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
 from chiasm.evaluate.measure import SplitResult
-from chiasm.evaluate.outcome import Answered, Captioned
 from chiasm.evaluate.verdict import Verdict
 from chiasm.metrics.calibration import reliability_bins
 from chiasm.pipeline.pipeline import Pipeline
@@ -17,6 +16,7 @@ from chiasm.report.charts import Chart, Curve
 from chiasm.report.example_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
 from chiasm.report.forgetting import GuardFacts, probe_chart
 from chiasm.report.page import LedgerSummary, Report, RunFacts
+from chiasm.tasks.scoring import Answered, Captioned
 
 SHOWN_QUESTIONS = 12
 SHOWN_CAPTIONS = 8

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
-from chiasm.core.types import Domain, Prediction, Tokens
+from chiasm.core.types import IMAGE, Domain, Encoded, Prediction, Tokens
 from chiasm.data.prompts import expanded, prompts_for
 from chiasm.data.resizing import Resizing
 from chiasm.pipeline.batching import Features, resizing_of, stack_features, stack_pictures
@@ -25,6 +25,7 @@ from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
 from chiasm.serve.given import Picture, checked_words, choices, listed, paired, picture_ref
+from chiasm.tasks.base import Query, queries_of
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.classification import Classification
 from chiasm.tasks.matching import Matching
@@ -110,7 +111,7 @@ class Model:
         if is_one:
             return self.encode_image(pictures)[0]
         task: Retrieval = self.pipeline.task(Retrieval)
-        parts = [task.embed_images(self.pipeline.model, tokens) for tokens in self._encoded(pictures)]
+        parts = [task.embed_images(self.pipeline.model, encoded) for encoded in self._encoded(pictures)]
         return np.concatenate(parts) if parts else self._no_vectors()
 
     def prepare(self, picture: Picture) -> Tensor:
@@ -130,7 +131,7 @@ class Model:
         """What a frozen tower said of pictures, [n, d] -> unit vectors [n, e], equal to their `encode_image`."""
         task: Retrieval = self.pipeline.task(Retrieval)
         tokens = self.pipeline.encode_pixels(stack_features([Features(vector) for vector in vectors]))
-        return task.embed_images(self.pipeline.model, tokens)
+        return task.embed_images(self.pipeline.model, {IMAGE: tokens})
 
     def encode_text(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
         """Sentences -> unit vectors float32 [m, e], one -> [e]; its product with a picture's vector is the cosine."""
@@ -172,9 +173,10 @@ class Model:
         pictures, questions, is_single = paired(image, question, "question")
         answers = []
         for part, texts, of in self._in_parts(pictures, questions):
-            found = task.predict(self.pipeline.model, self.pipeline.codec, part, texts, of)
+            queries = queries_of(texts, of)
+            found = task.predict(self.pipeline.model, self.pipeline.codec, part, queries)
             if heat_map:
-                maps = task.heat_maps(self.pipeline.model, self.pipeline.codec, part, texts, of)
+                maps = task.heat_maps(self.pipeline.model, self.pipeline.codec, part, queries)
                 found = [_with(one, heat_map=place) for one, place in zip(found, maps, strict=True)]
             answers += self._placed(found, part, of, texts, task.needs)
         return answers[0] if is_single else answers
@@ -210,7 +212,8 @@ class Model:
             raise InputError(f"language {language!r}", "one of " + ", ".join(known), "choose one of them")
         said = []
         for part in self._encoded(pictures):
-            found = task.predict(self.pipeline.model, self.pipeline.codec, part, language or known[0])
+            queries = [Query(row, language=language or known[0]) for row in range(len(part[IMAGE].pooled))]
+            found = task.predict(self.pipeline.model, self.pipeline.codec, part, queries)
             if heat_map:
                 maps = task.heat_maps(self.pipeline.model, self.pipeline.codec, part, found)
                 found = [_with(one, heat_map=place) for one, place in zip(found, maps, strict=True)]
@@ -260,7 +263,8 @@ class Model:
         if self.classes and not prompts and set(names) <= set(self.classes):
             head: Classification = self.pipeline.task(Classification)
             for part in self._encoded(pictures):
-                found += self._placed(head.predict(model, codec, part, names), part)
+                queries = [Query(row, among=names) for row in range(len(part[IMAGE].pooled))]
+                found += self._placed(head.predict(model, codec, part, queries), part)
             return found
         task: Retrieval = self.pipeline.task(Retrieval)
         own = self.pipeline.config.data.label_prompts
@@ -295,7 +299,7 @@ class Model:
                 cosines = [*self._cosines(part, some, of)]
             if Matching.name in known:
                 task: Matching = self.pipeline.task(Matching)
-                found = task.predict(self.pipeline.model, self.pipeline.codec, part, some, of)
+                found = task.predict(self.pipeline.model, self.pipeline.codec, part, queries_of(some, of))
                 chances = [one.evidence["match"] for one in found]
             domains = self._domains(part, of, some, Retrieval.needs)
             matches += [Match(*values) for values in zip(cosines, chances, domains, strict=True)]
@@ -303,27 +307,27 @@ class Model:
 
     # --- within ---------------------------------------------------------------------------------------------
 
-    def _domains(self, image: Tokens, of: Sequence[int], texts: Sequence[str], kind: str) -> list[Domain | None]:
+    def _domains(self, encoded: Encoded, of: Sequence[int], texts: Sequence[str], kind: str) -> list[Domain | None]:
         """How far each input lies from training; None where the run does not know."""
         domain = self.pipeline.domain
-        return [None] * len(of) if domain is None else [*domain.judge(image, of, texts, kind)]
+        return [None] * len(of) if domain is None else [*domain.judge(encoded[IMAGE], of, texts, kind)]
 
     def _placed(
         self,
         predictions: Sequence[Prediction],
-        image: Tokens,
+        encoded: Encoded,
         of: Sequence[int] | None = None,
         texts: Sequence[str] = (),
         kind: str = "",
     ) -> list[Prediction]:
         """The same predictions with their `domain`; the other arguments as of `DomainModel.judge`."""
         rows = range(len(predictions)) if of is None else of
-        domains = self._domains(image, rows, texts, kind)
+        domains = self._domains(encoded, rows, texts, kind)
         return [replace(one, domain=domain) for one, domain in zip(predictions, domains, strict=True)]
 
-    def _cosines(self, image: Tokens, texts: Sequence[str], of: Sequence[int]) -> list[float]:
+    def _cosines(self, encoded: Encoded, texts: Sequence[str], of: Sequence[int]) -> list[float]:
         task: Retrieval = self.pipeline.task(Retrieval)
-        pictures, words = task.embed_images(self.pipeline.model, image), self.encode_text(texts)
+        pictures, words = task.embed_images(self.pipeline.model, encoded), self.encode_text(texts)
         return [float(np.dot(pictures[row], word)) for row, word in zip(of, words, strict=True)]
 
     def _class_vectors(
@@ -337,10 +341,10 @@ class Model:
             self._classes[key] = task.embed_classes(self.pipeline.model, self.pipeline.codec, *key)
         return self._classes[key]
 
-    def _encoded(self, pictures: Sequence[Picture]) -> Iterator[Tokens]:
+    def _encoded(self, pictures: Sequence[Picture]) -> Iterator[Encoded]:
         """Encode pictures, a part at a time, so that a thousand of them need no more memory than one part."""
         for start in range(0, len(pictures), ENCODE_AT_ONCE):
-            yield self._tokens(pictures[start : start + ENCODE_AT_ONCE])
+            yield {IMAGE: self._tokens(pictures[start : start + ENCODE_AT_ONCE])}
 
     def _tokens(self, pictures: Sequence[Picture]) -> Tokens:
         ready = [one if isinstance(one, Tensor) else self.prepare(one) for one in pictures]
@@ -348,7 +352,7 @@ class Model:
 
     def _in_parts(
         self, pictures: Sequence[Picture], texts: Sequence[str]
-    ) -> Iterator[tuple[Tokens, list[str], list[int]]]:
+    ) -> Iterator[tuple[Encoded, list[str], list[int]]]:
         """Pairs in parts: the pictures encoded, each once where neighbours share it, the texts, and whose they are."""
         for start in range(0, len(texts), ENCODE_AT_ONCE):
             some = pictures[start : start + ENCODE_AT_ONCE]
@@ -356,7 +360,7 @@ class Model:
             of = [distinct.setdefault(id(one), len(distinct)) for one in some]
             by_place = {place: one for one, place in zip(some, of, strict=True)}
             yield (
-                self._tokens([by_place[place] for place in range(len(by_place))]),
+                {IMAGE: self._tokens([by_place[place] for place in range(len(by_place))])},
                 list(texts[start : start + ENCODE_AT_ONCE]),
                 of,
             )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
+from chiasm.core.types import IMAGE
 from chiasm.data.image import SUFFIXES, ImageError, load_image, read_picture
 from chiasm.pipeline.batching import stack_pictures
 from chiasm.pipeline.feature_cache import FeatureCache, cache_root
@@ -154,7 +155,7 @@ class Encoder:
     def _vectors(self, keys: Sequence[str], pixels: Tensor) -> Vector:
         pipeline = self.model.pipeline
         tokens = pipeline.encode_pixels(pixels)
-        vectors = self.task.embed_images(pipeline.model, tokens)
+        vectors = self.task.embed_images(pipeline.model, {IMAGE: tokens})
         if self.keeps:
             self.cache.add(keys, tokens.pooled.float().cpu().numpy() if self.is_frozen else vectors)
         return vectors

@@ -1,6 +1,7 @@
 """Problems: one file each, and one table."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from chiasm.core.errors import InputError, nearest
 from chiasm.models.config import ModelConfig
@@ -12,22 +13,27 @@ from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import Statements, VisualQuestionAnswering
 
-TASKS: dict[str, type[Task]] = {
+TASKS: dict[str, type[Task[Any]]] = {
     task.name: task
     for task in (
         Retrieval,
         VisualQuestionAnswering,
         Statements,
-        Captioning,
-        Classification,
         Matching,
         MaskedLanguageModelling,
         PermutationLanguageModelling,
+        Captioning,
+        Classification,
     )
 }
 
 
-def task_type(name: str) -> type[Task]:
+def task_configs() -> Mapping[str, type[TaskConfig]]:
+    """Name -> class of the task's config."""
+    return {name: task.Config for name, task in TASKS.items()}
+
+
+def task_type(name: str) -> type[Task[Any]]:
     """The class of a task that a config names.
 
     Raises:
@@ -38,16 +44,12 @@ def task_type(name: str) -> type[Task]:
     return TASKS[name]
 
 
-def build_tasks(configs: Mapping[str, TaskConfig], model: ModelConfig) -> dict[str, Task]:
+def build_tasks(configs: Mapping[str, TaskConfig], model: ModelConfig) -> dict[str, Task[Any]]:
     """Make the tasks that a config names, in its order, for a model of these sizes."""
-    tasks = {}
     for name, config in configs.items():
-        task = task_type(name)(config, model)
-        if config.objective and config.objective not in task.objectives:
+        own = task_type(name).Config
+        if not isinstance(config, own):
             raise InputError(
-                f"tasks.{name}.objective is {config.objective!r}{nearest(config.objective, task.objectives)}",
-                "one of " + ", ".join(task.objectives) if task.objectives else "nothing: it has one objective",
-                f"--set tasks.{name}.objective=...",
+                f"the config of the task {name} is a {type(config).__name__}", own.__name__, f"give a {own.__name__}"
             )
-        tasks[name] = task
-    return tasks
+    return {name: task_type(name)(config, model) for name, config in configs.items()}

@@ -1,178 +1,130 @@
-"""What a task is: one file that says how an example becomes batch fields, a loss, and a prediction.
+"""What a task is: one file that owns a problem, from its config to its scores.
 
-Evaluation and serving both call `predict`, so a served answer is the evaluated answer.
+Evaluation and serving both call `predict`, so a served answer is the evaluated answer. Nothing outside this room, the
+recipes and the user's verbs knows a task by name.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from chiasm.core.distributed import sum_over_processes
-from chiasm.core.types import Batch, Example, Prediction, Score, Tokens, normalise_answer
+from chiasm.core.errors import InputError
+from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction
 from chiasm.data.files import LABEL_GROUP
-from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.models.config import ModelConfig
-from chiasm.models.decoding import DecodingConfig
 from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.tasks.calibration import Events
+from chiasm.tasks.codec import Codec
+from chiasm.tasks.scoring import Context, Outcome, Scorer
 
-MOST_LOGIT = 16.0
-"""Largest logit that calibration tells from certainty: float32 rounds the probability of a larger one to 1."""
+Needs = Literal["captions", "questions", "labels"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskConfig:
-    """How much a task counts."""
+    """The keys that every task has; each task's `Config` adds those that mean something for it."""
 
     weight: float = 1.0
     """Factor of the task's loss in the sum."""
-    captions_per_picture: int = 1
-    """Captions of a picture that take part in a step, drawn anew each epoch; all of them are positives."""
-    objective: str = ""
-    """Which loss, where the task has several: retrieval "softmax" (CLIP), "sigmoid" (SigLIP) or "additive"; vqa
-    "softmax", "soft" (several answers weighed) or "generate" (written word by word). "" is the first of them."""
-    negatives: Literal["hard", "random"] = "hard"
-    """Wrong pairs of the task "matching": drawn by similarity, or evenly."""
-    mask_share: float = 0.15
-    """Share of words that masked language modelling hides (Devlin et al. 2019)."""
-    word_patch_weight: float = 0.0
-    """Weight of word-patch alignment within the task "matching" (ViLT: 0.1)."""
-    hard_negatives: float = 0.0
-    """Share, in [0, 1], of captions that the task "retrieval" also shows with an attribute, the count, the relation or
-    the order swapped by rule, for pictures not to find (NegCLIP); above 0 `evaluate` adds caption_swap_accuracy."""
-    text_teacher: float = 0.0
-    """Share, in [0, 1], of the loss of "retrieval" that draws a new text tower to where the run of `init_from` puts the
-    same words, or what it puts for the other captions of their picture (Reimers and Gurevych 2020)."""
-    distil: float = 0.0
-    """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
-    label_smoothing: float = 0.0
-    """Share of the target given to all other words or answers."""
-    linear_probe: bool = False
-    """The head of the task "classification" begins as the linear probe of `chiasm probe`: logistic regression on the
-    frozen image tower's vectors, whose strength is chosen on a fifth of training. With train.steps and train.epochs 0
-    that is all that is trained."""
-    abstain_risk: float = 0.0
-    """Share of wrong answers that is tolerated among those given; a threshold for abstaining is fitted to it on
-    validation. 0 never abstains."""
+
+    def check(self, where: str) -> None:
+        """Refuse values that no type refuses.
+
+        Args:
+            where: the section's name in the config.
+
+        Raises:
+            InputError: a value out of its range.
+        """
+
+    @property
+    def learns_from_average(self) -> bool:
+        """Whether the moving average of the weights is the task's teacher, which `train.ema_decay` must then keep."""
+        return False
+
+    @property
+    def has_text_teacher(self) -> bool:
+        """Whether the text tower learns from that of the run of `init_from`."""
+        return False
+
+    @property
+    def trains_without_steps(self) -> bool:
+        """Whether a run of this task is complete without an optimiser step."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """What makes a task's confidence a probability, fitted on validation after training."""
-
-    temperature: float = 1.0
-    """Divisor of the logits (Guo et al. 2017, section 4.2)."""
-    abstain_below: float = 0.0
-    """Confidence under which the model says that it does not know; 0 always answers."""
-    bias: float = 0.0
-    """Added after the division, where a single probability is calibrated (Platt 1999)."""
-    near_from: float = 0.0
-    """ROUGE_L from which on a caption counts as near to what people wrote: the median of validation's captions. 0 where
-    the truth of a caption is known, or nothing was fitted."""
-
-    def probability(self, logit: float) -> float:
-        """Platt scaling: the logistic function of logit / temperature + bias."""
-        scaled = logit / self.temperature + self.bias
-        return 1 / (1 + math.exp(-scaled)) if scaled > 0 else math.exp(scaled) / (1 + math.exp(scaled))
-
-
-@dataclass(frozen=True, slots=True)
-class CalibratedOn:
-    """What a calibration was fitted on, so that nobody takes its error there for a measured one."""
-
-    examples: str = ""
-    """Hash of the examples' names (`evaluate.calibrating.fingerprint`)."""
-    scores: dict[str, Score] = field(default_factory=dict)
-    """Cross-fitted scores of these examples, by name."""
-
-
-def logit_of(probability: float) -> float:
-    """ln(p / (1 - p)), of at most `MOST_LOGIT` in size."""
-    if probability <= 0 or probability >= 1:
-        return math.copysign(MOST_LOGIT, probability - 0.5)
-    return max(-MOST_LOGIT, min(MOST_LOGIT, math.log(probability) - math.log1p(-probability)))
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What a model says of the classes of some pictures.
+class Query:
+    """What is asked of one encoded example; a task reads the fields that it needs.
 
     Attributes:
-        rows: k places of labelled pictures among those that were looked at.
-        logits: float64 [k, c], uncalibrated.
-        target: int64 [k], the right class; below 0 where the model does not know it.
-        predictions: k answers, as they are served.
+        row: which of the encoded rows it is about.
+        text: a question, a sentence.
+        language: of the answer, ISO 639-1.
+        among: labels to choose from.
+        prompts: sentences with `{label}`, for labels that are read.
     """
 
-    rows: Sequence[int]
-    logits: np.ndarray
-    target: np.ndarray
-    predictions: Sequence[Prediction]
+    row: int
+    text: str = ""
+    language: str = ""
+    among: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Codec:
-    """Between words and numbers: the tokenizer, the answers the model may give, and how it writes and doubts."""
-
-    tokenizer: TextTokenizer
-    answers: tuple[str, ...] = ()
-    """The answer vocabulary, most frequent first."""
-    classes: tuple[str, ...] = ()
-    """Classes that the model was trained to name, in alphabetical order."""
-    text_vectors: dict[str, np.ndarray] = field(default_factory=dict)
-    """Text -> float32 [d] from a frozen text tower; filled before training and evaluation."""
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    calibration: dict[str, Calibration] = field(default_factory=dict)
-    """Task name -> what was fitted; a task without entry has neither temperature, bias nor threshold."""
-    calibrated_on: CalibratedOn | None = None
-    """None where nothing was fitted, and for run folders of versions that did not keep it."""
-    _answer_index: dict[str, int] = field(default_factory=dict)
-
-    def answer_index(self, text: str) -> int | None:
-        """Place of an answer in the vocabulary, however it is capitalised; None where the model cannot give it."""
-        if not self._answer_index:
-            for number, answer in enumerate(self.answers):
-                self._answer_index.setdefault(normalise_answer(answer), number)
-        return self._answer_index.get(normalise_answer(text))
-
-    def class_index(self, label: str | None) -> int | None:
-        """Place of a class among those of the model; None where it was not trained on it."""
-        return self.classes.index(label) if label in self.classes else None
+def queries_of(texts: Sequence[str], rows: Sequence[int]) -> list[Query]:
+    """One query for each text, about row `rows[i]`."""
+    return [Query(row, text) for text, row in zip(texts, rows, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """The moving average of the model, and the batch's pictures as it encodes them; no gradient reaches either."""
+    """The moving average of the model, and the batch's inputs as it encodes them; no gradient reaches either."""
 
     model: VisionLanguageModel
-    image: Tokens
+    encoded: Encoded
 
 
-class Task(ABC):
-    """One problem. A task is stateless: everything learned is in the model, everything counted in the codec."""
+C = TypeVar("C", bound=TaskConfig)
+
+
+class Task(ABC, Generic[C]):
+    """One problem. A task is stateless: weights are in the model, vocabularies and calibration in the codec.
+
+    Args:
+        config: the task's own keys, of its class `Config`.
+        model: sizes and kinds of the model's parts.
+
+    Attributes:
+        name: in configs and files.
+        primary_metric: the metric that picks the best weights where the run names none.
+        Config: class of the task's config.
+        objectives: values of the key `objective`, the usual one first; () where the task has no such key.
+        needs: what of an example the task learns from and is measured on; a label counts as a caption where
+            `data.label_prompts` make one of it.
+        reads_text: whether a text is part of a query.
+        vocabularies: name of each vocabulary that the task reads -> beginning of the names of the model's tensors that
+            have a row for each of its words.
+        inputs: names of the inputs that the task reads.
+    """
 
     name: ClassVar[str]
     primary_metric: ClassVar[str]
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
     objectives: ClassVar[tuple[str, ...]] = ()
-    """Words that `TaskConfig.objective` may take, the usual one first; () where there is no choice."""
-    needs: ClassVar[Literal["captions", "questions", "labels"]] = "captions"
-    """What of an example the task learns from and is measured on; a label counts as a caption where
-    `data.label_prompts` make one of it."""
-
+    needs: ClassVar[Needs] = "captions"
     reads_text: ClassVar[bool] = True
-    """Whether a text is part of what `predict` is given; captioning writes its own."""
+    vocabularies: ClassVar[Mapping[str, str]] = {}
+    inputs: ClassVar[tuple[str, ...]] = (IMAGE,)
 
-    def __init__(self, config: TaskConfig, model: ModelConfig) -> None:
+    def __init__(self, config: C, model: ModelConfig) -> None:
         self.config, self.model = config, model
 
-    @property
-    def objective(self) -> str:
-        """The chosen objective, or the usual one."""
-        return self.config.objective or (self.objectives[0] if self.objectives else "")
+    # --- data -------------------------------------------------------------------------------------------------
 
     def is_fed(self, example: Example) -> bool:
         """Whether an example has what the task `needs`."""
@@ -183,58 +135,135 @@ class Task(ABC):
         """Whether the primary metric can be measured on an example: captions must be written, not made of a label."""
         return self.is_fed(example) and not (self.needs == "captions" and example.group.startswith(LABEL_GROUP))
 
-    def check(self, model: ModelConfig) -> None:  # noqa: B027  most tasks fit every model
+    def check(self) -> None:
         """Refuse a model that the task cannot work with, before anything is trained.
 
         Raises:
             InputError: says which key does not fit.
         """
 
-    def named(
-        self, model: VisionLanguageModel, codec: Codec, image: Tokens, examples: Sequence[Example]
-    ) -> Named | None:
-        """What the task says of the classes of pictures, for scores; None for tasks that name none."""
-        return None
+    def vocabulary(self, examples: Sequence[Example], stated: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+        """The words of each of `vocabularies`, from training examples.
 
-    def stored_answers(self, model: VisionLanguageModel, codec: Codec, image: Tokens) -> Mapping[str, Any]:
-        """What the task says of a picture alone, kept with a run and compared when it is opened."""
+        Args:
+            examples: of the training split.
+            stated: answers that a pre-trained network was made with, in the order of its rows; () for all others.
+
+        Raises:
+            InputError: the examples have none.
+        """
         return {}
+
+    def parts(self, codec: Codec) -> Mapping[str, Any]:
+        """Fields of `models.vision_language.Parts`: the heads of the model that the task needs."""
+        return {}
+
+    def texts_read(self, examples: Sequence[Example]) -> list[str]:
+        """Texts that a frozen text tower reads for the task, in training and evaluation; repeats do no harm."""
+        return [caption.text for example in examples for caption in example.captions]
+
+    # --- training ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
-        """Return this task's training fields for the pictures of a batch, in their order."""
+        """Return this task's training fields for the examples of a batch, in their order."""
 
     @abstractmethod
     def count(self, batch: Batch) -> int:
         """Number of terms of the loss of a batch: words, questions, captions; 0 where it has nothing of the task.
 
-        Parts of a step count by it (`train.accumulate`). A task that draws its terms, such as hidden words, returns the
+        Parts of a step count by it (`train.accumulate`). A task that draws its terms, such as masked words, returns the
         number of what it draws from.
         """
 
     def loss(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None = None
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None = None
     ) -> dict[str, Tensor]:
-        """Return named terms with the total under "loss", from pictures encoded once for all tasks.
+        """Return named terms with the total under "loss", from inputs encoded once for all tasks.
 
         Where no process finds anything of the task in its batch, the loss is a zero with a zero gradient.
 
         Args:
             model: what is trained.
-            image: the batch's pictures.
+            encoded: the batch's inputs, by name.
             batch: the batch of this process.
             teacher: there where a task of the run distils.
         """
         if not sum_over_processes([self.count(batch)])[0]:
-            return {"loss": image.pooled.float().sum() * 0}
-        return self._terms(model, image, batch, teacher)
+            return {"loss": encoded[self.inputs[0]].pooled.float().sum() * 0}
+        return self._terms(model, encoded, batch, teacher)
 
     @abstractmethod
     def _terms(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """`loss`, where at least one process has something of the task.
 
         The contract is that of `core.distributed`: the same calls in every process, also in one with nothing of its
         own, whose empty rows go through the same modules; means over the terms of all processes.
         """
+
+    def head_to_fit(self, model: VisionLanguageModel) -> nn.Linear | None:
+        """The linear head that is fitted in closed form on vectors before the first step; None for most tasks."""
+        return None
+
+    # --- answers ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def predict(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
+    ) -> list[Prediction]:
+        """Answer each query.
+
+        Args:
+            model: in evaluation mode.
+            codec: tokenizer, vocabularies and calibration.
+            encoded: n encoded examples, by input.
+            queries: m, each about one of the n rows.
+
+        Returns:
+            m predictions.
+        """
+
+    @abstractmethod
+    def scorer(self, context: Context) -> Scorer | None:
+        """What scores the task on one view of a split; None for a view in which the task has nothing to be asked."""
+
+    def calibrate(self, outcome: Outcome) -> Events | None:
+        """The events of which the task's confidence is the probability.
+
+        Args:
+            outcome: of a pass of this task over validation, seen, without calibration (`Context.is_calibrating`).
+
+        Returns:
+            None where the task has no confidence, or the split has no such events.
+        """
+        return None
+
+    @abstractmethod
+    def smoke(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
+    ) -> dict[str, Any]:
+        """Answers about the stored example of a run folder, which are compared when the folder is opened.
+
+        Args:
+            model: in evaluation mode.
+            codec: tokenizer, vocabularies and calibration.
+            encoded: one row.
+            words: "text", a caption, and "question", as far as the example has them.
+            language: of what is written.
+
+        Returns:
+            Name -> text or number; {} where the example has nothing that the task could be asked.
+        """
+
+
+def check_share(where: str, key: str, value: float, is_below_one: bool = False, hint: str = "0 turns it off") -> None:
+    """Refuse a share outside [0, 1], or [0, 1).
+
+    Raises:
+        InputError: names the key.
+    """
+    if not (0 <= value < 1 if is_below_one else 0 <= value <= 1):
+        allowed = "a number in [0, 1)" if is_below_one else "a share in [0, 1]"
+        raise InputError(f"{where}.{key} is {value}", allowed, hint)

@@ -1,28 +1,62 @@
-"""Captioning: say in words what a picture shows."""
+"""Captioning: say in words what an image shows."""
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from chiasm.core.types import Batch, Example, Prediction, TextTokens, Tokens
+from chiasm.core.types import IMAGE, Batch, Checkable, Encoded, Example, Prediction, TextTokens
 from chiasm.data.sources.records import language_of
+from chiasm.metrics.captions import caption_scores, caption_statistics, ptb_tokens
+from chiasm.metrics.classic import accuracy, accuracy_by_kind
 from chiasm.models.attention_maps import caption_attention_map
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
-from chiasm.tasks.base import Codec, Task, Teacher, logit_of
+from chiasm.tasks.base import Query, Task, TaskConfig, Teacher, check_share
+from chiasm.tasks.calibration import Calibration, Events, logit_of
+from chiasm.tasks.codec import Codec
 from chiasm.tasks.heat_map import HeatMap, heat_maps_of
-from chiasm.tasks.texts import chosen_captions
+from chiasm.tasks.scoring import Captioned, Context, Items, Outcome, Scorer
+from chiasm.tasks.texts import check_writes, chosen_captions
 
 
-class Captioning(Task):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptioningConfig(TaskConfig):
+    """How captions are learned."""
+
+    captions_per_picture: int = 1
+    """Captions of an image that take part in a step, drawn anew each epoch."""
+    label_smoothing: float = 0.0
+    """Share of the target given to all other words."""
+
+    def check(self, where: str) -> None:
+        """Shares are shares."""
+        check_share(where, "label_smoothing", self.label_smoothing, is_below_one=True)
+
+
+class Captioning(Task[CaptioningConfig]):
     """Next-word prediction; the start token of a caption says its language, so one model writes several."""
 
     name: ClassVar[str] = "captioning"
     primary_metric: ClassVar[str] = "CIDEr"
+    Config: ClassVar[type[TaskConfig]] = CaptioningConfig
     reads_text: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Refuse a pre-trained text tower, which does not share embeddings with a decoder.
+
+        Raises:
+            InputError: names the tower's kind.
+        """
+        check_writes(self.name, self.model)
+
+    def parts(self, codec: Codec) -> Mapping[str, Any]:
+        """A decoder."""
+        return {"captions": True}
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """`caption_ids` [m, l], `caption_is_real` [m, l], `image_index` [m]: captions drawn anew each epoch."""
@@ -42,40 +76,48 @@ class Captioning(Task):
         return int(batch.by_task[self.name]["caption_is_real"][:, 1:].sum())
 
     def _terms(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Cross-entropy of each next word."""
         fields = batch.by_task[self.name]
         ids, is_real = fields["caption_ids"], fields["caption_is_real"]
         follows = is_real[:, 1:]
-        logits = model.caption_logits(image, ids[:, :-1], fields["image_index"], follows)
+        logits = model.caption_logits(encoded[IMAGE], ids[:, :-1], fields["image_index"], follows)
         return next_word(logits, ids[:, 1:][follows], label_smoothing=self.config.label_smoothing)
 
     @torch.no_grad()
-    def predict(self, model: VisionLanguageModel, codec: Codec, image: Tokens, language: str) -> list[Prediction]:
-        """Write one caption a picture in `language`.
+    def predict(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
+    ) -> list[Prediction]:
+        """Write one caption for each query, in its language.
 
         `evidence["word_probability"]` is the geometric mean probability of its words, and so is the confidence where
         none was fitted. A fitted one is the probability that the sentence is true, where validation knows the truth,
         and else that it is near to what people wrote (`Calibration.near_from`).
         """
-        tokenizer, how = codec.tokenizer, codec.calibration.get(self.name)
-        starts = torch.full((len(image.pooled),), tokenizer.start_of(language), device=image.pooled.device)
-        said = model.write_captions(image, starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids)
+        if not queries:
+            return []
+        image, tokenizer, calibration = encoded[IMAGE], codec.tokenizer, codec.calibration.get(self.name)
+        device = image.pooled.device
+        starts = torch.tensor([tokenizer.start_of(one.language) for one in queries], device=device)
+        rows = [one.row for one in queries]
+        shown = image if rows == list(range(len(image.pooled))) else image.rows(torch.tensor(rows, device=device))
+        written = model.write_captions(shown, starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids)
         predictions = []
-        for row, score in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True):
+        for query, row, score in zip(queries, written.ids.tolist(), written.log_probability.tolist(), strict=True):
             own = math.exp(score)
-            confidence = own if how is None else how.probability(logit_of(own))
-            evidence = {"language": language, "word_probability": own}
+            confidence = own if calibration is None else calibration.probability(logit_of(own))
+            evidence = {"language": query.language, "word_probability": own}
             predictions.append(Prediction(tokenizer.decode(row), confidence, evidence, own))
         return predictions
 
     def heat_maps(
-        self, model: VisionLanguageModel, codec: Codec, image: Tokens, captions: Sequence[Prediction]
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, captions: Sequence[Prediction]
     ) -> list[HeatMap | None]:
-        """Where the decoder looked while it wrote each caption of `predict`, which it reads once more for it."""
+        """Attention of the decoder for each caption of `predict`, one an image, which it reads once more for it."""
         if not captions:
             return []
+        image = encoded[IMAGE]
         ids, is_real = codec.tokenizer.batch([one.answer for one in captions])
         ids[:, 0] = torch.tensor([codec.tokenizer.start_of(one.evidence["language"]) for one in captions])
         device = image.values.device
@@ -84,21 +126,128 @@ class Captioning(Task):
 
     @torch.no_grad()
     def log_likelihood(
-        self, model: VisionLanguageModel, codec: Codec, image: Tokens, texts: Sequence[str], of: Sequence[int]
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[float]:
-        """Logarithm of the probability that the model writes each text, the end included, about picture row `of[i]`.
+        """Logarithm of the probability that the model writes each query's text, the end included, about its row.
 
         Divided by the number of words, the end included, it is that of the `word_probability` that `predict` gives for
         a text that it wrote itself.
         """
-        if not texts:
+        if not queries:
             return []
+        texts, image = [one.text for one in queries], encoded[IMAGE]
         tokens, device = codec.tokenizer.batch(texts), image.pooled.device
         ids, follows = tokens.ids.to(device), tokens.is_real[:, 1:].to(device)
         ids[:, 0] = torch.tensor([codec.tokenizer.start_of(language_of(text)) for text in texts], device=device)
-        index = torch.tensor(of, dtype=torch.long, device=device)
+        index = torch.tensor([one.row for one in queries], dtype=torch.long, device=device)
         logits = model.caption_logits(image, ids[:, :-1], index, follows)
         chosen = logits.log_softmax(-1).gather(1, ids[:, 1:][follows][:, None])[:, 0]
         row = follows.nonzero()[:, 0]
         total = torch.zeros(len(texts), device=device).index_add(0, row, chosen)
         return [float(value) for value in total]
+
+    def scorer(self, context: Context) -> Scorer | None:
+        """Agreement with what people wrote, and with the truth where it is known; None without texts."""
+        return None if context.view == "no_text" else CaptionScorer(self, context)
+
+    def calibrate(self, outcome: Outcome) -> Events | None:
+        """Whether a caption is true where the truth is known, else whether it is as near to people's as the median."""
+        judged = [one for one in outcome.captioned if one.right is not None]
+        if judged:
+            happened = np.array([bool(one.right) for one in judged], dtype=np.float64)
+            of = np.array([one.of for one in judged])
+            return Events.single("caption_truth", [one.prediction for one in judged], happened, of)
+        if "ROUGE_L" not in outcome.items:
+            return None
+        near = outcome.items["ROUGE_L"].values
+        near_from = float(np.median(near))
+        if near_from <= 0:
+            return None
+        described = outcome.described
+        events = Events.single(
+            "caption_near",
+            [one.prediction for one in described],
+            (near >= near_from).astype(np.float64),
+            np.array([one.of for one in described]),
+        )
+        return replace(events, near_from=near_from)
+
+    def smoke(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
+    ) -> dict[str, Any]:
+        """The caption of the stored example, and its confidence."""
+        (caption,) = self.predict(model, codec, encoded, [Query(0, language=language)])
+        return {"caption": caption.answer, "caption_confidence": caption.confidence}
+
+
+class CaptionScorer(Scorer):
+    """Scores captions in every language of the data.
+
+    Args:
+        task: whose captions they are.
+        context: the model and the split.
+    """
+
+    def __init__(self, task: Captioning, context: Context) -> None:
+        super().__init__(context)
+        self.task, self.outcome = task, Outcome()
+
+    def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
+        """Describe every example of a part in every language."""
+        context = self.context
+        for language in dict.fromkeys(context.languages):
+            queries = [Query(row, language=language) for row in range(len(part))]
+            predictions = self.task.predict(context.model, context.codec, encoded, queries)
+            for row, prediction in enumerate(predictions):
+                truth = part[row].truth
+                right = truth.agrees(prediction.answer) if isinstance(truth, Checkable) else None
+                self.outcome.captioned.append(Captioned(start + row, prediction, right))
+
+    def finish(self) -> Outcome:
+        """Against what people wrote, and for generated examples against the truth."""
+        outcome, seed = self.outcome, self.context.seed
+        if not outcome.captioned:
+            return outcome
+        described = self._with_references()
+        outcome.described = [one for one, _ in described]
+        if described:
+            answers, references = [one.prediction.answer for one, _ in described], [texts for _, texts in described]
+            images = np.array([one.of for one, _ in described])
+            outcome.scores |= caption_scores(answers, references, images, seed)
+            measured = caption_statistics(
+                [ptb_tokens(one) for one in answers], [[ptb_tokens(text) for text in texts] for texts in references]
+            )
+            outcome.items |= {
+                "CIDEr": Items(measured.cider, images),
+                "ROUGE_L": Items(measured.rouge_l, images),
+                "Bleu_4": Items(measured.bleu, images),
+            }
+        judged = [one for one in outcome.captioned if one.right is not None]
+        near_from = self.context.codec.calibration.get(self.task.name, Calibration()).near_from
+        if judged:
+            self._score_events("caption_truth", judged, [bool(one.right) for one in judged])
+        elif described and near_from:
+            near = [bool(value >= near_from) for value in outcome.items["ROUGE_L"].values]
+            self._score_events("caption_near", outcome.described, near)
+        return outcome
+
+    def _with_references(self) -> list[tuple[Captioned, list[str]]]:
+        """Captions with what people wrote in their language; those of which nobody wrote any are left out."""
+        examples = self.context.examples
+        known = [
+            [text.text for text in examples[one.of].captions if text.language == one.prediction.evidence["language"]]
+            for one in self.outcome.captioned
+        ]
+        return [(one, texts) for one, texts in zip(self.outcome.captioned, known, strict=True) if texts]
+
+    def _score_events(self, name: str, captions: Sequence[Captioned], happened: Sequence[bool]) -> None:
+        """How often captions are what their confidence is the probability of, and its calibration."""
+        outcome, seed = self.outcome, self.context.seed
+        right, images = np.array(happened), np.array([one.of for one in captions])
+        languages = [str(one.prediction.evidence["language"]) for one in captions]
+        outcome.scores[name] = accuracy(right, images, seed)
+        outcome.items[name] = Items(right.astype(np.float64), images)
+        if len(set(languages)) > 1:
+            outcome.by_kind[name] = accuracy_by_kind(right, languages, images, seed)
+        if self.context.view == "seen":
+            outcome.add_confidences(name, [one.prediction for one in captions], right, images, seed)

@@ -1,36 +1,82 @@
-"""Words that are hidden and found again from the rest of the sentence and the picture: pre-training of fusion."""
+"""Words that are masked and predicted from the rest of the sentence and the image: pre-training of fusion."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
-from chiasm.core.types import Batch, Example, Prediction, TextTokens, Tokens
+from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, TextTokens, Tokens
+from chiasm.metrics.classic import accuracy
 from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.masked_language_modelling import distilled_words, mask_words, masked_words
 from chiasm.objectives.permutation import draw_order, permuted_words, predicted, visible
-from chiasm.tasks.base import Codec, Teacher
-from chiasm.tasks.texts import (
-    CaptionTask,
-    batch_invariant_tokens,
-    check_words,
-    text_tokens,
-)
+from chiasm.tasks.base import Query, TaskConfig, Teacher, check_share, queries_of
+from chiasm.tasks.codec import Codec
+from chiasm.tasks.scoring import Context, Items, Outcome, Scorer
+from chiasm.tasks.texts import CaptionConfig, CaptionTask, batch_invariant_tokens, check_words, text_tokens
 
 
-class MaskedLanguageModelling(CaptionTask):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskingConfig(CaptionConfig):
+    """Which words are masked."""
+
+    mask_share: float = 0.15
+    """Share of words that are masked (Devlin et al. 2019)."""
+    distil: float = 0.0
+    """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
+
+    def check(self, where: str) -> None:
+        """Shares are shares."""
+        check_share(where, "mask_share", self.mask_share)
+        check_share(where, "distil", self.distil, is_below_one=True, hint="ALBEF takes 0.4")
+
+    @property
+    def learns_from_average(self) -> bool:
+        """Whether soft targets have a share."""
+        return self.distil > 0
+
+
+C = TypeVar("C", bound=CaptionConfig)
+
+
+class HiddenWordTask(CaptionTask[C]):
+    """A task that names one hidden word of a text: its answers, scores and stored example."""
+
+    primary_metric: ClassVar[str] = "masked_word_accuracy"
+
+    def parts(self, codec: Codec) -> Mapping[str, Any]:
+        """A head over the vocabulary on fused words."""
+        return {"word_prediction": True}
+
+    def scorer(self, context: Context) -> Scorer | None:
+        """Accuracy on one word of each example's first caption; nothing in a view without texts."""
+        return None if context.view == "no_text" else HiddenWordScorer(self, context)
+
+    def smoke(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
+    ) -> dict[str, Any]:
+        """The hidden word of the stored caption, and its confidence."""
+        if "text" not in words:
+            return {}
+        (named,) = self.predict(model, codec, encoded, [Query(0, words["text"])])
+        return {"hidden_word": named.answer, "hidden_word_confidence": named.confidence}
+
+
+class MaskedLanguageModelling(HiddenWordTask[MaskingConfig]):
     """Some words of a caption become [MASK]; the fused tokens at their places say what they were (BERT, ViLT)."""
 
     name: ClassVar[str] = "masked_language_modelling"
-    primary_metric: ClassVar[str] = "masked_word_accuracy"
+    Config: ClassVar[type[TaskConfig]] = MaskingConfig
 
-    def check(self, model: ModelConfig) -> None:
+    def check(self) -> None:
         """Refuse models in which no token stands for a word."""
-        check_words(self.name, model)
+        check_words(self.name, self.model)
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """The fields of `caption_fields`, and the tokenizer's `special_ids` and `mask_id`."""
@@ -39,7 +85,7 @@ class MaskedLanguageModelling(CaptionTask):
         return {**fields, "special_ids": special, "mask_id": torch.tensor(codec.tokenizer.mask_id)}
 
     def _terms(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Cross-entropy of the hidden words, with the teacher's soft targets where `distil` is above 0."""
         fields = batch.by_task[self.name]
@@ -53,28 +99,31 @@ class MaskedLanguageModelling(CaptionTask):
             share=self.config.mask_share,
         )
         hidden = TextTokens(inputs, text.is_real)
-        logits = _at(model, image, hidden, fields["image_index"], is_masked)
+        logits = _at(model, encoded[IMAGE], hidden, fields["image_index"], is_masked)
         if self.config.distil and teacher is not None:
             with torch.no_grad():
-                soft = _at(teacher.model, teacher.image, hidden, fields["image_index"], is_masked)
+                soft = _at(teacher.model, teacher.encoded[IMAGE], hidden, fields["image_index"], is_masked)
             return distilled_words(logits, soft, target[is_masked], alpha=self.config.distil)
         return masked_words(logits, target[is_masked])
 
     @torch.no_grad()
     def predict(
-        self, model: VisionLanguageModel, codec: Codec, image: Tokens, texts: Sequence[str], of: Sequence[int]
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
-        """Hide one word of each text (which, its words decide) and name it; `evidence["word"]` is the right one."""
-        text, place = _one_hidden(texts, codec, model.config)
-        right = text.ids[torch.arange(len(texts)), place]
-        text.ids[torch.arange(len(texts)), place] = codec.tokenizer.mask_id
+        """Mask one word of each text (which, its words decide) and name it; `evidence["word"]` is the right one."""
+        if not queries:
+            return []
+        image = encoded[IMAGE]
+        text, place = _one_hidden([one.text for one in queries], codec, model.config)
+        right = text.ids[torch.arange(len(queries)), place]
+        text.ids[torch.arange(len(queries)), place] = codec.tokenizer.mask_id
         is_masked = torch.arange(text.ids.shape[1]) == place[:, None]
         device = image.values.device
-        text, of_rows = TextTokens(text.ids.to(device), text.is_real.to(device)), torch.tensor(of, device=device)
-        return _named(_at(model, image, text, of_rows, is_masked.to(device)), right, codec)
+        text, rows = TextTokens(text.ids.to(device), text.is_real.to(device)), _rows(queries, device)
+        return _named(_at(model, image, text, rows, is_masked.to(device)), right, codec)
 
 
-class PermutationLanguageModelling(CaptionTask):
+class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
     """Words are predicted in a random order, each from those before it in that order (XLNet, Yang et al. 2019).
 
     No [MASK] token is ever seen, and hidden words are not taken to be independent of each other. The picture is
@@ -82,10 +131,11 @@ class PermutationLanguageModelling(CaptionTask):
     """
 
     name: ClassVar[str] = "permutation_language_modelling"
-    primary_metric: ClassVar[str] = "masked_word_accuracy"
+    Config: ClassVar[type[TaskConfig]] = CaptionConfig
 
-    def check(self, model: ModelConfig) -> None:
+    def check(self) -> None:
         """Refuse models in which no token stands for a word, and towers that read in one order only."""
+        model = self.model
         check_words(self.name, model)
         if model.text.kind != "two_stream":
             raise InputError(
@@ -95,31 +145,33 @@ class PermutationLanguageModelling(CaptionTask):
             )
 
     def _terms(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Cross-entropy of the words that come last in a random order."""
         fields = batch.by_task[self.name]
         text = text_tokens(fields)
         order = draw_order(text.is_real)
         is_predicted = predicted(order, text.is_real)
-        logits = _in_order(model, image, text, fields["image_index"], order, is_predicted)
+        logits = _in_order(model, encoded[IMAGE], text, fields["image_index"], order, is_predicted)
         return permuted_words(logits, text.ids[is_predicted], is_predicted[is_predicted])
 
     @torch.no_grad()
     def predict(
-        self, model: VisionLanguageModel, codec: Codec, image: Tokens, texts: Sequence[str], of: Sequence[int]
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
         """As masked language modelling: one word comes last in the order, and is named from all the others."""
-        text, place = _one_hidden(texts, codec, model.config)
-        rows, length = torch.arange(len(texts)), text.ids.shape[1]
-        order = torch.arange(length).expand(len(texts), -1).clone()
+        if not queries:
+            return []
+        image = encoded[IMAGE]
+        text, place = _one_hidden([one.text for one in queries], codec, model.config)
+        rows, length = torch.arange(len(queries)), text.ids.shape[1]
+        order = torch.arange(length).expand(len(queries), -1).clone()
         order[rows, place] = length
         order = order.argsort(1).argsort(1)  # ranks again, without the gap that the moved word left
         device = image.values.device
         is_predicted = (torch.arange(length) == place[:, None]).to(device)
         on = TextTokens(text.ids.to(device), text.is_real.to(device))
-        of_rows = torch.tensor(of, device=device)
-        logits = _in_order(model, image, on, of_rows, order.to(device), is_predicted)
+        logits = _in_order(model, image, on, _rows(queries, device), order.to(device), is_predicted)
         return _named(logits, text.ids[rows, place], codec)
 
 
@@ -154,3 +206,41 @@ def _named(logits: Tensor, right: Tensor, codec: Codec) -> list[Prediction]:
         Prediction(str(name(guess)), confidence, {"word": str(name(word))})
         for guess, confidence, word in zip(best.indices.tolist(), best.values.tolist(), right.tolist(), strict=True)
     ]
+
+
+def _rows(queries: Sequence[Query], device: torch.device) -> Tensor:
+    return torch.tensor([one.row for one in queries], dtype=torch.long, device=device)
+
+
+class HiddenWordScorer(Scorer):
+    """Scores one hidden word of each example's first caption.
+
+    Args:
+        task: that names it.
+        context: the model and the split.
+    """
+
+    def __init__(self, task: HiddenWordTask[Any], context: Context) -> None:
+        super().__init__(context)
+        self.task = task
+        self.right: list[tuple[int, float]] = []
+
+    def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
+        """Name the hidden words of a part."""
+        texts = [(row, caption.text) for row, example in enumerate(part) for caption in example.captions[:1]]
+        if not texts:
+            return
+        queries = queries_of([text for _, text in texts], [row for row, _ in texts])
+        found = self.task.predict(self.context.model, self.context.codec, encoded, queries)
+        self.right += [
+            (start + row, float(one.answer == one.evidence["word"])) for (row, _), one in zip(texts, found, strict=True)
+        ]
+
+    def finish(self) -> Outcome:
+        """The share of words that are named exactly."""
+        outcome, name = Outcome(), self.task.primary_metric
+        if self.right:
+            values, images = np.array([right for _, right in self.right]), np.array([of for of, _ in self.right])
+            outcome.scores[name] = accuracy(values, images, self.context.seed)
+            outcome.items[name] = Items(values, images)
+        return outcome

@@ -1,23 +1,39 @@
-"""Image-text matching: do this picture and this sentence belong together? Scored on pairs, after fusion."""
+"""Image-text matching: do this image and this sentence belong together? Scored on pairs, after fusion."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from chiasm.core.distributed import gather_tokens, gather_with_gradient, own_rows
 from chiasm.core.errors import InputError
-from chiasm.core.types import Batch, Prediction, Tokens
-from chiasm.models.config import ModelConfig
+from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, Tokens
+from chiasm.metrics.certainty import hard_picture
+from chiasm.metrics.classic import accuracy
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.matching import draw_negatives, image_text_matching, word_patch_alignment
-from chiasm.tasks.base import Codec, Teacher, logit_of
-from chiasm.tasks.texts import CaptionTask, text_fields, text_tokens
+from chiasm.tasks.base import Query, TaskConfig, Teacher, queries_of
+from chiasm.tasks.calibration import Events, logit_of
+from chiasm.tasks.codec import Codec
+from chiasm.tasks.scoring import Context, Items, Matched, Outcome, Scorer
+from chiasm.tasks.texts import CaptionConfig, CaptionTask, text_fields, text_tokens
 
 
-class Matching(CaptionTask):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MatchingConfig(CaptionConfig):
+    """Which pairs are judged."""
+
+    negatives: Literal["hard", "random"] = "hard"
+    """Wrong pairs: drawn by similarity, or evenly."""
+    word_patch_weight: float = 0.0
+    """Weight of word-patch alignment (ViLT: 0.1)."""
+
+
+class Matching(CaptionTask[MatchingConfig]):
     """Right pairs against wrong ones drawn in the batch: for each sentence a wrong picture, and the reverse.
 
     Wrong pairs are drawn from the pictures and sentences of all processes, which exchange their tokens for it.
@@ -27,9 +43,15 @@ class Matching(CaptionTask):
 
     name: ClassVar[str] = "matching"
     primary_metric: ClassVar[str] = "matching_accuracy"
+    Config: ClassVar[type[TaskConfig]] = MatchingConfig
 
-    def check(self, model: ModelConfig) -> None:
-        """Refuse a frozen text tower, and word-patch alignment where fusion keeps no words beside picture tokens."""
+    def parts(self, codec: Codec) -> Mapping[str, Any]:
+        """A head on fused pairs."""
+        return {"matching": True}
+
+    def check(self) -> None:
+        """Refuse a frozen text tower, and word-patch alignment where fusion keeps no words beside image tokens."""
+        model = self.model
         if model.text.frozen:
             raise InputError(
                 "the task matching with model.text.frozen true", "a text tower whose words fusion sees", "unfreeze it"
@@ -42,16 +64,16 @@ class Matching(CaptionTask):
             )
 
     def _terms(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Terms "matching", "word_patch" where asked for, and "loss"."""
-        fields = batch.by_task[self.name]
-        encoded = model.encode_text(text_tokens(fields))
-        text, seen = gather_tokens(model.fusion_text(encoded)), gather_tokens(model.fusion_image(image))
+        fields, image = batch.by_task[self.name], encoded[IMAGE]
+        read = model.encode_text(text_tokens(fields))
+        text, seen = gather_tokens(model.fusion_text(read)), gather_tokens(model.fusion_image(image))
         own_texts = own_rows(len(fields["image_index"]))
         own = torch.arange(own_texts.start, own_texts.stop, device=text.values.device)
         of = fields["image_index"] + own_rows(len(batch.group)).start
-        wrong_picture, wrong_text = self._negatives(model, image, encoded.pooled, fields["text_key"], of, batch.group)
+        wrong_picture, wrong_text = self._negatives(model, image, read.pooled, fields["text_key"], of, batch.group)
         text_row = torch.cat([own, own[wrong_picture >= 0], wrong_text[wrong_text >= 0]])
         image_row = torch.cat([of, wrong_picture[wrong_picture >= 0], of[wrong_text >= 0]])
         is_match = torch.arange(len(text_row), device=of.device) < len(of)
@@ -98,33 +120,54 @@ class Matching(CaptionTask):
 
     @torch.no_grad()
     def predict(
-        self, model: VisionLanguageModel, codec: Codec, image: Tokens, texts: Sequence[str], of: Sequence[int]
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
-        """Say for each text whether it belongs to picture row `of[i]`; `evidence["match"]` is that probability.
+        """Say for each query whether its text belongs to its row; `evidence["match"]` is that probability.
 
-        Calibrated, it is the probability among pairs half of which match, each picture's other sentence being a hard
+        Calibrated, it is the probability among pairs half of which match, each image's other sentence being a hard
         one (see `metrics.certainty`); `uncalibrated` is the model's own.
         """
-        if not texts:
+        if not queries:
             return []
+        image = encoded[IMAGE]
         device = image.values.device
-        distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(one.text for one in queries))}
         fields = {
             name: value.to(device)
             for name, value in text_fields(list(distinct), codec, batch_invariant=model.config).items()
         }
         text = model.fusion_text(model.encode_text(text_tokens(fields)))
-        rows = torch.tensor([distinct[one] for one in texts], device=device)
-        fused = model.fuse(
-            text.rows(rows), model.fusion_image(image), torch.tensor(of, dtype=torch.long, device=device)
-        )
+        texts = torch.tensor([distinct[one.text] for one in queries], device=device)
+        rows = torch.tensor([one.row for one in queries], dtype=torch.long, device=device)
+        fused = model.fuse(text.rows(texts), model.fusion_image(image), rows)
         own = model.match(fused).softmax(-1)[:, 1].tolist()
-        how = codec.calibration.get(self.name)
-        matches = own if how is None else [how.probability(logit_of(p)) for p in own]
+        calibration = codec.calibration.get(self.name)
+        matches = own if calibration is None else [calibration.probability(logit_of(p)) for p in own]
         return [
             Prediction("yes" if p > 0.5 else "no", max(p, 1 - p), {"match": p}, raw)
             for p, raw in zip(matches, own, strict=True)
         ]
+
+    def scorer(self, context: Context) -> Scorer:
+        """Accuracy on pairs of which half match."""
+        return MatchingScorer(self, context)
+
+    def calibrate(self, outcome: Outcome) -> Events | None:
+        """Whether a sentence belongs to an image."""
+        if not outcome.matched:
+            return None
+        happened = np.array([one.is_match for one in outcome.matched], dtype=np.float64)
+        of = np.array([one.of for one in outcome.matched])
+        return Events.single("matching", [one.prediction for one in outcome.matched], happened, of)
+
+    def smoke(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
+    ) -> dict[str, Any]:
+        """The probability that the stored example and its caption belong together."""
+        if "text" not in words:
+            return {}
+        (judged,) = self.predict(model, codec, encoded, [Query(0, words["text"])])
+        return {"match": judged.evidence["match"]}
 
 
 def without_ends(is_real: Bool[Tensor, "n l"]) -> Bool[Tensor, "n l"]:
@@ -132,3 +175,70 @@ def without_ends(is_real: Bool[Tensor, "n l"]) -> Bool[Tensor, "n l"]:
     place = torch.arange(is_real.shape[1], device=is_real.device)
     is_word = is_real & (place > 0) & (place < is_real.sum(1, keepdim=True) - 1)
     return torch.where(is_word.any(1, keepdim=True), is_word, is_real)
+
+
+class MatchingScorer(Scorer):
+    """Scores pairs of an image and a sentence.
+
+    Each image's first sentence stands with its own image, and with the next one of another group. Seen, it also stands
+    with the most similar one that it does not fit: on these the probability of a match is calibrated.
+
+    Args:
+        task: whose judgements they are.
+        context: the model and the split.
+    """
+
+    def __init__(self, task: Matching, context: Context) -> None:
+        super().__init__(context)
+        self.task, self.outcome = task, Outcome()
+        self.right: dict[str, list[tuple[int, float]]] = {}
+        """Metric -> (example, 1 where it was judged right)."""
+
+    def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
+        """Judge the pairs of a part."""
+        described = [row for row, example in enumerate(part) if example.captions]
+        if len(described) < 2:
+            return
+        context = self.context
+        own, groups = [(row, row) for row in described], [example.group or example.id for example in part]
+        easy = list(zip(described, described[1:] + described[:1], strict=True))
+        easy = [(row, other) for row, other in easy if groups[row] != groups[other]]
+        hard = self._hard_pairs(part, encoded, described) if context.view == "seen" else []
+        pairs = list(dict.fromkeys([*own, *easy, *hard]))
+        texts = [context.text(part[row].captions[0].text) for row, _ in pairs]
+        queries = queries_of(texts, [image for _, image in pairs])
+        predictions = self.task.predict(context.model, context.codec, encoded, queries)
+        found = {pair: Matched(start + pair[0], pair in own, one) for pair, one in zip(pairs, predictions, strict=True)}
+        self._note("matching_accuracy", [found[pair].right for pair in [*own, *easy]])
+        if hard:
+            self._note("matching_hard_accuracy", [found[pair].right for pair in [*own, *hard]])
+        self.outcome.matched += [found[pair] for pair in [*own, *(hard or easy)]]
+
+    def _note(self, metric: str, rows: Sequence[tuple[int, float]]) -> None:
+        self.right.setdefault(metric, []).extend(rows)
+
+    def _hard_pairs(self, part: Sequence[Example], encoded: Encoded, described: Sequence[int]) -> list[tuple[int, int]]:
+        """Each sentence with the image that the run's shared space finds most similar; none where it has no space."""
+        similarity = self.context.similarity
+        if similarity is None:
+            return []
+        texts = [part[row].captions[0].text for row in described]
+        known = [({one.text for one in part[row].captions}, part[row].group or part[row].id) for row in described]
+        pairs = zip(texts, known, strict=True)
+        fits = np.array([[text in own or group == mine for own, group in known] for text, (_, mine) in pairs])
+        hardest = hard_picture(similarity(encoded, texts)[:, described], fits)
+        return [(row, described[other]) for row, other in zip(described, hardest, strict=True) if other >= 0]
+
+    def finish(self) -> Outcome:
+        """Accuracies; seen, also the calibration of the probability of a match."""
+        outcome, seed = self.outcome, self.context.seed
+        for name, rows in self.right.items():
+            values, images = np.array([right for _, right in rows]), np.array([of for of, _ in rows])
+            outcome.scores[name] = accuracy(values, images, seed)
+            outcome.items[name] = Items(values, images)
+            outcome.baseline[name] = 0.5
+        if outcome.matched and self.context.view == "seen":
+            chances = [replace(one.prediction, confidence=one.prediction.evidence["match"]) for one in outcome.matched]
+            is_match, of = [one.is_match for one in outcome.matched], [one.of for one in outcome.matched]
+            outcome.add_confidences("matching", chances, is_match, of, seed)
+        return outcome

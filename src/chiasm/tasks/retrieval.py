@@ -1,7 +1,8 @@
-"""Image-text contrast: put a picture and its sentences in one place, for search in both directions."""
+"""Image-text contrast: put an image and its sentences in one place, for search in both directions."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -9,30 +10,79 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
-from chiasm.core.types import Batch, Caption, Example, Prediction, Tokens
-from chiasm.data.hard_captions.swaps import choose_swap
+from chiasm.core.types import IMAGE, Batch, Caption, Encoded, Example, Prediction
+from chiasm.data.hard_captions.swaps import choose_swap, swapped_texts
 from chiasm.data.prompts import filled
-from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
 from chiasm.objectives.distillation import vector_distillation
 from chiasm.objectives.sigmoid import sigmoid_contrast
-from chiasm.tasks.base import Calibration, Codec, Teacher
+from chiasm.tasks.base import Query, TaskConfig, Teacher, check_share
+from chiasm.tasks.calibration import Calibration, Events, softmax
+from chiasm.tasks.codec import Codec
+from chiasm.tasks.retrieval_scoring import RetrievalScorer, class_similarity
+from chiasm.tasks.scoring import Context, Outcome, Scorer
+from chiasm.tasks.space import TEXTS_AT_ONCE, SharedSpace
 from chiasm.tasks.text_targets import target_fields
-from chiasm.tasks.texts import CaptionTask, caption_fields, chosen_captions, text_fields, text_tokens
-
-TEXTS_AT_ONCE = 256
+from chiasm.tasks.texts import CaptionConfig, CaptionTask, caption_fields, chosen_captions, text_fields, text_tokens
 
 
-class Retrieval(CaptionTask):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalConfig(CaptionConfig):
+    """Which contrast is learned."""
+
+    objective: Literal["", "softmax", "sigmoid", "additive"] = ""
+    """"softmax" (CLIP), "sigmoid" (SigLIP) or "additive"; "" is the first of them."""
+    hard_negatives: float = 0.0
+    """Share, in [0, 1], of captions that are also shown with an attribute, the count, the relation or the order swapped
+    by rule, for images not to find (NegCLIP); above 0 `evaluate` adds caption_swap_accuracy."""
+    text_teacher: float = 0.0
+    """Share, in [0, 1], of the loss that draws a new text tower to where the run of `init_from` puts the same words, or
+    what it puts for the other captions of their image (Reimers and Gurevych 2020)."""
+    distil: float = 0.0
+    """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
+
+    def check(self, where: str) -> None:
+        """Shares are shares."""
+        check_share(where, "hard_negatives", self.hard_negatives)
+        check_share(where, "text_teacher", self.text_teacher)
+        check_share(where, "distil", self.distil, is_below_one=True, hint="ALBEF takes 0.4")
+
+    @property
+    def has_text_teacher(self) -> bool:
+        """Whether the teacher has a share."""
+        return self.text_teacher > 0
+
+    @property
+    def learns_from_average(self) -> bool:
+        """Whether soft targets have a share."""
+        return self.distil > 0
+
+
+class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
     """Contrast in which every caption of a picture, equal captions, and equal pictures are positives."""
 
     name: ClassVar[str] = "retrieval"
     primary_metric: ClassVar[str] = "text_to_image_R@1"
+    Config: ClassVar[type[TaskConfig]] = RetrievalConfig
     objectives: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid", "additive")
 
-    def check(self, model: ModelConfig) -> None:
+    @property
+    def objective(self) -> str:
+        """The chosen objective, or the usual one."""
+        return self.config.objective or self.objectives[0]
+
+    def parts(self, codec: Codec) -> Mapping[str, Any]:
+        """A shared space."""
+        return {"contrast": self.objective}
+
+    def texts_read(self, examples: Sequence[Example]) -> list[str]:
+        """The captions, and their swaps where these are hard negatives."""
+        swaps = swapped_texts(examples) if self.config.hard_negatives else ()
+        return [*super().texts_read(examples), *swaps]
+
+    def check(self) -> None:
         """Refuse options of the softmax contrast with another one."""
         config = self.config
         options = {"hard_negatives": config.hard_negatives, "text_teacher": config.text_teacher}
@@ -79,10 +129,10 @@ class Retrieval(CaptionTask):
         }
 
     def _terms(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """The chosen contrast; terms by direction, "text_teacher" where there is one, and "loss"."""
-        fields = batch.by_task[self.name]
+        fields, image = batch.by_task[self.name], encoded[IMAGE]
         assert model.logit_scale is not None
         pictures, all_texts = model.embed_image(image), model.embed_text(_pooled(model, fields))
         scale, of, key = model.logit_scale.exp(), fields["image_index"], fields["text_key"]
@@ -96,7 +146,7 @@ class Retrieval(CaptionTask):
         if self.config.distil and teacher is not None:
             with torch.no_grad():
                 soft = (
-                    teacher.model.embed_image(teacher.image),
+                    teacher.model.embed_image(teacher.encoded[IMAGE]),
                     teacher.model.embed_text(_pooled(teacher.model, fields)),
                 )
             return distilled_contrast(
@@ -111,9 +161,9 @@ class Retrieval(CaptionTask):
         return {**terms, "text_teacher": distance, "loss": (1 - share) * terms["loss"] + share * distance}
 
     @torch.no_grad()
-    def embed_images(self, model: VisionLanguageModel, image: Tokens) -> np.ndarray:
-        """Encoded pictures -> float32 [n, e], unit length."""
-        return model.embed_image(image).float().cpu().numpy()
+    def embed_images(self, model: VisionLanguageModel, encoded: Encoded) -> np.ndarray:
+        """Encoded images -> float32 [n, e], unit length."""
+        return model.embed_image(encoded[IMAGE]).float().cpu().numpy()
 
     @torch.no_grad()
     def embed_texts(self, model: VisionLanguageModel, codec: Codec, texts: Sequence[str]) -> np.ndarray:
@@ -142,6 +192,42 @@ class Retrieval(CaptionTask):
         parts = [self.embed_texts(model, codec, texts[start : start + TEXTS_AT_ONCE]) for start in starts]
         mean: np.ndarray = np.concatenate(parts).reshape(len(names), len(prompts), -1).mean(1)
         return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+    def predict(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
+    ) -> list[Prediction]:
+        """Zero-shot classes: the nearest of each query's labels `among`, in its `prompts`; see `classify`."""
+        classes: dict[tuple[tuple[str, ...], tuple[str, ...]], np.ndarray] = {}
+        images, found = self.embed_images(model, encoded), list[Prediction]()
+        for one in queries:
+            key = one.among, one.prompts
+            if key not in classes:
+                classes[key] = self.embed_classes(model, codec, *key)
+            found += self.classify(model, codec, images[one.row : one.row + 1], classes[key], one.among)
+        return found
+
+    def scorer(self, context: Context) -> Scorer:
+        """Recall both ways, classes by their names, and calibration."""
+        return RetrievalScorer(self, context)
+
+    def calibrate(self, outcome: Outcome) -> Events | None:
+        """Whether the nearest label is right, or where the split has no labels the nearest of ten sentences."""
+        if not outcome.choices or outcome.logit_scale is None:
+            return None
+        (metric,) = outcome.confidences
+        logits = outcome.logit_scale * np.stack([one.similarity for one in outcome.choices]).astype(np.float64)
+        true = np.array([one.true for one in outcome.choices])
+        right = (logits.argmax(1) == true).astype(np.float64)
+        return Events(metric, logits, true, right, np.array([one.of for one in outcome.choices]))
+
+    def smoke(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
+    ) -> dict[str, Any]:
+        """The cosine of the stored example and its caption."""
+        if "text" not in words:
+            return {}
+        cosines = self.embed_images(model, encoded) @ self.embed_texts(model, codec, [words["text"]]).T
+        return {"similarity": float(cosines[0, 0])}
 
     def classify(
         self, model: VisionLanguageModel, codec: Codec, pictures: np.ndarray, classes: np.ndarray, names: Sequence[str]
@@ -172,19 +258,6 @@ class Retrieval(CaptionTask):
             ]
             predictions.append(Prediction(names[order[0]], float(share[order[0]]), {"labels": ranked}, float(own)))
         return predictions
-
-
-def class_similarity(pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Products float32 [n, c], picture by picture: each is the same whatever pictures stand beside it."""
-    if not len(pictures):
-        return np.zeros((0, len(classes)), dtype=np.float32)
-    return np.stack([classes @ picture for picture in pictures])
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Shares float64 [n, c] of each row of logits."""
-    shares: np.ndarray = np.exp(logits - logits.max(1, keepdims=True))
-    return shares / shares.sum(1, keepdims=True)
 
 
 def _hard_negatives(texts: Tensor, fields: dict[str, Tensor]) -> HardNegatives:

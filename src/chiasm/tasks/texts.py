@@ -1,6 +1,8 @@
 """The fields of a batch that hold captions: chosen anew each epoch, tokenised, and told whose they are."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +16,8 @@ from chiasm.data.dataset import choose_captions
 from chiasm.models.batch_invariant import TOKEN_MULTIPLE
 from chiasm.models.config import ModelConfig
 from chiasm.models.fusion import FUSIONS
-from chiasm.tasks.base import Codec, Task
+from chiasm.tasks.base import Task, TaskConfig
+from chiasm.tasks.codec import Codec
 
 
 def check_words(task: str, model: ModelConfig) -> None:
@@ -60,7 +63,32 @@ def caption_fields(chosen: Sequence[tuple[int, Caption]], codec: Codec) -> dict[
     }
 
 
-class CaptionTask(Task):
+def check_writes(task: str, model: ModelConfig) -> None:
+    """Refuse a text tower that does not share embeddings with a decoder, for a task that writes.
+
+    Raises:
+        InputError: the text tower is pre-trained.
+    """
+    if not (model.text.from_scratch or model.network):
+        raise InputError(
+            f"the task {task} writes words, with model.text.kind {model.text.kind!r}",
+            "a text tower whose words a decoder shares",
+            "--set model.text.kind=transformer",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionConfig(TaskConfig):
+    """Keys of a task on captions."""
+
+    captions_per_picture: int = 1
+    """Captions of an image that take part in a step, drawn anew each epoch; all of them are positives."""
+
+
+T = TypeVar("T", bound=CaptionConfig)
+
+
+class CaptionTask(Task[T]):
     """A task on captions drawn anew each epoch: the batch fields are those of `caption_fields`."""
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:

@@ -3,14 +3,26 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
-from chiasm.core.types import Batch, Example, Prediction, Question, TextTokens, Tokens, normalise_answer
+from chiasm.core.types import (
+    IMAGE,
+    Batch,
+    Encoded,
+    Example,
+    Prediction,
+    Question,
+    TextTokens,
+    Tokens,
+    normalise_answer,
+)
 from chiasm.models.attention_maps import question_attention_map
 from chiasm.models.config import ModelConfig
 from chiasm.models.fusion import FUSIONS
@@ -18,14 +30,35 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification
 from chiasm.objectives.language_modelling import next_word
-from chiasm.tasks.base import MOST_LOGIT, Calibration, Codec, Task, Teacher, logit_of
+from chiasm.tasks.base import Needs, Query, Task, TaskConfig, Teacher, check_share
+from chiasm.tasks.calibration import MOST_LOGIT, Calibration, Events, logit_of
+from chiasm.tasks.codec import ANSWERS, Codec
 from chiasm.tasks.heat_map import HeatMap, heat_maps_of
-from chiasm.tasks.texts import batch_invariant_tokens
+from chiasm.tasks.scoring import Context, Outcome, Scorer
+from chiasm.tasks.texts import batch_invariant_tokens, check_writes
+from chiasm.tasks.vqa_scoring import AGREEING, AnswerScorer
 
 MAX_ANSWERS = 3000
 """Largest answer vocabulary; VQAv2 models commonly keep the 3,000 to 3,129 most frequent answers."""
-AGREEING = 3
-"""People of ten whose agreement makes an answer fully right (Antol et al. 2015)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VqaConfig(TaskConfig):
+    """How questions are answered."""
+
+    objective: Literal["", "softmax", "soft", "generate"] = ""
+    """"softmax" over the answer vocabulary; "soft" weighs several answers; "generate" writes word by word. "" is the
+    first of them."""
+    label_smoothing: float = 0.0
+    """Share of the target given to all other answers or words."""
+    abstain_risk: float = 0.0
+    """Share of wrong answers that is tolerated among those given; a threshold for abstaining is fitted to it on
+    validation. 0 never abstains."""
+
+    def check(self, where: str) -> None:
+        """Shares are shares."""
+        check_share(where, "label_smoothing", self.label_smoothing, is_below_one=True)
+        check_share(where, "abstain_risk", self.abstain_risk)
 
 
 def answer_vocabulary(examples: Iterable[Example]) -> tuple[str, ...]:
@@ -42,13 +75,48 @@ def answer_vocabulary(examples: Iterable[Example]) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))[:MAX_ANSWERS])
 
 
-class VisualQuestionAnswering(Task):
+class VisualQuestionAnswering(Task[VqaConfig]):
     """Answers as classes or as text. All questions of a picture share its encoding; equal questions share theirs."""
 
     name: ClassVar[str] = "vqa"
     primary_metric: ClassVar[str] = "vqa_accuracy"
+    Config: ClassVar[type[TaskConfig]] = VqaConfig
     objectives: ClassVar[tuple[str, ...]] = ("softmax", "soft", "generate")
-    needs: ClassVar[Literal["captions", "questions", "labels"]] = "questions"
+    needs: ClassVar[Needs] = "questions"
+    vocabularies: ClassVar[Mapping[str, str]] = {ANSWERS: "answer_head.2."}
+
+    @property
+    def objective(self) -> str:
+        """The chosen objective, or the usual one."""
+        return self.config.objective or self.objectives[0]
+
+    def check(self) -> None:
+        """Refuse a pre-trained text tower for answers that are written."""
+        if self.objective == "generate":
+            check_writes(self.name, self.model)
+
+    def vocabulary(self, examples: Sequence[Example], stated: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+        """Answers of the training questions, or those that a pre-trained network states.
+
+        Raises:
+            InputError: no example has a question.
+        """
+        answers = stated or answer_vocabulary(examples)
+        if not answers:
+            raise InputError(
+                "no training example has a question", "examples with questions and answers", "check the data"
+            )
+        return {ANSWERS: answers}
+
+    def parts(self, codec: Codec) -> Mapping[str, Any]:
+        """An answer head, or a decoder that writes."""
+        return {"written_answers": True} if self.objective == "generate" else {"answers": len(codec.answers)}
+
+    def texts_read(self, examples: Sequence[Example]) -> list[str]:
+        """The questions, where one vector of a frozen tower is all that fusion reads of each."""
+        if not encodes_questions_once(self.model):
+            return []
+        return [question.text for example in examples for question in example.questions]
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """`question_ids` and `question_is_real` [u, l], `question_index` and `image_index` [m], and the answers.
@@ -85,14 +153,14 @@ class VisualQuestionAnswering(Task):
         return int((fields["is_known"] if self.objective == "soft" else fields["answer"] != IGNORED).sum())
 
     def _terms(
-        self, model: VisionLanguageModel, image: Tokens, batch: Batch, teacher: Teacher | None
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
         """Cross-entropy over the answer vocabulary, over the words of the answer, or against soft scores.
 
         With the fusion `shared_sum` beside the additive contrast, the sum of a picture and a question is contrasted
         with both as well: terms "answer", "fused_to_image", "fused_to_text" and "loss", their sum.
         """
-        fields = batch.by_task[self.name]
+        fields, image = batch.by_task[self.name], encoded[IMAGE]
         question = _encoded(model, fields)
         fused = model.ask(image, question, fields["question_index"], fields["image_index"])
         answered = self._answer_terms(model, fused, fields)
@@ -126,56 +194,86 @@ class VisualQuestionAnswering(Task):
         return answer_classification(logits, fields["answer"], label_smoothing=smoothing)
 
     @torch.no_grad()
-    def logits(
-        self, model: VisionLanguageModel, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
-    ) -> Tensor:
-        """Uncalibrated logits over the answer vocabulary, float32 [m, a]; question i is about picture row `of[i]`."""
-        return model.answer(_asked(model, codec, image, questions, of))
+    def logits(self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]) -> Tensor:
+        """Uncalibrated logits over the answer vocabulary, float32 [m, a], of m questions."""
+        return model.answer(_asked(model, codec, encoded[IMAGE], queries))
 
     @torch.no_grad()
     def predict(
-        self, model: VisionLanguageModel, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
-        """Answer each question about picture row `of[i]`.
+        """Answer the question of each query.
 
         `evidence["answers"]` holds the three likeliest answers with their calibrated probabilities (a written answer
         stands alone); `evidence["abstains"]` is true where the confidence is below the fitted threshold.
         """
-        if not questions:
+        if not queries:
             return []
         if self.objective == "generate":
-            said = _asked(model, codec, image, questions, of)
-            return _written_predictions(model, codec, said, codec.calibration.get(self.name))
-        how = codec.calibration.get(self.name, Calibration())
-        logits = self.logits(model, codec, image, questions, of)
+            fused = _asked(model, codec, encoded[IMAGE], queries)
+            return _written_predictions(model, codec, fused, codec.calibration.get(self.name))
+        return self._ranked(codec, self.logits(model, codec, encoded, queries))
+
+    def _ranked(self, codec: Codec, logits: Tensor) -> list[Prediction]:
+        """Logits [m, a] -> m predictions."""
+        calibration = codec.calibration.get(self.name, Calibration())
         if self.objective == "soft":
             clear = logits.clamp(-MOST_LOGIT, MOST_LOGIT)
-            own, probabilities = clear.sigmoid(), (clear / how.temperature + how.bias).sigmoid()
+            own = clear.sigmoid()
+            probabilities = (clear / calibration.temperature + calibration.bias).sigmoid()
         else:
-            own, probabilities = logits.softmax(-1), (logits / how.temperature).softmax(-1)
-        indices_of = logits.topk(min(3, logits.shape[1]), dim=-1).indices
-        ranked_values, most = probabilities.gather(1, indices_of).tolist(), own.amax(-1).tolist()
+            own, probabilities = logits.softmax(-1), (logits / calibration.temperature).softmax(-1)
+        best = logits.topk(min(3, logits.shape[1]), dim=-1).indices
+        ranked_values, most = probabilities.gather(1, best).tolist(), own.amax(-1).tolist()
         predictions = []
-        for values, indices, raw in zip(ranked_values, indices_of.tolist(), most, strict=True):
+        for values, indices, raw in zip(ranked_values, best.tolist(), most, strict=True):
             ranked = [
                 {"answer": codec.answers[i], "probability": value} for i, value in zip(indices, values, strict=True)
             ]
-            evidence = {"answers": ranked, "abstains": values[0] < how.abstain_below}
+            evidence = {"answers": ranked, "abstains": values[0] < calibration.abstain_below}
             predictions.append(Prediction(codec.answers[indices[0]], values[0], evidence, raw))
         return predictions
 
     def heat_maps(
-        self, model: VisionLanguageModel, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[HeatMap | None]:
-        """Where fusion looked for each question; arguments as of `predict`. A pass of its own, for those who ask."""
-        if not questions:
+        """Attention over the image for each question; arguments as of `predict`. A second pass, for those who ask."""
+        if not queries:
             return []
-        fields = _on_device(model.config, codec, image, questions, of)
-        if "question_ids" not in fields:  # fusion reads one vector of a question, and looks nowhere
-            return [None] * len(questions)
+        image = encoded[IMAGE]
+        fields = _on_device(model.config, codec, image, queries)
+        if "question_ids" not in fields:  # fusion reads one vector of a question, without attention
+            return [None] * len(queries)
         asked = TextTokens(fields["question_ids"], fields["question_is_real"])
         shares = question_attention_map(model, image, asked, fields["question_index"], fields["image_index"])
-        return heat_maps_of(model, shares, len(questions))
+        return heat_maps_of(model, shares, len(queries))
+
+    def scorer(self, context: Context) -> Scorer:
+        """Accuracy of the answers, by kind of question, with their calibration."""
+        return AnswerScorer(self, context)
+
+    def calibrate(self, outcome: Outcome) -> Events | None:
+        """Whether an answer is right: a softmax over the answers, or one probability each."""
+        if not outcome.answered:
+            return None
+        right = np.array([one.right for one in outcome.answered])
+        of = np.array([one.of for one in outcome.answered])
+        if self.objective != "softmax":
+            happened = (right >= 0.5).astype(np.float64)
+            events = Events.single(self.primary_metric, [one.prediction for one in outcome.answered], happened, of)
+            return replace(events, right=right, risk=self.config.abstain_risk)
+        logits = np.concatenate(outcome.answer_logits)
+        target = np.array(outcome.answer_targets, dtype=np.int64)
+        return Events(self.primary_metric, logits, target, right, of, self.config.abstain_risk)
+
+    def smoke(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
+    ) -> dict[str, Any]:
+        """The answer to the stored question, and its confidence."""
+        if "question" not in words:
+            return {}
+        (answer,) = self.predict(model, codec, encoded, [Query(0, words["question"])])
+        return {"answer": answer.answer, "answer_confidence": answer.confidence}
 
 
 class Statements(VisualQuestionAnswering):
@@ -219,20 +317,17 @@ def _encoded(model: VisionLanguageModel, fields: Mapping[str, Tensor]) -> Tokens
     return model.encode_text(TextTokens(fields["question_ids"], fields["question_is_real"]))
 
 
-def _asked(
-    model: VisionLanguageModel, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
-) -> Tokens:
-    fields = _on_device(model.config, codec, image, questions, of)
+def _asked(model: VisionLanguageModel, codec: Codec, image: Tokens, queries: Sequence[Query]) -> Tokens:
+    fields = _on_device(model.config, codec, image, queries)
     return model.ask(image, _encoded(model, fields), fields["question_index"], fields["image_index"])
 
 
-def _on_device(
-    model: ModelConfig, codec: Codec, image: Tokens, questions: Sequence[str], of: Sequence[int]
-) -> dict[str, Tensor]:
+def _on_device(model: ModelConfig, codec: Codec, image: Tokens, queries: Sequence[Query]) -> dict[str, Tensor]:
     device = image.values.device
-    fields = _question_fields(questions, codec, model, is_batch_invariant=True)
+    fields = _question_fields([one.text for one in queries], codec, model, is_batch_invariant=True)
     fields = {name: value.to(device) for name, value in fields.items()}
-    return {**fields, "image_index": torch.tensor(of, dtype=torch.long, device=device)}
+    rows = torch.tensor([one.row for one in queries], dtype=torch.long, device=device)
+    return {**fields, "image_index": rows}
 
 
 def _written_predictions(

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from torch import nn
 
-from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
-from chiasm.core.files import read_json
 from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import verify_folder
 from chiasm.models.config import ModelConfig
 from chiasm.models.lora import LORA_NAMES, add_lora
+from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
 from chiasm.pipeline.pipeline import PACKAGED_TOWERS
 from chiasm.pipeline.preprocessing import KIND as FOLDER_TOWER
 from chiasm.pipeline.preprocessing import resolve_paths
 from chiasm.pipeline.zero_shot_starter import STARTER, in_class_space, misfit
-from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks import TASKS
+from chiasm.tasks.space import SharedSpace
 from chiasm.train.config import RunConfig, TrainConfig
 
 TOWERS = ("image_encoder.", "text_encoder.")
@@ -55,9 +55,22 @@ def adapted(config: RunConfig) -> RunConfig:
     return replace(config, model=frozen)
 
 
+def has_space(config: PipelineConfig) -> bool:
+    """Whether a task of the run has a space that images and texts share."""
+    return any(name in _spaces() for name in config.tasks)
+
+
+def _spaces() -> list[str]:
+    return [name for name, task in TASKS.items() if issubclass(task, SharedSpace)]
+
+
+def _taught(config: RunConfig) -> str:
+    return next(name for name, task in config.tasks.items() if task.has_text_teacher)
+
+
 def has_text_teacher(config: RunConfig) -> bool:
     """Whether a new text tower learns from the run of `init_from`."""
-    return Retrieval.name in config.tasks and config.tasks[Retrieval.name].text_teacher > 0
+    return any(task.has_text_teacher for task in config.tasks.values())
 
 
 def apply_text_teacher(config: RunConfig) -> RunConfig:
@@ -73,17 +86,17 @@ def apply_text_teacher(config: RunConfig) -> RunConfig:
         return config
     if not config.init_from:
         raise InputError(
-            f"tasks.retrieval.text_teacher is {config.tasks[Retrieval.name].text_teacher} and init_from is not set",
+            f"the task {_taught(config)} has a text_teacher and init_from is not set",
             "a run folder that finds pictures by sentences",
             "--set init_from=RUN, made by chiasm train retrieval for example",
         )
     folder = Path(config.init_from)
     verify_folder(folder, "run")
-    teacher = from_dict(RunConfig, read_json(folder / "config.json", "the run's config"), "config.json")
-    if Retrieval.name not in teacher.tasks:
+    teacher = read_pipeline_config(folder)
+    if not has_space(teacher):
         raise InputError(
             f"{folder} was trained for {', '.join(teacher.tasks)}",
-            "a run trained for retrieval",
+            "a run with a space that images and texts share",
             "set another init_from",
         )
     beyond = [pattern for pattern in config.train.trainable if pattern != "*" and not pattern.startswith(TEXT_SIDE)]
@@ -113,16 +126,16 @@ def begun(config: RunConfig) -> RunConfig:
     """
     name, model = config.init_from, config.model
     if name == STARTER:
-        if Retrieval.name not in config.tasks:
+        if not has_space(config):
             raise InputError(
                 f"init_from is {STARTER!r}, and the tasks are {', '.join(config.tasks)}",
-                f"the task {Retrieval.name}, whose space the starter has",
+                f"a task with a space that images and texts share: {', '.join(_spaces())}",
                 "--set init_from=, or a run folder",
             )
         return config if misfit(model) else replace(config, model=in_class_space(model))
     sides = (model.image, model.text)
     if name and not misfit(model) and any(side.projection != "classes" for side in sides):
-        before = from_dict(RunConfig, read_json(Path(name) / "config.json", "the run's config"), "config.json").model
+        before = read_pipeline_config(Path(name)).model
         if before.image.projection == before.text.projection == "classes":
             model = replace(in_class_space(model), embedding_dim=before.embedding_dim)
             return replace(config, model=model)

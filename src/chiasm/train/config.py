@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from chiasm.core.config import OPEN
+from chiasm.core.config import by_name
 from chiasm.core.errors import InputError
 from chiasm.data.config import DataConfig
 from chiasm.models.config import ModelConfig
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks import task_configs
 from chiasm.tasks.base import TaskConfig
 
 
@@ -133,7 +134,7 @@ class TrainConfig:
 class StageConfig:
     """Training that comes before the run's own, on other tasks, and hands its weights on."""
 
-    tasks: dict[str, TaskConfig] = field(default_factory=dict, metadata=OPEN)
+    tasks: Mapping[str, TaskConfig] = field(default_factory=dict, metadata=by_name(task_configs))
     train: TrainConfig = field(default_factory=TrainConfig)
     primary_metric: str = ""
     data: DataConfig | None = None
@@ -174,7 +175,11 @@ class RunConfig(PipelineConfig):
                 raise InputError(f"{key} is {value}", "a number above 0", f"--set {key}=...")
         if train.lr < 0:
             raise InputError(f"train.lr is {train.lr}", "a number above 0, or 0 to choose it", "--set train.lr=0")
-        if train.steps <= 0 and train.epochs <= 0 and not any(task.linear_probe for task in self.tasks.values()):
+        if (
+            train.steps <= 0
+            and train.epochs <= 0
+            and not any(task.trains_without_steps for task in self.tasks.values())
+        ):
             raise InputError("train.steps and train.epochs are both 0", "one above 0", "--set train.epochs=10")
         if train.batch_size % train.accumulate:
             raise InputError(
@@ -192,10 +197,10 @@ class RunConfig(PipelineConfig):
             raise InputError(f"train.layer_decay is {train.layer_decay}", "a number in (0, 1]", "1 turns it off")
         if not 0 <= train.ema_decay < 1:
             raise InputError(f"train.ema_decay is {train.ema_decay}", "a number in [0, 1)", "0.999 is common")
-        _check_distillation("", self.tasks, train)
+        _check_tasks("", self.tasks, train)
         train.probe.check("train.probe")
         for name, stage in self.stages.items():
-            _check_distillation(f"stages.{name}.", stage.tasks, stage.train)
+            _check_tasks(f"stages.{name}.", stage.tasks, stage.train)
             stage.train.probe.check(f"stages.{name}.train.probe")
         if self.model.text.max_tokens < 3:
             raise InputError(
@@ -246,17 +251,13 @@ def _check_data(data: DataConfig, model: ModelConfig) -> None:
         )
 
 
-def _check_distillation(where: str, tasks: Mapping[str, TaskConfig], train: TrainConfig) -> None:
-    """A task that learns from the moving average needs one; shares are shares."""
+def _check_tasks(where: str, tasks: Mapping[str, TaskConfig], train: TrainConfig) -> None:
+    """Each task's own checks; one that learns from the moving average needs one."""
     for name, task in tasks.items():
-        for key, value in (("hard_negatives", task.hard_negatives), ("text_teacher", task.text_teacher)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{where}tasks.{name}.{key} is {value}", "a share in [0, 1]", "0 turns it off")
-        if not 0 <= task.distil < 1:
-            raise InputError(f"{where}tasks.{name}.distil is {task.distil}", "a number in [0, 1)", "ALBEF takes 0.4")
-        if task.distil and not train.ema_decay:
+        task.check(f"{where}tasks.{name}")
+        if task.learns_from_average and not train.ema_decay:
             raise InputError(
-                f"{where}tasks.{name}.distil is {task.distil} and {where}train.ema_decay 0",
+                f"{where}tasks.{name} learns from the moving average, and {where}train.ema_decay is 0",
                 "a moving average, which is the teacher",
                 f"--set {where}train.ema_decay=0.995",
             )

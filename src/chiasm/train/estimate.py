@@ -279,7 +279,7 @@ def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example]) -> float:
 
 def _passes_after(pipeline: Pipeline, config: RunConfig) -> int:
     """Passes over validation beside those of training: the check before it, calibration, mixing, and the start."""
-    passes = 2 + any(task.abstain_risk > 0 for task in config.tasks.values())
+    passes = 2
     if config.init_from == STARTER and class_heads(pipeline.model):
         passes += len(SHARES)
     if config.train.interpolate:

@@ -17,7 +17,6 @@ from chiasm.evaluate.calibrating import Fitted
 from chiasm.evaluate.class_share import ClassShare
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import SplitResult, measure, open_prepared
-from chiasm.evaluate.outcome import scores_as_json
 from chiasm.evaluate.verdict import Course, Verdict, judge
 from chiasm.models.projection import class_heads, set_class_share
 from chiasm.pipeline.pipeline import Pipeline
@@ -26,7 +25,8 @@ from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, without
 from chiasm.report.cards import build_report
 from chiasm.report.forgetting import GuardFacts, ProbeFacts
 from chiasm.report.page import RunFacts, write_report
-from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.scoring import scores_as_json
+from chiasm.tasks.space import SharedSpace
 from chiasm.train.adaptation import trains_space
 from chiasm.train.class_share import choose_class_share
 from chiasm.train.config import config_of
@@ -73,11 +73,16 @@ def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> Class
     if not trainer.progress.step:  # nothing was trained beside the classes
         set_class_share(model, 1.0)
         return None
-    share = choose_class_share(model, (trainer.primary, Retrieval.primary_metric), hooks.validate, console)
+    share = choose_class_share(model, (trainer.primary, *_space_metrics(trainer)), hooks.validate, console)
     console.print(f"share of ImageNet's classes in the cosine, by {share.metric} on validation: {share.share:g}")
     if share.share == 0:
         without_classes(trainer.pipeline)
     return share
+
+
+def _space_metrics(trainer: Trainer) -> list[str]:
+    """Primary metrics of the tasks with a space that images and texts share."""
+    return [task.primary_metric for task in trainer.pipeline.tasks.values() if isinstance(task, SharedSpace)]
 
 
 def measure_finally(

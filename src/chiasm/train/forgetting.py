@@ -5,6 +5,7 @@ The same evaluator measures them as measures validation, with the run's own task
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 
@@ -16,10 +17,10 @@ from chiasm.data.dataset import Subset
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import ProgressBars
-from chiasm.evaluate.outcome import Outcome
 from chiasm.pipeline.feature_cache import cache_root, prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Task
+from chiasm.tasks.scoring import Outcome
 from chiasm.train.config import RunConfig, config_of
 
 USUAL_METRICS = ("text_to_image_R@10", "acc1")
@@ -102,7 +103,7 @@ class Guard:
             )
         return [ready.example(number) for number in range(len(ready))]
 
-    def _choose(self) -> tuple[str, dict[str, Task]]:
+    def _choose(self) -> tuple[str, dict[str, Task[Any]]]:
         """The metric, and the one task that gives it."""
         by_metric: dict[str, str] = {}
         for name, task in self.pipeline.tasks.items():

@@ -1,4 +1,4 @@
-"""Heads that are fitted before the first step: the linear probe as the head of the task "classification"."""
+"""Heads that are fitted before the first step: the linear probe as the head of a task that names classes."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from chiasm.pipeline.requirements import looked_at
 
 
 def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:
-    """Set the head of each task with `linear_probe` to the fit of `chiasm probe`; other runs stay as they are.
+    """Set the head of the task with a `head_to_fit` to the fit of `chiasm probe`; other runs stay as they are.
 
     The fit sees the training split alone: a fifth of it, by group, chooses the weight decay, and all of it is fitted.
     Training that follows starts there (linear probing, then fine-tuning: Kumar et al. 2022).
@@ -26,23 +26,20 @@ def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:
     Raises:
         InputError: the tower is not frozen, or there are too few pictures.
     """
-    tasks = [task for task in pipeline.tasks.values() if task.config.linear_probe]
-    if not tasks:
+    heads = [(task, task.head_to_fit(pipeline.model)) for task in pipeline.tasks.values()]
+    found = next(((task, head) for task, head in heads if head is not None), None)
+    if found is None:
         return
-    if tasks[0].needs != "labels":
-        raise InputError(
-            f"tasks.{tasks[0].name}.linear_probe is true", "the task classification", "leave it out of other tasks"
-        )
+    task, head = found
     if not pipeline.config.model.image.frozen:
         raise InputError(
-            "tasks.classification.linear_probe is true and model.image.frozen false",
+            f"tasks.{task.name}.linear_probe is true and model.image.frozen false",
             "a frozen image tower; to train the tower, start from a run with a fitted head",
-            "--set tasks.classification.linear_probe=false and --set init_from=RUN",
+            f"--set tasks.{task.name}.linear_probe=false and --set init_from=RUN",
         )
     examples = [one for one in looked_at(training) if one.label]
     features = torch.from_numpy(np.stack([one.inputs[FEATURES].pooled for one in examples]))
-    codec, head = pipeline.codec, pipeline.model.class_head
-    assert head is not None, "a task that needs labels has a class head"
+    codec = pipeline.codec
     labels = torch.tensor([codec.classes.index(str(one.label)) for one in examples])
     fitted, choosing = cut(Labelled(examples, features[None], labels))
     if not fitted.examples or not choosing.examples:

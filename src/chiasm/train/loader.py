@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from chiasm.core.distributed import rank, world_size
 from chiasm.core.errors import InputError
@@ -15,7 +16,8 @@ from chiasm.core.types import Batch, Example
 from chiasm.data.cropping import cropped
 from chiasm.data.dataset import Dataset, order
 from chiasm.pipeline.batching import make_batch
-from chiasm.tasks.base import Codec, Task
+from chiasm.tasks.base import Task
+from chiasm.tasks.codec import Codec
 from chiasm.train.config import RunConfig
 from chiasm.train.length import fitting_batch
 
@@ -30,7 +32,7 @@ class Loader:
         run: the config; `train.batch_size` pictures are shared out over processes and accumulation parts.
     """
 
-    def __init__(self, dataset: Dataset, tasks: Mapping[str, Task], codec: Codec, run: RunConfig) -> None:
+    def __init__(self, dataset: Dataset, tasks: Mapping[str, Task[Any]], codec: Codec, run: RunConfig) -> None:
         self.dataset, self.tasks, self.codec, self.run = dataset, tasks, codec, run
         self.parts = run.train.accumulate
         share = self.parts * world_size()

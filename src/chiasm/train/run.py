@@ -180,7 +180,9 @@ def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Cons
     for problem in problems:
         console.print(f"[yellow]skipped a checkpoint: {problem}[/yellow]")
     if found is not None:
-        stored = from_dict(RunConfig, read_json(found / "config.json", "the config"), f"{found}/config.json")
+        stored = from_dict(
+            RunConfig, read_json(found / "config.json", "the config"), f"{found}/config.json", is_stored=True
+        )
         check_same(stored, config, folder)
         console.print(f"going on from {found.name}")
     return found

@@ -78,7 +78,7 @@ def planned(folder: Path) -> RunConfig:
             "a folder that `chiasm train RECIPE --out FOLDER` began",
             "give its --out, or a recipe to begin with",
         )
-    return from_dict(RunConfig, read_json(folder / PLAN, "the plan of a run"), str(folder / PLAN))
+    return from_dict(RunConfig, read_json(folder / PLAN, "the plan of a run"), str(folder / PLAN), is_stored=True)
 
 
 def stage_config(config: RunConfig, stage: StageConfig, before: str) -> RunConfig:

@@ -18,7 +18,7 @@ from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
 from chiasm.core.shared_draws import seed_step
-from chiasm.core.types import Batch, Score
+from chiasm.core.types import IMAGE, Batch, Score
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import to_model_range
 from chiasm.pipeline.pipeline import Pipeline
@@ -196,9 +196,9 @@ class Trainer:
         batch = batch.to(self.pipeline.device)
         assert batch.image is not None
         pictures = to_model_range(batch.image, self.execution.dtype)
-        image = model.encode_image(pictures)
+        encoded = {IMAGE: model.encode_image(pictures)}
         teacher = None if average is None else average.look(pictures)
-        found = {name: task.loss(model, image, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
+        found = {name: task.loss(model, encoded, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
         return {name: loss * factor[name] for name, loss in found.items()}
 
     def _not_finite(self, batches: Sequence[Batch], row: Mapping[str, float], norm: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,7 @@ class LossCombiner:
         return {f"cosine/{names[i]}~{names[j]}": float(cosines[i, j]) for i, j in pairs}
 
 
-def part_factors(tasks: Mapping[str, Task], batches: Sequence[Batch]) -> list[dict[str, float]]:
+def part_factors(tasks: Mapping[str, Task[Any]], batches: Sequence[Batch]) -> list[dict[str, float]]:
     """What the loss of each part of a step is multiplied with, by task, before the mean over parts.
 
     A part counts by its share of the step's terms (`Task.count`), of all processes: the mean over parts is then the

@@ -18,6 +18,7 @@ from hf_folders import ANSWERS, network_folder
 
 import chiasm
 from chiasm.core.errors import InputError
+from chiasm.core.types import IMAGE
 from chiasm.data.config import DataConfig
 from chiasm.data.generated.scene_dataset import SceneDataset
 from chiasm.models.decoding import DecodingConfig
@@ -25,7 +26,8 @@ from chiasm.pipeline.domain_fitting import fit_domain
 from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.interop.exporting import export
 from chiasm.pipeline.preprocessing import check_pretrained
-from chiasm.tasks.base import Calibration
+from chiasm.tasks.base import queries_of
+from chiasm.tasks.calibration import Calibration
 
 CPU = torch.device("cpu")
 TEXTS = ("a red circle left of a blue square", "what is there", "two dogs", "紅 狗 在 雪 里 跑")
@@ -94,7 +96,7 @@ def test_the_probability_of_a_caption_is_that_of_transformers(tmp_path: Path) ->
     reference, model = loaded(tmp_path, BLIP[0])
     task, pipeline = model.pipeline.tasks["captioning"], model.pipeline
     image = pipeline.encode_images([chiasm.serve.engine.picture_ref(one) for one in pictures()])
-    got = task.log_likelihood(pipeline.model, pipeline.codec, image, TEXTS, [0, 1, 2, 3])
+    got = task.log_likelihood(pipeline.model, pipeline.codec, {IMAGE: image}, queries_of(TEXTS, range(4)))
     for row, text in enumerate(TEXTS):
         given = asked(tmp_path, pictures()[row], text)
         ids = given["input_ids"].clone()

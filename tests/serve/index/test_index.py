@@ -14,7 +14,7 @@ import torch
 
 from chiasm.cli import searching as cli_searching
 from chiasm.core.errors import InputError, Interrupted
-from chiasm.core.types import Example
+from chiasm.core.types import IMAGE, Example
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve import photos as photo_files
 from chiasm.serve.engine import Model
@@ -228,7 +228,7 @@ def test_reranking_orders_by_the_fusion_model(index: Index, model: Model, exampl
         chosen = [float(row.log_softmax(0)[word]) for row, word in zip(logits, ids[0, 1:], strict=True)]
         weights.append(math.exp(scale * hit.similarity) * math.prod(math.exp(one) for one in chosen))
     assert scores == pytest.approx([weight / sum(weights) for weight in weights], rel=1e-3)
-    assert task.log_likelihood(pipeline.model, pipeline.codec, tokens, [], []) == []
+    assert task.log_likelihood(pipeline.model, pipeline.codec, {IMAGE: tokens}, []) == []
     with pytest.raises(InputError, match="re-ranking without words"):
         index.search(image=examples[0].inputs["image"].load(), rerank=True)
 

@@ -28,7 +28,8 @@ from chiasm.metrics.intervals import mean_of_draws
 from chiasm.pipeline.batching import FEATURES
 from chiasm.pipeline.feature_cache import cache_root, cached_pictures
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.base import Task
+from chiasm.tasks.space import SharedSpace
 
 CHOOSING_SHARE = 5
 """One in so many training examples chooses the weight decay where "val" itself is measured."""
@@ -68,7 +69,7 @@ class FittedProbe:
 def fit_probe(fitted: Labelled, choosing: Labelled, classes: int) -> FittedProbe:
     """Fit on some examples with the weight decay that is best on others, then once more on both.
 
-    The one fit of `chiasm probe` and of the task "classification" (`TaskConfig.linear_probe`).
+    The one fit of `chiasm probe` and of heads that begin as a linear probe (`Task.head_to_fit`).
     """
     decay, shares = choose_decay(*fitted.flat(), *choosing.mean(), classes)
     features, labels = (torch.cat(pair) for pair in zip(fitted.flat(), choosing.flat(), strict=True))
@@ -201,11 +202,14 @@ def _probed(
 
 
 def _zero_shot(pipeline: Pipeline, examples: Sequence[Example]) -> tuple[Score | None, str]:
-    if Retrieval.name not in pipeline.tasks:
-        return None, "the run was not trained for retrieval"
+    spaces: dict[str, Task[Any]] = {
+        name: task for name, task in pipeline.tasks.items() if isinstance(task, SharedSpace)
+    }
+    if not spaces:
+        return None, "the run has no space shared by images and texts"
     if not pipeline.config.model.image.frozen:  # the model may look at more than the pooled features
         examples = [replace(one, inputs={"image": one.inputs["image"]}) for one in examples]
-    tasks, pipeline.tasks = pipeline.tasks, {Retrieval.name: pipeline.tasks[Retrieval.name]}
+    tasks, pipeline.tasks = pipeline.tasks, spaces
     try:
         return evaluate(pipeline, examples).scores["acc1"], ""
     except InputError as error:  # such as names in a language that the text tower does not read

@@ -14,15 +14,13 @@ import torch
 from chiasm.core.device import environment
 from chiasm.core.errors import InputError, JobError
 from chiasm.core.files import read_json, write_bytes
-from chiasm.core.types import Caption, Example, Question
+from chiasm.core.types import IMAGE, Caption, Example, Question
 from chiasm.data.config import DataConfig
 from chiasm.data.generated.scene_dataset import SceneDataset
 from chiasm.data.image_refs import image_ref_from_bytes
 from chiasm.pipeline.interop.importing import STORED, open_pipeline, usual_decoding
 from chiasm.pipeline.interop.layouts import hugging_face_files, open_clip_files
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks.retrieval import Retrieval
-from chiasm.tasks.vqa import VisualQuestionAnswering
 
 LAYOUTS: dict[str, Callable[[Pipeline], dict[str, bytes]]] = {
     "hugging_face": hugging_face_files,
@@ -95,7 +93,7 @@ def compare(one: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
     if differing:
         raise JobError(f"the exported model has another {differing[0]}\n  do: report this; nothing was written")
     image, texts = example.inputs["image"], [caption.text for caption in example.captions]
-    if Retrieval.name in one.tasks:
+    if one.space is not None:
         for what, vectors in (("picture", _pictures), ("text", _texts)):
             given = image if what == "picture" else texts
             first, second = vectors(one, given), vectors(other, given)
@@ -104,7 +102,7 @@ def compare(one: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
                     f"the exported model gives the stored {what} another vector, by up to "
                     f"{float(np.abs(first - second).max()):.2e}\n  do: report this; nothing was written"
                 )
-    asks = any(isinstance(task, VisualQuestionAnswering) for task in one.tasks.values())
+    asks = any(task.needs == "questions" for task in one.tasks.values())
     asked = {"question": example.questions[0].text} if asks and example.questions else {"text": texts[0]}
     answers, theirs = one.answers_of(image, asked), other.answers_of(image, asked)
     if answers != theirs:
@@ -154,13 +152,11 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def _pictures(pipeline: Pipeline, image: Any) -> np.ndarray:
-    task: Retrieval = pipeline.task(Retrieval)
-    return task.embed_images(pipeline.model, pipeline.encode_images([image]))
+    return pipeline.shared_space().embed_images(pipeline.model, {IMAGE: pipeline.encode_images([image])})
 
 
 def _texts(pipeline: Pipeline, texts: Any) -> np.ndarray:
-    task: Retrieval = pipeline.task(Retrieval)
-    return task.embed_texts(pipeline.model, pipeline.codec, texts)
+    return pipeline.shared_space().embed_texts(pipeline.model, pipeline.codec, texts)
 
 
 def _example(source: Path, pipeline: Pipeline) -> Example:

@@ -23,7 +23,9 @@ from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.parts import parts_of
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.preprocessing import KIND, folder_tokenizer
-from chiasm.tasks.base import Codec, TaskConfig
+from chiasm.tasks import build_tasks
+from chiasm.tasks.codec import Codec
+from chiasm.tasks.imported import NETWORK_TASKS, dual_encoder_tasks
 
 IMPORTED = "imported"
 """What stands for the recipe of a model that was trained elsewhere."""
@@ -33,14 +35,6 @@ LONGEST_TOKENS = 512
 """Longest text of towers that set no bound."""
 WRITTEN_WORDS = 20
 """Longest sentence that BLIP writes unless told otherwise, as its authors and transformers have it."""
-TASKS_OF = {
-    "BlipForConditionalGeneration": {"captioning": TaskConfig()},
-    "BlipForQuestionAnswering": {"vqa": TaskConfig(objective="generate")},
-    "BlipForImageTextRetrieval": {"retrieval": TaskConfig(), "matching": TaskConfig()},
-    "ViltForQuestionAnswering": {"vqa": TaskConfig(objective="soft")},
-    "ViltForImageAndTextRetrieval": {"matching": TaskConfig()},
-}
-"""Class of transformers -> the tasks that it was trained for. ViLT's answers are independent (a sigmoid each)."""
 
 
 def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
@@ -89,7 +83,7 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
     """A whole network, as a model for what it was trained for.
 
     Args:
-        network: class of transformers, a key of `TASKS_OF`.
+        network: class of transformers, a key of `tasks.imported.NETWORK_TASKS`.
         folder: in Hugging Face layout.
         device: where the model goes.
     """
@@ -106,10 +100,14 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
             image=image,
             text=TextTowerConfig(kind=KIND, name=str(folder), max_tokens=longest),
         ),
-        tasks=TASKS_OF[network],
+        tasks=NETWORK_TASKS[network],
         decoding=usual_decoding(longest),
     )
-    codec = Codec(folder_tokenizer(config.model.text), labels_of(config.model.network), decoding=config.decoding)
+    stated = labels_of(config.model.network)
+    vocabularies = {
+        name: stated for task in build_tasks(config.tasks, config.model).values() for name in task.vocabularies
+    }
+    codec = Codec(folder_tokenizer(config.model.text), vocabularies, decoding=config.decoding)
     return Pipeline.build(config, [], device, codec)
 
 
@@ -140,12 +138,11 @@ def dual_config(dual: DualEncoder, folder: Path) -> PipelineConfig:
     )
     text = TextTowerConfig(kind=KIND, name=str(folder), projection=projection, max_tokens=longest)
     languages = ("zh",) if dual.family == "chinese_clip" else ("en",)
-    objective = "softmax" if dual.logit_bias is None else "sigmoid"
     return PipelineConfig(
         recipe=IMPORTED,
         data=DataConfig(languages=languages),
         model=ModelConfig(embedding_dim=dual.embedding_dim, image=image, text=text),
-        tasks={"retrieval": TaskConfig(objective=objective)},
+        tasks=dual_encoder_tasks("softmax" if dual.logit_bias is None else "sigmoid"),
     )
 
 

@@ -21,7 +21,7 @@ from chiasm.models.networks.base import WholeNetwork
 from chiasm.models.pretrained.hugging_face_folder import Preprocessing, TowerSpec, reading, without_bars
 from chiasm.models.projection import BesideClasses, PlainProjection, Projection
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks.retrieval import Retrieval
+from chiasm.tasks.space import SharedSpace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -45,8 +45,8 @@ def dual_of(pipeline: Pipeline) -> DualEncoder:
     """
     model = pipeline.model
     image, text = model.image_encoder, model.text_encoder
-    others = [name for name in pipeline.tasks if name != Retrieval.name]
-    if others or Retrieval.name not in pipeline.tasks:
+    others = [name for name, task in pipeline.tasks.items() if not isinstance(task, SharedSpace)]
+    if others or pipeline.space is None:
         raise _no_layout(f"a run with the task {(others or ['(none)'])[0]}", "the task retrieval alone")
     if not isinstance(image, HuggingFaceImageEncoder) or not isinstance(text, HuggingFaceTextEncoder):
         kinds = pipeline.config.model.image.kind, pipeline.config.model.text.kind

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig
 
 
@@ -23,13 +24,13 @@ def additive(tiny: bool = False, files: bool = False) -> RunConfig:
     On Flickr8k's 1,000 validation photos, with equal captions as negatives still: image_to_text_R@1 0.067
     (0.053-0.084), text_to_image_R@1 0.056 (0.048-0.065); shuffled at most 0.001. 13 minutes on one busy core.
     """
-    tasks = {"retrieval": TaskConfig(captions_per_picture=1, objective="additive")}
+    tasks = {"retrieval": RetrievalConfig(captions_per_picture=1, objective="additive")}
     config = RunConfig(
         recipe="additive",
         data=data_of(files),
         test_split="val" if files else "test",
         model=replace(model_of(files, words_of(files)), embedding_dim=256, fusion="shared_sum", fusion_layers=2),
-        tasks=tasks if files else {**tasks, "vqa": TaskConfig()},
+        tasks=tasks if files else {**tasks, "vqa": VqaConfig()},
         train=training(files, steps=500, epochs=15),
     )
     return shrunk(config) if tiny else config

@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.hidden_words import MaskingConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig
 
 
@@ -22,9 +25,9 @@ def albef(tiny: bool = False, files: bool = False) -> RunConfig:
     0.253 (0.228-0.282; shuffled 0.241).
     """
     pre_training = {
-        "retrieval": TaskConfig(distil=0.4),
-        "matching": TaskConfig(negatives="hard"),
-        "masked_language_modelling": TaskConfig(distil=0.4),
+        "retrieval": RetrievalConfig(distil=0.4),
+        "matching": MatchingConfig(negatives="hard"),
+        "masked_language_modelling": MaskingConfig(distil=0.4),
     }
     stages = {"pre_training": StageConfig(tasks=pre_training, train=training(files, steps=400, epochs=0))}
     config = RunConfig(
@@ -33,7 +36,7 @@ def albef(tiny: bool = False, files: bool = False) -> RunConfig:
         test_split="val" if files else "test",
         model=replace(model_of(files, words_of(files)), fusion="align_then_fuse", fusion_layers=2, embedding_dim=256),
         stages={} if files else stages,
-        tasks=pre_training if files else {"vqa": TaskConfig()},
+        tasks=pre_training if files else {"vqa": VqaConfig()},
         train=training(files, steps=400, epochs=8),
     )
     return shrunk(config) if tiny else config

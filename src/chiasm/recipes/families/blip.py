@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from chiasm.models.decoding import DecodingConfig
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig
 
 
@@ -30,9 +32,9 @@ def blip(tiny: bool = False, files: bool = False) -> RunConfig:
         test_split="val" if files else "test",
         model=replace(model_of(files, words_of(files)), fusion_layers=2, decoder_layers=2, embedding_dim=256),
         tasks={
-            "retrieval": TaskConfig(distil=0.4),
-            "matching": TaskConfig(negatives="hard"),
-            "captioning": TaskConfig(),
+            "retrieval": RetrievalConfig(distil=0.4),
+            "matching": MatchingConfig(negatives="hard"),
+            "captioning": CaptioningConfig(),
         },
         train=training(files, steps=500, epochs=10),
         decoding=DecodingConfig(method="beam", beams=3),

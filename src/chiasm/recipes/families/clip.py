@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig
 
 
@@ -26,7 +26,7 @@ def clip(tiny: bool = False, files: bool = False) -> RunConfig:
         data=data_of(files),
         test_split="val" if files else "test",
         model=replace(model_of(files, words_of(files)), embedding_dim=256),
-        tasks={"retrieval": TaskConfig(captions_per_picture=5)},
+        tasks={"retrieval": RetrievalConfig(captions_per_picture=5)},
         train=training(files, steps=500, epochs=15),
     )
     return shrunk(config) if tiny else config

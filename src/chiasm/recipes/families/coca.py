@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from chiasm.models.decoding import DecodingConfig
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig
 
 
@@ -29,7 +30,7 @@ def coca(tiny: bool = False, files: bool = False) -> RunConfig:
         data=data_of(files),
         test_split="val" if files else "test",
         model=replace(model, image=replace(model.image, pool_queries=16)),
-        tasks={"retrieval": TaskConfig(weight=1.0), "captioning": TaskConfig(weight=2.0)},
+        tasks={"retrieval": RetrievalConfig(weight=1.0), "captioning": CaptioningConfig(weight=2.0)},
         train=training(files, steps=500, epochs=10),
         decoding=DecodingConfig(method="beam", beams=3),
     )

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.hidden_words import MaskingConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig
 
 
@@ -22,8 +24,8 @@ def vilt(tiny: bool = False, files: bool = False) -> RunConfig:
     """
     words = words_of(files, layers=0)
     pre_training = {
-        "matching": TaskConfig(negatives="random", word_patch_weight=0.1),
-        "masked_language_modelling": TaskConfig(),
+        "matching": MatchingConfig(negatives="random", word_patch_weight=0.1),
+        "masked_language_modelling": MaskingConfig(),
     }
     model = replace(model_of(files, words), fusion="merged_attention", fusion_layers=3)
     stages = {"pre_training": StageConfig(tasks=pre_training, train=training(files, steps=400, epochs=0))}
@@ -33,7 +35,7 @@ def vilt(tiny: bool = False, files: bool = False) -> RunConfig:
         test_split="val" if files else "test",
         model=replace(model, image=model.image if files else replace(model.image, layers=0)),
         stages={} if files else stages,
-        tasks=pre_training if files else {"vqa": TaskConfig()},
+        tasks=pre_training if files else {"vqa": VqaConfig()},
         train=training(files, steps=400, epochs=8),
     )
     return shrunk(config) if tiny else config

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.hidden_words import MaskingConfig
+from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig
 
 
@@ -21,7 +23,7 @@ def visualbert(tiny: bool = False, files: bool = False) -> RunConfig:
     anything is learned yet: matching_accuracy 0.521 (0.503-0.537, n 2,000; shuffled 0.514), masked words 0.227 with any
     picture.
     """
-    pre_training = {"masked_language_modelling": TaskConfig(), "matching": TaskConfig(negatives="random")}
+    pre_training = {"masked_language_modelling": MaskingConfig(), "matching": MatchingConfig(negatives="random")}
     stages = {"pre_training": StageConfig(tasks=pre_training, train=training(files, steps=400, epochs=0))}
     config = RunConfig(
         recipe="visualbert",
@@ -29,7 +31,7 @@ def visualbert(tiny: bool = False, files: bool = False) -> RunConfig:
         test_split="val" if files else "test",
         model=replace(model_of(files, words_of(files)), fusion="merged_attention", fusion_layers=3),
         stages={} if files else stages,
-        tasks=pre_training if files else {"vqa": TaskConfig()},
+        tasks=pre_training if files else {"vqa": VqaConfig()},
         train=training(files, steps=400, epochs=8),
     )
     return shrunk(config) if tiny else config

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks.texts import CaptionConfig
+from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig
 
 
@@ -20,7 +21,7 @@ def xlnet_vqa(tiny: bool = False, files: bool = False) -> RunConfig:
     On Flickr8k's 1,000 validation photos after 3 of 8 epochs (`train.epochs=3`, 7 minutes, one busy core): masked words
     0.222 (0.196-0.248), with another photo 0.221: it has learned the language and not yet to look.
     """
-    pre_training = {"permutation_language_modelling": TaskConfig()}
+    pre_training = {"permutation_language_modelling": CaptionConfig()}
     stages = {"pre_training": StageConfig(tasks=pre_training, train=training(files, steps=400, epochs=0))}
     words = replace(words_of(files, layers=2), kind="two_stream")
     config = RunConfig(
@@ -29,7 +30,7 @@ def xlnet_vqa(tiny: bool = False, files: bool = False) -> RunConfig:
         test_split="val" if files else "test",
         model=replace(model_of(files, words), fusion_layers=2),
         stages={} if files else stages,
-        tasks=pre_training if files else {"vqa": TaskConfig()},
+        tasks=pre_training if files else {"vqa": VqaConfig()},
         train=training(files, steps=400, epochs=8),
     )
     return shrunk(config) if tiny else config

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from chiasm.core.errors import InputError
-from chiasm.core.types import Tokens
+from chiasm.core.types import IMAGE, Tokens
 from chiasm.data.image import ImageError
 from chiasm.serve.engine import ENCODE_AT_ONCE, Model
-from chiasm.tasks.base import logit_of
+from chiasm.tasks.base import queries_of
+from chiasm.tasks.calibration import logit_of, softmax
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.matching import Matching
-from chiasm.tasks.retrieval import softmax
 
 LOOKED_AT = 50
 """Pictures that are looked at again, unless more are asked for."""
@@ -57,11 +57,11 @@ def evidence(model: Model, text: str, tokens: Tokens) -> list[float]:
     probability that the model writes this sentence about the picture.
     """
     task, pipeline, count = reranker(model), model.pipeline, len(tokens.pooled)
-    texts, of = [text] * count, range(count)
+    queries, encoded = queries_of([text] * count, range(count)), {IMAGE: tokens}
     if isinstance(task, Matching):
-        said = task.predict(pipeline.model, pipeline.codec, tokens, texts, of)
+        said = task.predict(pipeline.model, pipeline.codec, encoded, queries)
         return [logit_of(one.evidence["match"]) for one in said]
-    return task.log_likelihood(pipeline.model, pipeline.codec, tokens, texts, of)
+    return task.log_likelihood(pipeline.model, pipeline.codec, encoded, queries)
 
 
 def shares(model: Model, cosines: Sequence[float], second: Sequence[float]) -> list[float]:

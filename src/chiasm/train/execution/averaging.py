@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from chiasm.core.types import Tokens
+from chiasm.core.types import IMAGE, Tokens
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.base import Teacher
 
@@ -51,4 +51,4 @@ class AveragedModel:
     @torch.no_grad()
     def look(self, pictures: Tensor | Tokens) -> Teacher:
         """Encode a batch's images with the averaged weights."""
-        return Teacher(self.model, self.model.encode_image(pictures))
+        return Teacher(self.model, {IMAGE: self.model.encode_image(pictures)})

@@ -52,7 +52,7 @@ class Replica(Execution):
         self.compute = ComputeCopy(self.model, dtype, self.names)
         self.compute.refresh()
         self.combiner = LossCombiner(self.run.train, self.run.tasks, [computed for _, computed in self.compute.pairs])
-        if any(task.distil for task in self.run.tasks.values()):
+        if any(task.learns_from_average for task in self.run.tasks.values()):
             self.teacher = AveragedModel(self.compute.model, self.names)
             self.teacher.refresh(self._kept["ema"])
 

@@ -10,11 +10,12 @@ import torch
 from chiasm.core.types import Caption, Example
 from chiasm.data.hard_captions.swaps import choose_swap
 from chiasm.data.opening import open_dataset
-from chiasm.evaluate.caption_swap import METRIC, SEED, caption_swaps
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
-from chiasm.tasks.base import TaskConfig
+from chiasm.tasks import build_tasks
+from chiasm.tasks.caption_swap import METRIC, SEED, caption_swaps
+from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig
 
 
@@ -63,7 +64,7 @@ def test_outcomes_are_those_of_a_slow_loop() -> None:
 def config() -> RunConfig:
     demo = find_recipe("demo", tiny=True)
     model = replace(demo.model, dim=16, embedding_dim=8, image=replace(demo.model.image, channels=(4, 8), size_px=24))
-    return replace(demo, model=model, tasks={"retrieval": TaskConfig(hard_negatives=0.5)})
+    return replace(demo, model=model, tasks={"retrieval": RetrievalConfig(hard_negatives=0.5)})
 
 
 def test_evaluate_has_it_where_the_option_is_on(config: RunConfig) -> None:
@@ -80,7 +81,7 @@ def test_evaluate_has_it_where_the_option_is_on(config: RunConfig) -> None:
     assert (
         evaluate(pipeline, examples, "no_picture").items[METRIC].values.tolist() != seen.items[METRIC].values.tolist()
     )
-    pipeline.config = replace(config, tasks={"retrieval": TaskConfig()})
+    pipeline.tasks = build_tasks({"retrieval": RetrievalConfig()}, config.model)
     assert METRIC not in evaluate(pipeline, examples).scores
 
 

@@ -1,0 +1,35 @@
+"""A space that images and texts share: what search, zero-shot classes and hard pairs ask of a task that has one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from chiasm.core.types import Encoded
+from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.tasks.codec import Codec
+
+TEXTS_AT_ONCE = 256
+"""Texts that are embedded at once."""
+
+
+class SharedSpace(ABC):
+    """Unit vectors of encoded inputs and of texts, whose product is their cosine."""
+
+    @abstractmethod
+    def embed_images(self, model: VisionLanguageModel, encoded: Encoded) -> npt.NDArray[np.float32]:
+        """Encoded images -> float32 [n, e], unit length."""
+
+    @abstractmethod
+    def embed_texts(self, model: VisionLanguageModel, codec: Codec, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Sentences -> float32 [m, e], unit length."""
+
+    def similarity(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, texts: Sequence[str]
+    ) -> npt.NDArray[np.float32]:
+        """Cosines float32 [m, n] of texts and encoded images."""
+        starts = range(0, len(texts), TEXTS_AT_ONCE)
+        parts = [self.embed_texts(model, codec, texts[start : start + TEXTS_AT_ONCE]) for start in starts]
+        cosines: npt.NDArray[np.float32] = np.concatenate(parts) @ self.embed_images(model, encoded).T
+        return cosines

@@ -1,0 +1,72 @@
+"""Answers to the questions of a split, scored against what people answered."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from chiasm.core.types import Encoded, Example
+from chiasm.metrics.classic import accuracy, accuracy_by_kind, exact_matches
+from chiasm.metrics.vqa import vqa_score
+from chiasm.tasks.base import queries_of
+from chiasm.tasks.calibration import UNKNOWN
+from chiasm.tasks.scoring import Answered, Context, Items, Outcome, Scorer
+
+if TYPE_CHECKING:
+    from chiasm.tasks.vqa import VisualQuestionAnswering
+
+AGREEING = 3
+"""People of ten whose agreement makes an answer fully right (Antol et al. 2015)."""
+
+
+class AnswerScorer(Scorer):
+    """Scores answers against what people answered.
+
+    Args:
+        task: whose answers they are.
+        context: the model and the split.
+    """
+
+    def __init__(self, task: "VisualQuestionAnswering", context: Context) -> None:
+        super().__init__(context)
+        self.task, self.outcome = task, Outcome()
+
+    def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
+        """Answer every question of a part."""
+        context, outcome = self.context, self.outcome
+        asked = [(row, question) for row, example in enumerate(part) for question in example.questions]
+        queries = queries_of([context.text(question.text) for _, question in asked], [row for row, _ in asked])
+        predictions = self.task.predict(context.model, context.codec, encoded, queries)
+        hits = exact_matches([p.answer for p in predictions], [question.answers for _, question in asked])
+        for (row, question), prediction, hit in zip(asked, predictions, hits, strict=True):
+            right = vqa_score(prediction.answer, question.answers) if len(question.answers) >= AGREEING else float(hit)
+            outcome.answered.append(Answered(start + row, question, prediction, right))
+        if context.is_calibrating and queries and self.task.objective == "softmax":
+            logits = self.task.logits(context.model, context.codec, encoded, queries)
+            outcome.answer_logits.append(logits.double().cpu().numpy())
+            known = [context.codec.answer_index(question.answers[0]) for _, question in asked]
+            outcome.answer_targets += [UNKNOWN if one is None else one for one in known]
+
+    def finish(self) -> Outcome:
+        """Accuracy in all and by kind; seen, also calibration and the share of questions that are answered."""
+        outcome, seed, name = self.outcome, self.context.seed, self.task.primary_metric
+        if not outcome.answered:
+            return outcome
+        right = np.array([one.right for one in outcome.answered])
+        images = np.array([one.of for one in outcome.answered])
+        kinds = [one.question.kind or "all" for one in outcome.answered]
+        outcome.scores[name] = accuracy(right, images, seed)
+        outcome.items[name] = Items(right, images)
+        if len(set(kinds)) > 1:
+            outcome.by_kind[name] = accuracy_by_kind(right, kinds, images, seed)
+        usual = Counter(answer for one in outcome.answered for answer in dict.fromkeys(one.question.answers))
+        outcome.baseline[name] = usual.most_common(1)[0][1] / len(outcome.answered)
+        if self.context.view == "seen":
+            outcome.add_confidences(name, [one.prediction for one in outcome.answered], right >= 0.5, images, seed)
+            given = np.array([not one.prediction.evidence["abstains"] for one in outcome.answered])
+            if not given.all():
+                outcome.scores["answered_share"] = accuracy(given, images, seed)
+                if given.any():
+                    outcome.scores[f"{name}_when_answered"] = accuracy(right[given], images[given], seed)
+        return outcome
