@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chiasm.core.types import Batch, Encoded, Example, IMAGE, Question, Tokens
+from chiasm.core.types import IMAGE, Batch, Encoded, Example, Question
 from chiasm.data.opening import open_dataset
 from chiasm.models.config import ModelConfig
 from chiasm.models.vision_language import VisionLanguageModel

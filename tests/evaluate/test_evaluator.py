@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.types import Example, IMAGE, Prediction, Question, Tokens
+from chiasm.core.types import IMAGE, Example, Prediction, Question, Tokens
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import GREY, derangement, evaluate
 from chiasm.metrics.calibration import expected_calibration_error

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.types import Example, IMAGE
+from chiasm.core.types import IMAGE, Example
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.types import Example, IMAGE
+from chiasm.core.types import IMAGE, Example
 from chiasm.data.opening import open_dataset
 from chiasm.models.attention_maps import as_grid
 from chiasm.models.config import ImageTowerConfig

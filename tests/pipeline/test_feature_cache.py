@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from chiasm.core.errors import InputError
-from chiasm.core.types import Example, IMAGE, Source, Tokens
+from chiasm.core.types import IMAGE, Example, Source, Tokens
 from chiasm.data.dataset import ListDataset
-from chiasm.data.opening import open_dataset
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset

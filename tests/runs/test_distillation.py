@@ -9,9 +9,9 @@ import pytest
 import torch
 from small import distilling, start
 
+from chiasm.tasks import TASKS
 from chiasm.train.execution.averaging import AveragedModel
 from chiasm.train.execution.replica import Replica
-from chiasm.tasks import TASKS
 from chiasm.train.trainer import Trainer
 
 
