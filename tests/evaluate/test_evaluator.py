@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.types import IMAGE, Example, Prediction, Question, Tokens
+from chiasm.core.types import IMAGE, Encoded, Example, Prediction, Question, Tokens
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import GREY, derangement, evaluate
 from chiasm.metrics.calibration import expected_calibration_error
@@ -16,6 +16,7 @@ from chiasm.metrics.intervals import bootstrap_mean, proportion
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes import find_recipe
 from chiasm.tasks import TASKS
+from chiasm.tasks.base import Query
 from chiasm.tasks.calibration import Calibration
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import RetrievalConfig
@@ -68,11 +69,10 @@ def answer_by(monkeypatch: pytest.MonkeyPatch, answer: Answer, confidence: float
     """Let the model's answers be those of a function of encoded pictures, the question, and the picture's row."""
 
     def predict(
-        self: object, model: object, codec: object, image: Tokens, questions: Sequence[str], of: Sequence[int]
+        self: object, model: object, codec: object, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
         return [
-            Prediction(answer(image, question, row), confidence, {"abstains": False})
-            for question, row in zip(questions, of, strict=True)
+            Prediction(answer(encoded[IMAGE], one.text, one.row), confidence, {"abstains": False}) for one in queries
         ]
 
     monkeypatch.setattr(VisualQuestionAnswering, "predict", predict)
@@ -229,9 +229,9 @@ def test_matching_takes_right_and_wrong_pairs_in_equal_parts(
     """Guards against a score that a model reaches by always saying yes, and a wrong pair of equal pictures."""
     pairs: list[tuple[str, int]] = []
 
-    def say_yes(self: object, model: object, codec: object, image: object, texts: Any, of: Any) -> list[Prediction]:
-        pairs.extend(zip(texts, of, strict=True))
-        return [Prediction("yes", 1.0, {"match": 0.9}, 0.6)] * len(texts)
+    def say_yes(self: object, model: object, codec: object, encoded: object, queries: Any) -> list[Prediction]:
+        pairs.extend((one.text, one.row) for one in queries)
+        return [Prediction("yes", 1.0, {"match": 0.9}, 0.6)] * len(queries)
 
     monkeypatch.setattr(Matching, "predict", say_yes)
     found = evaluate(pipeline, examples)

@@ -106,7 +106,7 @@ def test_single_probabilities_are_scaled_and_shifted(
     if objective == "generate":  # an untrained decoder is never right
         told = iter(range(10**6))
         monkeypatch.setattr(
-            "chiasm.evaluate.evaluator.exact_matches", lambda said, _: [next(told) % 3 == 0 for _ in said]
+            "chiasm.tasks.vqa_scoring.exact_matches", lambda said, _: [next(told) % 3 == 0 for _ in said]
         )
     before = evaluate(pipeline, examples[:12]).answered
     fit_calibration(pipeline, examples[:12]).apply(pipeline)
