@@ -1,16 +1,18 @@
-"""The numbers that the texts tell: `python benchmarks/claims.py list | run NAME | stale | check | table`.
+"""The numbers that the texts tell: `python benchmarks/claims.py list | run NAME [--keep] | stale | check | table`.
 
 benchmarks/claims*.toml say, for each command that printed numbers, where they stand in README, docs and recipes, in
 which file of benchmarks/results they are stored, and which code they depend on.
 
 - `list` shows every claim with date, commit, and whether its code is still that of the commit.
 - `run NAME` runs the command again and compares what it writes with the stored 95 % intervals; exit 1 outside of them.
-  The data are found through CHIASM_DATA (default ../shared/data); run folders go to runs/claims/NAME.
+  The data are found through CHIASM_DATA (default ../shared/data); run folders go to runs/claims/NAME. With `--keep` the
+  new result takes the place of the stored one, if the code is a commit; `check` then says which texts to change.
 - `stale` names the claims whose command no longer parses or whose code has changed since; exit 1 if there are any.
 - `check` names numbers of the texts without a claim, and claims whose number or text is gone; exit 1 if any.
 - `table` writes docs/results.md anew, between its marks.
 """
 
+import datetime
 import json
 import os
 import shlex
@@ -25,6 +27,7 @@ from typing import Any
 
 import claims_code
 import claims_texts
+from chiasm.core.device import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "benchmarks").glob("claims*.toml"))
@@ -235,7 +238,34 @@ def words_of(command: str) -> list[str]:
     return [*starts.get(first, [first]), *rest]
 
 
-def run(name: str) -> int:
+def keep(claim: Claim, written: Path) -> None:
+    """Name a new result in its claim, and copy it into benchmarks/results where the command did not write it there.
+
+    Raises:
+        SystemExit: uncommitted code made it.
+    """
+    new = json.loads(written.read_text(encoding="utf-8"))
+    commit = str(new.get("environment", environment())["commit"])
+    if not commit or commit.endswith("-dirty"):
+        sys.exit(f"the code is {commit or 'no commit'!r}: commit first, so that the stored numbers name what made them")
+    part = claim.stored.partition("#")[2]
+    stored = f"{written.name}#{part}" if part else written.name
+    if written.parent != RESULTS:
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        stored = f"{today}-{claim.name}.json"
+        command = claim.command.replace("{data}/", "").replace(" --out {out}", "").replace(" --json {out}.json", "")
+        facts = {"date": today, "command": command, "seed": claim.seed, "environment": environment()}
+        (RESULTS / stored).write_text(
+            json.dumps({**facts, **new}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+    for file in FILES:
+        before, found, own = file.read_text(encoding="utf-8").partition(f"\n[{claim.name}]\n")
+        own = own.replace(f'stored = "{claim.stored}"', f'stored = "{stored}"', 1)
+        file.write_text(before + found + own, encoding="utf-8")
+    print(f"kept: {stored}")
+
+
+def run(name: str, is_kept: bool = False) -> int:
     """Run a claim's command, print each new score beside the stored one, and return 1 where one is outside."""
     claim = claims()[name]
     for other in claim.needs:
@@ -264,6 +294,8 @@ def run(name: str) -> int:
             outside += not fits
             said = "" if fits else "  OUTSIDE"
             print(f"{where:40} {now:.3f}  stored {old['value']:.3f} ({old['low']:.3f}-{old['high']:.3f}){said}")
+    if is_kept:
+        keep(claim, written[-1])
     return int(outside > 0)
 
 
@@ -324,8 +356,8 @@ def main() -> int:
     words = sys.argv[1:] or ["--help"]
     if words[0] == "list":
         show()
-    elif words[0] == "run" and len(words) == 2 and words[1] in claims():
-        return run(words[1])
+    elif words[0] == "run" and words[1:2] and words[1] in claims() and words[2:] in ([], ["--keep"]):
+        return run(words[1], is_kept="--keep" in words)
     elif words[0] == "stale":
         found = {name: state(claim) for name, claim in claims().items()}
         late = {name: why for name, why in found.items() if not why.startswith("current")}

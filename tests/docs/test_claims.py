@@ -196,6 +196,27 @@ def test_run_compares_with_the_interval(
     assert ("OUTSIDE" in capsys.readouterr().out) == bool(code)
 
 
+def test_a_result_that_is_kept_takes_the_stored_ones_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against kept numbers that no claim names, and against numbers of uncommitted code."""
+    file = tmp_path / "claims.toml"
+    file.write_text('\n[one]\nstored = "old.json#a"\n\n[two]\nstored = "old.json#a"\n')
+    for name, other in (("RESULTS", tmp_path), ("FILES", [file])):
+        monkeypatch.setattr(claims, name, other)
+    claim = claims.Claim(name="two", command="chiasm evaluate starter --json {out}.json", code=(), stored="old.json#a")
+    written = tmp_path / "work" / "two.json"
+    written.parent.mkdir()
+    for commit, is_kept in (("abc-dirty", False), ("abc", True)):
+        written.write_text(json.dumps({"metrics": {"acc1": 0.5}, "environment": {"commit": commit}}))
+        if is_kept:
+            claims.keep(claim, written)
+        else:
+            with pytest.raises(SystemExit, match="commit first"):
+                claims.keep(claim, written)
+    (kept,) = tmp_path.glob("*-two.json")
+    assert json.loads(kept.read_text())["command"] == "chiasm evaluate starter"
+    assert file.read_text() == f'\n[one]\nstored = "old.json#a"\n\n[two]\nstored = "{kept.name}"\n'
+
+
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
     """The sets that claims name, with the first examples of each split."""
