@@ -341,14 +341,15 @@ def page() -> str:
 
 
 def show() -> None:
-    """Print all claims, one a line, with date, commit and state."""
+    """Print all claims as a table, the command of each below its row."""
+    wide = max(len(name) for name in claims())
+    print(f"{'claim':{wide}}  {'date':10}  {'commit':13}  {'seed':7}  {'machine':22}  {'places':>6}  state")
     for name, claim in claims().items():
         date, commit, machine = claim.facts
-        texts = sum(len(fragments) for fragments in claim.texts.values())
-        kept = claim.stored or "not stored"
-        print(f"{name}\n    {claim.command}")
-        print(f"    {date}, {commit or 'no commit'}, seed {claim.seed}, {machine}; {kept}; in {texts} places")
-        print(f"    {state(claim)}")
+        places = sum(len(fragments) for fragments in claim.texts.values())
+        kept = "" if claim.stored else "; not stored"
+        row = f"{name:{wide}}  {date:10}  {commit or '-':13}  {claim.seed:7}  {machine:22}  {places:>6}"
+        print(f"{row}  {state(claim)}{kept}\n    {claim.command}")
 
 
 def main() -> int:
