@@ -116,7 +116,7 @@ class Claim:
         """Files that it depends on and that have changed since its commit."""
         commit = self.facts[1].removesuffix("-dirty")
         gate = f"tests/runs/golden/{self.gate}.json" if self.gate else ""
-        return claims_code.changed_files(self.code, commit, gate) if claims_code.is_known(commit) else ["(no commit)"]
+        return claims_code.changed_files(self.code, commit, gate)
 
     def typed(self, place: Path) -> str:
         """The command with its folders."""
@@ -304,6 +304,8 @@ def state(claim: Claim) -> str:
     untyped = claims_code.cannot_be_typed(claim.typed(WORK / claim.name))
     if untyped:
         return f"cannot be typed: {untyped}"
+    if not claims_code.is_known(claim.facts[1].removesuffix("-dirty")):
+        return "stale: of no commit that this history has"
     changed = claim.changed
     held = f" (since then held by golden {claim.gate})" if claim.gate else ""
     return f"stale: {len(changed)} files changed{held}" if changed else f"current{held}"

@@ -11,7 +11,9 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 def test_every_room_is_there_in_its_place() -> None:
     """Guards against a map of yesterday's house: the order of rooms is the one that the linter enforces."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     (block,) = re.findall(r"src/chiasm/\n(.*?)```", PAGE, re.S)
     rooms = re.findall(r"^  (\w+)/", block, re.M)
