@@ -21,7 +21,7 @@ from rich.console import Console
 from chiasm.core.config import override
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks.base import TaskConfig
 from chiasm.tasks.matching import MatchingConfig
 from chiasm.train.stages import run_stages

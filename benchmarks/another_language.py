@@ -28,7 +28,7 @@ from chiasm.core.files import read_json, write_json, write_text
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train.config import RunConfig
 from kept_runs import finished
 

@@ -26,7 +26,7 @@ from chiasm.core.device import environment, pick_device
 from chiasm.core.files import read_json, write_json
 from chiasm.evaluate.measure import measure, open_prepared
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks.caption_swap import METRIC
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.tasks.scoring import scores_as_json

@@ -10,7 +10,7 @@ from pathlib import Path
 from chiasm.cli import verbs
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
-from chiasm.recipes import RECIPES, find_recipe
+from chiasm.recipes.table import RECIPES, find_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 SAME_FILE = "30%"

@@ -38,7 +38,7 @@ from chiasm.data.image_refs import image_ref
 from chiasm.data.opening import open_dataset
 from chiasm.metrics.intervals import bootstrap_mean, proportion
 from chiasm.pipeline.domain import FILE
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.serve.engine import Model
 from kept_runs import finished
 

@@ -32,7 +32,7 @@ from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.metrics.intervals import proportion
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train.stages import run_stages
 
 HERE = Path(__file__).resolve().parent

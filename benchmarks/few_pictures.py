@@ -18,7 +18,7 @@ from chiasm.core.config import override
 from chiasm.core.device import environment
 from chiasm.core.files import write_json
 from chiasm.core.random import counter_rng
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train.run import run
 
 METRICS = ("text_to_image_R@1", "text_to_image_R@10", "image_to_text_R@10")

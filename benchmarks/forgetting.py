@@ -34,7 +34,7 @@ from chiasm.data.config import DataConfig, OtherDataConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks.scoring import Items, Outcome
 from chiasm.train.run import run
 

@@ -20,7 +20,7 @@ from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json, write_text
 from chiasm.models.config import FusionName, ImageTowerConfig
 from chiasm.models.fusion import build_fusion
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.stages import run_stages

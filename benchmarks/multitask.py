@@ -16,7 +16,7 @@ from rich.console import Console
 
 from chiasm.core.device import environment
 from chiasm.core.files import write_json
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train.run import run
 
 RESULTS = Path(__file__).resolve().parent / "results" / "multitask.json"

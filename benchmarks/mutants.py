@@ -1,10 +1,12 @@
 """Do the tests bite? Plant each bug of mutants.toml in a copy of the package, and see its tests go red.
 
-`python benchmarks/mutants.py [WORDS]` runs those whose name contains the words, all without. Two at a time; the copies
-lie in a temporary folder and the checkout is not touched. Exit 1 where a bug stays unnoticed or its place is gone, or
-where the tests are red without any.
+`python benchmarks/mutants.py [WORDS]` runs those whose name contains the words, all without; with --list it only says
+which there are, and whether the place of each is still there. Two at a time; the copies lie in a temporary folder and
+the checkout is not touched. Exit 1 where a bug stays unnoticed or its place is gone, or where the tests are red without
+any.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -35,7 +37,9 @@ class Mutant:
     tests: list[str]
 
     def planted(self) -> str | None:
-        """The file's text with the bug; None where `old` does not stand there exactly once."""
+        """The file's text with the bug; None where `old` does not stand there exactly once, or the file is gone."""
+        if not (PACKAGE / self.file).is_file():
+            return None
         text = (PACKAGE / self.file).read_text(encoding="utf-8")
         return text.replace(self.old, self.new) if text.count(self.old) == 1 else None
 
@@ -77,8 +81,18 @@ def verdict(mutant: Mutant) -> tuple[str, float]:
 
 def main() -> int:
     """Plant, test, print a line each and the sum."""
-    words = " ".join(sys.argv[1:])
-    chosen = [one for one in mutants() if words in one.name]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("words", nargs="*", help="run those whose name contains these words; all if none are given")
+    parser.add_argument("--list", action="store_true", help="list them, and run nothing")
+    typed = parser.parse_args()
+    chosen = [one for one in mutants() if " ".join(typed.words) in one.name]
+    if not chosen:
+        parser.error(f"no planted bug has a name that contains {' '.join(typed.words)!r}; --list lists them")
+    if typed.list:
+        gone = [one for one in chosen if one.planted() is None]
+        for one in chosen:
+            print(f"{'PLACE GONE' if one in gone else 'stands':10}  {one.file}: {one.name}")
+        return 1 if gone else 0
     tests = sorted({test for one in chosen for test in one.tests})
     if run_tests(tests, PACKAGE.parent) != 0:
         print("the tests are red, or do not run, without any planted bug")

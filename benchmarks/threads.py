@@ -17,7 +17,7 @@ import time
 from chiasm.core.config import override
 from chiasm.data.opening import open_dataset
 from chiasm.core.device import keep_freed_memory, pick_device
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer

@@ -27,7 +27,7 @@ from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import SplitResult, open_prepared
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.metrics.classic import accuracy
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.serve.engine import load
 from chiasm.tasks.scoring import Answered
 from chiasm.train.config import RunConfig

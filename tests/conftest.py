@@ -38,7 +38,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from rich.console import Console
 
-    from chiasm.recipes import find_recipe
+    from chiasm.recipes.table import find_recipe
     from chiasm.train.run import run
 
     folder = tmp_path_factory.mktemp("tiny") / "demo"

@@ -13,7 +13,7 @@ from chiasm.core.types import Caption, Example, Source
 from chiasm.data.image_refs import image_ref
 from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train.config import RunConfig
 
 

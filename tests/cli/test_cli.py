@@ -14,10 +14,11 @@ import safetensors
 from command import Shell
 from rich.console import Console
 
+from chiasm.api import opening
 from chiasm.cli import verbs
 from chiasm.core.config import override
 from chiasm.core.run_folder import verify_folder
-from chiasm.recipes import RECIPES, find_recipe
+from chiasm.recipes.table import RECIPES, find_recipe
 from chiasm.serve import engine
 from chiasm.tasks.calibration import Calibration
 from chiasm.train.run import run
@@ -202,7 +203,7 @@ def test_ask_what_is_not_known(chiasm: Shell, tiny_run: Path, tmp_path: Path, mo
     """Guards against a guess that is printed like an answer, where the model was told when to be silent."""
     loaded = engine.load(tiny_run)
     loaded.pipeline.codec.calibration["vqa"] = Calibration(abstain_below=1.0)
-    monkeypatch.setattr(engine, "load", lambda run: loaded)
+    monkeypatch.setattr(opening, "open_model", lambda run: loaded)
     said = chiasm("ask", tiny_run, tiny_run / "example.png", QUESTION, "--json", tmp_path / "a.json")
     assert said.code == 0, said.err
     assert said.out.startswith("not sure: ") and len(said.out.splitlines()) == 4

@@ -8,7 +8,7 @@ import pytest
 from command import Shell, assert_refused
 from PIL import Image
 
-from chiasm.recipes import OWN_DATA, RECIPES
+from chiasm.recipes.table import OWN_DATA, RECIPES
 
 KINDS = ("captions", "questions", "statements", "classes", "silent", "nonsense")
 ASKS = {"vqa", "sort_of_clevr", "nlvr"}

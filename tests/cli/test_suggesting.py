@@ -17,7 +17,7 @@ from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.stored_example import StoredExample, choose_example, words_to_try
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

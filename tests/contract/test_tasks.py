@@ -15,7 +15,7 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.task_checks import check_task
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks import TASKS
 from chiasm.tasks.base import TaskConfig, Teacher
 from chiasm.tasks.captioning import Captioning, CaptioningConfig

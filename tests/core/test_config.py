@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chiasm.core.config import OPEN, SYNONYMS, from_dict, keys, override, to_dict
 from chiasm.core.errors import InputError
-from chiasm.recipes import RECIPES, find_recipe
+from chiasm.recipes.table import RECIPES, find_recipe
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig

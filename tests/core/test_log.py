@@ -2,6 +2,8 @@
 
 import io
 import json
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,32 @@ def test_a_terminal_gets_one_live_bar() -> None:
     assert shown.progress is not None and shown.progress.finished is False
     assert not shown.progress.live.is_started
     assert "3/12" in out.getvalue()
+
+
+def test_a_notebook_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a cell that fills with lines, or stays silent: in a notebook rich draws no bar."""
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, content: dict[str, str], raw: bool) -> None:
+            assert raw
+            shown[-1] = content["text/plain"]
+
+    def display(content: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        assert raw and display_id
+        shown.append(content["text/plain"])
+        return Handle()
+
+    module = types.ModuleType("IPython.display")
+    module.display = display  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    now = iter(range(100, 200))
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(now))
+    printed = io.StringIO()
+    console = Console(file=printed, force_jupyter=True)
+    with bar(console, "training", "steps", 4) as made:
+        assert shown == ["training: 0/4"]
+        made.update(2, "loss 0.7")
+        assert shown[0].startswith("training: 2/4") and shown[0].endswith("loss 0.7")
+        made.update(4)
+    assert len(shown) == 1 and shown[0].startswith("training: 4/4 2.0 steps/s") and not printed.getvalue()

@@ -6,7 +6,7 @@ import pytest
 
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
-from chiasm.recipes import RECIPES, find_recipe
+from chiasm.recipes.table import RECIPES, find_recipe
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import StageConfig, TrainConfig
 

@@ -14,7 +14,7 @@ import chiasm
 from chiasm.cli import verbs
 from chiasm.core.config import from_dict, keys, override, to_dict
 from chiasm.core.errors import InputError
-from chiasm.recipes import RECIPES, find_recipe
+from chiasm.recipes.table import RECIPES, find_recipe
 from chiasm.train.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]

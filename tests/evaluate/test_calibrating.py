@@ -21,7 +21,7 @@ from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import measure
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks.calibration import UNKNOWN, Events
 from chiasm.tasks.vqa import VqaConfig
 

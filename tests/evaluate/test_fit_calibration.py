@@ -16,7 +16,7 @@ from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.metrics.calibration import abstain_threshold, expected_calibration_error
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks import TASKS
 from chiasm.tasks.base import Query, TaskConfig
 from chiasm.tasks.calibration import Calibration

@@ -13,7 +13,7 @@ from chiasm.models.attention_maps import as_grid
 from chiasm.models.config import ImageTowerConfig
 from chiasm.models.transformer import Attention, attend, attention_weights, watching
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks.base import Query, queries_of
 from chiasm.train.config import RunConfig
 

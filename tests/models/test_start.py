@@ -11,7 +11,7 @@ from chiasm.core.types import TextTokens
 from chiasm.data.generated import sort_of_clevr
 from chiasm.models.config import ImageTowerConfig, ModelConfig
 from chiasm.models.encoders import build_image_tower, build_text_tower
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 
 
 def power(values: Tensor) -> float:

@@ -20,7 +20,7 @@ from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
 from chiasm.pipeline.feature_cache import cache_root, prepare, taught
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.serve.index import make_index, open_index
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.tasks.text_targets import TARGETS, caption_targets

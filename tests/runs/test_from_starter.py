@@ -17,7 +17,8 @@ from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
 from chiasm.models.projection import class_heads
 from chiasm.pipeline.interop.exporting import export
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
+from chiasm.train import class_share
 from chiasm.train.config import RunConfig
 from chiasm.train.estimate import estimate
 
@@ -64,7 +65,7 @@ def config_of(photos: Path, *changes: str) -> RunConfig:
 @needs_weights
 def test_no_progress_saves_the_starter(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a run that is worse than not training, and against one that calls the starter its own success."""
-    monkeypatch.setattr("chiasm.train.class_share.SHARES", (1.0,))
+    monkeypatch.setattr(class_share, "SHARES", (1.0,))
     finished, said = start(config_of(photos, "train.lr=1e-9"), tmp_path / "run")
     assert finished is not None and finished.verdict.level == "kept_start"
     assert "did not improve on the starter" in finished.verdict.sentence
@@ -87,7 +88,7 @@ def trained(photos: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
     """A run of a few steps whose share of the classes is below 1."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chiasm.train.class_share.SHARES", (0.5,))
+        patch.setattr(class_share, "SHARES", (0.5,))
         patch.setenv("CHIASM_CACHE", str(cache))
         start(config_of(photos), folder)
     return folder
@@ -149,8 +150,8 @@ def test_without_a_share_the_run_is_the_one_without_the_starter(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against thousands of pictures that train otherwise because of the starter, or save its empty numbers."""
-    monkeypatch.setattr("chiasm.train.class_share.SHARES", (0.0,))
-    monkeypatch.setattr("chiasm.train.class_share.TRAINING_SHARES", ())
+    monkeypatch.setattr(class_share, "SHARES", (0.0,))
+    monkeypatch.setattr(class_share, "TRAINING_SHARES", ())
     start(config_of(photos), tmp_path / "beside")
     start(config_of(photos, "init_from="), tmp_path / "alone")
     beside, alone = (chiasm.load(tmp_path / name).pipeline for name in ("beside", "alone"))

@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 from small import small_config, start, traces, without_noise
 
-import chiasm.train.trainer
 from chiasm.core.config import override
 from chiasm.core.errors import InputError, JobError
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint
@@ -19,6 +18,7 @@ from chiasm.data.generated.scene_dataset import SceneDataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve.engine import load
 from chiasm.tasks.vqa import VqaConfig
+from chiasm.train import trainer as trainer_module
 from chiasm.train.config import RunConfig
 from chiasm.train.optimizer import learning_rate
 from chiasm.train.trainer import Trainer
@@ -99,7 +99,7 @@ def test_time_limit_shortens_the_schedule(tmp_path: Path, monkeypatch: pytest.Mo
         Clock.now += 2.0
         return inner(self, batches)
 
-    monkeypatch.setattr(chiasm.train.trainer, "time", Clock)
+    monkeypatch.setattr(trainer_module, "time", Clock)
     monkeypatch.setattr(Trainer, "step", slow)
     config = small_config(steps=100, limit_s=60, validate_every=1000, checkpoint_every=1000)
     start(config, tmp_path)

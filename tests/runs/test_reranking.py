@@ -12,7 +12,7 @@ from small import retrieval_alone, save_pictures, start
 
 import chiasm
 from chiasm.data.opening import open_dataset
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.serve.index import make_index, open_index
 from chiasm.train.config import RunConfig
 

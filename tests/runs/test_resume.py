@@ -17,11 +17,10 @@ import pytest
 import torch
 from small import distilling, small_config, start, traces
 
-import chiasm.train.run
-import chiasm.train.trainer
 from chiasm.core.errors import InputError
 from chiasm.core.files import folder_lock
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint
+from chiasm.train import trainer as trainer_module
 from chiasm.train.config import RunConfig
 from chiasm.train.execution import replica
 from chiasm.train.trainer import Interrupted, Trainer
@@ -122,7 +121,7 @@ def forget_average(patch: pytest.MonkeyPatch) -> None:
 
 
 def draw_globally(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(chiasm.train.trainer, "seed_step", lambda *counters: None)
+    patch.setattr(trainer_module, "seed_step", lambda *counters: None)
 
 
 @pytest.mark.parametrize("forget", [forget_moments, forget_average, draw_globally])

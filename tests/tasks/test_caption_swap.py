@@ -12,7 +12,7 @@ from chiasm.data.hard_captions.swaps import choose_swap
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks import build_tasks
 from chiasm.tasks.caption_swap import METRIC, SEED, caption_swaps
 from chiasm.tasks.retrieval import RetrievalConfig

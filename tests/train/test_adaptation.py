@@ -10,7 +10,7 @@ from chiasm.core.errors import InputError
 from chiasm.models.config import ImageTowerConfig, TextTowerConfig
 from chiasm.models.encoders.multilingual_use import MultilingualUSE
 from chiasm.models.lora import LoraLinear, add_lora, merge_lora
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train.adaptation import adaptable, adapted, by_depth, depths, prepare_model, rate_factor, stated_layers
 from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.optimizer import build_optimizer

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from chiasm.core.config import override
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train import estimate as module
 from chiasm.train.estimate import estimate
 

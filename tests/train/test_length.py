@@ -2,7 +2,7 @@
 
 import pytest
 
-from chiasm.recipes import RECIPES, find_recipe
+from chiasm.recipes.table import RECIPES, find_recipe
 from chiasm.train.config import TrainConfig
 from chiasm.train.length import fitting_batch, planned_length
 

@@ -14,7 +14,7 @@ from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.pipeline.batching import image_tensor
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train import loader
 from chiasm.train.config import RunConfig
 from chiasm.train.loader import Loader

@@ -9,7 +9,7 @@ from torch import nn
 
 from chiasm.core.errors import InputError
 from chiasm.models.vision_language import Parts, VisionLanguageModel
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.execution.precision import ComputeCopy
 from chiasm.train.optimizer import build_optimizer, has_decay, learning_rate, trainable_names

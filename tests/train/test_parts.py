@@ -10,7 +10,7 @@ from chiasm.data.dataset import ListDataset
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks.base import TaskConfig
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.vqa import VqaConfig

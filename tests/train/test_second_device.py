@@ -15,7 +15,7 @@ from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.models.config import ModelConfig
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.tasks.base import TaskConfig
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.hidden_words import MaskingConfig

@@ -24,8 +24,7 @@ def export(
 
     Example: chiasm export runs/photos --to hugging_face --out photos-hf
     """
-    from chiasm.core.device import pick_device
-    from chiasm.pipeline.interop.exporting import export as write
+    from chiasm.api.exporting import export as export_model
     from chiasm.pipeline.interop.pickled import to_safetensors
 
     if to == "safetensors":
@@ -33,7 +32,7 @@ def export(
         say(f"{converted.count} tensors of {', '.join(converted.sources)} are now safetensors in {out}")
         write_result(json_file, converted.as_dict())
         return
-    exported = write(model, to, out, pick_device())
+    exported = export_model(model, out, to)
     for name in exported.files:
         say(f"  {name}")
     asked = ", ".join(repr(one) for one in exported.words.values())

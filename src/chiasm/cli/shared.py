@@ -1,7 +1,7 @@
 """What the verbs share: options, opening a run, and where results are printed and written."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -10,15 +10,12 @@ import typer
 from chiasm.core.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from chiasm.core.types import Domain, Prediction
-    from chiasm.data.config import DataConfig
     from chiasm.data.ledger import Ledger
-    from chiasm.evaluate.measure import SplitResult
     from chiasm.evaluate.metric_row import MetricRow
     from chiasm.evaluate.verdict import Verdict
-    from chiasm.pipeline.pipeline import Pipeline
     from chiasm.serve.engine import Model
 
 T = TypeVar("T")
@@ -56,35 +53,12 @@ SetDecoding = Annotated[
 ]
 
 
-def load(run: Path, assignments: Sequence[str] | None = None) -> "Model":
-    """Open a run; `assignments` may change how it writes (`decoding.KEY=VALUE`)."""
-    from chiasm.serve.engine import load as open_run
+def load(run: Path, typed: Sequence[str] | None = None) -> "Model":
+    """Open a run; `typed` are the texts of `--set`, which may change how it writes (`decoding.KEY=VALUE`)."""
+    from chiasm.api.opening import load as open_run
+    from chiasm.api.overrides import as_overrides
 
-    typed = assignments or []
-    check_settable(typed, ("decoding.",))
-    model = open_run(run)
-    change(model.pipeline, model.pipeline.config.data, typed)
-    return model
-
-
-def check_settable(assignments: Sequence[str], allowed: tuple[str, ...]) -> None:
-    """Check that a trained run is asked only for what can still be changed, by the beginnings of the keys."""
-    words = ", ".join(f"{one}KEY=VALUE" if one.endswith(".") else f"{one}VALUE" for one in allowed)
-    for assignment in assignments:
-        if not assignment.strip().startswith(allowed):
-            raise InputError(f"--set {assignment}", f"{words}; the model is what it is", "drop it")
-
-
-def change(pipeline: "Pipeline", data: "DataConfig", assignments: Sequence[str]) -> None:
-    """Give a trained pipeline other data, and apply `--set` to that and to how it writes."""
-    from dataclasses import replace
-
-    from chiasm.core.config import override
-    from chiasm.models.decoding import check_decoding
-
-    config = override(replace(pipeline.config, data=data), assignments)
-    check_decoding(config.decoding, config.model.text.max_tokens)
-    pipeline.config, pipeline.codec.decoding = config, config.decoding
+    return open_run(run, overrides=as_overrides(typed or ()))
 
 
 def console() -> "Console":
@@ -106,18 +80,12 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
-def print_measured(measured: "SplitResult") -> None:
-    """Print the tables of a measured split."""
-    from chiasm.report.tables import geometry_line, metric_table
-
-    shown = console()
-    shown.print(metric_table(measured.rows(), f"{len(measured.examples)} pictures of split {measured.split!r}"))
-    if kinds := measured.kind_rows():
-        shown.print(metric_table(kinds, "\nby kind"))
-    if measured.outcome.geometry:
-        shown.print("\n" + geometry_line(measured.outcome.geometry), highlight=False)
-    if measured.ledger.rejected:
-        say(measured.ledger.summary())
+def print_tables(tables: Iterable["RenderableType"], ledger: "Ledger") -> None:
+    """Print tables of results, and how many files were left out."""
+    for table in tables:
+        console().print(table, highlight=False)
+    if ledger.rejected:
+        say(ledger.summary())
 
 
 def print_verdict(verdict: "Verdict", rows: Sequence["MetricRow"]) -> None:

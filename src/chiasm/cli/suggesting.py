@@ -101,7 +101,7 @@ def suggesting(verb: str, run: Path, images: Sequence[Path] = (), rest: Sequence
 
 def _training(error: MissingTaskError, run: Path) -> str:
     """The command that trains what is missing, on the run's own files where they can feed it."""
-    from chiasm.recipes import RECIPES, find_recipe
+    from chiasm.recipes.table import RECIPES, find_recipe
 
     fitting = {name: find_recipe(name) for name in RECIPES}
     fitting = {name: config for name, config in fitting.items() if error.task in config.tasks}

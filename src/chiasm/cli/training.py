@@ -3,15 +3,12 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from chiasm.cli.shared import Json, Set, console, notes, print_measured, print_verdict, say, write_result
+from chiasm.cli.shared import Json, Set, console, notes, print_tables, print_verdict, say, write_result
 from chiasm.cli.suggesting import print_next
-
-if TYPE_CHECKING:
-    from chiasm.train.config import RunConfig
 
 RecipeOrData = Annotated[
     str,
@@ -36,7 +33,7 @@ def demo(
 
     Example: chiasm demo --out runs/demo
     """
-    _train(_config("demo", "", set_, tiny), out, resume, json_file)
+    _train("demo", "", out, resume, set_, tiny, json_file)
 
 
 def recipes() -> None:
@@ -46,11 +43,11 @@ def recipes() -> None:
     """
     from rich.table import Table
 
-    from chiasm.recipes import RECIPES
+    from chiasm.recipes.table import RECIPES
 
     table = Table("recipe", "what it does", box=None, pad_edge=False)
-    for name, recipe in RECIPES.items():
-        table.add_row(name, (recipe.__doc__ or "").strip().splitlines()[0])
+    for name, what in RECIPES.summaries().items():
+        table.add_row(name, what)
     console().print(table)
 
 
@@ -65,10 +62,12 @@ def show(
 
     Example: chiasm show retrieval --data PHOTOS
     """
+    from chiasm.api.configuring import configure
+    from chiasm.api.overrides import as_overrides
     from chiasm.core.config import as_typed, keys, to_dict
     from chiasm.train.estimate import estimate
 
-    config = _config(recipe, data, set_, tiny)
+    config = configure(recipe, data=data, tiny=tiny, overrides=as_overrides(set_ or ()))
     for key, value in keys(config):
         say(f"{key} = {as_typed(value)}")
     if config.data.source == "files" and not config.data.path:
@@ -99,87 +98,26 @@ def train(
 
     Example: chiasm train retrieval --data PHOTOS --out runs/photos
     """
-    from chiasm.core.config import override
-    from chiasm.core.errors import InputError
-    from chiasm.train.stages import planned
-
-    if recipe:
-        config = _config(recipe, data, set_, tiny)
-    elif resume and out and not tiny:
-        config = override(planned(out), _assignments(data, set_))
-    else:
-        raise InputError(
-            "no recipe",
-            "a recipe, a folder or file to train on, or --resume and --out of a run that was stopped",
-            "choose one of `chiasm recipes`, or type `chiasm train DATA`",
-        )
-    _train(config, out or Path("runs") / config.recipe, resume, json_file)
+    _train(recipe, data, out, resume, set_, tiny, json_file)
 
 
-def _config(word: str, data: str, assignments: list[str] | None, tiny: bool) -> "RunConfig":
-    """The config of a recipe, or of the one that is proposed for the files that stand in its place."""
-    from chiasm.core.config import override
-    from chiasm.core.errors import InputError
-    from chiasm.recipes import RECIPES, find_recipe
-
-    if word not in RECIPES and Path(word).expanduser().exists():
-        if data:
-            raise InputError(f"{word} in the place of a recipe, and --data {data}", "one of them", "drop one")
-        word, data = _proposed(word, assignments or []), word
-    elif word not in RECIPES and ("/" in word or Path(word).suffix):
-        raise InputError(f"{word} does not exist", "a folder or file to train on, or a recipe", "check the path")
-    typed = _assignments(data, assignments)
-    has_files = any(one.strip().startswith("data.path=") for one in typed)
-    return override(find_recipe(word, tiny, files=has_files), typed)
-
-
-def _assignments(data: str, assignments: list[str] | None) -> list[str]:
-    """What `--data` and `--set` say, as assignments."""
-    from chiasm.core.errors import InputError
-
-    typed = assignments or []
-    if not data:
-        return typed
-    twice = next((one for one in typed if one.strip().startswith(("data.path=", "data.source="))), "")
-    if twice:
-        raise InputError(f"--data {data} and --set {twice.strip()}", "one of them", "drop one")
-    return [f"data.path={data}", "data.source=files", *typed]
-
-
-def _proposed(path: str, assignments: list[str]) -> str:
-    """The recipe that is trained on files of one's own when none is named; says so, and which others there are."""
-    from rich.markup import escape
-
-    from chiasm.core.config import override
-    from chiasm.data.config import DataConfig
-    from chiasm.recipes.proposing import propose
-    from chiasm.train.config import RunConfig
-
-    about_data = [one for one in assignments if one.strip().startswith("data.")]
-    found = propose(override(RunConfig(recipe="", data=DataConfig(path=path)), about_data).data)
-    first = found.proposals[0].recipe
-    notes().print(escape(found.text()), highlight=False, soft_wrap=True)
-    notes().print(f"going on with the recipe [bold]{first}[/bold]", highlight=False)
-    return first
-
-
-def _train(config: "RunConfig", out: Path, resume: bool, json_file: Path | None) -> None:
-    from chiasm.core.device import environment
+def _train(
+    recipe: str, data: str, out: Path | None, resume: bool, set_: list[str] | None, tiny: bool, json_file: Path | None
+) -> None:
+    from chiasm.api.overrides import as_overrides
+    from chiasm.api.showing import measured_tables
+    from chiasm.api.training import train as train_run
     from chiasm.core.errors import Interrupted
-    from chiasm.tasks.scoring import scores_as_json
-    from chiasm.train.stages import run_stages
 
     try:
-        finished = run_stages(config, out, resume, notes())
+        run = train_run(recipe, data=data, out=out, resume=resume, tiny=tiny, overrides=as_overrides(set_ or ()))
     except Interrupted as stop:
         again = shlex.join(["chiasm", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
         raise Interrupted(f"{stop}\n  to go on: {again}") from None
-    if finished is None:  # one of several processes, and not the one that talks
+    if run.finished is None:  # one of several processes, and not the one that talks
         return
-    print_measured(finished.measured)
-    print_verdict(finished.verdict, finished.measured.rows())
-    scores = scores_as_json(finished.measured.outcome, finished.measured.blind)
-    header = {"run": str(out), "data": config.data.path or config.data.source, "split": finished.measured.split}
-    made = {"guard": finished.guard.as_dict(), "verdict": finished.verdict.as_dict()}
-    write_result(json_file, {**header, **scores, **made, "environment": environment()})
-    print_next(out, tuple(config.tasks))
+    measured = run.finished.measured
+    print_tables(measured_tables(measured), measured.ledger)
+    print_verdict(run.finished.verdict, measured.rows())
+    write_result(json_file, run.as_dict())
+    print_next(run.folder, tuple(run.config.tasks))

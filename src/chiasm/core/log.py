@@ -15,12 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from chiasm.core.files import write_text
 
 LINE_EVERY_S = 10.0
+NOTEBOOK_EVERY_S = 0.5
+"""A notebook's line is written anew in its place this often: each time is a message to the browser."""
 RATE_OVER_S = 60.0
 """A rate is that of the last minute: after a pause, or a machine that was busy, time left is right again."""
 
 
 class Bar:
-    """One progress bar with rate and time left; plain lines every ten seconds where the output is no terminal.
+    """One progress bar with rate and time left.
+
+    In a notebook it is one line that is written anew in its place; where the output is no terminal, a plain line every
+    ten seconds.
 
     Args:
         console: where to draw.
@@ -35,6 +40,7 @@ class Bar:
         self.seen: deque[tuple[float, int]] = deque()
         self.progress: Progress | None = None
         self.task: TaskID | None = None
+        self.line = _NotebookLine(f"{what}: 0/{total}") if console.is_jupyter else None
         if console.is_terminal:
             columns = (
                 TextColumn("[bold]{task.description}"),
@@ -56,12 +62,14 @@ class Bar:
         said = f"{rate:.1f} {self.unit}/s" if rate else ""
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=done, total=self.total, rate=said, note=note)
-        elif now - self.spoken >= LINE_EVERY_S or done == self.total:
+        elif now - self.spoken >= (NOTEBOOK_EVERY_S if self.line else LINE_EVERY_S) or done == self.total:
             self.spoken = now
             left = f", {(self.total - done) / rate:.0f} s left" if rate and done < self.total else ""
-            self.console.print(
-                f"{self.what}: {done}/{self.total} {said}{left}  {note}", highlight=False, soft_wrap=True
-            )
+            text = f"{self.what}: {done}/{self.total} {said}{left}  {note}"
+            if self.line:
+                self.line.write(text.rstrip())
+            else:
+                self.console.print(text, highlight=False, soft_wrap=True)
 
     def _rate(self, now: float, done: int) -> float:
         """Counts a second over the last minute, or since the update before this one where that is longer ago."""
@@ -76,6 +84,23 @@ class Bar:
         """Leave the bar as it is and give the line back."""
         if self.progress is not None:
             self.progress.stop()
+
+
+class _NotebookLine:
+    """A line in the output of a notebook's cell, which can be written anew.
+
+    Args:
+        text: what stands there first.
+    """
+
+    def __init__(self, text: str) -> None:
+        from IPython.display import display  # there wherever a notebook runs
+
+        self.handle = display({"text/plain": text}, raw=True, display_id=True)
+
+    def write(self, text: str) -> None:
+        """Put other text in its place."""
+        self.handle.update({"text/plain": text}, raw=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Example
 from chiasm.data.config import DataConfig
 from chiasm.data.opening import open_dataset
-from chiasm.recipes import OWN_DATA
+from chiasm.recipes.table import OWN_DATA
 from chiasm.tasks import build_tasks
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,6 @@ from tokenizers import Tokenizer, normalizers
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
 import transformers
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
 from hf_folders import LINES, dual_folder, save_clip_words
 from open_clip_reference import MEAN, STD, open_clip_folder
 

@@ -1,6 +1,5 @@
 """BLIP and ViLT out of folders against transformers: captions, answers, matching; and there and back."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from PIL import Image
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
 import transformers
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
 from hf_folders import ANSWERS, network_folder
 
 import chiasm

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import torch
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
 from hf_folders import LINES, dual_folder, save_clip_words
 from open_clip_reference import open_clip_folder
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -141,10 +140,9 @@ def test_agrees_with_the_reference_implementation() -> None:
 
 
 @needs_weights
-def test_photos_with_dogs_are_named_dogs() -> None:
+def test_photos_with_dogs_are_named_dogs(real_data: Path) -> None:
     """Guards against weights, channels or pixel range in the wrong place: ImageNet classes 151 to 268 are dogs."""
-    default = Path(__file__).parents[2].parent / "shared" / "data"
-    folder = Path(os.environ.get("CHIASM_DATA", default)) / "flickr8k"
+    folder = real_data / "flickr8k"
     if not (folder / "val" / "data.jsonl").is_file():
         pytest.skip(f"{folder} is absent")
     rows = [json.loads(line) for line in (folder / "val" / "data.jsonl").read_text().splitlines()]

@@ -1,6 +1,5 @@
 """Towers out of Hugging Face folders against transformers itself: features, pixels, words, and what is refused."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,6 @@ from PIL import Image
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
 import transformers
-
-sys.path.insert(0, str(Path(__file__).parent))
 from hf_folders import LINES, save_pixels, save_words, text_folder, vision_folder
 
 from chiasm.core.errors import InputError

@@ -1,11 +1,9 @@
 """The serving benchmarks at a small size, against a process of its own: nothing breaks, leaks or gets lost."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import serve_drain
 import serve_fuzz
 import serve_hostile

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from chiasm.models.vision_language import Parts, VisionLanguageModel
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 
 
 @pytest.mark.parametrize(("contrast", "most"), [("softmax", 100.0), ("sigmoid", 117.0)])

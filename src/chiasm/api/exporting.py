@@ -1,0 +1,30 @@
+"""Writing models for other programs, as `chiasm export` does it."""
+
+from pathlib import Path
+from typing import Literal
+
+from chiasm.api.overrides import Place
+from chiasm.core.device import pick_device
+from chiasm.pipeline.interop.exporting import Exported
+from chiasm.pipeline.interop.exporting import export as write
+
+Layout = Literal["hugging_face", "open_clip", "run"]
+
+
+def export(model: Place, out: Place, to: Layout = "hugging_face") -> Exported:
+    """Write a model in another layout, and check that it gives the same numbers to the last bit.
+
+    Example:
+        >>> "manifest.json" in [name.lower() for name in chiasm.export("runs/demo", "demo-copy", to="run").files]
+        True
+
+    Args:
+        model: a run folder; or a folder in the layout of Hugging Face or open_clip.
+        out: folder to create.
+        to: the layout to write.
+
+    Raises:
+        InputError: `out` is there already, or the layout cannot hold the model.
+        JobError: what was written answers differently.
+    """
+    return write(Path(model).expanduser(), to, Path(out).expanduser(), pick_device())

@@ -1,0 +1,230 @@
+"""Measuring from Python, as `chiasm evaluate` and `chiasm probe` do it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from os import fspath
+from typing import Any
+
+from rich.console import Console
+
+from chiasm.api.opening import change, unchanged
+from chiasm.api.overrides import Overrides, Place, assignments, check_settable
+from chiasm.api.showing import as_text, measured_tables, probe_tables
+from chiasm.core.device import environment
+from chiasm.core.errors import InputError
+from chiasm.core.log import stderr_console
+from chiasm.core.types import Score
+from chiasm.data.config import DataConfig
+from chiasm.data.ledger import Ledger
+from chiasm.evaluate.comparison import paired_differences
+from chiasm.evaluate.evaluator import evaluate as run_tasks
+from chiasm.evaluate.linear_probe.run import Probed
+from chiasm.evaluate.linear_probe.run import probe as run_probe
+from chiasm.evaluate.measure import SplitResult, measure, open_prepared
+from chiasm.metrics.paired import PairedResult
+from chiasm.serve.engine import Model, load
+from chiasm.tasks.scoring import Outcome, scores_as_json
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Evaluation:
+    """What a run reaches on a split. Shown at the prompt, it is the table of scores.
+
+    Attributes:
+        run: the run, as it was named; its tasks for a model.
+        data: path of the files, or the generator that made the examples.
+        measured: everything measured, predictions included.
+        against: the other run; "" if none.
+        differences: metric -> this run less the other one, on the same items.
+    """
+
+    run: str
+    data: str
+    measured: SplitResult
+    against: str = ""
+    differences: Mapping[str, PairedResult] = field(default_factory=dict)
+
+    @property
+    def split(self) -> str:
+        """The split that was measured on."""
+        return self.measured.split
+
+    @property
+    def metrics(self) -> Mapping[str, Score]:
+        """Metric name -> score with its 95 % interval and the count that it rests on."""
+        return self.measured.outcome.scores
+
+    @property
+    def blind(self) -> Mapping[str, Score]:
+        """The same metrics with every question put to another picture: what is reached without seeing."""
+        return self.measured.blind["shuffled"].scores
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `chiasm evaluate --json` writes."""
+        told = {name: asdict(one) for name, one in self.differences.items()}
+        compared = {"against": {"run": self.against, "differences": told}} if self.against else {}
+        ends = {**compared, "ledger": self.measured.ledger.summary(), "environment": environment()}
+        scores = scores_as_json(self.measured.outcome, self.measured.blind)
+        return {"run": self.run, "data": self.data, "split": self.split, **scores, **ends}
+
+    def __repr__(self) -> str:
+        return as_text(measured_tables(self.measured))
+
+
+# More than eight arguments: each stands for an option of the command line.
+def evaluate(
+    run: Place | Model,
+    data: Place | None = None,
+    split: str = "val",
+    *,
+    against: Place | Model | None = None,
+    overrides: Overrides | None = None,
+    progress: bool = True,
+    **keys: object,
+) -> Evaluation:
+    """Measure a run on a split: metrics with count and 95 % interval, and the scores without seeing or reading.
+
+    The same model is also measured with each question put to another picture, with no picture, and with no text.
+
+    Example:
+        >>> found = chiasm.evaluate("runs/photos", split="val")
+        >>> found.metrics["text_to_image_R@10"].n, found.blind["text_to_image_R@10"].n
+        (12, 12)
+
+    Args:
+        run: a run folder, a folder in a layout of `docs/checkpoints.md`, the word "starter", or a model.
+        data: folder or file; the run's own data if not given.
+        split: split to measure on.
+        against: another run, to say how far the two differ on the same data.
+        overrides: config keys with dots -> values; only those of `data`, `decoding` and `seed` can still be changed.
+        progress: show bars and remarks on standard error.
+        **keys: overrides with two underscores in the place of a dot, such as `decoding__method="beam"`.
+
+    Raises:
+        InputError: data that cannot be read, or that hold nothing that the run can be scored on.
+    """
+    console = stderr_console() if progress else Console(quiet=True)
+    typed = assignments(overrides, keys)
+    check_settable(typed, ("data.", "seed=", "decoding."))
+    model, other = _opened(run), None if against is None else _opened(against)
+    with unchanged(model, other):
+        pipeline = model.pipeline
+        chosen = pipeline.config.data
+        if data is not None:
+            chosen = _of_files(chosen, fspath(data))
+        change(pipeline, chosen, typed)
+        second = _seen(other, model, split, typed, console) if other else None
+        examples, ledger = open_prepared(pipeline, split, console)
+        measured = measure(pipeline, examples, ledger, split, console)
+        differences = paired_differences(measured.outcome, second, pipeline.config.seed) if second else {}
+        source = fspath(data) if data is not None else pipeline.config.data.path or pipeline.config.data.source
+    return Evaluation(_name(run), source, measured, "" if against is None else _name(against), differences)
+
+
+# More than eight arguments: each stands for an option of the command line.
+def probe(
+    run: Place | Model,
+    data: Place,
+    split: str = "val",
+    *,
+    shots: Sequence[int] = (),
+    draws: int = 10,
+    mirror: bool = False,
+    overrides: Overrides | None = None,
+    progress: bool = True,
+    **keys: object,
+) -> "ProbeResult":
+    """Say how well a run's image tower serves for new classes: a linear map of its features, fitted on labels.
+
+    Beside it: the map of a few examples a class, drawn several times, and the classes by their names alone.
+
+    Example:
+        >>> found = chiasm.probe("starter", "CLASSES", split="test", shots=(1, 2), draws=2, progress=False)
+        >>> found.probed.classes, found.metrics["acc1"].n
+        (('dark', 'grey', 'light'), 15)
+
+    Args:
+        run: as of `evaluate`.
+        data: pictures with classes: a folder of classes, or files with a label.
+        split: split to measure on; it is neither fitted nor chosen on.
+        shots: examples a class to learn from.
+        draws: how often the few examples are drawn, 2 or more.
+        mirror: also use every picture's mirror image.
+        overrides: config keys with dots -> values; only those of `data` and `seed` can still be changed.
+        progress: show bars and remarks on standard error.
+        **keys: overrides with two underscores in the place of a dot.
+
+    Raises:
+        InputError: data without classes, or too few of them.
+    """
+    console = stderr_console() if progress else Console(quiet=True)
+    typed = assignments(overrides, keys)
+    check_settable(typed, ("data.", "seed="))
+    if draws < 2:
+        raise InputError(f"--draws {draws}", "2 or more, 10 are usual", "an interval over draws needs several")
+    model = _opened(run)
+    with unchanged(model):
+        change(model.pipeline, _of_files(model.pipeline.config.data, fspath(data)), typed)
+        probed, ledger = run_probe(model.pipeline, split, tuple(sorted({*shots} - {0})), draws, mirror, console)
+        return ProbeResult(_name(run), fspath(data), probed, ledger, model.pipeline.config.seed, mirror)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ProbeResult:
+    """How well an image tower serves for new classes. Shown at the prompt, it is the tables of scores.
+
+    Attributes:
+        run, data: as they were named.
+        probed: everything measured.
+        ledger: what became of the files.
+        seed: decided the draws.
+        mirror: mirror images were used too.
+    """
+
+    run: str
+    data: str
+    probed: Probed
+    ledger: Ledger
+    seed: int
+    mirror: bool
+
+    @property
+    def metrics(self) -> Mapping[str, Score]:
+        """Metric name -> score of the linear probe."""
+        return self.probed.scores
+
+    @property
+    def blind(self) -> Mapping[str, Score]:
+        """The same with the pictures dealt wrongly."""
+        return self.probed.blind
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `chiasm probe --json` writes."""
+        ends = {"seed": self.seed, "mirror": self.mirror, "ledger": self.ledger.summary(), "environment": environment()}
+        return {"run": self.run, "data": self.data, **self.probed.as_dict(), **ends}
+
+    def __repr__(self) -> str:
+        return as_text(probe_tables(self.probed))
+
+
+def _opened(run: Place | Model) -> Model:
+    return run if isinstance(run, Model) else load(run)
+
+
+def _name(run: Place | Model) -> str:
+    return "a model of " + ", ".join(run.tasks) if isinstance(run, Model) else fspath(run)
+
+
+def _of_files(config: DataConfig, path: str) -> DataConfig:
+    """Other files in the place of a run's own."""
+    return replace(config, source="files", path=path, format="auto", images="", others={})
+
+
+def _seen(other: Model, model: Model, split: str, typed: Sequence[str], console: Console) -> Outcome:
+    """What another run says of the very data that the first one is measured on."""
+    # The first run's data, seed included, holds what was set; only how the other one writes is still its own.
+    other.pipeline.config = replace(other.pipeline.config, seed=model.pipeline.config.seed)
+    writing = [one for one in typed if one.strip().startswith("decoding.")]
+    change(other.pipeline, model.pipeline.config.data, writing)
+    examples, _ = open_prepared(other.pipeline, split, console)
+    return run_tasks(other.pipeline, examples)

