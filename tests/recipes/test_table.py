@@ -1,5 +1,8 @@
 """The table of recipes is useful at the prompt, and refuses unknown names with the nearest one."""
 
+import importlib
+import pkgutil
+
 import pytest
 
 import chiasm
@@ -31,3 +34,14 @@ def test_families_take_files_and_others_do_not() -> None:
     for name in RECIPES:
         assert find_recipe(name, files=True) == (FAMILIES[name](files=True) if name in FAMILIES else RECIPES[name]())
     assert all(find_recipe(name).data.source == "files" for name in OWN_DATA)
+
+
+def test_every_recipe_file_is_in_the_table() -> None:
+    """Guards against a recipe that is written and cannot be named: a file of recipes/ with a function of its name."""
+    found = {}
+    for module in pkgutil.walk_packages(importlib.import_module("chiasm.recipes").__path__, "chiasm.recipes."):
+        name = module.name.rpartition(".")[2]
+        function = getattr(importlib.import_module(module.name), name, None)
+        if callable(function) and "Command: chiasm " in (function.__doc__ or ""):
+            found[name] = function
+    assert found == dict(RECIPES)
