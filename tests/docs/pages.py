@@ -76,7 +76,7 @@ def run_page(page: Page, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     """Run every command and every program of a page in the current folder; each must succeed and print something."""
     said = {}
     for line in filter(page.is_run, page.lines()):
-        said[line] = _run([*shlex.split(line), *page.more(line)], patch, capsys)
+        said[line] = run_words([*shlex.split(line), *page.more(line)], patch, capsys)
         assert said[line][0].strip(), (line, said[line])
     capsys.readouterr()
     names: dict[str, object] = {}
@@ -88,7 +88,8 @@ def run_page(page: Page, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     return Printed(said, capsys.readouterr().out)
 
 
-def _run(words: list[str], patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+def run_words(words: list[str], patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """Run a command, which must succeed; what it printed on standard output and standard error."""
     if words[0] == "torchrun":  # its own processes, by the module that the command calls
         words = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
         done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)

