@@ -254,7 +254,8 @@ def keep(claim: Claim, written: Path) -> None:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         stored = f"{today}-{claim.name}.json"
         command = claim.command.replace("{data}/", "").replace(" --out {out}", "").replace(" --json {out}.json", "")
-        facts = {"date": today, "command": command, "seed": claim.seed, "environment": environment()}
+        seed = int(claim.seed) if claim.seed.isdigit() else claim.seed
+        facts = {"date": today, "command": command, "seed": seed, "environment": environment()}
         (RESULTS / stored).write_text(
             json.dumps({**facts, **new}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
