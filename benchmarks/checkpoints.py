@@ -20,7 +20,7 @@ import transformers
 import chiasm
 from chiasm.core.device import environment
 from chiasm.core.files import write_json
-from chiasm.data.config import DataConfig
+from chiasm.data.files import FilesConfig
 from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.clip_bpe import BPE_FILE, read_clip_words
 from chiasm.pipeline.interop.exporting import export
@@ -48,7 +48,7 @@ def make(folder: Path) -> transformers.CLIPModel:
 
 def differences(folder: Path, reference: transformers.CLIPModel, model: chiasm.Model) -> dict[str, float]:
     """Largest difference of a number in picture vectors, text vectors and logits, over all photos and captions."""
-    data = open_dataset(DataConfig(source="files", path=str(DATA / "flickr8k")), "val", SEED)
+    data = open_dataset(FilesConfig(path=str(DATA / "flickr8k")), "val", SEED)
     examples = [data.example(number) for number in range(PHOTOS)]
     photos, texts = [one.inputs["image"].load() for one in examples], [one.captions[0].text for one in examples]
     pixels = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")(photos, return_tensors="pt")

@@ -34,6 +34,7 @@ from chiasm.core.files import write_json, write_text
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.config import DataConfig
+from chiasm.data.generated.sort_of_clevr import SortOfClevrConfig
 from chiasm.data.image_refs import image_ref
 from chiasm.data.opening import open_dataset
 from chiasm.metrics.intervals import bootstrap_mean, proportion
@@ -152,7 +153,7 @@ def compared(
 def demo(run: Path) -> dict[str, Any]:
     """Scenes and easy questions against others."""
     model, inside = chiasm.load(run), generated(find_recipe("demo").data)
-    near = generated(DataConfig(source="sort_of_clevr"))
+    near = generated(SortOfClevrConfig())
     images = {
         "photos": files("flickr8k/images/*"), "small photos": files("cifar10_subset/images/**/*.*"),
         "X-rays": files("vqa_rad/images/*"), "emoji": files("emoji/images/*/*"),

@@ -31,6 +31,7 @@ from chiasm.core.device import environment, pick_device
 from chiasm.core.files import write_json
 from chiasm.core.random import counter_rng, counter_seed
 from chiasm.data.config import DataConfig, OtherDataConfig
+from chiasm.data.files import FilesConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.pipeline.pipeline import Pipeline
@@ -175,11 +176,11 @@ def main() -> None:
         if not (place / "emoji").exists():
             cut(DATA / "flickr8k", place / "flickr8k", "id", given.photos)
             cut(DATA / "emoji", place / "emoji", "concept", 0)
-        base, flickr = place / "base", DataConfig(path=str(place / "flickr8k"), images=str(DATA / "flickr8k"))
+        base, flickr = place / "base", FilesConfig(path=str(place / "flickr8k"), images=str(DATA / "flickr8k"))
         if not (base / "MANIFEST.json").exists():
             config = replace(find_recipe("flickr8k_retrieval"), data=flickr)
             run(config, base, (base / "checkpoints").exists(), CONSOLE)
-        emoji = DataConfig(path=str(place / "emoji"), images=str(DATA / "emoji"), label_prompts=("{label}",))
+        emoji = FilesConfig(path=str(place / "emoji"), images=str(DATA / "emoji"), label_prompts=("{label}",))
         before, named = outcome_of(base, flickr, "held_out"), outcome_of(base, emoji, "held_out")
         start = {metric: before.scores[metric].as_dict() for metric in OLD}
         print("| guard rails | " + " | ".join(f"{m} | kept" for m in OLD) + f" | emoji {NEW} |")

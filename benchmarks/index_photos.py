@@ -21,8 +21,10 @@ from pathlib import Path
 import numpy as np
 
 import chiasm
+from chiasm.core.config import of_kind
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example
+from chiasm.data.files import FilesConfig
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve.engine import Model
@@ -76,7 +78,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     typed = parser.parse_args()
     model = chiasm.load(typed.run)
-    config = replace(model.pipeline.config.data, source="files", path=typed.data, format="auto", images="")
+    config = replace(
+        of_kind(model.pipeline.config.data, FilesConfig, "source"), path=typed.data, format="auto", images=""
+    )
     dataset = open_dataset(config, typed.split, 0)
     examples = [dataset.example(number) for number in range(min(typed.photos, len(dataset)))]
     paths = [Path(example.inputs["image"].path) for example in examples]

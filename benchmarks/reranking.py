@@ -15,7 +15,9 @@ import numpy.typing as npt
 import torch
 
 import chiasm
+from chiasm.core.config import of_kind
 from chiasm.core.types import Example, Tokens
+from chiasm.data.files import FilesConfig
 from chiasm.data.opening import open_dataset
 from chiasm.metrics.intervals import proportion
 from chiasm.metrics.paired import paired_difference
@@ -73,7 +75,9 @@ def main() -> None:
     parser.add_argument("--looked", type=int, default=LOOKED_AT)
     typed = parser.parse_args()
     first, second = chiasm.load(typed.first), chiasm.load(typed.second)
-    config = replace(first.pipeline.config.data, source="files", path=typed.data, format="auto", images="")
+    config = replace(
+        of_kind(first.pipeline.config.data, FilesConfig, "source"), path=typed.data, format="auto", images=""
+    )
     dataset = open_dataset(config, typed.split, 0)
     examples = [dataset.example(number) for number in range(len(dataset))]
     every = [(of, caption.text) for of, example in enumerate(examples) for caption in example.captions]

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 import chiasm
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.scene_dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 
 EXAMPLES = {"chiasm": chiasm} | {
     name: getattr(chiasm, name)
@@ -27,7 +26,7 @@ EXAMPLES = {"chiasm": chiasm} | {
 def _photos(folder: Path) -> None:
     """Two dozen pictures with a table of captions, and four of three classes in each of three splits."""
     (folder / "PHOTOS").mkdir()
-    scenes = SceneDataset("train", DataConfig(source="scenes", train_pictures=24, questions_per_picture=1), 0)
+    scenes = SceneDataset("train", ScenesConfig(train_pictures=24, questions_per_picture=1), 0)
     with open(folder / "PHOTOS" / "table.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["image", "caption", "split"])

@@ -8,8 +8,7 @@ import pytest
 from command import Shell
 from PIL import Image
 
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.scene_dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
 def own_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a user brings: 40 pictures and a table; the picture of its fifth row is cut short, row 7 has no caption."""
     folder = tmp_path_factory.mktemp("own")
-    scenes = SceneDataset("train", DataConfig(source="scenes", train_pictures=40, questions_per_picture=1), 0)
+    scenes = SceneDataset("train", ScenesConfig(train_pictures=40, questions_per_picture=1), 0)
     rows = []
     for number in range(40):
         example = scenes.example(number)

@@ -112,7 +112,10 @@ def test_a_run_meets_other_files(kinds: Path, tiny_run: Path, chiasm: Shell) -> 
         ("KINDS/captions --data KINDS/captions", ["in the place of a recipe, and --data"]),
         ("KINDS/nowhere", ["nowhere does not exist", "a folder or file to train on"]),
         ("retrieval --data KINDS/captions --set data.path=x", ["--set data.path=x", "one of them"]),
-        ("demo --set data.path=x", ["data.source 'scenes'", "--data x"]),
+        (
+            "demo --set data.path=x",
+            ["means something for data.source files alone", "--set data.source=files before it"],
+        ),
         ("retrieval --data KINDS/captions --set data.train_split=all", ["--set data.train_split=train\n"]),
         ("demo --data KINDS/captions", ["no split 'test'", "--set test_split=val"]),
         ("demo --data KINDS/captions --set test_split=val", ["the task vqa", "12 with a caption", "train KINDS/capt"]),

@@ -11,14 +11,18 @@ from PIL import Image
 from chiasm.core.types import Example
 from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Dataset, MappedDataset, Subset, examples_of, first_examples, order, with_question_kinds
+from chiasm.data.files import FilesConfig
+from chiasm.data.generated.boxes.dataset import BoxesConfig
+from chiasm.data.generated.scene_dataset import ScenesConfig
+from chiasm.data.generated.sort_of_clevr import SortOfClevrConfig
 from chiasm.data.mixture import MixedDataset
 from chiasm.data.opening import SOURCES, open_dataset
 
 SMALL = {
-    "files": DataConfig(),
-    "scenes": DataConfig(source="scenes", train_pictures=7, eval_pictures=5, questions_per_picture=3),
-    "sort_of_clevr": DataConfig(source="sort_of_clevr", train_pictures=7, symmetries=True),
-    "boxes": DataConfig(source="boxes", train_pictures=8, eval_pictures=4, questions_per_picture=4),
+    "files": FilesConfig(),
+    "scenes": ScenesConfig(train_pictures=7, eval_pictures=5, questions_per_picture=3),
+    "sort_of_clevr": SortOfClevrConfig(train_pictures=7, symmetries=True),
+    "boxes": BoxesConfig(train_pictures=8, eval_pictures=4, questions_per_picture=4),
 }
 """A few examples of each source; `files` gets its path from a fixture."""
 

@@ -7,14 +7,13 @@ import pytest
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Caption, Example
-from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Dataset, ListDataset, choose_captions, texts_of
+from chiasm.data.generated.scene_dataset import ScenesConfig
+from chiasm.data.generated.sort_of_clevr import SortOfClevrConfig
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
 
-SCENES = DataConfig(
-    source="scenes", languages=("en", "en", "zh"), train_pictures=40, eval_pictures=30, questions_per_picture=5
-)
+SCENES = ScenesConfig(languages=("en", "en", "zh"), train_pictures=40, eval_pictures=30, questions_per_picture=5)
 
 
 def shown(example: Example) -> tuple[object, ...]:
@@ -109,7 +108,7 @@ def test_only_the_chosen_kinds_are_asked() -> None:
     """Guards against other kinds in a first stage of training, and against other questions than the whole set has."""
     for config, chosen in (
         (SCENES, ("count", "spatial")),
-        (DataConfig(source="sort_of_clevr", train_pictures=8, symmetries=True), ("non-relational",)),
+        (SortOfClevrConfig(train_pictures=8, symmetries=True), ("non-relational",)),
     ):
         whole = open_dataset(config, "train", 0)
         part = open_dataset(replace(config, question_kinds=chosen), "train", 0)

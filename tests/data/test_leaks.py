@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from chiasm.core.errors import InputError
-from chiasm.data.config import DataConfig, OtherDataConfig
+from chiasm.data.config import OtherDataConfig
 from chiasm.data.dataset import Dataset
+from chiasm.data.files import FilesConfig
+from chiasm.data.generated.boxes.dataset import BoxesConfig
 from chiasm.data.leaks import held_out, open_training
 from chiasm.train.config import RunConfig
 
@@ -45,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def config(root: Path, **changes: Any) -> RunConfig:
-    return RunConfig(recipe="", data=DataConfig(path=str(root), **changes))
+    return RunConfig(recipe="", data=FilesConfig(path=str(root), **changes))
 
 
 def ids(dataset: Dataset) -> list[str]:
@@ -202,6 +204,6 @@ def test_a_broken_picture_is_left_to_those_who_tell_of_it(root: Path) -> None:
 
 def test_generated_pictures_are_not_compared(root: Path) -> None:
     """Guards against drawing a generator's every picture to hash it."""
-    data = DataConfig(source="boxes", train_pictures=4, questions_per_picture=2)
+    data = BoxesConfig(train_pictures=4, questions_per_picture=2)
     assert held_out(RunConfig(recipe="", data=data)) == []
     assert len(open_training(RunConfig(recipe="", data=data)).dataset) == 4

@@ -7,9 +7,8 @@ import pytest
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example, Source
-from chiasm.data.config import DataConfig
 from chiasm.data.dataset import ListDataset
-from chiasm.data.generated.scene_dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.data.ledger import Ledger
 from chiasm.data.mixture import MixedDataset
 
@@ -83,7 +82,7 @@ def test_a_place_is_a_function_of_seed_epoch_and_index() -> None:
 
 def test_a_generator_is_told_how_often_it_was_gone_through() -> None:
     """Guards against a generator among the sets that asks the same questions in each of its passes."""
-    scenes = SceneDataset("train", DataConfig(source="scenes", train_pictures=3, questions_per_picture=4), 0)
+    scenes = SceneDataset("train", ScenesConfig(train_pictures=3, questions_per_picture=4), 0)
     dataset = MixedDataset({"data": scenes, "b": listed("b", 3)}, (1, 1), 1, 0)
 
     def asked(epoch: int) -> dict[str, object]:

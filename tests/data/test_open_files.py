@@ -14,6 +14,8 @@ from PIL import Image
 from chiasm.core.errors import InputError
 from chiasm.data.config import DataConfig, OtherDataConfig
 from chiasm.data.dataset import Dataset, examples_of
+from chiasm.data.files import FilesConfig
+from chiasm.data.generated.boxes.dataset import BoxesConfig
 from chiasm.data.leaks import open_training
 from chiasm.data.opening import open_dataset
 from chiasm.train.config import RunConfig
@@ -33,7 +35,7 @@ def write(root: Path, split: str, ids: range, **row: Any) -> None:
 
 
 def config(root: Path, **changes: Any) -> DataConfig:
-    return DataConfig(path=str(root), **changes)
+    return FilesConfig(path=str(root), **changes)
 
 
 def run_on(data: DataConfig) -> RunConfig:
@@ -195,7 +197,7 @@ def test_a_generator_may_be_mixed_with_files(tmp_path: Path) -> None:
     """Guards against a main set without a list of examples."""
     write(tmp_path, "train", range(5))
     more = {"more": OtherDataConfig(path=str(tmp_path))}
-    data = DataConfig(source="boxes", train_pictures=4, questions_per_picture=2, others=more)
+    data = BoxesConfig(train_pictures=4, questions_per_picture=2, others=more)
     found = Counter(name.split("-")[0] for name in ids(open_dataset(data, "train", 0)))
     assert found["boxes"] == 4 and found.total() == 9
     assert len(open_dataset(replace(data, eval_pictures=3), "val", 0)) == 3
@@ -234,7 +236,7 @@ def test_kinds_are_chosen_among_all_of_a_file(tmp_path: Path) -> None:
     rows[-1]["question_type"] = "late"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    late = open_dataset(DataConfig(path=str(tmp_path / "train.jsonl"), question_kinds=("late",)), "train", 0)
+    late = open_dataset(FilesConfig(path=str(tmp_path / "train.jsonl"), question_kinds=("late",)), "train", 0)
     assert sum(len(example.questions) for example in examples_of(late)) == 1
 
 
@@ -279,9 +281,3 @@ def test_folds_that_are_none_are_refused(tmp_path: Path, fold: str) -> None:
     for split in ("train", "val", "held_out"):
         with pytest.raises(InputError, match=r"data\.fold is"):
             open_dataset(config(tmp_path, fold=fold), split, 0)
-
-
-def test_a_generator_has_no_folds() -> None:
-    """Guards against a setting that is ignored."""
-    with pytest.raises(InputError, match=r"data\.fold is '1/2' with data.source 'scenes'"):
-        open_dataset(DataConfig(source="scenes", train_pictures=4, fold="1/2"), "train", 0)

@@ -15,8 +15,7 @@ from PIL import Image
 
 from chiasm import cli
 from chiasm.core.types import Example
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.scene_dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -107,7 +106,7 @@ def run_words(words: list[str], patch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def scenes(count: int, seed: int = 0, languages: tuple[str, ...] = ("en", "zh")) -> list[Example]:
     """Generated pictures with captions."""
-    config = DataConfig(source="scenes", languages=languages, train_pictures=count, questions_per_picture=1)
+    config = ScenesConfig(languages=languages, train_pictures=count, questions_per_picture=1)
     dataset = SceneDataset("train", config, seed)
     return [dataset.example(number) for number in range(count)]
 

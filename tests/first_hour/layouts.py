@@ -9,8 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.scene_dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 
 COUNT = 24
 VALIDATION = 6
@@ -45,7 +44,7 @@ class Photo:
 
 def photos(count: int = COUNT) -> list[Photo]:
     """Generated scenes of 32 px with captions in two languages; the last `VALIDATION` are of the split "val"."""
-    config = DataConfig(source="scenes", train_pictures=count, questions_per_picture=1, languages=("en", "zh"))
+    config = ScenesConfig(train_pictures=count, questions_per_picture=1, languages=("en", "zh"))
     scenes = SceneDataset("train", config, 0)
     found = []
     for number in range(count):

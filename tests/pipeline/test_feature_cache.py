@@ -12,6 +12,7 @@ import torch
 from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE, Example, Source, Tokens
 from chiasm.data.dataset import ListDataset
+from chiasm.data.files import FilesConfig
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
@@ -258,10 +259,10 @@ def test_too_many_unreadable_pictures_stop_the_run(
 ) -> None:
     """Guards against training on what is left of a broken folder."""
     pictures = broken_files(tmp_path, picture_files(2))
-    pipeline.config = replace(config, data=replace(config.data, source="files", path="x", max_rejected=0.3))
+    pipeline.config = replace(config, data=FilesConfig(path="x", max_rejected=0.3))
     with pytest.raises(InputError, match="2 rejected"):
         prepare(pipeline, ListDataset("train", pictures, ledger_for(pictures)), tmp_path, quiet)
-    pipeline.config = replace(config, data=replace(config.data, source="files", path="x", max_rejected=0.4))
+    pipeline.config = replace(config, data=FilesConfig(path="x", max_rejected=0.4))
     assert len(prepare(pipeline, ListDataset("train", pictures, ledger_for(pictures)), tmp_path, quiet)) == 3
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from rich.console import Console
 
 from chiasm.core.errors import Interrupted
-from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Dataset
+from chiasm.data.generated.scene_dataset import ScenesConfig
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.hidden_words import MaskingConfig
@@ -31,9 +31,7 @@ def small_config(**train: Any) -> RunConfig:
     return RunConfig(
         recipe="small",
         primary_metric="vqa_accuracy",
-        data=DataConfig(
-            source="scenes", languages=("en", "zh"), train_pictures=48, eval_pictures=8, questions_per_picture=3
-        ),
+        data=ScenesConfig(languages=("en", "zh"), train_pictures=48, eval_pictures=8, questions_per_picture=3),
         model=ModelConfig(
             dim=16,
             heads=2,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from small import distilling, small_config, start
 
+from chiasm.data.files import FilesConfig
 from chiasm.data.opening import open_dataset
 from chiasm.tasks.base import TaskConfig
 from chiasm.tasks.classification import ClassificationConfig
@@ -70,7 +71,7 @@ def _config(name: str, place: Path) -> RunConfig:
         rows.append({"image": image, "label": label, "caption": example.captions[0].text, "split": _split(number)})
     lines = "\n".join(json.dumps(row) for row in rows)
     (place / "files" / "data.jsonl").write_text(lines + "\n", encoding="utf-8")
-    data = replace(small.data, source="files", path=str(place / "files"), languages=("en",))
+    data = FilesConfig(path=str(place / "files"), languages=("en",))
     tasks = {"classification": ClassificationConfig(label_smoothing=0.1), "retrieval": RetrievalConfig()}
     return _words(replace(small, data=data), tasks, "acc1")
 

@@ -21,8 +21,8 @@ from chiasm.core.config import override
 from chiasm.core.device import pick_device
 from chiasm.core.errors import InputError, Interrupted
 from chiasm.core.run_folder import MANIFEST
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.scene_dataset import SceneDataset
+from chiasm.data.files import FilesConfig
+from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import open_prepared
 from chiasm.pipeline.pipeline import Pipeline
@@ -52,7 +52,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_scenes(folder: Path, training: int, validation: int, seed: int, words: dict[str, str]) -> Path:
     """Scenes as files, with some words of their captions replaced."""
     count = training + validation
-    config = DataConfig(source="scenes", eval_pictures=count, questions_per_picture=1, languages=("en",))
+    config = ScenesConfig(eval_pictures=count, questions_per_picture=1, languages=("en",))
     scenes = SceneDataset("val", config, seed)
     with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -85,7 +85,7 @@ def adapting(base: Path, old_files: Path, new_files: Path) -> Callable[..., RunC
 
     def config(*words: str, **train: Any) -> RunConfig:
         settings = {"steps": 6, "validate_every": 2, "checkpoint_every": 2, "lr": 0.3, **train}
-        made = replace(of_retrieval(**settings), init_from=str(base), data=DataConfig(path=str(new_files)))
+        made = replace(of_retrieval(**settings), init_from=str(base), data=FilesConfig(path=str(new_files)))
         return override(made, [f"train.probe.path={old_files}", *words])
 
     return config
@@ -113,7 +113,7 @@ def test_the_probe_is_what_evaluation_says_and_warns_at_once(
     finished, said = start(adapting(), tmp_path / "run")
     assert finished is not None
     pipeline = Pipeline.load(base, pick_device())
-    pipeline.config = replace(pipeline.config, data=DataConfig(path=str(old_files)))
+    pipeline.config = replace(pipeline.config, data=FilesConfig(path=str(old_files)))
     examples, _ = open_prepared(pipeline, "val", Console(file=io.StringIO()))
     expected = evaluate(pipeline, examples).scores[METRIC]
     assert expected.low > 10 / 50, "the base knows something that can be lost"
@@ -128,7 +128,7 @@ def test_the_probe_is_what_evaluation_says_and_warns_at_once(
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "What it knew before" in page and "The old domain, while the new one is learned" in page
     after = Pipeline.load(tmp_path / "run", pick_device())
-    after.config = replace(after.config, data=DataConfig(path=str(old_files)))
+    after.config = replace(after.config, data=FilesConfig(path=str(old_files)))
     assert told["after"] == pytest.approx(evaluate(after, examples).scores[METRIC].as_dict())
 
 

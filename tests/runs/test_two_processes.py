@@ -14,7 +14,7 @@ from small import save_pictures, small_config, start, weights_that_count, withou
 
 from chiasm.core.distributed import process_group, sum_over_processes
 from chiasm.core.run_folder import MANIFEST, verify_folder
-from chiasm.data.config import DataConfig
+from chiasm.data.files import FilesConfig
 from chiasm.data.opening import open_dataset
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.hidden_words import MaskingConfig
@@ -56,7 +56,7 @@ def ragged() -> RunConfig:
         config,
         primary_metric="text_to_image_R@1",
         model=replace(config.model, text=text, image=image),
-        data=DataConfig(path="ragged", languages=("en", "zh")),
+        data=FilesConfig(path="ragged", languages=("en", "zh")),
         tasks=tasks,
     )
 

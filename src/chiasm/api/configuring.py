@@ -11,7 +11,7 @@ from chiasm.api.overrides import Overrides, Place, assignments
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
 from chiasm.core.log import stderr_console
-from chiasm.data.config import DataConfig
+from chiasm.data.files import FilesConfig
 from chiasm.recipes.proposing import propose
 from chiasm.recipes.table import RECIPES, find_recipe
 from chiasm.train.config import RunConfig
@@ -144,13 +144,13 @@ def with_data(data: str, typed: Sequence[str]) -> list[str]:
     twice = next((one for one in typed if one.strip().startswith(("data.path=", "data.source="))), "")
     if twice:
         raise InputError(f"--data {data} and --set {twice.strip()}", "one of them", "drop one")
-    return [f"data.path={data}", "data.source=files", *typed]
+    return ["data.source=files", f"data.path={data}", *typed]
 
 
 def _proposed(path: str, typed: Sequence[str], console: Console) -> str:
     """The recipe that is trained on files of one's own when none is named; says so, and which others there are."""
     about_data = [one for one in typed if one.strip().startswith("data.")]
-    found = propose(override(RunConfig(recipe="", data=DataConfig(path=path)), about_data).data)
+    found = propose(override(RunConfig(recipe="", data=FilesConfig(path=path)), about_data).data)
     first = found.proposals[0].recipe
     console.print(escape(found.text()), highlight=False, soft_wrap=True)
     console.print(f"going on with the recipe [bold]{first}[/bold]", highlight=False)

@@ -10,11 +10,13 @@ from rich.console import Console
 from chiasm.api.opening import change, unchanged
 from chiasm.api.overrides import Overrides, Place, assignments, check_settable
 from chiasm.api.showing import as_text, measured_tables, probe_tables
+from chiasm.core.config import of_kind
 from chiasm.core.device import environment
 from chiasm.core.errors import InputError
 from chiasm.core.log import stderr_console
 from chiasm.core.types import Score
 from chiasm.data.config import DataConfig
+from chiasm.data.files import FilesConfig
 from chiasm.data.ledger import Ledger
 from chiasm.evaluate.comparison import paired_differences
 from chiasm.evaluate.evaluator import evaluate as run_tasks
@@ -217,7 +219,7 @@ def _name(run: Place | Model) -> str:
 
 def _of_files(config: DataConfig, path: str) -> DataConfig:
     """Other files in the place of a run's own."""
-    return replace(config, source="files", path=path, format="auto", images="", others={})
+    return replace(of_kind(config, FilesConfig, "source"), path=path, format="auto", images="", others={})
 
 
 def _seen(other: Model, model: Model, split: str, typed: Sequence[str], console: Console) -> Outcome:

@@ -105,7 +105,7 @@ def _training(error: MissingTaskError, run: Path) -> str:
 
     fitting = {name: find_recipe(name) for name in RECIPES}
     fitting = {name: config for name, config in fitting.items() if error.task in config.tasks}
-    fed = [name for name, config in fitting.items() if config.data.source == "files"]
+    fed = [name for name, config in fitting.items() if not config.data.is_generated]
     recipe = next(iter(fed or fitting))
     path = _data_path(run) if error.task in CAPTIONED and set(error.trained) & set(CAPTIONED) else ""
     words = ["chiasm", "train", recipe]

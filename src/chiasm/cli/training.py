@@ -70,7 +70,7 @@ def show(
     config = configure(recipe, data=data, tiny=tiny, overrides=as_overrides(set_ or ()))
     for key, value in keys(config):
         say(f"{key} = {as_typed(value)}")
-    if config.data.source == "files" and not config.data.path:
+    if not (config.data.is_generated or config.data.path):
         say("\nWith --data PATH you also see the model's size and an estimate of time and memory.")
         write_result(json_file, {"recipe": config.recipe, "config": to_dict(config)})
         return

@@ -156,6 +156,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config", is
 
 def _chosen(choice: Choice, field: "dataclasses.Field[Any]", value: Any, where: str, is_stored: bool) -> Any:
     """A value whose class a word decides, or a table of such values."""
+    if value is None and field.default is None:
+        return None
     if not isinstance(value, Mapping):
         raise InputError(f"{where} is {value!r}", "an object with keys", "restore the file")
     if not choice.key:
@@ -163,8 +165,8 @@ def _chosen(choice: Choice, field: "dataclasses.Field[Any]", value: Any, where: 
             str(name): _of_class(choice, choice.find(name, f"{where}.{name}"), one, f"{where}.{name}", is_stored)
             for name, one in value.items()
         }
-    assert callable(field.default_factory), "a section that is chosen by kind has a default"
-    word = value[choice.key] if choice.key in value else getattr(field.default_factory(), choice.key)
+    default = field.default_factory() if callable(field.default_factory) else None
+    word = value.get(choice.key, getattr(default, choice.key, ""))
     return _of_class(choice, choice.find(word, where), value, where, is_stored)
 
 
@@ -266,7 +268,7 @@ def _set(node: Any, key: str, path: list[str], text: str, root: Any, choice: Cho
             f"{key!r} is a section", "a key inside it: " + ", ".join(k for k, _ in keys(child, key + ".")), "name one"
         )
     elif choice is not None and path[0] == choice.key:
-        return _of_kind(node, choice.find(text, key.rpartition(".")[0]), choice.key)
+        return of_kind(node, choice.find(text, key.rpartition(".")[0]), choice.key)
     else:
         hint = typing.get_type_hints(type(node))[path[0]] if dataclasses.is_dataclass(node) else type(child)
         new = _typed(hint, _parse(hint, text), key)
@@ -284,9 +286,9 @@ def _choice_below(node: Any, name: str, above: Choice | None) -> Choice | None:
     return found
 
 
-def _of_kind(section: Any, cls: type, key: str) -> Any:
+def of_kind(section: Any, cls: type[T], key: str) -> T:
     """A section of the class `cls`, with the values of the keys that both classes have beside `key`."""
-    own = {one.name for one in dataclasses.fields(cls)} - {key}
+    own = {one.name for one in dataclasses.fields(cls)} - {key}  # type: ignore[arg-type]
     return cls(**{name: value for name, value in _items(section) if name in own})
 
 

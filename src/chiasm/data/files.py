@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
@@ -23,6 +24,39 @@ LABEL_GROUP = "label:"
 """Begins the group of examples whose captions were made of their label."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilesConfig(DataConfig):
+    """Keys of a user's own files."""
+
+    source: Literal["files"] = "files"
+    path: str = ""
+    """Folder or file of the user's data."""
+    format: str = "auto"
+    """Name of a layout, or "auto" to recognise it from the files."""
+    images: str = ""
+    """Folder that relative image paths start from; "" means the layout's own."""
+    train_split: str = "train"
+    """Split that is trained on; several are joined by "+", such as "train+hidden"."""
+    fold: str = ""
+    """"2/5" keeps the second of five parts of it, drawn by image or group, out of training and validation: for
+    cross-validation, as the split "held_out" (--set test_split=held_out). "" keeps nothing out."""
+    random_crop: float = 1.0
+    """Least share, in (0, 1], of a training image's area that a step sees: a window at another place and of another
+    size in each epoch, for towers that are trained. 1 shows images as they are measured."""
+
+    def check(self) -> None:
+        """Check the path and ranges, and what every source has.
+
+        Raises:
+            InputError: names the key.
+        """
+        DataConfig.check(self)
+        if not 0 < self.random_crop <= 1:
+            raise InputError(f"data.random_crop is {self.random_crop}", "a share in (0, 1]", "1 turns it off")
+        if not self.path:
+            raise InputError("data.path is not set", "a folder or file with images and texts", "--data FOLDER")
+
+
 @dataclass(frozen=True, slots=True)
 class ReadFiles:
     """Examples of one or several splits, and what was left out."""
@@ -38,7 +72,7 @@ class ReadFiles:
         return any(canonical_split(name) == "val" for name in self.splits)
 
 
-def open_files(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
+def open_files(config: FilesConfig, split: str) -> tuple[list[Example], Ledger]:
     """Read one split of the files that `config.path` names.
 
     "train" stands for `config.train_split`, which may join several by "+". Other names are those of the files. Where
@@ -62,7 +96,7 @@ def open_files(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
     return labels_in_words(examples, config.label_prompts), ledger
 
 
-def splits_of(config: DataConfig) -> tuple[str, ...]:
+def splits_of(config: FilesConfig) -> tuple[str, ...]:
     """Names of the splits that the files have, as they write them."""
     return _joined(config, config.train_split).splits
 
@@ -112,7 +146,7 @@ def labels_in_words(examples: Iterable[Example], prompts: Sequence[str]) -> list
     return told
 
 
-def _training(config: DataConfig) -> tuple[list[Example], Ledger]:
+def _training(config: FilesConfig) -> tuple[list[Example], Ledger]:
     found = _not_held_out(config)
     if not found.has_validation:
         kept_back = _kept_back(found.examples)
@@ -122,7 +156,7 @@ def _training(config: DataConfig) -> tuple[list[Example], Ledger]:
     return found.examples, found.ledger
 
 
-def _validation(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
+def _validation(config: FilesConfig, split: str) -> tuple[list[Example], Ledger]:
     try:
         found = _read(config, split)
     except InputError as error:
@@ -136,13 +170,13 @@ def _validation(config: DataConfig, split: str) -> tuple[list[Example], Ledger]:
     return found.examples, found.ledger
 
 
-def _not_held_out(config: DataConfig) -> ReadFiles:
+def _not_held_out(config: FilesConfig) -> ReadFiles:
     """The splits that are trained on, less the part that `config.fold` names."""
     found = _joined(config, config.train_split)
     return replace(found, examples=_by_fold(config, found)[0]) if config.fold else found
 
 
-def _by_fold(config: DataConfig, found: ReadFiles) -> tuple[list[Example], list[Example]]:
+def _by_fold(config: FilesConfig, found: ReadFiles) -> tuple[list[Example], list[Example]]:
     """Training examples without and within the fold: groups in the order of a hash, dealt out in turn.
 
     So all folds hold as many groups, to within one, and adding an example to a group moves no other one.
@@ -187,17 +221,17 @@ def _kept_back(examples: Iterable[Example]) -> set[str]:
     return set(sorted(places, key=lambda group: (places[group], group))[:count])
 
 
-def _note_kept_back(config: DataConfig, found: ReadFiles, count: int) -> None:
+def _note_kept_back(config: FilesConfig, found: ReadFiles, count: int) -> None:
     text = f"the files have no validation split; {count} of the {len(found.examples)} examples of "
     text += f"{config.train_split!r} are kept for it, drawn by a hash of each example's group or id"
     found.ledger.note(Source(config.path), "validation_drawn", text)
 
 
-def _read(config: DataConfig | OtherDataConfig, split: str) -> FileData:
+def _read(config: FilesConfig | OtherDataConfig, split: str) -> FileData:
     return read_source(Path(config.path), split, config.format, config.images, config.languages)
 
 
-def _joined(config: DataConfig | OtherDataConfig, splits: str) -> ReadFiles:
+def _joined(config: FilesConfig | OtherDataConfig, splits: str) -> ReadFiles:
     """Read splits joined by "+", one after the other."""
     names = [name.strip() for name in splits.split("+")]
     meant = {name if name[-1:].isdigit() else canonical_split(name) for name in names}
@@ -206,7 +240,7 @@ def _joined(config: DataConfig | OtherDataConfig, splits: str) -> ReadFiles:
     try:
         parts = [_read(config, name) for name in names]
     except MissingSplitError as error:
-        key = "data.train_split" if isinstance(config, DataConfig) else "data.others.NAME.split"
+        key = "data.train_split" if isinstance(config, FilesConfig) else "data.others.NAME.split"
         free = [name for name in error.names if canonical_split(name) not in ("val", "test")] or error.names[:1]
         raise InputError(error.given, error.allowed, f"--set {key}={'+'.join(free) or 'SPLIT'}") from None
     seen: dict[str, str] = {}

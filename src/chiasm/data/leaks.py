@@ -17,11 +17,11 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.config import DataConfig
 from chiasm.data.dataset import MAIN, Dataset, Subset, examples_of
-from chiasm.data.files import LABEL_GROUP, splits_of
+from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image import ImageError
 from chiasm.data.ledger import LEAK
 from chiasm.data.likeness import GREY_PX, grey_file, grey_version
-from chiasm.data.opening import open_dataset
+from chiasm.data.opening import SOURCES, open_dataset
 from chiasm.data.sources.records import canonical_split
 
 DRAWN = frozenset({"validation_drawn", "split_drawn"})
@@ -102,11 +102,12 @@ def open_training(config: RunData, also: Iterable[RunData] = ()) -> Training:
 def held_out(config: RunData) -> list[HeldOut]:
     """The splits of files that a run is measured on; what a generator draws for them is never drawn for training."""
     data = config.data
-    if data.source != "files":
+    splits = SOURCES[data.source].splits
+    if splits is None:
         return []
     trained = {canonical_split(name) for name in data.train_split.split("+")}
     names = ["val", config.test_split]
-    names += [name for name in splits_of(data) if canonical_split(name) == "test" and "test" not in trained]
+    names += [name for name in splits(data) if canonical_split(name) == "test" and "test" not in trained]
     found = []
     for name in {canonical_split(name): name for name in names}.values():
         dataset = open_dataset(data, name, config.seed)

@@ -1,28 +1,45 @@
 """Where examples come from: the table of sources, and opening one split of what a config names."""
 
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from chiasm.core.errors import InputError
 from chiasm.data.config import DataConfig
 from chiasm.data.dataset import MAIN, Dataset, ListDataset, examples_of, with_question_kinds
-from chiasm.data.files import open_files, open_other_files
-from chiasm.data.generated.boxes.dataset import BoxesDataset
-from chiasm.data.generated.scene_dataset import SceneDataset
-from chiasm.data.generated.sort_of_clevr import SortOfClevrDataset
+from chiasm.data.files import FilesConfig, open_files, open_other_files, splits_of
+from chiasm.data.generated.boxes.dataset import BoxesConfig, BoxesDataset
+from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
+from chiasm.data.generated.sort_of_clevr import SortOfClevrConfig, SortOfClevrDataset
 from chiasm.data.mixture import MixedDataset
 
 
-def _open_files(split: str, config: DataConfig, seed: int) -> Dataset:
+class Source(NamedTuple):
+    """How the examples of one source are described and opened."""
+
+    config: type[DataConfig]
+    """Its keys; `source` has its name in `SOURCES` as the default."""
+    open: Callable[[str, Any, int], Dataset]
+    """Called with (split, config, seed)."""
+    splits: Callable[[Any], tuple[str, ...]] | None = None
+    """Called with the config: names of the splits. None of a generator, whose splits have no image in common."""
+
+
+def _open_files(split: str, config: FilesConfig, seed: int) -> Dataset:
     return ListDataset(split, *open_files(config, split))
 
 
-SOURCES: Mapping[str, Callable[[str, DataConfig, int], Dataset]] = {
-    "files": _open_files,
-    "scenes": SceneDataset,
-    "sort_of_clevr": SortOfClevrDataset,
-    "boxes": BoxesDataset,
+SOURCES: dict[str, Source] = {
+    "files": Source(FilesConfig, _open_files, splits_of),
+    "scenes": Source(ScenesConfig, SceneDataset),
+    "sort_of_clevr": Source(SortOfClevrConfig, SortOfClevrDataset),
+    "boxes": Source(BoxesConfig, BoxesDataset),
 }
-"""`data.source` -> what opens a split of it, called with (split, config, seed)."""
+"""`data.source` -> its config and what opens a split of it. A further source is one file and one line here."""
+
+
+def source_configs() -> Mapping[str, type[DataConfig]]:
+    """`data.source` -> the class of the section `data` (`core.config.by_kind`)."""
+    return {name: source.config for name, source in SOURCES.items()}
 
 
 def open_dataset(config: DataConfig, split: str, seed: int) -> Dataset:
@@ -34,13 +51,7 @@ def open_dataset(config: DataConfig, split: str, seed: int) -> Dataset:
     Raises:
         InputError: the source has no such split or language; files as `data.files.open_files`.
     """
-    if config.source != "files" and config.fold:
-        raise InputError(
-            f"data.fold is {config.fold!r} with data.source {config.source!r}",
-            "files; a generator makes test pictures of its own",
-            "drop data.fold",
-        )
-    main = SOURCES[config.source](split, config, seed)
+    main = SOURCES[config.source].open(split, config, seed)
     if config.question_kinds:
         main = with_question_kinds(main, config.question_kinds)
     if split != "train" or not config.others:

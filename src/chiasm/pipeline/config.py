@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chiasm.core.config import by_name, from_dict
+from chiasm.core.config import by_kind, by_name, from_dict
 from chiasm.core.files import read_json
 from chiasm.data.config import DataConfig
+from chiasm.data.files import FilesConfig
+from chiasm.data.opening import source_configs
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig
 from chiasm.tasks import task_configs
@@ -28,7 +30,7 @@ class PipelineConfig:
     """The metric of validation that picks the best weights; "" means the first task's."""
     test_split: str = "val"
     """Split that the final table is measured on."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = field(default_factory=FilesConfig, metadata=by_kind(source_configs, "source"))
     model: ModelConfig = field(default_factory=ModelConfig)
     tasks: Mapping[str, TaskConfig] = field(default_factory=dict, metadata=by_name(task_configs))
     decoding: DecodingConfig = field(default_factory=DecodingConfig)

@@ -75,7 +75,7 @@ def _missing(task: Task[Any], how: str, data: DataConfig, split: str, examples: 
         f"the task {task.name} {how}, and split {split!r} of {_where(data)} has none: {_counted(examples)}",
         f"pictures with {WORDS[task.needs]}",
         f"`chiasm train {data.path}` for a recipe that these files can feed"
-        if data.source == "files"
+        if data.path
         else "another recipe, or files of your own with --data",
     )
 

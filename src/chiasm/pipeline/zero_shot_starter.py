@@ -18,7 +18,7 @@ from torch import nn
 
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
-from chiasm.data.config import DataConfig
+from chiasm.data.files import FilesConfig
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
@@ -56,7 +56,7 @@ def starter_pipeline(device: torch.device) -> Pipeline:
     """
     config = PipelineConfig(
         recipe=STARTER,
-        data=DataConfig(),
+        data=FilesConfig(),
         model=ModelConfig(
             embedding_dim=1000,
             image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),

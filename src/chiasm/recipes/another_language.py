@@ -1,6 +1,6 @@
 """A trained retrieval run learns to read another language, and keeps its pictures where they are."""
 
-from chiasm.data.config import DataConfig
+from chiasm.data.files import FilesConfig
 from chiasm.models.config import ModelConfig, TextTowerConfig
 from chiasm.recipes.tiny import few_steps
 from chiasm.tasks.retrieval import RetrievalConfig
@@ -24,7 +24,7 @@ def another_language(tiny: bool = False) -> RunConfig:
     config = RunConfig(
         recipe="another_language",
         primary_metric="text_to_image_R@1",
-        data=DataConfig(languages=("en", "zh")),
+        data=FilesConfig(languages=("en", "zh")),
         model=ModelConfig(
             dim=256,
             heads=4,

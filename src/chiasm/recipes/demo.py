@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from chiasm.data.config import DataConfig
+from chiasm.data.generated.scene_dataset import ScenesConfig
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.retrieval import RetrievalConfig
@@ -18,17 +18,14 @@ def demo(tiny: bool = False) -> RunConfig:
     Expect, on 500 test pictures after 746 steps: vqa_accuracy 0.880, text_to_image_R@1 0.997, caption_truth 0.982; with
     shuffled pictures 0.433, 0.000 and 0.000.
     """
+    data = ScenesConfig(
+        languages=("en", "en", "en", "zh"), train_pictures=65_536, eval_pictures=500, questions_per_picture=12
+    )
     config = RunConfig(
         recipe="demo",
         test_split="test",
         primary_metric="vqa_accuracy",
-        data=DataConfig(
-            source="scenes",
-            languages=("en", "en", "en", "zh"),
-            train_pictures=65_536,
-            eval_pictures=500,
-            questions_per_picture=12,
-        ),
+        data=data,
         model=ModelConfig(
             dim=128,
             heads=2,
@@ -49,7 +46,7 @@ def demo(tiny: bool = False) -> RunConfig:
     if tiny:
         config = replace(
             config,
-            data=replace(config.data, train_pictures=256, eval_pictures=32),
+            data=replace(data, train_pictures=256, eval_pictures=32),
             train=replace(config.train, steps=6, batch_size=16, warmup_steps=2, validate_every=3, precision="fp32"),
         )
     return config

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from chiasm.data.config import DataConfig, OtherDataConfig
+from chiasm.data.config import OtherDataConfig
+from chiasm.data.files import FilesConfig
 from chiasm.recipes.flickr8k_retrieval import flickr8k_retrieval
 from chiasm.train.config import RunConfig
 
@@ -22,5 +23,5 @@ def labels_and_captions(tiny: bool = False) -> RunConfig:
     0.749 are told apart where six others have labels; with captions alone 0.733, with labels alone 0.634
     (docs/fusion.md).
     """
-    data = DataConfig(others={"classes": OtherDataConfig()})
+    data = FilesConfig(others={"classes": OtherDataConfig()})
     return replace(flickr8k_retrieval(tiny), recipe="labels_and_captions", data=data, init_from="")

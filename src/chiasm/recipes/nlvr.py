@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from chiasm.data.config import DataConfig
+from chiasm.core.config import override
+from chiasm.data.files import FilesConfig
+from chiasm.data.generated.boxes.dataset import BoxesConfig
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.vqa import VqaConfig
@@ -26,13 +28,13 @@ def nlvr(tiny: bool = False) -> RunConfig:
     shuffled 0.534, the answer given most 0.553. Published on `dev`, from ten times as many examples (Suhr et al. 2017):
     CNN and RNN 0.566, neural module networks 0.631.
     """
-    practice = DataConfig(source="boxes", train_pictures=200_000, eval_pictures=500, questions_per_picture=8)
+    practice = BoxesConfig(train_pictures=200_000, eval_pictures=500, questions_per_picture=8)
     drawn = {"statements": VqaConfig(), "captioning": CaptioningConfig()}
     looking = TrainConfig(steps=2500, batch_size=24, lr=1e-3, warmup_steps=100, ema_decay=0.99, limit_s=480)
     config = RunConfig(
         recipe="nlvr",
         primary_metric="accuracy",
-        data=DataConfig(train_split="train+hidden", questions_per_picture=1, on_leak="drop"),
+        data=FilesConfig(train_split="train+hidden", on_leak="drop"),
         model=ModelConfig(
             dim=128,
             heads=4,
@@ -66,13 +68,11 @@ def nlvr(tiny: bool = False) -> RunConfig:
             checkpoint_every=100,
         ),
     )
-    return _shrunk(config, practice) if tiny else config
+    return _shrunk(config) if tiny else config
 
 
-def _shrunk(config: RunConfig, practice: DataConfig) -> RunConfig:
+def _shrunk(config: RunConfig) -> RunConfig:
     few = TrainConfig(steps=4, batch_size=16, validate_every=2, precision="fp32")
-    stages = {
-        name: replace(stage, train=few, data=replace(stage.data or practice, train_pictures=64, eval_pictures=16))
-        for name, stage in config.stages.items()
-    }
-    return replace(config, stages=stages, train=few)
+    stages = {name: replace(stage, train=few) for name, stage in config.stages.items()}
+    sizes = (f"stages.{name}.data.{key}" for name in stages for key in ("train_pictures=64", "eval_pictures=16"))
+    return override(replace(config, stages=stages, train=few), sizes)

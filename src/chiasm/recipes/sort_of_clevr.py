@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from chiasm.data.config import DataConfig
+from chiasm.core.config import override
+from chiasm.data.generated.sort_of_clevr import SortOfClevrConfig
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig, TrainConfig
@@ -18,7 +19,7 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
     distances, questions on one object come first, and, unlike in the published training, the same 9,800 pictures are
     shown mirrored, turned and recoloured (docs/log.md has what each brought).
     """
-    data = DataConfig(source="sort_of_clevr", symmetries=True)
+    data = SortOfClevrConfig(symmetries=True)
     config = RunConfig(
         recipe="sort_of_clevr",
         test_split="test",
@@ -43,9 +44,9 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
     )
     if tiny:
         few = replace(config.train, steps=6, batch_size=16, validate_every=3, precision="fp32")
-        stages = {
-            name: replace(stage, train=few, data=replace(stage.data or data, train_pictures=64))
-            for name, stage in config.stages.items()
-        }
-        config = replace(config, data=replace(data, train_pictures=64), stages=stages, train=few)
+        stages = {name: replace(stage, train=few) for name, stage in config.stages.items()}
+        config = override(
+            replace(config, stages=stages, train=few),
+            ["data.train_pictures=64", *(f"stages.{name}.data.train_pictures=64" for name in stages)],
+        )
     return config

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from chiasm.core.config import by_name
+from chiasm.core.config import by_kind, by_name
 from chiasm.core.errors import InputError
 from chiasm.data.config import DataConfig
-from chiasm.models.config import ModelConfig
+from chiasm.data.opening import source_configs
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks import task_configs
@@ -137,7 +137,7 @@ class StageConfig:
     tasks: Mapping[str, TaskConfig] = field(default_factory=dict, metadata=by_name(task_configs))
     train: TrainConfig = field(default_factory=TrainConfig)
     primary_metric: str = ""
-    data: DataConfig | None = None
+    data: DataConfig | None = field(default=None, metadata=by_kind(source_configs, "source"))
     """The stage's own data; None takes the run's."""
 
 
@@ -168,7 +168,6 @@ class RunConfig(PipelineConfig):
             "model.heads": self.model.heads,
             "model.image.size_px": self.model.image.size_px,
             "model.image.points": self.model.image.points,
-            "data.questions_per_picture": data.questions_per_picture,
         }
         for key, value in positive.items():
             if value <= 0:
@@ -208,7 +207,13 @@ class RunConfig(PipelineConfig):
                 "3 or more: start, a word, end",
                 "--set model.text.max_tokens=48",
             )
-        _check_data(data, self.model)
+        data.check()
+        if data.random_crop < 1 and self.model.image.frozen:
+            raise InputError(
+                f"data.random_crop {data.random_crop} with model.image.frozen true",
+                "an image tower that is trained: a frozen one sees every image once",
+                "--set model.image.frozen=false, or --set data.random_crop=1",
+            )
         if not self.tasks:
             raise InputError("no task is named", "at least one", "choose a recipe that has tasks")
 
@@ -222,33 +227,6 @@ def config_of(pipeline: Pipeline) -> RunConfig:
     """The config of a pipeline that is being trained."""
     assert isinstance(pipeline.config, RunConfig), "a pipeline that is only served has no training to configure"
     return pipeline.config
-
-
-def _check_data(data: DataConfig, model: ModelConfig) -> None:
-    """Shares are shares, and what is shown differently each time is looked at each time."""
-    if not 0 <= data.leak_likeness <= 1:
-        raise InputError(f"data.leak_likeness is {data.leak_likeness}", "a number in [0, 1]", "0 turns it off")
-    if not 0 < data.random_crop <= 1:
-        raise InputError(f"data.random_crop is {data.random_crop}", "a share in (0, 1]", "1 turns it off")
-    if data.random_crop < 1 and (data.source != "files" or model.image.frozen):
-        raise InputError(
-            f"data.random_crop {data.random_crop} with "
-            + ("model.image.frozen true" if data.source == "files" else f"data.source {data.source!r}"),
-            "files, and an image tower that is trained: a frozen one sees every picture once",
-            "--set model.image.frozen=false, or --set data.random_crop=1",
-        )
-    if data.workers < 0:
-        raise InputError(f"data.workers is {data.workers}", "0 or more threads", "0 chooses")
-    if not data.languages:
-        raise InputError("data.languages is empty", "at least one language", "--set data.languages=en")
-    if data.source == "files" and not data.path:
-        raise InputError("data.path is not set", "a folder or file with pictures and texts", "--data FOLDER")
-    if data.source != "files" and data.path:
-        raise InputError(
-            f"data.path is {data.path!r} with data.source {data.source!r}, which makes pictures of its own",
-            "a path with data.source files",
-            f"--data {data.path} in the place of --set data.path",
-        )
 
 
 def _check_tasks(where: str, tasks: Mapping[str, TaskConfig], train: TrainConfig) -> None:

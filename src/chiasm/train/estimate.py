@@ -212,7 +212,7 @@ def _some(dataset: Dataset, count: int) -> Dataset:
 def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple[int, int], float]:
     """How many pictures and texts have to be encoded, and the seconds that it takes with all else before training."""
     config = pipeline.config
-    if not (config.model.image.frozen or config.model.text.frozen or config.data.source == "files"):
+    if not (config.model.image.frozen or config.model.text.frozen or not config.data.is_generated):
         return (0, 0), 0.0
     examples = [dataset.example(number) for dataset in datasets for number in range(len(dataset))]
     pictures, texts = not_cached(pipeline, examples, cache_root())
@@ -222,7 +222,7 @@ def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple
     if some_pictures:
         spent = _seconds(lambda: pipeline.encode_pixels(image_tensor(some_pictures, tower, workers)))
         seconds += spent * len(pictures) / len(some_pictures)
-    if config.data.source == "files" and not config.model.image.frozen:
+    if not config.data.is_generated and not config.model.image.frozen:
         looked_at = _spread(examples, TIMED_PICTURES)
         spent = _seconds(lambda: [one.inputs["image"].load() for one in looked_at])
         seconds += spent * len(examples) / len(looked_at)

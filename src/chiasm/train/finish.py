@@ -112,7 +112,7 @@ def finish(
     config = config_of(pipeline)
     pipeline.config = replace(config, train=replace(config.train, steps=progress.total_steps))
     facts_environment, data = environment(), pipeline.config.data
-    own_data = ["--data", data.path] if data.source == "files" else []
+    own_data = ["--data", data.path] if data.path else []
     facts = RunFacts(
         recipe=pipeline.config.recipe,
         command=shlex.join(["chiasm", "train", pipeline.config.recipe, *own_data, "--out", str(folder)]),

@@ -14,6 +14,7 @@ from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Score
 from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Subset
+from chiasm.data.files import FilesConfig
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import ProgressBars
@@ -127,7 +128,7 @@ class Guard:
 def probe_data(config: RunConfig) -> DataConfig:
     """Where the probe's examples come from."""
     probe = config.train.probe
-    return DataConfig(
+    return FilesConfig(
         path=probe.path,
         format=probe.format,
         images=probe.images,

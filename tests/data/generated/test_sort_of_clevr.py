@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from chiasm.data.config import DataConfig
 from chiasm.data.generated.sort_of_clevr import (
     COLORS,
     IMAGE_SIZE_PX,
     RADIUS_PX,
+    SortOfClevrConfig,
     picture_at,
     questions,
     render,
@@ -115,11 +115,11 @@ def test_twenty_questions_a_picture() -> None:
 
 def test_number_of_pictures() -> None:
     """Stated: 9,800 for training and 200 for testing; a smaller number can be asked for in training alone."""
-    full = DataConfig(source="sort_of_clevr")
+    full = SortOfClevrConfig()
     assert {split: len(open_dataset(full, split, 0)) for split in ("train", "val", "test")} == {
         "train": 9800, "val": 200, "test": 200,
     }  # fmt: skip
-    few = DataConfig(source="sort_of_clevr", train_pictures=64)
+    few = SortOfClevrConfig(train_pictures=64)
     assert len(open_dataset(few, "train", 0)) == 64 and len(open_dataset(few, "test", 0)) == 200
 
 
@@ -150,7 +150,7 @@ def test_symmetries_keep_what_relations_depend_on() -> None:
 
 def test_symmetries_vary_training_alone() -> None:
     """Guards against pictures of validation or test that change, and against a training picture that never does."""
-    config = DataConfig(source="sort_of_clevr", symmetries=True)
+    config = SortOfClevrConfig(symmetries=True)
     training, test = (open_dataset(config, split, 0) for split in ("train", "test"))
     shown = [training.example(3, epoch).inputs["image"].content_key() for epoch in range(4)]
     assert len(set(shown)) == 4

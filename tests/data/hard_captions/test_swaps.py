@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chiasm.core.types import Caption, Example
-from chiasm.data.config import DataConfig
+from chiasm.data.generated.scene_dataset import ScenesConfig
 from chiasm.data.generated.scene_language import read_caption
 from chiasm.data.hard_captions.lexicon import KINDS
 from chiasm.data.hard_captions.swaps import choose_swap, swapped_texts, swaps
@@ -102,7 +102,7 @@ def test_languages_without_rules_have_no_swaps() -> None:
 @pytest.mark.parametrize("split", ["train", "compositional"])
 def test_a_swap_of_a_scene_is_never_true(split: str) -> None:
     """Guards against a true negative where the truth is known: each swap is read back and differs from the scene."""
-    config = DataConfig(source="scenes", languages=("en", "zh"), train_pictures=60, eval_pictures=60)
+    config = ScenesConfig(languages=("en", "zh"), train_pictures=60, eval_pictures=60)
     dataset = open_dataset(config, split, 0)
     kinds, by_language = set(), {"en": 0, "zh": 0}
     for number in range(60):
@@ -119,7 +119,7 @@ def test_a_swap_of_a_scene_is_never_true(split: str) -> None:
 
 def test_the_truth_decides_where_it_is_known() -> None:
     """Guards against two circles exchanged by colour, which is sure only where their places are known."""
-    config = DataConfig(source="scenes", train_pictures=200, questions_per_picture=1)
+    config = ScenesConfig(train_pictures=200, questions_per_picture=1)
     dataset = open_dataset(config, "train", 0)
     for number in range(200):
         example = dataset.example(number)

@@ -16,8 +16,7 @@ from hf_folders import ANSWERS, network_folder
 import chiasm
 from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.scene_dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.models.decoding import DecodingConfig
 from chiasm.pipeline.domain_fitting import fit_domain
 from chiasm.pipeline.interop import open_pipeline
@@ -205,7 +204,7 @@ def test_a_run_that_was_trained_further_is_exported_as_the_layout_can_say_it(tmp
     pipeline = open_pipeline(tmp_path / "a", CPU)
     pipeline.codec.calibration["vqa"] = Calibration(3.0, 0.2)
     pipeline.config = replace(pipeline.config, decoding=DecodingConfig(max_words=2))
-    scene = SceneDataset("train", DataConfig(source="scenes", train_pictures=1, questions_per_picture=1), 0).example(0)
+    scene = SceneDataset("train", ScenesConfig(train_pictures=1, questions_per_picture=1), 0).example(0)
     pipeline.save(tmp_path / "run", scene, {})
     export(tmp_path / "run", "hugging_face", tmp_path / "b", CPU)
     one, other = (chiasm.load(tmp_path / name).ask(pictures()[0], "what is there") for name in ("run", "b"))
@@ -236,7 +235,7 @@ def test_a_network_of_another_layout_gets_distances(kind: str, takes_mean: bool,
     """Guards against a network whose features no distance can be fitted to: ViLT's pooled vector is a constant."""
     network_folder(tmp_path / kind, kind)
     pipeline = open_pipeline(tmp_path / kind, CPU)
-    data = DataConfig(source="scenes", train_pictures=40, questions_per_picture=2)
+    data = ScenesConfig(train_pictures=40, questions_per_picture=2)
     splits = [
         [dataset.example(n) for n in range(16)] for dataset in (SceneDataset(s, data, 0) for s in ("train", "val"))
     ]

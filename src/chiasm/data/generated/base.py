@@ -1,11 +1,53 @@
 """What every generator of examples shares: a known split, languages that it speaks, and a ledger without rejections."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from chiasm.core.errors import InputError, nearest
 from chiasm.data.config import DataConfig
 from chiasm.data.dataset import PlainDataset
 from chiasm.data.ledger import Ledger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratedConfig(DataConfig):
+    """Keys that every generator has."""
+
+    train_pictures: int = 0
+    """Images that are generated for training."""
+
+    @property
+    def is_generated(self) -> bool:
+        """True: a program draws the examples."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskingConfig(GeneratedConfig):
+    """Keys of generators that draw any number of questions about an image."""
+
+    eval_pictures: int = 500
+    """Images that are generated for each other split."""
+    questions_per_picture: int = 12
+    """Questions asked about an image in each training step; more are drawn anew each epoch."""
+
+    def check(self) -> None:
+        """Check that something is asked, and what every source has.
+
+        Raises:
+            InputError: names the key.
+        """
+        DataConfig.check(self)
+        if self.questions_per_picture <= 0:
+            raise InputError(
+                f"data.questions_per_picture is {self.questions_per_picture}",
+                "a number above 0",
+                "--set data.questions_per_picture=...",
+            )
+
+    def length(self, split: str) -> int:
+        """Number of images of a split."""
+        return self.train_pictures if split == "train" else self.eval_pictures
 
 
 class GeneratedDataset(PlainDataset):

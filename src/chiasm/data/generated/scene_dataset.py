@@ -1,24 +1,31 @@
 """Scenes as a dataset: each with a caption in every language, and questions that are new in each epoch."""
 
 import random
+from dataclasses import dataclass
+from typing import Literal
 
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Example, Source
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.base import GeneratedDataset
+from chiasm.data.generated.base import AskingConfig, GeneratedDataset
 from chiasm.data.generated.scene_language import LANGUAGES, SceneTruth, caption, questions
 from chiasm.data.generated.scenes import SPLITS, distinct_scenes, render, scene_at
 from chiasm.data.image_refs import image_ref_from_array
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScenesConfig(AskingConfig):
+    """Keys of generated scenes."""
+
+    source: Literal["scenes"] = "scenes"
+
+
 class SceneDataset(GeneratedDataset):
     """Scenes, drawn when they are asked for; held-out splits have no two images of one description."""
 
-    def __init__(self, split: str, config: DataConfig, seed: int) -> None:
-        length = config.train_pictures if split == "train" else config.eval_pictures
-        super().__init__(split, config, length, SPLITS, LANGUAGES)
+    def __init__(self, split: str, config: ScenesConfig, seed: int) -> None:
+        super().__init__(split, config, config.length(split), SPLITS, LANGUAGES)
         self.config, self.seed = config, seed
-        self.fixed = None if split == "train" else distinct_scenes(split, length, seed)
+        self.fixed = None if split == "train" else distinct_scenes(split, len(self), seed)
 
     def example(self, index: int, epoch: int = 0) -> Example:
         """Return scene `index`, with a caption in each language and questions that are new in each epoch."""

@@ -9,13 +9,13 @@ paper has no validation pictures; 200 more are made here, so that the test pictu
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Example, Question, Source
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.base import GeneratedDataset
+from chiasm.data.generated.base import GeneratedConfig, GeneratedDataset
 from chiasm.data.image_refs import image_ref_from_array
 
 IMAGE_SIZE_PX = 75
@@ -157,10 +157,20 @@ def questions(picture: Picture, split: str, index: int, seed: int, language: str
     return asked
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SortOfClevrConfig(GeneratedConfig):
+    """Keys of Sort-of-CLEVR. `train_pictures` is as published, 9,800, where it is 0; the other splits have 200."""
+
+    source: Literal["sort_of_clevr"] = "sort_of_clevr"
+    symmetries: bool = False
+    """Show training images mirrored, turned and recoloured in each epoch after the first, with the answers that are
+    then true. The published set has no such augmentation."""
+
+
 class SortOfClevrDataset(GeneratedDataset):
     """Sort-of-CLEVR's images with their twenty questions each; `data.symmetries` varies the training images."""
 
-    def __init__(self, split: str, config: DataConfig, seed: int) -> None:
+    def __init__(self, split: str, config: SortOfClevrConfig, seed: int) -> None:
         length = (config.train_pictures if split == "train" else 0) or PICTURES.get(split, 0)
         super().__init__(split, config, length, tuple(PICTURES), LANGUAGES)
         self.seed, self.language = seed, config.languages[0]

@@ -15,8 +15,7 @@ from chiasm.core.device import environment
 from chiasm.core.errors import InputError, JobError
 from chiasm.core.files import read_json, write_bytes
 from chiasm.core.types import IMAGE, Caption, Example, Question
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.scene_dataset import SceneDataset
+from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.data.image_refs import image_ref_from_bytes
 from chiasm.pipeline.interop.importing import STORED, open_pipeline, usual_decoding
 from chiasm.pipeline.interop.layouts import hugging_face_files, open_clip_files
@@ -170,7 +169,7 @@ def _example(source: Path, pipeline: Pipeline) -> Example:
             if captions:
                 return Example("stored", {"image": image}, captions, questions)
     language = pipeline.config.data.languages[0]
-    data = DataConfig(source="scenes", train_pictures=1, questions_per_picture=1, languages=(language,))
+    data = ScenesConfig(train_pictures=1, questions_per_picture=1, languages=(language,))
     return SceneDataset("train", data, 0).example(0)
 
 

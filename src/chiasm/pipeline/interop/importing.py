@@ -9,7 +9,7 @@ from torch import nn
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.run_folder import MANIFEST
-from chiasm.data.config import DataConfig
+from chiasm.data.files import FilesConfig
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.models.decoding import DecodingConfig
 from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder, read_dual_encoder
@@ -140,7 +140,7 @@ def dual_config(dual: DualEncoder, folder: Path) -> PipelineConfig:
     languages = ("zh",) if dual.family == "chinese_clip" else ("en",)
     return PipelineConfig(
         recipe=IMPORTED,
-        data=DataConfig(languages=languages),
+        data=FilesConfig(languages=languages),
         model=ModelConfig(embedding_dim=dual.embedding_dim, image=image, text=text),
         tasks=dual_encoder_tasks("softmax" if dual.logit_bias is None else "sigmoid"),
     )

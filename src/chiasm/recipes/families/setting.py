@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from chiasm.data.config import DataConfig
+from chiasm.data.files import FilesConfig
+from chiasm.data.generated.scene_dataset import ScenesConfig
 from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from chiasm.train.config import RunConfig, TrainConfig
 
-SCENES = DataConfig(
-    source="scenes", languages=("en",), train_pictures=65_536, eval_pictures=500, questions_per_picture=12
-)
-FILES = DataConfig()
+SCENES = ScenesConfig(languages=("en",), train_pictures=65_536, eval_pictures=500, questions_per_picture=12)
+FILES = FilesConfig()
 SCENE_TOWER = ImageTowerConfig(size_px=48, channels=(32, 64, 128, 128), layers=1)
 PHOTO_TOWER = ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True)
 
@@ -50,6 +50,5 @@ def shrunk(config: RunConfig) -> RunConfig:
         return replace(train, steps=4, epochs=0, batch_size=16, warmup_steps=2, validate_every=2, precision="fp32")
 
     stages = {name: replace(stage, train=few(stage.train)) for name, stage in config.stages.items()}
-    is_made = config.data.source == "scenes"
-    data = replace(config.data, train_pictures=256, eval_pictures=32) if is_made else config.data
+    data = replace(SCENES, train_pictures=256, eval_pictures=32) if config.data == SCENES else config.data
     return replace(config, data=data, stages=stages, train=few(config.train))

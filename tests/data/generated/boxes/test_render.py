@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from chiasm.core.errors import InputError
-from chiasm.data.config import DataConfig
+from chiasm.data.generated.boxes.dataset import BoxesConfig
 from chiasm.data.generated.boxes.render import COLORS, SIZES, SPLITS, BoxesPicture, pair_at, render, split_of, tower
 from chiasm.data.opening import open_dataset
 
 NUM_PAIRS = 120
-BOXES = DataConfig(source="boxes", train_pictures=60, eval_pictures=20, questions_per_picture=4)
+BOXES = BoxesConfig(train_pictures=60, eval_pictures=20, questions_per_picture=4)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_examples_depend_on_their_number_alone() -> None:
     assert len(first) == 60 and len(open_dataset(BOXES, "val", 0)) == 20
     assert len({first.example(index).id for index in range(60)}) == 60
     with pytest.raises(InputError, match="'zh'"):
-        open_dataset(DataConfig(source="boxes", languages=("zh",), train_pictures=2), "train", 0)
+        open_dataset(BoxesConfig(languages=("zh",), train_pictures=2), "train", 0)
     with pytest.raises(InputError, match="did you mean 'test'"):
         open_dataset(BOXES, "tset", 0)
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from chiasm.data.config import DataConfig
 from chiasm.data.generated.boxes import semantics as truth
-from chiasm.data.generated.boxes.dataset import BoxesTruth
+from chiasm.data.generated.boxes.dataset import BoxesConfig, BoxesTruth
 from chiasm.data.generated.boxes.questions import number_questions
 from chiasm.data.generated.boxes.render import COLORS, SHAPES, SIZES, BoxesPicture, BoxItem, inventory, pair_at, tower
 from chiasm.data.generated.boxes.statements import FAMILIES, KINDS, Statement, statements
@@ -281,7 +280,7 @@ def test_every_statement_is_true_of_one_and_false_of_one() -> None:
 
     Numbers are asked for after the statements.
     """
-    dataset = open_dataset(DataConfig(source="boxes", train_pictures=80, questions_per_picture=11), "train", 0)
+    dataset = open_dataset(BoxesConfig(train_pictures=80, questions_per_picture=11), "train", 0)
     kinds: Counter[str] = Counter()
     for number in range(40):
         one, other = dataset.example(2 * number, 5), dataset.example(2 * number + 1, 5)
@@ -311,7 +310,7 @@ def test_numbers_are_found_again_from_the_coordinates() -> None:
                     shown = [item.color for box in picture.boxes for item in box]
                     assert shown.count(match["c"]) == count
     assert len(counts) > 8 and max(counts.values()) < 0.45 * counts.total(), "no number is nearly always right"
-    dataset = open_dataset(DataConfig(source="boxes", train_pictures=8, questions_per_picture=4), "train", 0)
+    dataset = open_dataset(BoxesConfig(train_pictures=8, questions_per_picture=4), "train", 0)
     example = dataset.example(3)
     told = [question.answers for question in example.questions if question.kind == "how_many"]
     assert isinstance(example.truth, BoxesTruth)

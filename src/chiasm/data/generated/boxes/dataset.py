@@ -1,13 +1,13 @@
 """Boxes as a dataset: images in pairs, with statements that are true of exactly one of the pair."""
 
 import random
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Caption, Example, ImageRef, Question, Source
-from chiasm.data.config import DataConfig
-from chiasm.data.generated.base import GeneratedDataset
+from chiasm.data.generated.base import AskingConfig, GeneratedDataset
 from chiasm.data.generated.boxes.questions import KIND, NumberQuestion, number_questions
 from chiasm.data.generated.boxes.render import SPLITS, BoxesPicture, inventory, pair_at, render
 from chiasm.data.generated.boxes.statements import Statement, statements
@@ -22,6 +22,13 @@ class BoxesTruth(NamedTuple):
     numbers: tuple[NumberQuestion, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxesConfig(AskingConfig):
+    """Keys of generated boxes."""
+
+    source: Literal["boxes"] = "boxes"
+
+
 class BoxesDataset(GeneratedDataset):
     """Boxes as in NLVR, with statements to judge (the answers are "true" and "false") and questions for a number.
 
@@ -29,9 +36,8 @@ class BoxesDataset(GeneratedDataset):
     an image's questions, rounded down, ask for a number instead. The caption names all items.
     """
 
-    def __init__(self, split: str, config: DataConfig, seed: int) -> None:
-        length = config.train_pictures if split == "train" else config.eval_pictures
-        super().__init__(split, config, length, SPLITS, ("en",))
+    def __init__(self, split: str, config: BoxesConfig, seed: int) -> None:
+        super().__init__(split, config, config.length(split), SPLITS, ("en",))
         self.seed, self.count = seed, config.questions_per_picture
 
     def example(self, index: int, epoch: int = 0) -> Example:
