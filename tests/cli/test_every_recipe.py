@@ -114,7 +114,7 @@ def test_a_run_meets_other_files(kinds: Path, tiny_run: Path, chiasm: Shell) -> 
         ("retrieval --data KINDS/captions --set data.path=x", ["--set data.path=x", "one of them"]),
         (
             "demo --set data.path=x",
-            ["means something for data.source files alone", "--set data.source=files before it"],
+            ["for data.source files alone", "--set data.source=files before it"],
         ),
         ("retrieval --data KINDS/captions --set data.train_split=all", ["--set data.train_split=train\n"]),
         ("demo --data KINDS/captions", ["no split 'test'", "--set test_split=val"]),
