@@ -33,13 +33,14 @@ import chiasm
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
 from chiasm.core.types import Example
+from chiasm.data.dataset import ListDataset, examples_of
 from chiasm.data.english import is_latin
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.metrics.intervals import bootstrap_mean
 from chiasm.metrics.paired import paired_difference
 from chiasm.pipeline.batching import FEATURES
-from chiasm.pipeline.feature_cache import cache_root, cached_pictures
+from chiasm.pipeline.feature_cache import cache_root, encode_images
 from chiasm.pipeline.polyglot import PolyglotTokenizer, Reader, by_letters, reader_of
 
 HERE = Path(__file__).resolve().parent
@@ -86,8 +87,9 @@ class Starter:
     def pictures(self, paths: Sequence[Path]) -> Vectors:
         """Unit vectors [n, e] of pictures, by way of the cache."""
         examples = [Example(str(path), {"image": image_ref(path)}) for path in paths]
-        seen = cached_pictures(self.model.pipeline, examples, Ledger(), cache_root(), lambda done, total, what: None)
-        return self.model.project(np.stack([one.inputs[FEATURES].pooled for one in seen]))
+        dataset = ListDataset("", examples, Ledger())
+        seen = encode_images(self.model.pipeline, dataset, cache_root(), lambda done, total, what: None)
+        return self.model.project(np.stack([one.inputs[FEATURES].pooled for one in examples_of(seen)]))
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

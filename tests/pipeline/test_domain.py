@@ -10,12 +10,13 @@ import torch
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Domain, Example, Prediction, Tokens
+from chiasm.data.dataset import ListDataset, examples_of
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
 from chiasm.pipeline.domain import FILE, TOLD, DomainModel, image_features
 from chiasm.pipeline.domain_fitting import fit_domain
-from chiasm.pipeline.feature_cache import cached_pictures
+from chiasm.pipeline.feature_cache import encode_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.stored_example import check_same_answers
 from chiasm.train.config import RunConfig
@@ -164,7 +165,10 @@ def test_cached_features_give_the_same_distances(
     """Guards against limits of a frozen tower's cache that do not fit what is encoded when a question comes in."""
     model = replace(config.model, image=replace(config.model.image, frozen=True))
     made = Pipeline.build(replace(config, model=model), split[0], CPU)
-    cached = [cached_pictures(made, some, Ledger(), tmp_path, lambda done, total, what: None) for some in split]
+    cached = [
+        examples_of(encode_images(made, ListDataset("", some, Ledger()), tmp_path, lambda done, total, what: None))
+        for some in split
+    ]
     assert fit_domain(made, *cached).to_bytes() == fit_domain(made, *split).to_bytes()
 
 

@@ -1,5 +1,6 @@
 """Frozen towers run once a picture: the cache is found again, distrusts itself, and loses nothing."""
 
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE, Example, Source, Tokens
-from chiasm.data.dataset import ListDataset
+from chiasm.data.dataset import ListDataset, Subset, examples_of
 from chiasm.data.files import FilesConfig
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
@@ -22,9 +23,9 @@ from chiasm.pipeline.feature_cache import (
     FeatureCache,
     cache_root,
     cache_texts,
-    cached_pictures,
+    check_images,
+    encode_images,
     prepare,
-    readable_pictures,
 )
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import queries_of
@@ -49,6 +50,16 @@ def ledger_for(examples: list[Example]) -> Ledger:
     ledger.offer(len(examples))
     ledger.use(len(examples))
     return ledger
+
+
+def encoded(pipeline: Pipeline, examples: list[Example], ledger: Ledger, cache: Path) -> list[Example]:
+    """Examples with features."""
+    return list(examples_of(encode_images(pipeline, ListDataset("train", examples, ledger), cache, quiet)))
+
+
+def checked(examples: list[Example], ledger: Ledger) -> list[Example]:
+    """Examples whose images can be read."""
+    return list(examples_of(check_images(ListDataset("train", examples, ledger), quiet)))
 
 
 def parts_of(example: Example) -> list[np.ndarray]:
@@ -84,7 +95,7 @@ def test_cached_features_are_those_of_the_tower(
     expected = pipeline.encode_images([example.inputs["image"] for example in pictures])
     counted = Counted(pipeline, monkeypatch)
     for round_number, order in enumerate((pictures, pictures[::-1])):
-        found = cached_pictures(pipeline, order, ledger_for(order), tmp_path / "cache", quiet)
+        found = encoded(pipeline, order, ledger_for(order), tmp_path / "cache")
         assert counted.pictures == 5, f"encoded again in round {round_number}"
         assert [example.id for example in found] == [example.id for example in order]
         for example in found:
@@ -108,14 +119,31 @@ def test_a_vector_without_its_grid_is_encoded_again(
     FeatureCache(tmp_path, pipeline.image_fingerprint()).add(keys, np.zeros((3, 16), dtype=np.float32))
     counted = Counted(pipeline, monkeypatch)
     for _ in range(2):
-        found = cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path, quiet)
+        found = encoded(pipeline, pictures, ledger_for(pictures), tmp_path)
         assert counted.pictures == 3
         assert all(example.inputs[FEATURES].values is not None for example in found)
 
 
+def test_what_is_prepared_holds_no_vector(
+    tmp_path: Path, pipeline: Pipeline, picture_files: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against memory that grows with the vectors: an example's features are made when it is asked for."""
+    monkeypatch.setattr(features, "CHUNK", 2)
+    pictures = picture_files(5)
+    ready = encode_images(pipeline, ListDataset("train", pictures, ledger_for(pictures)), tmp_path, quiet)
+    whole = [array for example in examples_of(ready) for array in parts_of(example)]
+    gc.collect()
+    alive = [one for one in gc.get_objects() if type(one) is features.Features]
+    assert not alive, "no features are alive once their examples are gone"
+    again = [array for index in (4, 0, 2) for array in parts_of(Subset(ready, [index]).example(0, 3))]
+    count = len(whole) // 5
+    expected = [array for index in (4, 0, 2) for array in whole[index * count : (index + 1) * count]]
+    assert all(np.array_equal(one, other) for one, other in zip(again, expected, strict=True))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what is mapped")
-def test_grids_stay_on_disk(tmp_path: Path) -> None:
-    """Guards against a second copy in memory: grids of a million photos are 42 GB, and a step needs 512 of them."""
+def test_vectors_and_grids_stay_on_disk(tmp_path: Path) -> None:
+    """Guards against a copy in memory: a million photos are 7 GB of vectors and 42 GB of grids, a step needs 512."""
     store = FeatureCache(tmp_path, "tower")
     grids = np.arange(4 * 6 * 3, dtype=np.float16).reshape(4, 6, 3)
     store.add(["a", "b", "c", "d"], np.ones((4, 5), dtype=np.float32), grids)
@@ -126,7 +154,7 @@ def test_grids_stay_on_disk(tmp_path: Path) -> None:
         for key, grid in zip("abcd", grids, strict=True):
             assert np.array_equal(opened.grids[key], grid)
             assert any(opened.grids[key].ctypes.data in one for one in ranges)
-            assert not any(opened.vectors[key].ctypes.data in one for one in ranges)
+            assert any(opened.vectors[key].ctypes.data in one for one in ranges)
 
 
 def test_a_grid_is_whole_and_within_float16(tmp_path: Path, pipeline: Pipeline, picture_files: Write) -> None:
@@ -141,7 +169,7 @@ def test_a_grid_is_whole_and_within_float16(tmp_path: Path, pipeline: Pipeline, 
     for message, tokens in broken.items():
         pipeline.encode_pixels = lambda _, tokens=tokens: tokens
         with pytest.raises(AssertionError, match=message):
-            cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+            encoded(pipeline, pictures, ledger_for(pictures), tmp_path / "cache")
         assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -156,7 +184,7 @@ def test_a_damaged_chunk_is_encoded_again(
     # Copied, because the grids are mapped from the very file that is damaged here.
     first = [
         np.concatenate([part.ravel() for part in parts_of(example)])
-        for example in cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+        for example in encoded(pipeline, pictures, ledger_for(pictures), tmp_path / "cache")
     ]
     (chunk,) = (tmp_path / "cache").rglob("*.safetensors")
     content = chunk.read_bytes()
@@ -169,7 +197,7 @@ def test_a_damaged_chunk_is_encoded_again(
         }[damage]
     )
     counted = Counted(pipeline, monkeypatch)
-    second = cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+    second = encoded(pipeline, pictures, ledger_for(pictures), tmp_path / "cache")
     assert counted.pictures == 3
     for one, other in zip(first, second, strict=True):
         assert np.array_equal(one, np.concatenate([part.ravel() for part in parts_of(other)]))
@@ -187,9 +215,9 @@ def test_an_interrupted_pass_is_continued(
     with monkeypatch.context() as patch:
         Counted(pipeline, patch, fail_after=4)
         with pytest.raises(KeyboardInterrupt):
-            cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+            encoded(pipeline, pictures, ledger_for(pictures), tmp_path / "cache")
     counted = Counted(pipeline, monkeypatch)
-    assert len(cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)) == 6
+    assert len(encoded(pipeline, pictures, ledger_for(pictures), tmp_path / "cache")) == 6
     assert counted.pictures == 2
 
 
@@ -198,11 +226,11 @@ def test_another_tower_has_another_cache(
 ) -> None:
     """Guards against vectors of the weights of yesterday."""
     pictures = picture_files(2)
-    cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+    encoded(pipeline, pictures, ledger_for(pictures), tmp_path / "cache")
     with torch.no_grad():
         pipeline.model.image_encoder.norm.bias += 1
     counted = Counted(pipeline, monkeypatch)
-    cached_pictures(pipeline, pictures, ledger_for(pictures), tmp_path / "cache", quiet)
+    encoded(pipeline, pictures, ledger_for(pictures), tmp_path / "cache")
     assert counted.pictures == 2
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
@@ -227,10 +255,10 @@ def test_unreadable_pictures_go_to_the_ledger_and_doubles_into_one_group(
     ledger = ledger_for(pictures)
     counted = Counted(pipeline, monkeypatch)
     if is_frozen:
-        found = cached_pictures(pipeline, pictures, ledger, tmp_path / "cache", quiet)
+        found = encoded(pipeline, pictures, ledger, tmp_path / "cache")
         assert counted.pictures == 2, "equal pictures are encoded once"
     else:
-        found = readable_pictures(pictures, ledger, quiet)
+        found = checked(pictures, ledger)
     assert [example.id for example in found] == ["0", "1", "double"]
     assert found[0].group == found[2].group != found[1].group
     assert (ledger.offered, ledger.used, ledger.rejected) == (5, 3, 2)
@@ -246,10 +274,7 @@ def test_pictures_of_a_class_stay_together(
     names = ("label:cat", "label:cat", "patient 7", "")
     pictures = [replace(one, group=name) for one, name in zip(picture_files(4), names, strict=True)]
     ledger = ledger_for(pictures)
-    if is_frozen:
-        found = cached_pictures(pipeline, pictures, ledger, tmp_path / "cache", quiet)
-    else:
-        found = readable_pictures(pictures, ledger, quiet)
+    found = encoded(pipeline, pictures, ledger, tmp_path / "cache") if is_frozen else checked(pictures, ledger)
     keys = [example.inputs["image"].content_key() for example in pictures]
     assert [example.group for example in found] == ["label:cat", "label:cat", keys[2], keys[3]]
 

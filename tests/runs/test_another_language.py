@@ -18,8 +18,9 @@ from chiasm.core.types import Caption, Example
 from chiasm.data.generated.scene_language import WORDS
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
-from chiasm.pipeline.feature_cache import cache_root, prepare, taught
+from chiasm.pipeline.feature_cache import cache_root, prepare
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.teacher_targets import attach_teacher_targets
 from chiasm.recipes.table import find_recipe
 from chiasm.serve.index import make_index, open_index
 from chiasm.tasks.retrieval import RetrievalConfig
@@ -113,7 +114,9 @@ def test_targets_are_the_teachers_vectors_or_their_mean(base: Path, monkeypatch:
     pipeline = Pipeline.build(config, [training.example(0)], CPU)
     pipeline.take_weights(base, ("text_encoder.", "text_projection."))
     teacher = Pipeline.load(base, CPU)
-    ready = taught(teacher, prepare(pipeline, training, cache_root(), lambda *_: None), cache_root(), lambda *_: None)
+    ready = attach_teacher_targets(
+        teacher, prepare(pipeline, training, cache_root(), lambda *_: None), cache_root(), lambda *_: None
+    )
     model = chiasm.load(base)
     for number in range(3):
         example = ready.example(number)
@@ -143,7 +146,9 @@ def test_a_set_that_the_teacher_cannot_read_is_refused(base: Path) -> None:
     scenes = open_dataset(learning(base).data, "train", 0)
     examples = [without_english(scenes.example(number)) for number in range(4)]
     with pytest.raises(InputError, match="no caption in en, the teacher's languages"):
-        taught(Pipeline.load(base, CPU), ListDataset("train", examples, Ledger()), cache_root(), lambda *_: None)
+        attach_teacher_targets(
+            Pipeline.load(base, CPU), ListDataset("train", examples, Ledger()), cache_root(), lambda *_: None
+        )
 
 
 @pytest.mark.parametrize(

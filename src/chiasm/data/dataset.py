@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
@@ -135,6 +135,22 @@ class MappedDataset(PlainDataset):
         return self.change(self.dataset.example(index, epoch))
 
 
+class FirstEpoch(PlainDataset):
+    """The examples of a set's first epoch, the same in every epoch."""
+
+    is_generated = False
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, self.split, self.ledger = dataset, dataset.split, dataset.ledger
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return example `index` of the first epoch."""
+        return self.dataset.example(index)
+
+
 def with_question_kinds(dataset: Dataset, kinds: Sequence[str]) -> Dataset:
     """Leave out questions of other kinds; an example without a question left stays.
 
@@ -169,9 +185,28 @@ def choose_captions(example: Example, count: int, seed: int, epoch: int) -> list
     return [example.captions[number] for number in chosen]
 
 
-def examples_of(dataset: Dataset) -> Iterator[Example]:
-    """Every example of the first epoch, one after the other."""
-    return (dataset.example(index) for index in range(len(dataset)))
+class Examples(Sequence[Example]):
+    """The examples of a set's first epoch as a sequence; each is made when it is asked for, and none is kept."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """The example at a place counted from either end, or a list of those in a slice."""
+        places = range(len(self))[index]
+        return self.dataset.example(places) if isinstance(places, int) else [self.dataset.example(n) for n in places]
+
+
+def examples_of(dataset: Dataset) -> Sequence[Example]:
+    """Every example of the first epoch."""
+    return Examples(dataset)
 
 
 def first_examples(dataset: Dataset, generated: int) -> Iterator[Example]:

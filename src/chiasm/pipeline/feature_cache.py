@@ -1,17 +1,17 @@
-"""Before training and evaluation: every picture is looked at once, and frozen towers are run once.
+"""Before training and evaluation: every image is decoded once, and frozen towers are run once.
 
-What a frozen tower makes of a picture or text is cached by the content of what it encodes.
+The output of a frozen tower for an image or text is cached under the hash of its content.
 
 A cache folder holds one subfolder per tower and preprocessing; in it, immutable chunk files. A chunk is written
 whole or not at all, so an interrupted pass loses at most one chunk and a second pass continues after it. A chunk is a
 safetensors file named after its own hash, with the content keys in its metadata, the vectors float32 [n, d] as
 `values` and, where the run keeps them, the grids of tokens float16 [n, l, c] as `grid`.
 
-Axis legend: n pictures or texts, d numbers of a pooled vector, l tokens of the grid, c numbers a token.
+Axis legend: n images or texts, d numbers of a pooled vector, l tokens of the grid, c numbers a token.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -23,22 +23,20 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes, sha256_file, write_bytes
-from chiasm.core.types import Example, Tokens
-from chiasm.data.dataset import Dataset, ListDataset, MappedDataset, examples_of
+from chiasm.core.types import IMAGE, Example, Tokens
+from chiasm.data.dataset import Dataset, FirstEpoch, PlainDataset, examples_of
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image import ImageError
-from chiasm.data.ledger import Ledger
 from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_pictures
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks.space import TEXTS_AT_ONCE
-from chiasm.tasks.text_targets import TARGETS, caption_targets
 
 CHUNK = 512
-"""Pictures or texts in a file of the cache."""
+"""Images or texts in a file of the cache."""
+ROW_BITS = 32
+"""Bits of the row in a place of `MappedRows`; those above are the number of its array."""
 DECODED_AT_ONCE = 64
-"""Decoded pictures in memory: a driver's wide views of a whole chunk would be most of a gigabyte."""
+"""Decoded images in memory: a driver's wide views of a whole chunk would be most of a gigabyte."""
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
 
@@ -49,6 +47,33 @@ def cache_root() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chiasm"
 
 
+class MappedRows(Mapping[str, np.ndarray]):
+    """Key -> row of an array; the arrays are mapped from files, so that only keys and places take memory."""
+
+    def __init__(self) -> None:
+        self._arrays: list[np.ndarray] = []
+        self._places: dict[str, int] = {}
+
+    def enter(self, keys: Sequence[str], rows: np.ndarray) -> None:
+        """Add the rows of one array, as many as keys; later rows replace earlier ones of the same key."""
+        start = len(self._arrays) << ROW_BITS
+        self._arrays.append(rows)
+        self._places.update((key, start + row) for key, row in zip(keys, range(len(rows)), strict=True))
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        place = self._places[key]
+        return self._arrays[place >> ROW_BITS][place & (2**ROW_BITS - 1)]  # type: ignore[no-any-return]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 class FeatureCache:
     """Content key (hexadecimal SHA-256) -> vector and perhaps grid, on disk.
 
@@ -57,15 +82,15 @@ class FeatureCache:
         fingerprint: names the tower, its weights and its preprocessing; another fingerprint never meets these files.
 
     Attributes:
-        vectors: key -> float32 [d], in memory.
-        grids: key -> float16 [l, c], mapped from its file: the system reads it when it is used and may forget it again.
-            The keys are those that were added with a grid, and all of them are in `vectors` too.
+        vectors: key -> float32 [d], mapped from its file: the system reads it when it is used and may forget it again.
+            Only the keys and their places are in memory.
+        grids: key -> float16 [l, c], mapped too. The keys are those that were added with a grid, and all of them are in
+            `vectors`.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder / fingerprint
-        self.vectors: dict[str, np.ndarray] = {}
-        self.grids: dict[str, np.ndarray] = {}
+        self.vectors, self.grids = MappedRows(), MappedRows()
         for path in sorted(self.folder.glob("*.safetensors")):
             if sha256_file(path)[:16] != path.stem:
                 path.unlink(missing_ok=True)  # a damaged chunk is only a lost shortcut: its items are encoded again
@@ -88,74 +113,109 @@ class FeatureCache:
         # As PyTorch tensors safetensors maps a file; as NumPy arrays it would copy it.
         with safetensors.safe_open(path, framework="pt") as file:
             keys = file.metadata()["keys"].split()
-            # Vectors are small and every step uses them, so they are copied into memory.
-            self.vectors.update(zip(keys, file.get_tensor("values").numpy().copy(), strict=True))
+            self.vectors.enter(keys, file.get_tensor("values").numpy())
             if "grid" in file.keys():  # noqa: SIM118 - the file is no dict
-                self.grids.update(zip(keys, file.get_tensor("grid").numpy(), strict=True))
+                self.grids.enter(keys, file.get_tensor("grid").numpy())
 
 
-def readable_pictures(examples: Sequence[Example], ledger: Ledger, progress: Progress) -> list[Example]:
-    """Decode every picture once before training, so that a broken one is found now and not in the middle of an epoch.
+class PreparedDataset(PlainDataset):
+    """Examples whose images can be read, each with its features where they are cached; the same in every epoch.
 
-    Unreadable pictures go to the ledger. Equal pictures under two names become one group, so that they are never
-    each other's false negatives; pictures of one class stay in the group of their class.
+    Args:
+        dataset: the set that was checked or encoded; its ledger is this one's.
+        indices: int64 [n], the places in it of the readable examples.
+        keys: n content keys of their images. Equal images become one group, so that they are never each other's false
+            negatives; images of one class stay in the group of their class.
+        features: content key -> what stands for the image under `image_features`; None where it is decoded.
     """
 
-    def key_of(example: Example) -> str | ImageError:
+    is_generated = False
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        indices: np.ndarray,
+        keys: Sequence[str],
+        features: Callable[[str], Features] | None = None,
+    ) -> None:
+        assert len(indices) == len(keys), "one key an example"
+        self.dataset, self.indices, self.keys, self.features = dataset, indices, keys, features
+        self.split, self.ledger = dataset.split, dataset.ledger
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Return example `index` of the first epoch."""
+        example, key = self.dataset.example(int(self.indices[index])), self.keys[index]
+        group = example.group if example.group.startswith(LABEL_GROUP) else key
+        inputs = example.inputs if self.features is None else {**example.inputs, FEATURES: self.features(key)}
+        return replace(example, inputs=inputs, group=group)
+
+
+def check_images(dataset: Dataset, progress: Progress) -> PreparedDataset:
+    """Decode every image once before training, so that a broken one is found now and not in the middle of an epoch.
+
+    Unreadable images go to the ledger.
+    """
+
+    def key_of(index: int) -> str | ImageError:
+        image = dataset.example(index).inputs[IMAGE]
         try:
-            example.inputs["image"].load()
-            return str(example.inputs["image"].content_key())
+            image.load()
+            return str(image.content_key())
         except ImageError as error:
             return error
 
-    kept = []
+    count, indices, keys = len(dataset), list[int](), list[str]()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done, (example, key) in enumerate(zip(examples, pool.map(key_of, examples), strict=True), 1):
+        for index, key in enumerate(pool.map(key_of, range(count))):
             if isinstance(key, ImageError):
-                ledger.withdraw(example.source, key.code, key.given)
+                dataset.ledger.withdraw(dataset.example(index).source, key.code, key.given)
             else:
-                kept.append(replace(example, group=_group(example, key)))
-            if done % CHUNK == 0 or done == len(examples):
-                progress(done, len(examples), "checking pictures")
-    return kept
+                indices.append(index)
+                keys.append(key)
+            if (index + 1) % CHUNK == 0 or index + 1 == count:
+                progress(index + 1, count, "checking images")
+    return PreparedDataset(dataset, np.array(indices, dtype=np.int64), keys)
 
 
-def cached_pictures(
-    pipeline: Pipeline, examples: Iterable[Example], ledger: Ledger, cache: Path, progress: Progress
-) -> list[Example]:
-    """Give every example its `Features` under `image_features`; unreadable pictures go to the ledger.
+def encode_images(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: Progress) -> PreparedDataset:
+    """Give every example its `Features` under `image_features`; unreadable images go to the ledger.
 
-    Groups are those of `readable_pictures`. Only one chunk of tokens, and fewer pictures, are in memory at a time.
+    Only one chunk of tokens, and fewer images, are in memory at a time; afterwards only the keys are.
     """
     store = FeatureCache(cache, pipeline.image_fingerprint())
     has_grid = pipeline.config.model.image.grid
     known = store.grids if has_grid else store.vectors
-    keyed: list[tuple[str, Example]] = []
-    for example in examples:
+    keyed: list[tuple[str, int]] = []
+    for index, example in enumerate(examples_of(dataset)):
         try:
-            keyed.append((example.inputs["image"].content_key(), example))
+            keyed.append((example.inputs[IMAGE].content_key(), index))
         except ImageError as error:
-            ledger.withdraw(example.source, error.code, error.given)
-    missing = list({key: example for key, example in keyed if key not in known}.items())
+            dataset.ledger.withdraw(example.source, error.code, error.given)
+    missing = list({key: index for key, index in keyed if key not in known}.items())
     unreadable: dict[str, ImageError] = {}
     for start in range(0, len(missing), CHUNK):
-        unreadable |= _encode_chunk(pipeline, missing[start : start + CHUNK], store)
-        progress(min(start + CHUNK, len(missing)), len(missing), "encoding pictures once")
-    for key, example in keyed:
+        part = [(key, dataset.example(index)) for key, index in missing[start : start + CHUNK]]
+        unreadable |= _encode_chunk(pipeline, part, store)
+        progress(min(start + CHUNK, len(missing)), len(missing), "encoding images once")
+    for key, index in keyed:
         if key in unreadable:
-            ledger.withdraw(example.source, unreadable[key].code, unreadable[key].given)
-    kept = []
-    for key, example in keyed:
-        if key not in unreadable:
-            features = Features(store.vectors[key], store.grids[key] if has_grid else None)
-            kept.append(replace(example, inputs={**example.inputs, FEATURES: features}, group=_group(example, key)))
-    return kept
+            dataset.ledger.withdraw(dataset.example(index).source, unreadable[key].code, unreadable[key].given)
+    kept = [(key, index) for key, index in keyed if key not in unreadable]
+
+    def features(key: str) -> Features:
+        return Features(store.vectors[key], store.grids[key] if has_grid else None)
+
+    indices = np.array([index for _, index in kept], dtype=np.int64)
+    return PreparedDataset(dataset, indices, [key for key, _ in kept], features)
 
 
 def _encode_chunk(
     pipeline: Pipeline, part: Sequence[tuple[str, Example]], store: FeatureCache
 ) -> dict[str, ImageError]:
-    """Encode the pictures of one chunk into the store, and return why some of them cannot be read."""
+    """Encode the images of one chunk into the store, and return why some of them cannot be read."""
     tower = pipeline.config.model.image
     unreadable: dict[str, ImageError] = {}
     keys: list[str] = []
@@ -163,7 +223,7 @@ def _encode_chunk(
 
     def readable(example: Example) -> Tensor | ImageError:
         try:
-            return stack_pictures([example.inputs["image"].load()], tower)
+            return stack_pictures([example.inputs[IMAGE].load()], tower)
         except ImageError as error:
             return error
 
@@ -189,14 +249,10 @@ def _encode_chunk(
 
 def _grids(tokens: Tokens) -> np.ndarray:
     """The tokens as float16 [n, l, c]: half the space, and still finer than bf16, in which training may read them."""
-    assert bool(tokens.is_real.all()), "pictures of one size have no padded tokens"
+    assert bool(tokens.is_real.all()), "images of one size have no padded tokens"
     grids: np.ndarray = tokens.values.half().cpu().numpy()
     assert np.isfinite(grids).all(), "the tower's tokens do not fit float16"
     return grids
-
-
-def _group(example: Example, key: str) -> str:
-    return example.group if example.group.startswith(LABEL_GROUP) else key
 
 
 def cache_texts(pipeline: Pipeline, texts: Iterable[str], cache: Path, progress: Progress) -> None:
@@ -213,9 +269,9 @@ def cache_texts(pipeline: Pipeline, texts: Iterable[str], cache: Path, progress:
 
 
 def prepare(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: Progress) -> Dataset:
-    """Make a split ready: pictures checked or encoded, texts encoded where their tower is frozen.
+    """Make a split ready: images checked or encoded, texts encoded where their tower is frozen.
 
-    Generated data passes through unless a tower is frozen: it cannot be broken. Of a mixture each set is made ready.
+    Generated data passes through unless a tower is frozen: it cannot be broken. Each part of a mixture is made ready.
     """
     return dataset.map_parts(lambda _, part: _prepare_part(pipeline, part, cache, progress))
 
@@ -224,15 +280,17 @@ def _prepare_part(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: P
     config = pipeline.config
     if dataset.is_generated and not (config.model.image.frozen or config.model.text.frozen):
         return dataset
-    examples = [dataset.example(number) for number in range(len(dataset))]
+    ready: Dataset
     if config.model.image.frozen:
-        examples = cached_pictures(pipeline, examples, dataset.ledger, cache, progress)
-    elif not dataset.is_generated:
-        examples = readable_pictures(examples, dataset.ledger, progress)
+        ready = encode_images(pipeline, dataset, cache, progress)
+    elif dataset.is_generated:
+        ready = FirstEpoch(dataset)
+    else:
+        ready = check_images(dataset, progress)
     dataset.ledger.check(config.data.max_rejected)
     if config.model.text.frozen:
-        cache_texts(pipeline, _texts_read_once(pipeline, examples), cache, progress)
-    return ListDataset(dataset.split, examples, dataset.ledger)
+        cache_texts(pipeline, _texts_read_once(pipeline, examples_of(ready)), cache, progress)
+    return ready
 
 
 def _texts_read_once(pipeline: Pipeline, examples: Sequence[Example]) -> list[str]:
@@ -241,57 +299,17 @@ def _texts_read_once(pipeline: Pipeline, examples: Sequence[Example]) -> list[st
 
 
 def not_cached(pipeline: Pipeline, examples: Sequence[Example], cache: Path) -> tuple[list[Example], list[str]]:
-    """Pictures and texts that `prepare` would encode now: what frozen towers see and the cache does not hold."""
+    """Images and texts that `prepare` would encode now: what frozen towers see and the cache does not hold."""
     pictures, texts = list[Example](), list[str]()
     if pipeline.config.model.image.frozen:
         store = FeatureCache(cache, pipeline.image_fingerprint())
         known = store.grids if pipeline.config.model.image.grid else store.vectors
         for example in examples:
             with suppress(ImageError):
-                if example.inputs["image"].content_key() not in known:
+                if example.inputs[IMAGE].content_key() not in known:
                     pictures.append(example)
     if pipeline.config.model.text.frozen:
         vectors = FeatureCache(cache, pipeline.text_fingerprint()).vectors
         distinct = dict.fromkeys(_texts_read_once(pipeline, examples))
         texts = [text for text in distinct if sha256_bytes(text.encode()) not in vectors]
     return pictures, texts
-
-
-def taught(teacher: Pipeline, dataset: Dataset, cache: Path, progress: Progress) -> Dataset:
-    """Give every example of a prepared split the teacher's `caption_targets`, under `TARGETS`.
-
-    Args:
-        teacher: a run with a contrast, which reads the languages of its own data.
-        dataset: a split as `prepare` returns it where the image tower is frozen.
-        cache: where vectors of the teacher's text tower are kept, if that is frozen.
-        progress: told how far it is.
-
-    Raises:
-        InputError: no caption is in a language of the teacher.
-    """
-    return dataset.map_parts(lambda _, part: _attach_to_part(teacher, part, cache, progress))
-
-
-def _attach_to_part(teacher: Pipeline, dataset: Dataset, cache: Path, progress: Progress) -> Dataset:
-    languages = set(teacher.config.data.languages)
-    captions = (caption for example in examples_of(dataset) for caption in example.captions)
-    texts = list(dict.fromkeys(caption.text for caption in captions if caption.language in languages))
-    if not texts:
-        raise InputError(
-            f"split {dataset.split!r} has no caption in {', '.join(sorted(languages))}, the teacher's languages",
-            "captions in a language that the run of init_from reads, beside the new one",
-            "name both in data.languages",
-        )
-    if teacher.config.model.text.frozen:
-        cache_texts(teacher, texts, cache, progress)
-    space = teacher.shared_space()
-    known: dict[str, np.ndarray] = {}
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        part = texts[start : start + TEXTS_AT_ONCE]
-        known |= dict(zip(part, space.embed_texts(teacher.model, teacher.codec, part), strict=True))
-        progress(min(start + TEXTS_AT_ONCE, len(texts)), len(texts), "asking the teacher once")
-
-    def with_targets(example: Example) -> Example:
-        return replace(example, inputs={**example.inputs, TARGETS: caption_targets(example.captions, known)})
-
-    return MappedDataset(dataset, with_targets)

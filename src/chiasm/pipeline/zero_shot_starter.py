@@ -18,6 +18,7 @@ from torch import nn
 
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
+from chiasm.data.dataset import ListDataset, examples_of
 from chiasm.data.files import FilesConfig
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
@@ -30,7 +31,7 @@ from chiasm.models.projection import class_heads
 from chiasm.pipeline.batching import FEATURES
 from chiasm.pipeline.codec import make_codec
 from chiasm.pipeline.config import PipelineConfig
-from chiasm.pipeline.feature_cache import cache_root, cache_texts, cached_pictures
+from chiasm.pipeline.feature_cache import cache_root, cache_texts, encode_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.polyglot import OtherLanguages, PolyglotMixture, PolyglotTokenizer, PolyglotTower
 from chiasm.tasks.codec import Codec
@@ -185,5 +186,5 @@ def _nothing_seen(pipeline: Pipeline) -> torch.Tensor:
     size_px = pipeline.config.model.image.size_px
     shown = [image_ref_from_array(picture_of_nothing(number, size_px)) for number in range(PICTURES_OF_NOTHING)]
     examples = [Example(f"nothing {number}", {"image": one}) for number, one in enumerate(shown)]
-    seen = cached_pictures(pipeline, examples, Ledger(), cache_root(), lambda done, total, what: None)
-    return torch.from_numpy(np.stack([one.inputs[FEATURES].pooled for one in seen])).to(pipeline.device)
+    seen = encode_images(pipeline, ListDataset("", examples, Ledger()), cache_root(), lambda done, total, what: None)
+    return torch.from_numpy(np.stack([one.inputs[FEATURES].pooled for one in examples_of(seen)])).to(pipeline.device)

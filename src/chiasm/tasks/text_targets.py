@@ -1,4 +1,4 @@
-"""Where a teacher puts captions, as fields of a batch; `pipeline.feature_cache.taught` asks the teacher once."""
+"""Where a teacher puts captions, as fields of a batch; `pipeline.teacher_targets` computes it once."""
 
 from collections.abc import Mapping, Sequence
 

@@ -30,9 +30,10 @@ from chiasm.models.lora import merge_lora
 from chiasm.models.projection import class_heads, set_class_share
 from chiasm.pipeline.codec import codec_from, make_codec, tokenizer_from
 from chiasm.pipeline.domain_fitting import fit_domain
-from chiasm.pipeline.feature_cache import cache_root, prepare, taught
+from chiasm.pipeline.feature_cache import cache_root, prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_fed
+from chiasm.pipeline.teacher_targets import attach_teacher_targets
 from chiasm.pipeline.zero_shot_starter import STARTER, take_classes
 from chiasm.tasks import task_type
 from chiasm.train.adaptation import (
@@ -270,7 +271,7 @@ def _prepare(
         training = prepare(pipeline, training, cache_root(), bars)
         if has_text_teacher(config_of(pipeline)):
             teacher = Pipeline.load(Path(config_of(pipeline).init_from), pipeline.device)
-            training = taught(teacher, training, cache_root(), bars)
+            training = attach_teacher_targets(teacher, training, cache_root(), bars)
         validation = prepare(pipeline, validation, cache_root(), bars)
     finally:
         bars.close()

@@ -12,7 +12,7 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Example, Score
-from chiasm.data.dataset import Dataset
+from chiasm.data.dataset import Dataset, ListDataset, examples_of
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image_refs import mirrored
 from chiasm.data.leaks import open_training
@@ -26,7 +26,7 @@ from chiasm.evaluate.metric_row import MetricRow
 from chiasm.metrics.classic import class_scores
 from chiasm.metrics.intervals import mean_of_draws
 from chiasm.pipeline.batching import FEATURES
-from chiasm.pipeline.feature_cache import cache_root, cached_pictures
+from chiasm.pipeline.feature_cache import cache_root, encode_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Task
 from chiasm.tasks.space import SharedSpace
@@ -241,17 +241,22 @@ def _seen(
         )
     bars = ProgressBars(console)
     try:
-        kept = cached_pictures(pipeline, examples, dataset.ledger, cache_root(), bars)
+        kept = _encoded(pipeline, ListDataset(dataset.split, examples, dataset.ledger), bars)
         views = [kept]
         if mirror:
             turned = [replace(one, inputs={**one.inputs, "image": mirrored(one.inputs["image"])}) for one in kept]
-            views.append(cached_pictures(pipeline, turned, dataset.ledger, cache_root(), bars))
+            views.append(_encoded(pipeline, ListDataset(dataset.split, turned, dataset.ledger), bars))
     finally:
         bars.close()
     dataset.ledger.check(pipeline.config.data.max_rejected)
     features = np.stack([np.stack([one.inputs[FEATURES].pooled for one in view]) for view in views])
     numbers = [classes.index(str(one.label)) for one in kept]
     return Labelled(kept, torch.from_numpy(features), torch.tensor(numbers))
+
+
+def _encoded(pipeline: Pipeline, dataset: Dataset, bars: ProgressBars) -> list[Example]:
+    """The examples whose images can be read, with their features."""
+    return list(examples_of(encode_images(pipeline, dataset, cache_root(), bars)))
 
 
 def cut(training: Labelled) -> tuple[Labelled, Labelled]:
