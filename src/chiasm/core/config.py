@@ -183,8 +183,11 @@ def _of_class(choice: Choice, cls: type, value: Any, where: str, is_stored: bool
 def _foreign(choice: Choice, cls: type, key: str, where: str, text: str = "...") -> InputError:
     """The refusal of a key that another kind, or an entry of another name, has."""
     name = key.rpartition(".")[2]
-    own = [f"{where}.{one.name}" for one in dataclasses.fields(cls)]
-    owners, meant = choice.owners(name), meant_key(key, own)
+    names = [one.name for one in dataclasses.fields(cls)]
+    own = [f"{where}.{one}" for one in names]
+    # By the last word alone: all keys share the section's name. The key that decides the class is never meant.
+    near = meant_key(name, [one for one in names if one != choice.key])
+    owners, meant = choice.owners(name), f"{where}.{near}" if near else ""
     what = f"{where}.{choice.key}" if choice.key else where.rpartition(".")[0]
     return InputError(
         f"config key {key!r} means something for {what} {' or '.join(owners)} alone"
