@@ -19,6 +19,7 @@ from chiasm.pipeline.preprocessing import KIND, resizing_as_trained
 from chiasm.tasks.base import Task
 from chiasm.tasks.codec import Codec
 
+S = TypeVar("S")
 T = TypeVar("T")
 MOST_WORKERS = 8
 """Threads beside a GPU where `data.workers` chooses."""
@@ -84,16 +85,16 @@ def image_tensor(examples: Sequence[Example], tower: ImageTowerConfig, workers: 
     return stack_resized(in_threads(lambda example: resizing(example.inputs["image"].load()), examples, workers))
 
 
-def in_threads(work: Callable[[Example], T], examples: Sequence[Example], workers: int) -> list[T]:
-    """`work` on the picture of each example, in `workers` threads as `data.workers` has it; results in their order.
+def in_threads(work: Callable[[S], T], items: Sequence[S], workers: int) -> list[T]:
+    """Results of `work` on each item, such as decoding an image, in order; `workers` threads (`data.workers`).
 
     Pillow lets other threads run while it decodes and resizes.
     """
     threads = workers or (min(MOST_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 1)
-    if threads == 1 or len(examples) == 1:
-        return [work(example) for example in examples]
+    if threads == 1 or len(items) == 1:
+        return [work(item) for item in items]
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        return list(pool.map(work, examples))
+        return list(pool.map(work, items))
 
 
 def stack_features(features: Sequence[Features]) -> Tokens:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from chiasm.core.types import IMAGE, Example, Tokens
 from chiasm.data.dataset import Dataset, FirstEpoch, PlainDataset, examples_of
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image import ImageError
+from chiasm.models.config import ImageTowerConfig
 from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_pictures
 from chiasm.pipeline.pipeline import Pipeline
 
@@ -39,6 +41,8 @@ DECODED_AT_ONCE = 64
 """Decoded images in memory: a driver's wide views of a whole chunk would be most of a gigabyte."""
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
+Load = Callable[[], np.ndarray]
+EachLoad = Callable[[Callable[[Load], Tensor | ImageError], Sequence[Load]], Iterable[Tensor | ImageError]]
 
 
 def cache_root() -> Path:
@@ -217,34 +221,48 @@ def _encode_chunk(
 ) -> dict[str, ImageError]:
     """Encode the images of one chunk into the store, and return why some of them cannot be read."""
     tower = pipeline.config.model.image
+    each = partial(in_threads, workers=pipeline.config.data.workers)
     unreadable: dict[str, ImageError] = {}
     keys: list[str] = []
     vectors, grids = [], []
-
-    def readable(example: Example) -> Tensor | ImageError:
-        try:
-            return stack_pictures([example.inputs[IMAGE].load()], tower)
-        except ImageError as error:
-            return error
-
     for start in range(0, len(part), DECODED_AT_ONCE):
         some = part[start : start + DECODED_AT_ONCE]
-        found = in_threads(readable, [example for _, example in some], pipeline.config.data.workers)
-        pictures = []
-        for (key, _), one in zip(some, found, strict=True):
-            if isinstance(one, ImageError):
-                unreadable[key] = one
-            else:
-                pictures.append(one)
-                keys.append(key)
-        if pictures:
-            tokens = pipeline.encode_pixels(torch.cat(pictures))
+        pixels, problems = decode_images({key: example.inputs[IMAGE].load for key, example in some}, tower, each)
+        unreadable |= problems
+        if pixels:
+            tokens = pipeline.encode_pixels(torch.cat(list(pixels.values())))
+            keys += pixels
             vectors.append(tokens.pooled.cpu().numpy())
             if tower.grid:
                 grids.append(_grids(tokens))
     if keys:
         store.add(keys, np.concatenate(vectors), np.concatenate(grids) if tower.grid else None)
     return unreadable
+
+
+def decode_images(
+    loads: Mapping[str, Load], tower: ImageTowerConfig, each: EachLoad
+) -> tuple[dict[str, Tensor], dict[str, ImageError]]:
+    """Decode images and resize them at once, since whole photos would fill the memory.
+
+    Args:
+        loads: key -> what returns uint8 [h, w, 3] or raises `ImageError`.
+        tower: what the images are resized for.
+        each: calls a function on each item, in their order, as `map` does; may use threads.
+
+    Returns:
+        Key -> uint8 [1, 3, size_px, width_px] of the readable ones, and key -> error of the others, in their order.
+    """
+
+    def decoded(load: Load) -> Tensor | ImageError:
+        try:
+            return stack_pictures([load()], tower)
+        except ImageError as error:
+            return error
+
+    found = dict(zip(loads, each(decoded, list(loads.values())), strict=True))
+    pixels = {key: one for key, one in found.items() if isinstance(one, Tensor)}
+    return pixels, {key: one for key, one in found.items() if isinstance(one, ImageError)}
 
 
 def _grids(tokens: Tokens) -> np.ndarray:

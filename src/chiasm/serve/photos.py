@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.core.types import IMAGE
 from chiasm.data.image import SUFFIXES, ImageError, load_image, read_picture
-from chiasm.pipeline.batching import stack_pictures
-from chiasm.pipeline.feature_cache import FeatureCache, cache_root
+from chiasm.pipeline.feature_cache import FeatureCache, cache_root, decode_images
 from chiasm.serve.engine import Model
 from chiasm.tasks.retrieval import Retrieval
 
@@ -100,8 +100,8 @@ class Encoder:
 
     Args:
         model: was trained for retrieval.
-        keeps: enter new vectors in the cache on disk. An index keeps its own, and a cache of a million pictures would
-            not fit into memory; it only reads what training and evaluation have left there.
+        keeps: enter new vectors in the cache on disk. An index keeps its own, so it only reads what training and
+            evaluation have left there.
     """
 
     def __init__(self, model: Model, keeps: bool = False) -> None:
@@ -133,24 +133,16 @@ class Encoder:
             stored = np.stack([self.cache.vectors[key] for key in cached])
             vectors.update(zip(cached, self.model.project(stored) if self.is_frozen else stored, strict=True))
         missing = [key for key in bytes_of if key not in vectors]
-        decoded = dict(zip(missing, pool.map(self._pixels, [bytes_of[key] for key in missing]), strict=True))
-        pixels = {key: one for key, one in decoded.items() if isinstance(one, Tensor)}
+        loads = {key: partial(load_image, *bytes_of[key]) for key in missing}
+        pixels, problems = decode_images(loads, self.model.pipeline.config.model.image, pool.map)
         if pixels:
             vectors.update(zip(pixels, self._vectors(list(pixels), torch.cat(list(pixels.values()))), strict=True))
-        problems = {key: one for key, one in decoded.items() if isinstance(one, ImageError)}
         return [
             replace(one, problem=ImageError(problems[one.content].code, one.path))
             if one.content in problems
             else replace(one, vector=vectors.get(one.content))
             for one, _ in files
         ]
-
-    def _pixels(self, file: tuple[bytes, str]) -> Tensor | ImageError:
-        """Decode, and shrink at once: whole photos of a part would fill the memory."""
-        try:
-            return stack_pictures([load_image(*file)], self.model.pipeline.config.model.image)
-        except ImageError as error:
-            return error
 
     def _vectors(self, keys: Sequence[str], pixels: Tensor) -> Vector:
         pipeline = self.model.pipeline
