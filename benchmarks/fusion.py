@@ -18,7 +18,8 @@ from rich.console import Console
 
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json, write_text
-from chiasm.models.config import FusionName, ImageTowerConfig
+from chiasm.models.config import FusionName
+from chiasm.models.encoders.conv import ConvConfig
 from chiasm.models.fusion import build_fusion
 from chiasm.recipes.table import find_recipe
 from chiasm.tasks.vqa import VqaConfig
@@ -29,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 DOC = HERE.parent / "docs" / "fusion.md"
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
 RECIPES = {"scenes": "demo", "sort_of_clevr": "sort_of_clevr"}
-GRID = ImageTowerConfig(size_px=75, channels=(32, 64, 128, 128), layers=3, centred=True)
+GRID = ConvConfig(size_px=75, channels=(32, 64, 128, 128), layers=3, centred=True)
 """Sort-of-CLEVR's pictures as tokens that lie on them."""
 STEPS = {"scenes": 600, "sort_of_clevr": 900}
 """Steps of each stage; Sort-of-CLEVR has two."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
 from chiasm.models.checks import check_fusion
-from chiasm.models.config import FusionName, ModelConfig, TextTowerConfig
+from chiasm.models.config import FusionName, ModelConfig
+from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.models.fusion import FUSIONS, build_fusion
 from chiasm.models.fusion.base import Fusion, FusionShape, Join, take
 from chiasm.models.transformer import masked_mean
@@ -55,7 +56,7 @@ def test_every_word_of_the_config_has_its_method() -> None:
 @pytest.mark.parametrize("name", sorted(FUSIONS))
 def test_the_config_builds_what_it_says(name: str) -> None:
     """Guards against fields of the config that are swapped or lost on the way to the method."""
-    text = TextTowerConfig(summary_tokens=3)
+    text = TransformerTextConfig(summary_tokens=3)
     config = ModelConfig(
         dim=16,
         heads=4,

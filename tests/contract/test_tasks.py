@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from chiasm.core.config import override
 from chiasm.core.types import IMAGE, Batch, Encoded, Example, Question
 from chiasm.data.opening import open_dataset
 from chiasm.models.config import ModelConfig
@@ -130,8 +131,8 @@ def several(example: Example) -> Example:
 def pipeline_for(chosen: Case) -> Pipeline:
     demo = find_recipe("demo", tiny=True)
     image = replace(demo.model.image, channels=(4, 8, 8), size_px=24)
-    text = replace(demo.model.text, **dict(chosen.text))
-    model = replace(demo.model, dim=16, embedding_dim=8, image=image, text=text, fusion=chosen.fusion)
+    words = override(demo.model, [f"text.{key}={value}" for key, value in chosen.text])
+    model = replace(words, dim=16, embedding_dim=8, image=image, fusion=chosen.fusion)
     config = replace(demo, model=model, tasks=dict(chosen.config))
     return Pipeline.build(config, scenes(), torch.device("cpu"))
 

@@ -10,7 +10,8 @@ import torch
 from chiasm.core.types import IMAGE, Example
 from chiasm.data.opening import open_dataset
 from chiasm.models.attention_maps import as_grid
-from chiasm.models.config import ImageTowerConfig
+from chiasm.models.encoders import IMAGE_ENCODERS
+from chiasm.models.encoders.folder import FolderImageConfig
 from chiasm.models.transformer import Attention, attend, attention_weights, watching
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes.table import find_recipe
@@ -22,7 +23,8 @@ ATTENTIVE = ("cross_attention", "align_then_fuse", "merged_attention", "co_atten
 
 def config(fusion: str, **image: object) -> RunConfig:
     demo = find_recipe("demo", tiny=True)
-    tower = replace(demo.model.image, channels=(4, 8, 8), size_px=24, **image)
+    kind = IMAGE_ENCODERS[str(image.pop("kind", "conv"))]
+    tower = kind(channels=(4, 8, 8), size_px=24, **image)
     text = replace(demo.model.text, summary_tokens=0)
     return replace(demo, model=replace(demo.model, dim=16, embedding_dim=16, fusion=fusion, image=tower, text=text))
 
@@ -146,6 +148,6 @@ def test_grids_of_towers_from_elsewhere(tokens: int, shape: tuple[int, int]) -> 
     """Guards against class and register tokens that are drawn as places."""
     shares = torch.zeros(1, tokens)
     shares[0, -1], shares[0, 0] = 0.25, 0.75
-    grid = as_grid(shares, ImageTowerConfig(kind="hugging_face", size_px=224))
+    grid = as_grid(shares, FolderImageConfig(size_px=224))
     assert grid is not None and grid.shape[1:] == shape
     assert grid[0, -1, -1].item() == pytest.approx(0.25 if tokens == 49 else 1)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from chiasm.core.types import TextTokens
 from chiasm.data.generated import sort_of_clevr
-from chiasm.models.config import ImageTowerConfig, ModelConfig
-from chiasm.models.encoders import build_image_tower, build_text_tower
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.conv import ConvConfig
+from chiasm.models.encoders.keypoints import KeypointConfig
 from chiasm.recipes.table import find_recipe
 
 
@@ -19,8 +20,8 @@ def power(values: Tensor) -> float:
 
 
 TOWERS = {
-    "conv": ImageTowerConfig(size_px=75, channels=(32, 64, 128, 128), layers=3, centred=True),
-    "keypoints": ImageTowerConfig(kind="keypoints", size_px=75, channels=(32, 64, 64), layers=2),
+    "conv": ConvConfig(size_px=75, channels=(32, 64, 128, 128), layers=3, centred=True),
+    "keypoints": KeypointConfig(size_px=75, channels=(32, 64, 64), layers=2),
 }
 
 
@@ -29,7 +30,7 @@ TOWERS = {
 def test_tokens_differ_between_mostly_empty_pictures(kind: str) -> None:
     """Guards against tokens that are background and place alone, on which binding is learned a thousand steps later."""
     torch.manual_seed(0)
-    tower = build_image_tower(ModelConfig(dim=128, heads=8, image=TOWERS[kind]))
+    tower = TOWERS[kind].build(ModelConfig(dim=128, heads=8).encoder_shape())
     drawn = [sort_of_clevr.render(sort_of_clevr.picture_at("train", number, 0)) for number in range(64)]
     pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 127.5 - 1
     tokens = tower(pictures).values
@@ -40,7 +41,8 @@ def test_tokens_differ_between_mostly_empty_pictures(kind: str) -> None:
 def test_a_summary_tells_the_colour_asked_about() -> None:
     """Guards against summary tokens that drown the words they gather."""
     torch.manual_seed(0)
-    tower = build_text_tower(find_recipe("sort_of_clevr").model, 60)
+    model = find_recipe("sort_of_clevr").model
+    tower = model.text.build(model.encoder_shape(60))
     frames = torch.randint(12, 60, (6, 12))
     ids = torch.stack(
         [frame.index_fill(0, torch.tensor([5]), colour) for frame, colour in itertools.product(frames, range(6))]

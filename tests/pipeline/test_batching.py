@@ -11,7 +11,9 @@ import torch
 
 from chiasm.core.types import IMAGE, Example, Question, Tokens
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
-from chiasm.models.config import ImageTowerConfig
+from chiasm.models.encoders import IMAGE_ENCODERS
+from chiasm.models.encoders.conv import ConvConfig
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
 from chiasm.objectives.answer import IGNORED
 from chiasm.pipeline.batching import (
     FEATURES,
@@ -43,8 +45,8 @@ def gradient_picture(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["conv", "efficientnet_lite0"])
 def test_mixed_sizes_are_stacked_upright(kind: str) -> None:
     """Guards against swapped axes and channels: channels first, rows downwards, whatever the sizes."""
-    tower = ImageTowerConfig(kind=kind, size_px=16)
-    stacked = stack_pictures([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], tower)
+    resizing = IMAGE_ENCODERS[kind](size_px=16).preprocessing().resizing
+    stacked = stack_pictures([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], resizing)
     assert stacked.shape == (3, 3, 16, 16) and stacked.dtype == torch.uint8
     for picture in stacked.int():
         assert (picture[0].diff(dim=0) >= 0).all() and picture[0].diff(dim=1).abs().max() <= 1
@@ -55,8 +57,8 @@ def test_mixed_sizes_are_stacked_upright(kind: str) -> None:
 def test_drawings_are_squeezed_and_photos_cut() -> None:
     """Guards against a lost edge: a squeezed wide picture keeps its whole green range, a cut one its middle."""
     wide = [gradient_picture(16, 64)]
-    squeezed = stack_pictures(wide, ImageTowerConfig(kind="conv", size_px=16))[0, 1]
-    cut = stack_pictures(wide, ImageTowerConfig(kind="efficientnet_lite0", size_px=16))[0, 1]
+    squeezed = stack_pictures(wide, ConvConfig(size_px=16).preprocessing().resizing)[0, 1]
+    cut = stack_pictures(wide, EfficientNetLite0Config(size_px=16).preprocessing().resizing)[0, 1]
     assert squeezed.min() < 15 and squeezed.max() > 240
     assert cut.min() > 90 and cut.max() < 165
 
@@ -82,20 +84,20 @@ def test_tokens_of_a_frozen_tower_only_change_their_type(dtype: torch.dtype) -> 
 
 def test_cached_vectors_are_used_where_all_have_them(picture_files: Callable[[int], list[Example]]) -> None:
     """Guards against a batch half of vectors, half of pictures."""
-    tower = ImageTowerConfig(size_px=16)
+    resizing = ConvConfig(size_px=16).preprocessing().resizing
     plain = picture_files(2)
     vectors = [Features(np.full(4, number, dtype=np.float32)) for number in range(2)]
     cached = [replace(e, inputs={**e.inputs, FEATURES: v}) for e, v in zip(plain, vectors, strict=True)]
-    tokens = image_tensor(cached, tower, 0)
+    tokens = image_tensor(cached, resizing, 0)
     assert isinstance(tokens, Tokens) and tokens.pooled.tolist() == [[0] * 4, [1] * 4]
     assert torch.equal(tokens.values, tokens.pooled[:, None]) and tokens.is_real.tolist() == [[True], [True]]
-    pixels = image_tensor([cached[0], plain[1]], tower, 0)
+    pixels = image_tensor([cached[0], plain[1]], resizing, 0)
     assert isinstance(pixels, torch.Tensor) and pixels.shape == (2, 3, 16, 16)
 
 
 def test_workers_decode_and_change_nothing(picture_files: Callable[[int], list[Example]]) -> None:
     """Guards against a key that does nothing, and threads that hand pictures back in another order."""
-    tower, examples, threads = ImageTowerConfig(size_px=16), picture_files(8), set[str]()
+    resizing, examples, threads = ConvConfig(size_px=16).preprocessing().resizing, picture_files(8), set[str]()
 
     def watched(example: Example) -> Example:
         def load() -> np.ndarray:
@@ -105,9 +107,9 @@ def test_workers_decode_and_change_nothing(picture_files: Callable[[int], list[E
 
         return replace(example, inputs={"image": replace(example.inputs["image"], load=load)})
 
-    alone = image_tensor([watched(one) for one in examples], tower, 1)
+    alone = image_tensor([watched(one) for one in examples], resizing, 1)
     assert threads == {threading.current_thread().name}
-    assert torch.equal(image_tensor([watched(one) for one in examples], tower, 4), alone) and len(threads) == 5
+    assert torch.equal(image_tensor([watched(one) for one in examples], resizing, 4), alone) and len(threads) == 5
 
 
 def test_grids_keep_their_rows_and_their_half() -> None:
@@ -131,8 +133,8 @@ def test_grids_keep_their_rows_and_their_half() -> None:
 
 def test_pictures_are_as_wide_as_the_tower_says() -> None:
     """Guards against height and width swapped, and a square where the tower wants a driver's wide view."""
-    tower = ImageTowerConfig(kind="conv", size_px=16, width_px=40)
-    stacked = stack_pictures([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], tower)
+    resizing = ConvConfig(size_px=16, width_px=40).preprocessing().resizing
+    stacked = stack_pictures([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], resizing)
     assert stacked.shape == (3, 3, 16, 40) and stacked.dtype == torch.uint8
     for picture in stacked.int():
         assert picture[0, 0].max() < 30 and picture[0, -1].min() > 225

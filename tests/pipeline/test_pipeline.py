@@ -4,19 +4,20 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from chiasm.core.config import to_dict
+from chiasm.core.config import override, to_dict
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import FORMAT, MANIFEST
 from chiasm.core.types import IMAGE, Example
-from chiasm.models import encoders
+from chiasm.models.encoders import efficientnet_lite, minilm
 from chiasm.pipeline import pipeline as pipeline_module
 from chiasm.pipeline.codec import make_codec
 from chiasm.pipeline.config import pipeline_config
@@ -182,18 +183,26 @@ def test_a_model_without_a_stored_example_loads(tmp_path: Path, pipeline: Pipeli
 
 def frozen_side(config: RunConfig, side: str, kind: str) -> RunConfig:
     """The demo's retrieval with one tower of this kind, frozen."""
-    text = replace(config.model.text, summary_tokens=0)
-    model = replace(config.model, text=text)
-    model = replace(model, **{side: replace(getattr(model, side), kind=kind, frozen=True)})
+    changes = ["text.summary_tokens=0", f"{side}.kind={kind}", f"{side}.frozen=true"]
+    model = override(config.model, changes)
     return replace(config, model=model, tasks={"retrieval": config.tasks["retrieval"]})
 
 
 @pytest.mark.parametrize(
-    ("side", "kind", "loader"),
-    [("image", "efficientnet_lite0", "load_efficientnet_lite0"), ("text", "minilm", "load_minilm")],
+    ("side", "kind", "module", "loader"),
+    [
+        ("image", "efficientnet_lite0", efficientnet_lite, "load_efficientnet_lite0"),
+        ("text", "minilm", minilm, "load_minilm"),
+    ],
 )
 def test_a_packaged_frozen_tower_must_be_the_one_trained_on(
-    side: str, kind: str, loader: str, tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    side: str,
+    kind: str,
+    module: ModuleType,
+    loader: str,
+    tmp_path: Path,
+    config: RunConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Guards against heads on another tower: its weights are not in the folder, but its fingerprint is."""
     made = Pipeline.build(frozen_side(config, side, kind), [], CPU)
@@ -202,7 +211,7 @@ def test_a_packaged_frozen_tower_must_be_the_one_trained_on(
     made.save(tmp_path / "run", None, {})
     Pipeline.load(tmp_path / "run", CPU)
 
-    installed = getattr(encoders, loader)
+    installed = getattr(module, loader)
 
     def another(**settings: bool) -> torch.nn.Module:
         tower = installed(**settings)
@@ -210,7 +219,7 @@ def test_a_packaged_frozen_tower_must_be_the_one_trained_on(
             next(tower.parameters()).flatten()[0] += 1e-3
         return tower
 
-    monkeypatch.setattr(encoders, loader, another)
+    monkeypatch.setattr(module, loader, another)
     with pytest.raises(InputError, match=f"was trained on the {side} tower"):
         Pipeline.load(tmp_path / "run", CPU)
 

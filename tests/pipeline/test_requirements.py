@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from chiasm.core.config import override
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example
 from chiasm.pipeline.pipeline import Pipeline
@@ -44,8 +45,8 @@ def test_a_model_that_does_not_fit_is_refused(
 
 def test_a_model_that_fits_is_built(config: RunConfig, examples: list[Example]) -> None:
     """The null control: the same tasks on a model that keeps words."""
-    text = replace(config.model.text, summary_tokens=0, kind="two_stream")
-    model = replace(config.model, text=text, fusion="merged_attention")
+    changes = ["text.summary_tokens=0", "text.kind=two_stream", "fusion=merged_attention"]
+    model = override(config.model, changes)
     tasks = {
         "permutation_language_modelling": CaptionConfig(),
         "masked_language_modelling": MaskingConfig(),

@@ -14,7 +14,9 @@ from rich.console import Console
 from chiasm.core.errors import Interrupted
 from chiasm.data.dataset import Dataset
 from chiasm.data.generated.scene_dataset import ScenesConfig
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.conv import ConvConfig
+from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.hidden_words import MaskingConfig
 from chiasm.tasks.matching import MatchingConfig
@@ -40,8 +42,8 @@ def small_config(**train: Any) -> RunConfig:
             embedding_dim=16,
             projection_hidden=24,
             dropout=0.3,
-            image=ImageTowerConfig(size_px=24, channels=(8, 16, 16), layers=1),
-            text=TextTowerConfig(layers=1, max_tokens=48, vocabulary=300, summary_tokens=2),
+            image=ConvConfig(size_px=24, channels=(8, 16, 16), layers=1),
+            text=TransformerTextConfig(layers=1, max_tokens=48, vocabulary=300, summary_tokens=2),
         ),
         tasks={"retrieval": RetrievalConfig(weight=0.5), "vqa": VqaConfig(), "captioning": CaptioningConfig()},
         train=TrainConfig(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from small import distilling, small_config, start
 
+from chiasm.core.config import override
 from chiasm.data.files import FilesConfig
 from chiasm.data.opening import open_dataset
 from chiasm.tasks.base import TaskConfig
@@ -31,10 +32,10 @@ SECTIONS = ("metrics", "blind", "no_picture", "no_text", "baseline", "geometry",
 STEPS: dict[str, Any] = {"steps": 8, "validate_every": 8, "checkpoint_every": 8}
 
 
-def _words(config: RunConfig, tasks: dict[str, TaskConfig], metric: str, **text: Any) -> RunConfig:
+def _words(config: RunConfig, tasks: dict[str, TaskConfig], metric: str, kind: str = "transformer") -> RunConfig:
     """The same with other tasks, every word taking part in fusion."""
-    tower = replace(config.model.text, summary_tokens=0, **text)
-    return replace(config, primary_metric=metric, model=replace(config.model, text=tower), tasks=tasks)
+    model = override(config.model, ["text.summary_tokens=0", f"text.kind={kind}"])
+    return replace(config, primary_metric=metric, model=model, tasks=tasks)
 
 
 def _config(name: str, place: Path) -> RunConfig:

@@ -44,7 +44,7 @@ def sigmoid_against_questions() -> RunConfig:
 def ragged() -> RunConfig:
     """Five tasks, two of which draw, on none to three captions a picture, in parts of one or two pictures."""
     config = without_noise(small_config(steps=3, accumulate=2, batch_size=6, lr=3e-4, validate_every=3))
-    text, image = replace(config.model.text, summary_tokens=0), replace(config.model.image, kind="conv")
+    text = replace(config.model.text, summary_tokens=0)
     tasks = {
         "retrieval": RetrievalConfig(captions_per_picture=3),
         "matching": MatchingConfig(captions_per_picture=3),
@@ -55,7 +55,7 @@ def ragged() -> RunConfig:
     return replace(
         config,
         primary_metric="text_to_image_R@1",
-        model=replace(config.model, text=text, image=image),
+        model=replace(config.model, text=text),
         data=FilesConfig(path="ragged", languages=("en", "zh")),
         tasks=tasks,
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from chiasm.core.config import override
 from chiasm.core.types import IMAGE, Caption, Example, Question, Tokens
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
@@ -26,8 +27,8 @@ HIDDEN = {
 
 
 def build(config: RunConfig, examples: Sequence[Example], *, kind: str, fusion: str, **tasks: TaskConfig) -> Pipeline:
-    text = replace(config.model.text, kind=kind, summary_tokens=0)
-    model = replace(config.model, text=text, fusion=fusion)
+    words = override(config.model, ["text.summary_tokens=0", f"text.kind={kind}"])
+    model = replace(words, fusion=fusion)
     return Pipeline.build(replace(config, model=model, tasks=tasks), examples, torch.device("cpu"))
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from chiasm.core.errors import InputError
-from chiasm.models.config import ImageTowerConfig, TextTowerConfig
+from chiasm.models.encoders.conv import ConvConfig
 from chiasm.models.encoders.multilingual_use import MultilingualUSE
+from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.models.lora import LoraLinear, add_lora, merge_lora
 from chiasm.recipes.table import find_recipe
 from chiasm.train.adaptation import adaptable, adapted, by_depth, depths, prepare_model, rate_factor, stated_layers
@@ -121,6 +122,6 @@ def test_one_word_says_which_tower_is_frozen(word: str, image: bool, text: bool)
 def test_lora_without_a_linear_layer_is_refused() -> None:
     """Guards against a run that trains the heads alone and calls it lora."""
     config = RunConfig(recipe="x", train=TrainConfig(adapt="lora"))
-    model = replace(config.model, image=ImageTowerConfig(frozen=True), text=TextTowerConfig(frozen=True))
+    model = replace(config.model, image=ConvConfig(frozen=True), text=TransformerTextConfig(frozen=True))
     with pytest.raises(InputError, match="no tower has a linear layer"):
         prepare_model(nn.ModuleDict({"image_encoder": nn.Linear(2, 2)}), replace(config, model=model))

@@ -52,7 +52,8 @@ def test_training_sees_another_window_in_each_epoch(config: RunConfig) -> None:
         pictures_of(loader.batches(step)[0]) for loader, step in ((cut, 0), (cut, 0), (cut, 1), (whole, 1))
     )
     differ = 0
-    for example, picture in zip(examples, image_tensor(examples, config.model.image, 0), strict=True):
+    pictures = image_tensor(examples, config.model.image.preprocessing().resizing, 0)
+    for example, picture in zip(examples, pictures, strict=True):
         assert torch.equal(plain[example.id], picture)
         assert torch.equal(first[example.id], again[example.id])
         assert not torch.equal(first[example.id], second[example.id])

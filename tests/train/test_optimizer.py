@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from chiasm.core.config import override
 from chiasm.core.errors import InputError
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 from chiasm.recipes.table import find_recipe
@@ -49,9 +50,9 @@ def test_matrices_decay_and_nothing_else_does(model: VisionLanguageModel) -> Non
 def test_learned_tokens_do_not_decay(fusion: str) -> None:
     """Guards against decay of tokens that stand for nothing, a question to the picture, a kind: they have no zero."""
     model = replace(config().model, fusion=fusion)
-    text, image = replace(model.text, kind="two_stream", summary_tokens=0), replace(model.image, pool_queries=3)
+    model = override(model, ["text.kind=two_stream", "text.summary_tokens=0", "image.pool_queries=3"])
     torch.manual_seed(0)
-    built = VisionLanguageModel(replace(model, text=text, image=image), Parts(vocabulary=30, answers=5, captions=True))
+    built = VisionLanguageModel(model, Parts(vocabulary=30, answers=5, captions=True))
     decaying = {name for name, parameter in built.named_parameters() if has_decay(name, parameter)}
     expected = set()
     for place, module in built.named_modules():

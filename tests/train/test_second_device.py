@@ -11,6 +11,7 @@ import pytest
 import torch
 from second_device import NAME, forget_tensors, second_device
 
+from chiasm.core.config import override
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.models.config import ModelConfig
@@ -82,7 +83,7 @@ def configs() -> dict[str, RunConfig]:
                 "permutation_language_modelling": CaptionConfig(),
                 "vqa": VqaConfig(objective="generate"),
             },
-            replace(merged, text=replace(model.text, kind="two_stream")),
+            override(merged, ["text.kind=two_stream"]),
             conflict_every=1,
         ),
         "added": small(

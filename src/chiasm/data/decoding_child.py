@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from chiasm.core.resizing import Resizing
 from chiasm.data.image import FORMATS, MAX_BYTES, MAX_PIXELS, ImageError, load_image
-from chiasm.data.resizing import Resizing
+from chiasm.data.resizing import resize
 
 BYTES_A_PIXEL = 8
 """4 of the decoder and 3 of what is made of them; a progressive JPEG keeps coefficients beside its pixels, 7 in all
@@ -149,7 +150,7 @@ class Child:
             written = io.BytesIO()
             picture.save(written, "JPEG", quality=85)
             return {"jpeg": True}, written.getbuffer()
-        pixels = Resizing.from_dict(order["resizing"])(load_image(content, "upload", max_pixels=max_pixels))
+        pixels = resize(load_image(content, "upload", max_pixels=max_pixels), Resizing.from_dict(order["resizing"]))
         return {"shape": pixels.shape}, np.ascontiguousarray(pixels).data.cast("B")
 
 

@@ -86,14 +86,13 @@ def evaluate_tasks(
 
 def _encoded(pipeline: Pipeline, examples: Sequence[Example]) -> Encoded:
     config = pipeline.config
-    return {IMAGE: pipeline.encode_pixels(image_tensor(examples, config.model.image, config.data.workers))}
+    return {IMAGE: pipeline.encode_pixels(image_tensor(examples, pipeline.resizing, config.data.workers))}
 
 
 def _grey(pipeline: Pipeline) -> Encoded:
     """One row: a uniform grey image."""
-    tower = pipeline.config.model.image
-    grey = np.full((tower.size_px, tower.width_px or tower.size_px, 3), GREY, dtype=np.uint8)
-    return {IMAGE: pipeline.encode_pixels(stack_pictures([grey], tower))}
+    grey = np.full((*pipeline.config.model.image.shape_px, 3), GREY, dtype=np.uint8)
+    return {IMAGE: pipeline.encode_pixels(stack_pictures([grey], pipeline.resizing))}
 
 
 def _repeated(encoded: Encoded, count: int) -> Encoded:

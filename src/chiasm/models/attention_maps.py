@@ -6,14 +6,12 @@ Axis legend: m texts, n pictures, h heads, q queries, k keys, s tokens that fusi
 image tower, or the places from which it says that it gathered them.
 """
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from chiasm.core.types import TextTokens, Tokens
-from chiasm.models.config import ImageTowerConfig
+from chiasm.models.encoders.base import ImageTowerConfig
 from chiasm.models.transformer import watching
 from chiasm.models.vision_language import VisionLanguageModel
 
@@ -90,13 +88,7 @@ def as_grid(shares: Float[Tensor, "m l"], tower: ImageTowerConfig) -> Float[Tens
 
     Tokens that stand for no place come first and are left out. None where the tokens are no grid.
     """
-    height, width = tower.size_px, tower.width_px or tower.size_px
-    if tower.from_scratch:
-        halvings = len(tower.channels) - (tower.kind == "keypoints")
-        rows, columns = (-(-side // 2**halvings) for side in (height, width))
-    else:
-        rows = math.isqrt(max(shares.shape[1] * height // width, 1))
-        columns = rows * width // height
+    rows, columns = tower.grid_of(shares.shape[1])
     extra = shares.shape[1] - rows * columns
     if not 0 <= extra <= MOST_EXTRA or not rows * columns:
         return None

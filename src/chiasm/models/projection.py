@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
-from chiasm.models.config import ProjectionName
+from chiasm.models.encoders.base import ProjectionName
 from chiasm.models.encoders.efficientnet_lite import HEAD_CHANNELS
 from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture
 

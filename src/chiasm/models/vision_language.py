@@ -13,7 +13,7 @@ from chiasm.models.adapter import TokenAdapter
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoder import CaptionDecoder, Decoder, MultimodalDecoder, TextTower
 from chiasm.models.decoding import DecodingConfig, Generated
-from chiasm.models.encoders import build_image_tower, build_text_tower, widths
+from chiasm.models.encoders import widths
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
@@ -71,8 +71,8 @@ class VisionLanguageModel(nn.Module):
     def __init__(self, config: ModelConfig, parts: Parts, towers: tuple[nn.Module, nn.Module] | None = None) -> None:
         super().__init__()
         self.config, self.parts = config, parts
-        self.image_encoder = build_image_tower(config) if towers is None else towers[0]
-        self.text_encoder = build_text_tower(config, parts.vocabulary) if towers is None else towers[1]
+        self.image_encoder = config.image.build(config.encoder_shape()) if towers is None else towers[0]
+        self.text_encoder = config.text.build(config.encoder_shape(parts.vocabulary)) if towers is None else towers[1]
         token_dim, image_dim = widths(self.image_encoder)
         self.sees_pooled_alone = config.image.frozen and not config.image.grid
         token_dim = image_dim if self.sees_pooled_alone else token_dim

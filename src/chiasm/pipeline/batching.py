@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from chiasm.core.random import counter_seed
+from chiasm.core.resizing import Resizing
 from chiasm.core.types import Batch, Example, Tokens
-from chiasm.data.resizing import Resizing
-from chiasm.models.config import ImageTowerConfig
+from chiasm.data.resizing import resize
 from chiasm.pipeline.config import PipelineConfig
-from chiasm.pipeline.preprocessing import KIND, resizing_as_trained
 from chiasm.tasks.base import Task
 from chiasm.tasks.codec import Codec
 
@@ -40,21 +39,12 @@ class Features:
     values: np.ndarray | None = None
 
 
-def stack_pictures(pictures: Sequence[np.ndarray], tower: ImageTowerConfig) -> Tensor:
-    """uint8 [h, w, 3] pictures of any size -> uint8 [n, 3, size_px, width_px]. The one preprocessing of the project.
+def stack_pictures(pictures: Sequence[np.ndarray], resizing: Resizing) -> Tensor:
+    """uint8 [h, w, 3] images of any size -> uint8 [n, c, height_px, width_px]. The one preprocessing of the project.
 
-    A tower out of a folder brings its own sizes and filter; its normalisation is the tower's first step.
+    `Pipeline.resizing` is what its image encoder was trained with; normalisation is the encoder's first step.
     """
-    resizing = resizing_of(tower)
-    return stack_resized([resizing(picture) for picture in pictures])
-
-
-def resizing_of(tower: ImageTowerConfig) -> Resizing:
-    """What a picture goes through before this tower sees it."""
-    if tower.kind == KIND:
-        return resizing_as_trained(tower)
-    size_px = (tower.size_px, tower.width_px or tower.size_px)
-    return Resizing("squeeze" if tower.from_scratch else "cover", size_px)
+    return stack_resized([resize(picture, resizing) for picture in pictures])
 
 
 def stack_resized(resized: Sequence[np.ndarray]) -> Tensor:
@@ -71,18 +61,17 @@ def to_model_range(image: Tensor | Tokens, dtype: torch.dtype) -> Tensor | Token
     return image.to(dtype) / 127.5 - 1
 
 
-def image_tensor(examples: Sequence[Example], tower: ImageTowerConfig, workers: int) -> Tensor | Tokens:
+def image_tensor(examples: Sequence[Example], resizing: Resizing, workers: int) -> Tensor | Tokens:
     """Pictures of the examples as `stack_pictures` makes them, or `stack_features` where every example has them.
 
     Args:
         examples: with a picture each.
-        tower: what sees them.
+        resizing: of the pipeline.
         workers: `data.workers`; the result does not depend on it.
     """
     if examples and all(FEATURES in example.inputs for example in examples):
         return stack_features([example.inputs[FEATURES] for example in examples])
-    resizing = resizing_of(tower)
-    return stack_resized(in_threads(lambda example: resizing(example.inputs["image"].load()), examples, workers))
+    return stack_resized(in_threads(lambda one: resize(one.inputs["image"].load(), resizing), examples, workers))
 
 
 def in_threads(work: Callable[[S], T], items: Sequence[S], workers: int) -> list[T]:
@@ -110,14 +99,21 @@ def stack_features(features: Sequence[Features]) -> Tokens:
 
 
 def make_batch(
-    examples: Sequence[Example], tasks: Mapping[str, Task[Any]], codec: Codec, run: PipelineConfig, epoch: int
+    examples: Sequence[Example],
+    tasks: Mapping[str, Task[Any]],
+    codec: Codec,
+    run: PipelineConfig,
+    epoch: int,
+    resizing: Resizing | None = None,
 ) -> Batch:
-    """Collate one training batch."""
+    """Collate one training batch; who makes many gives `resizing`, that of the image encoder, which is read once."""
+    if resizing is None:
+        resizing = run.model.image.preprocessing().resizing
     # Hashes and not running numbers, so that groups mean the same in every process of a distributed step.
     group = [counter_seed("group", example.group or example.id) for example in examples]
     return Batch(
         [example.id for example in examples],
-        image_tensor(examples, run.model.image, run.data.workers),
+        image_tensor(examples, resizing, run.data.workers),
         torch.tensor(group, dtype=torch.long),
         {name: task.collate(examples, codec, run.seed, epoch) for name, task in tasks.items()},
     )

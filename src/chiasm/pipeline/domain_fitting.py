@@ -55,10 +55,11 @@ def _drawn(examples: Sequence[Example], seed: int) -> list[Example]:
 
 
 def _features(pipeline: Pipeline, examples: Sequence[Example], takes_mean: bool) -> FloatArray:
-    tower, workers = pipeline.config.model.image, pipeline.config.data.workers
-    parts = []
+    workers, parts = pipeline.config.data.workers, []
     for start in range(0, len(examples), ENCODED_AT_ONCE):
-        image = pipeline.encode_pixels(image_tensor(examples[start : start + ENCODED_AT_ONCE], tower, workers))
+        image = pipeline.encode_pixels(
+            image_tensor(examples[start : start + ENCODED_AT_ONCE], pipeline.resizing, workers)
+        )
         parts.append(image_features(image, takes_mean))
     return np.concatenate(parts)
 

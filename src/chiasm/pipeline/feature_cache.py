@@ -25,11 +25,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from chiasm.core.files import sha256_bytes, sha256_file, write_bytes
+from chiasm.core.resizing import Resizing
 from chiasm.core.types import IMAGE, Example, Tokens
 from chiasm.data.dataset import Dataset, FirstEpoch, PlainDataset, examples_of
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image import ImageError
-from chiasm.models.config import ImageTowerConfig
 from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_pictures
 from chiasm.pipeline.pipeline import Pipeline
 
@@ -227,7 +227,9 @@ def _encode_chunk(
     vectors, grids = [], []
     for start in range(0, len(part), DECODED_AT_ONCE):
         some = part[start : start + DECODED_AT_ONCE]
-        pixels, problems = decode_images({key: example.inputs[IMAGE].load for key, example in some}, tower, each)
+        pixels, problems = decode_images(
+            {key: example.inputs[IMAGE].load for key, example in some}, pipeline.resizing, each
+        )
         unreadable |= problems
         if pixels:
             tokens = pipeline.encode_pixels(torch.cat(list(pixels.values())))
@@ -241,13 +243,13 @@ def _encode_chunk(
 
 
 def decode_images(
-    loads: Mapping[str, Load], tower: ImageTowerConfig, each: EachLoad
+    loads: Mapping[str, Load], resizing: Resizing, each: EachLoad
 ) -> tuple[dict[str, Tensor], dict[str, ImageError]]:
     """Decode images and resize them at once, since whole photos would fill the memory.
 
     Args:
         loads: key -> what returns uint8 [h, w, 3] or raises `ImageError`.
-        tower: what the images are resized for.
+        resizing: of the pipeline.
         each: calls a function on each item, in their order, as `map` does; may use threads.
 
     Returns:
@@ -256,7 +258,7 @@ def decode_images(
 
     def decoded(load: Load) -> Tensor | ImageError:
         try:
-            return stack_pictures([load()], tower)
+            return stack_pictures([load()], resizing)
         except ImageError as error:
             return error
 

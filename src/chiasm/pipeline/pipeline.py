@@ -31,7 +31,7 @@ from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
 from chiasm.pipeline.domain import FILE as DOMAIN_FILE
 from chiasm.pipeline.domain import DomainModel
 from chiasm.pipeline.parts import parts_of
-from chiasm.pipeline.preprocessing import KIND, check_pretrained, preprocessing_hash, resolve_paths, tower_files
+from chiasm.pipeline.preprocessing import check_pretrained, resolve_paths, tower_files
 from chiasm.pipeline.stored_example import TO_TRY, StoredExample, check_same_answers, words_about, words_to_try
 from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Task
@@ -42,8 +42,6 @@ from chiasm.tasks.texts import batch_invariant_tokens
 ENCODE_BATCH = 16
 """Pictures encoded at once: EfficientNet-Lite0 did 70 pictures a second at 16 and 33 at 64, which no longer fit
 the cache of a two-core machine."""
-PACKAGED_TOWERS = ("efficientnet_lite0", "minilm", "multilingual_e5", "multilingual_use")
-"""Kinds of towers whose weights come with an installed package; frozen, they are left out of a run folder."""
 LOSS_WEIGHTS = "task_log_variance."
 """Beginning of the names of the learned weights of the tasks' losses."""
 
@@ -55,6 +53,7 @@ class Pipeline:
         self.config, self.codec, self.device = config, codec, device
         self.model = model.to(device).eval()
         make_batch_invariant(self.model)
+        self.resizing, self._preprocessing_name = config.model.image.preprocessing()
         self._lone_differs: bool | None = None
         self.example: StoredExample | None = None
         """The example of the folder that it was read from."""
@@ -113,7 +112,7 @@ class Pipeline:
 
     def encode_images(self, images: Sequence[ImageRef]) -> Tokens:
         """Decode, resize and encode pictures."""
-        return self.encode_pixels(stack_pictures([image.load() for image in images], self.config.model.image))
+        return self.encode_pixels(stack_pictures([image.load() for image in images], self.resizing))
 
     def encode_texts(self, texts: Sequence[str]) -> Tokens:
         """Tokenise and encode texts, padded to the longest of them."""
@@ -126,10 +125,8 @@ class Pipeline:
         return self._image_fingerprint(self.config.model.image.grid)
 
     def _image_fingerprint(self, has_grid: bool) -> str:
-        tower = self.config.model.image
-        shape = f"{tower.size_px}" + (f"x{tower.width_px}" if tower.width_px else "")
-        shape = (preprocessing_hash(tower) if tower.kind == KIND else shape) + ("-grid" if has_grid else "")
-        return f"{tower.kind}-{shape}-{_weights_hash(self.model.image_encoder)}"
+        name = self._preprocessing_name + ("-grid" if has_grid else "")
+        return f"{self.config.model.image.kind}-{name}-{_weights_hash(self.model.image_encoder)}"
 
     def text_fingerprint(self) -> str:
         """Name of the text tower with its weights and longest text, for caches."""
@@ -196,7 +193,7 @@ class Pipeline:
         """
         model = self.config.model
         sides = (("image_encoder.", model.image), ("text_encoder.", model.text))
-        packaged = tuple(name for name, tower in sides if tower.frozen and tower.kind in PACKAGED_TOWERS)
+        packaged = tuple(name for name, tower in sides if tower.frozen and tower.is_packaged)
         named = {name: one for name, one in self.model.state_dict().items() if not name.startswith(packaged)}
         first = {(one.data_ptr(), one.shape): name for name, one in reversed(named.items()) if one.numel()}
         return [name for name, one in named.items() if first.get((one.data_ptr(), one.shape), name) == name]
@@ -252,12 +249,12 @@ class Pipeline:
     def image_fingerprint_if_frozen(self) -> str:
         """Fingerprint of a tower that the folder does not contain; "" where the folder has its weights."""
         tower = self.config.model.image
-        return self.image_fingerprint() if tower.frozen and tower.kind in PACKAGED_TOWERS else ""
+        return self.image_fingerprint() if tower.frozen and tower.is_packaged else ""
 
     def text_fingerprint_if_frozen(self) -> str:
         """As `image_fingerprint_if_frozen`, for the text tower."""
         tower = self.config.model.text
-        return self.text_fingerprint() if tower.frozen and tower.kind in PACKAGED_TOWERS else ""
+        return self.text_fingerprint() if tower.frozen and tower.is_packaged else ""
 
     def answers_of(self, image: ImageRef, words: Mapping[str, str]) -> dict[str, Any]:
         """The answers of every task about one image; stored, and compared when the folder is opened again."""

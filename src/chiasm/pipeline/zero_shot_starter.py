@@ -23,10 +23,11 @@ from chiasm.data.files import FilesConfig
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0, EfficientNetLite0Config
 from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture, class_vectors, imagenet_classes
-from chiasm.models.encoders.minilm import MiniLM
+from chiasm.models.encoders.minilm import MiniLM, MiniLMConfig
+from chiasm.models.encoders.multilingual_use import MultilingualUSEConfig
 from chiasm.models.projection import class_heads
 from chiasm.pipeline.batching import FEATURES
 from chiasm.pipeline.codec import make_codec
@@ -60,8 +61,8 @@ def starter_pipeline(device: torch.device) -> Pipeline:
         data=FilesConfig(),
         model=ModelConfig(
             embedding_dim=1000,
-            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),
-            text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
+            image=EfficientNetLite0Config(size_px=224, frozen=True),
+            text=MiniLMConfig(max_tokens=64, frozen=True),
         ),
         tasks=dual_encoder_tasks("softmax"),
     )
@@ -160,7 +161,7 @@ def _second_tower(
     config: PipelineConfig, device: torch.device, tokenizer: PretrainedTokenizer
 ) -> tuple[nn.Module, ClassMixture]:
     """Who reads other languages, and where it sees the classes, whose English sentences it reads for once."""
-    text = replace(config.model.text, kind="multilingual_use")
+    text = MultilingualUSEConfig(max_tokens=config.model.text.max_tokens, frozen=True)
     config = replace(config, model=replace(config.model, text=text))
     pipeline = Pipeline.build(config, [], device, Codec(tokenizer))
     mixture = _mixture(pipeline)

@@ -1,7 +1,8 @@
 """A trained retrieval run learns to read another language, and keeps its pictures where they are."""
 
 from chiasm.data.files import FilesConfig
-from chiasm.models.config import ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.recipes.tiny import few_steps
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig, TrainConfig
@@ -29,7 +30,7 @@ def another_language(tiny: bool = False) -> RunConfig:
             dim=256,
             heads=4,
             dropout=0.1,
-            text=TextTowerConfig(layers=2, max_tokens=48, vocabulary=8000),
+            text=TransformerTextConfig(layers=2, max_tokens=48, vocabulary=8000),
         ),
         tasks={"retrieval": RetrievalConfig(captions_per_picture=2, text_teacher=0.5)},
         train=TrainConfig(epochs=15, least_steps=200, batch_size=128, lr=1e-3, precision="fp32"),

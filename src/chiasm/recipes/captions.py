@@ -1,7 +1,9 @@
 """Write captions like those of one's own photos."""
 
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
+from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.recipes.tiny import few_steps
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.train.config import RunConfig, TrainConfig
@@ -21,8 +23,8 @@ def captions(tiny: bool = False) -> RunConfig:
             heads=4,
             decoder_layers=2,
             dropout=0.3,
-            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True),
-            text=TextTowerConfig(layers=0, max_tokens=32, vocabulary=3500),
+            image=EfficientNetLite0Config(size_px=224, frozen=True, grid=True),
+            text=TransformerTextConfig(layers=0, max_tokens=32, vocabulary=3500),
         ),
         tasks={"captioning": CaptioningConfig(captions_per_picture=5, label_smoothing=0.1)},
         train=TrainConfig(

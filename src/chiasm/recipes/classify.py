@@ -1,6 +1,8 @@
 """Name the class of one's own pictures: the packaged tower, and a linear layer fitted on labels."""
 
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
+from chiasm.models.encoders.minilm import MiniLMConfig
 from chiasm.tasks.classification import ClassificationConfig
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig, TrainConfig
@@ -19,8 +21,8 @@ def classify(tiny: bool = False) -> RunConfig:
     return RunConfig(
         recipe="classify",
         model=ModelConfig(
-            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),
-            text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
+            image=EfficientNetLite0Config(size_px=224, frozen=True),
+            text=MiniLMConfig(max_tokens=64, frozen=True),
         ),
         tasks={"classification": ClassificationConfig(linear_probe=True), "retrieval": RetrievalConfig()},
         init_from="starter",

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from chiasm.data.generated.scene_dataset import ScenesConfig
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.conv import ConvConfig
+from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.tasks.vqa import VqaConfig
@@ -33,8 +35,8 @@ def demo(tiny: bool = False) -> RunConfig:
             fusion_mlp_ratio=2.0,
             decoder_layers=1,
             embedding_dim=256,
-            image=ImageTowerConfig(size_px=48, channels=(32, 64, 128, 128), layers=1),
-            text=TextTowerConfig(layers=1, max_tokens=64, vocabulary=500, summary_tokens=4),
+            image=ConvConfig(size_px=48, channels=(32, 64, 128, 128), layers=1),
+            text=TransformerTextConfig(layers=1, max_tokens=64, vocabulary=500, summary_tokens=4),
         ),
         tasks={
             "retrieval": RetrievalConfig(weight=0.5),

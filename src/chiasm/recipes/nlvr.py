@@ -5,7 +5,9 @@ from dataclasses import replace
 from chiasm.core.config import override
 from chiasm.data.files import FilesConfig
 from chiasm.data.generated.boxes.dataset import BoxesConfig
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.conv import ConvConfig
+from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig, TrainConfig
@@ -39,8 +41,8 @@ def nlvr(tiny: bool = False) -> RunConfig:
             dim=128,
             heads=4,
             fusion_layers=2,
-            image=ImageTowerConfig(size_px=50, width_px=200, channels=(32, 64, 128, 128), layers=2, centred=True),
-            text=TextTowerConfig(layers=2, max_tokens=72, vocabulary=1500),
+            image=ConvConfig(size_px=50, width_px=200, channels=(32, 64, 128, 128), layers=2, centred=True),
+            text=TransformerTextConfig(layers=2, max_tokens=72, vocabulary=1500),
         ),
         stages={
             "looking": StageConfig(

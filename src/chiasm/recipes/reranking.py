@@ -1,6 +1,8 @@
 """A trained retrieval run gets a second look: its nearest pictures are read again together with the sentence."""
 
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
+from chiasm.models.encoders.minilm import MiniLMConfig
 from chiasm.recipes.tiny import few_steps
 from chiasm.tasks.matching import MatchingConfig
 from chiasm.tasks.retrieval import RetrievalConfig
@@ -30,8 +32,8 @@ def reranking(tiny: bool = False) -> RunConfig:
             dropout=0.3,
             fusion_layers=2,
             embedding_dim=512,
-            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True),
-            text=TextTowerConfig(kind="minilm", max_tokens=64),
+            image=EfficientNetLite0Config(size_px=224, frozen=True, grid=True),
+            text=MiniLMConfig(max_tokens=64),
         ),
         tasks={"matching": MatchingConfig(captions_per_picture=5), "retrieval": RetrievalConfig()},
         train=TrainConfig(

@@ -1,6 +1,8 @@
 """Find pictures by sentences, and sentences by pictures, in one's own photos with captions."""
 
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
+from chiasm.models.encoders.minilm import MiniLMConfig
 from chiasm.recipes.tiny import few_steps
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.train.config import RunConfig, TrainConfig
@@ -21,8 +23,8 @@ def retrieval(tiny: bool = False) -> RunConfig:
         model=ModelConfig(
             embedding_dim=512,
             dropout=0.3,
-            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True),
-            text=TextTowerConfig(kind="minilm", max_tokens=64, frozen=True),
+            image=EfficientNetLite0Config(size_px=224, frozen=True),
+            text=MiniLMConfig(max_tokens=64, frozen=True),
         ),
         tasks={"retrieval": RetrievalConfig(captions_per_picture=5)},
         init_from="starter",

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from chiasm.core.config import override
 from chiasm.data.generated.sort_of_clevr import SortOfClevrConfig
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.keypoints import KeypointConfig
+from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, StageConfig, TrainConfig
 
@@ -29,8 +31,8 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
             heads=8,
             fusion_layers=1,
             fusion_mlp_ratio=2.0,
-            image=ImageTowerConfig(kind="keypoints", size_px=75, channels=(32, 64, 64), points=12, layers=2),
-            text=TextTowerConfig(layers=1, max_tokens=24, vocabulary=200, summary_tokens=4, summary_std=0.1),
+            image=KeypointConfig(size_px=75, channels=(32, 64, 64), points=12, layers=2),
+            text=TransformerTextConfig(layers=1, max_tokens=24, vocabulary=200, summary_tokens=4, summary_std=0.1),
         ),
         stages={
             "one_object": StageConfig(

@@ -1,6 +1,8 @@
 """Questions about one's own pictures."""
 
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
+from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.recipes.tiny import few_steps
 from chiasm.tasks.vqa import VqaConfig
 from chiasm.train.config import RunConfig, TrainConfig
@@ -24,8 +26,8 @@ def vqa(tiny: bool = False) -> RunConfig:
             heads=4,
             fusion_layers=2,
             dropout=0.3,
-            image=ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True),
-            text=TextTowerConfig(layers=1, max_tokens=48, vocabulary=4000),
+            image=EfficientNetLite0Config(size_px=224, frozen=True, grid=True),
+            text=TransformerTextConfig(layers=1, max_tokens=48, vocabulary=4000),
         ),
         tasks={"vqa": VqaConfig()},
         train=TrainConfig(

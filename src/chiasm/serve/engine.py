@@ -17,10 +17,10 @@ from torch import Tensor
 
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
+from chiasm.core.resizing import Resizing
 from chiasm.core.types import IMAGE, Domain, Encoded, Prediction, Tokens
 from chiasm.data.prompts import expanded, prompts_for
-from chiasm.data.resizing import Resizing
-from chiasm.pipeline.batching import Features, resizing_of, stack_features, stack_pictures
+from chiasm.pipeline.batching import Features, stack_features, stack_pictures
 from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
@@ -120,12 +120,12 @@ class Model:
         Raises:
             ImageError: the picture cannot be used.
         """
-        return stack_pictures([picture_ref(picture).load()], self.pipeline.config.model.image)[0]
+        return stack_pictures([picture_ref(picture).load()], self.pipeline.resizing)[0]
 
     @property
     def resizing(self) -> Resizing:
         """What `prepare` does to the pixels of a picture, for another process to do."""
-        return resizing_of(self.pipeline.config.model.image)
+        return self.pipeline.resizing
 
     def project(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What a frozen tower said of pictures, [n, d] -> unit vectors [n, e], equal to their `encode_image`."""

@@ -134,7 +134,7 @@ class Encoder:
             vectors.update(zip(cached, self.model.project(stored) if self.is_frozen else stored, strict=True))
         missing = [key for key in bytes_of if key not in vectors]
         loads = {key: partial(load_image, *bytes_of[key]) for key in missing}
-        pixels, problems = decode_images(loads, self.model.pipeline.config.model.image, pool.map)
+        pixels, problems = decode_images(loads, self.model.pipeline.resizing, pool.map)
         if pixels:
             vectors.update(zip(pixels, self._vectors(list(pixels), torch.cat(list(pixels.values()))), strict=True))
         return [

@@ -137,7 +137,7 @@ class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
         """Refuse models in which no token stands for a word, and towers that read in one order only."""
         model = self.model
         check_words(self.name, model)
-        if model.text.kind != "two_stream":
+        if not model.text.has_two_streams:
             raise InputError(
                 f"permutation language modelling with model.text.kind {model.text.kind!r}",
                 "two_stream, the tower that can be read in any order",

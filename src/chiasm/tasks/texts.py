@@ -118,7 +118,7 @@ def batch_invariant_tokens(texts: Sequence[str], codec: Codec, model: ModelConfi
     ids, is_real = codec.tokenizer.batch(texts)
     length, before = ids.shape[1], model.text.summary_tokens
     more = -(length + before) % TOKEN_MULTIPLE
-    if model.text.kind == "hugging_face":  # its positions end there
+    if not model.text.pads_beyond_max:
         more = min(more, max(codec.tokenizer.max_tokens - length, 0))
     return TextTokens(F.pad(ids, (0, more), value=codec.tokenizer.pad_id), F.pad(is_real, (0, more)))
 

@@ -16,8 +16,6 @@ from chiasm.core.run_folder import verify_folder
 from chiasm.models.config import ModelConfig
 from chiasm.models.lora import LORA_NAMES, add_lora
 from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
-from chiasm.pipeline.pipeline import PACKAGED_TOWERS
-from chiasm.pipeline.preprocessing import KIND as FOLDER_TOWER
 from chiasm.pipeline.preprocessing import resolve_paths
 from chiasm.pipeline.zero_shot_starter import STARTER, in_class_space, misfit
 from chiasm.tasks import TASKS
@@ -49,7 +47,7 @@ def adapted(config: RunConfig) -> RunConfig:
     if not word:
         return config
     image, text = FROZEN[word]
-    if word == "lora" and model.image.kind == "efficientnet_lite0":
+    if word == "lora" and not model.image.has_linear_layers:
         image = True
     frozen = replace(model, image=replace(model.image, frozen=image), text=replace(model.text, frozen=text))
     return replace(config, model=frozen)
@@ -196,8 +194,8 @@ def pretrained_names(names: Collection[str], model: ModelConfig, taken: Iterable
         model: whose towers may come from packages or folders.
         taken: what `init_from` gave.
     """
-    kinds = zip(TOWERS, (model.image.kind, model.text.kind), strict=True)
-    given = tuple(tower for tower, kind in kinds if kind in (*PACKAGED_TOWERS, FOLDER_TOWER))
+    sides = zip(TOWERS, (model.image.from_scratch, model.text.from_scratch), strict=True)
+    given = tuple(tower for tower, from_scratch in sides if not from_scratch)
     return frozenset(names) & frozenset(taken) | frozenset(name for name in names if name.startswith(given))
 
 

@@ -166,12 +166,11 @@ class RunConfig(PipelineConfig):
             "train.lora_alpha": train.lora_alpha,
             "model.dim": self.model.dim,
             "model.heads": self.model.heads,
-            "model.image.size_px": self.model.image.size_px,
-            "model.image.points": self.model.image.points,
         }
         for key, value in positive.items():
             if value <= 0:
                 raise InputError(f"{key} is {value}", "a number above 0", f"--set {key}=...")
+        self.model.image.check()
         if train.lr < 0:
             raise InputError(f"train.lr is {train.lr}", "a number above 0, or 0 to choose it", "--set train.lr=0")
         if (

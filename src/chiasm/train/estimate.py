@@ -217,10 +217,10 @@ def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple
     examples = [dataset.example(number) for dataset in datasets for number in range(len(dataset))]
     pictures, texts = not_cached(pipeline, examples, cache_root())
     some_pictures = _spread(pictures, TIMED_PICTURES)
-    tower, workers = config.model.image, config.data.workers
+    workers = config.data.workers
     seconds = _texts_s(pipeline, texts)
     if some_pictures:
-        spent = _seconds(lambda: pipeline.encode_pixels(image_tensor(some_pictures, tower, workers)))
+        spent = _seconds(lambda: pipeline.encode_pixels(image_tensor(some_pictures, pipeline.resizing, workers)))
         seconds += spent * len(pictures) / len(some_pictures)
     if not config.data.is_generated and not config.model.image.frozen:
         looked_at = _spread(examples, TIMED_PICTURES)

@@ -34,6 +34,7 @@ class Loader:
 
     def __init__(self, dataset: Dataset, tasks: Mapping[str, Task[Any]], codec: Codec, run: RunConfig) -> None:
         self.dataset, self.tasks, self.codec, self.run = dataset, tasks, codec, run
+        self.resizing = run.model.image.preprocessing().resizing
         self.parts = run.train.accumulate
         share = self.parts * world_size()
         self.batch_size = fitting_batch(run.train, len(dataset), share)
@@ -69,6 +70,7 @@ class Loader:
                 self.codec,
                 self.run,
                 epoch,
+                self.resizing,
             )
             for start, stop in bounds
         ]
@@ -78,8 +80,7 @@ class Loader:
         example, least_area = self.dataset.example(number, epoch), self.run.data.random_crop
         if least_area == 1:
             return example
-        tower = self.run.model.image
-        aspect = None if tower.from_scratch else (tower.width_px or tower.size_px) / tower.size_px
+        aspect = None if self.resizing.method == "squeeze" else self.resizing.size_px[1] / self.resizing.size_px[0]
         image = cropped(example.inputs["image"], least_area, aspect, self.run.seed, epoch, example.id)
         return replace(example, inputs={**example.inputs, "image": image})
 

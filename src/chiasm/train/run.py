@@ -28,12 +28,13 @@ from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
 from chiasm.models.projection import class_heads, set_class_share
-from chiasm.pipeline.codec import codec_from, make_codec, tokenizer_from
+from chiasm.pipeline.codec import codec_from, make_codec
 from chiasm.pipeline.domain_fitting import fit_domain
 from chiasm.pipeline.feature_cache import cache_root, prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.teacher_targets import attach_teacher_targets
+from chiasm.pipeline.tokenizers import tokenizer_from
 from chiasm.pipeline.zero_shot_starter import STARTER, take_classes
 from chiasm.tasks import task_type
 from chiasm.train.adaptation import (

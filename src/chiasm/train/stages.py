@@ -17,8 +17,8 @@ from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
 from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
-from chiasm.pipeline.codec import make_tokenizer
 from chiasm.pipeline.requirements import check_fed
+from chiasm.pipeline.tokenizers import make_tokenizer
 from chiasm.train.adaptation import begins_from_run
 from chiasm.train.config import RunConfig, StageConfig
 from chiasm.train.finish import Finished

@@ -14,10 +14,10 @@ from hf_folders import LINES, save_pixels, save_words, text_folder, vision_folde
 from chiasm.core.errors import InputError
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 from chiasm.models.checks import check_encoder
-from chiasm.models.config import ImageTowerConfig, TextTowerConfig
+from chiasm.models.encoders.folder import FolderImageConfig, FolderTextConfig
 from chiasm.models.encoders.hugging_face import load_image_tower, load_text_tower
 from chiasm.pipeline.batching import stack_pictures, to_model_range
-from chiasm.pipeline.preprocessing import folder_tokenizer
+from chiasm.pipeline.tokenizers import pretrained_tokenizer
 
 VISION_KINDS = ("vit", "dinov2", "convnext", "clip_vision", "siglip_vision")
 TEXT_KINDS = ("bert", "roberta", "xlnet", "clip_text", "siglip_text")
@@ -40,7 +40,7 @@ def test_pictures_are_encoded_as_by_transformers(kind: str, tmp_path: Path) -> N
     """Guards against another resize, crop, mean or pooled token: numbers that are silently wrong."""
     reference = vision_folder(tmp_path, kind)
     tower = load_image_tower(str(tmp_path))
-    pixels = stack_pictures(pictures(), ImageTowerConfig(kind="hugging_face", name=str(tmp_path)))
+    pixels = stack_pictures(pictures(), FolderImageConfig(name=str(tmp_path)).preprocessing().resizing)
     with torch.no_grad():
         got = tower(to_model_range(pixels, torch.float32))
         expected = reference(pixel_values=their_pixels(tmp_path))
@@ -58,7 +58,7 @@ def test_small_pictures_and_odd_crops_keep_the_pixels_of_transformers(tmp_path: 
     transformers.CLIPImageProcessorPil(size={"shortest_edge": 33}, crop_size=crop).save_pretrained(tmp_path)
     transformers.CLIPVisionConfig().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").touch()
-    pixels = stack_pictures(pictures(), ImageTowerConfig(kind="hugging_face", name=str(tmp_path)))
+    pixels = stack_pictures(pictures(), FolderImageConfig(name=str(tmp_path)).preprocessing().resizing)
     mean, std = (
         torch.tensor(row)[:, None, None]
         for row in (transformers.image_utils.OPENAI_CLIP_MEAN, transformers.image_utils.OPENAI_CLIP_STD)
@@ -70,8 +70,8 @@ def test_small_pictures_and_odd_crops_keep_the_pixels_of_transformers(tmp_path: 
 def test_words_are_encoded_as_by_transformers(kind: str, tmp_path: Path) -> None:
     """Guards against other ids, a wrong mask, padding on the wrong side and the wrong pooled token."""
     reference = text_folder(tmp_path, kind)
-    text = TextTowerConfig(kind="hugging_face", name=str(tmp_path), max_tokens=32)
-    tokenizer, tower = folder_tokenizer(text), load_text_tower(str(tmp_path))
+    text = FolderTextConfig(name=str(tmp_path), max_tokens=32)
+    tokenizer, tower = pretrained_tokenizer(text), load_text_tower(str(tmp_path))
     texts = [*LINES, " ".join(LINES * 3)]
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_the_encoder_contract_holds(kind: str, tmp_path: Path) -> None:
         check_encoder(load_image_tower(str(tmp_path)), torch.rand(3, 3, 32, 32, generator=generator) * 2 - 1)
         return
     text_folder(tmp_path, kind)
-    tokenizer = folder_tokenizer(TextTowerConfig(kind="hugging_face", name=str(tmp_path), max_tokens=32))
+    tokenizer = pretrained_tokenizer(FolderTextConfig(name=str(tmp_path), max_tokens=32))
     tower = load_text_tower(str(tmp_path))
     check_encoder(tower, tokenizer.batch(LINES))
 
@@ -108,7 +108,7 @@ def test_the_encoder_contract_holds(kind: str, tmp_path: Path) -> None:
 def test_special_tokens_are_not_made_from_text(tmp_path: Path) -> None:
     """Guards against a person who types the end token and hides the words after it."""
     text_folder(tmp_path, "clip_text")
-    tokenizer = folder_tokenizer(TextTowerConfig(kind="hugging_face", name=str(tmp_path), max_tokens=32))
+    tokenizer = pretrained_tokenizer(FolderTextConfig(name=str(tmp_path), max_tokens=32))
     assert tokenizer.ids("a <|endoftext|> dog").count(tokenizer.end_id) == 1
 
 
@@ -153,9 +153,9 @@ def test_lengths_that_the_network_cannot_read_are_refused(tmp_path: Path) -> Non
     text_folder(tmp_path / "siglip", "siglip_text")
     for name, wrong in (("roberta", 33), ("siglip", 31)):
         with pytest.raises(InputError, match="max_tokens=32"):
-            folder_tokenizer(TextTowerConfig(kind="hugging_face", name=str(tmp_path / name), max_tokens=wrong))
+            pretrained_tokenizer(FolderTextConfig(name=str(tmp_path / name), max_tokens=wrong))
     save_words(tmp_path / "siglip", "bert")
     (tmp_path / "siglip" / "tokenizer.json").unlink()
     (tmp_path / "siglip" / "vocab.txt").unlink(missing_ok=True)
     with pytest.raises(InputError, match="no tokenizer that can be read"):
-        folder_tokenizer(TextTowerConfig(kind="hugging_face", name=str(tmp_path / "siglip"), max_tokens=32))
+        pretrained_tokenizer(FolderTextConfig(name=str(tmp_path / "siglip"), max_tokens=32))

@@ -17,9 +17,10 @@ import pytest
 from doors import data_uri, running
 from PIL import Image
 
+from chiasm.core.resizing import Resizing
 from chiasm.data.decoding_child import BYTES_A_PIXEL, SPARE_BYTES
 from chiasm.data.image import load_image
-from chiasm.data.resizing import Resizing
+from chiasm.data.resizing import resize
 from chiasm.serve.engine import Model
 from chiasm.serve.http import decoders
 from chiasm.serve.http.decoders import Decoders, TooHeavyError, TooSlowError
@@ -120,7 +121,7 @@ def test_pixels_are_those_of_the_loader(decoding: Decoders, kind: str) -> None:
 def test_resizing_is_the_same_there(decoding: Decoders, resizing: Resizing) -> None:
     """Guards against numbers that are lost on their way to the child."""
     content = KINDS["PNG RGBA"]
-    assert np.array_equal(pixels_of(asked(decoding, content, resizing)), resizing(load_image(content, "a")))
+    assert np.array_equal(pixels_of(asked(decoding, content, resizing)), resize(load_image(content, "a"), resizing))
 
 
 def test_large_pictures_wait_for_each_other(decoding: Decoders) -> None:

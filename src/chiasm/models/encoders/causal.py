@@ -3,7 +3,8 @@
 Axis legend: n texts, l words, d width.
 """
 
-from typing import cast
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,21 @@ from torch import Tensor, nn
 
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.batch_invariant import positions
+from chiasm.models.encoders.base import EncoderShape
+from chiasm.models.encoders.text import ScratchTextConfig
 from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights, key_padding_mask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CausalTextConfig(ScratchTextConfig):
+    """A transformer encoder in which each word attends to the words before it (CoCa), trained from scratch."""
+
+    kind: Literal["causal"] = "causal"
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `TextTowerConfig.build`."""
+        sizes = shape.vocabulary, self.max_tokens, shape.dim, self.layers, shape.heads
+        return CausalTextEncoder(*sizes, shape.dropout)
 
 
 class CausalTextEncoder(nn.Module):

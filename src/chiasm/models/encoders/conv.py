@@ -6,13 +6,16 @@ statistics over a picture that is mostly background hide what is drawn on it, an
 tokens to its neighbours. docs/log.md has the comparison.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
+from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig
 from chiasm.models.transformer import POSITION_STD, Block, init_weights
 
 PROJECT_GAIN, MEAN_KEPT, PLACE_STD = 2.0, 0.1, 0.25
@@ -35,12 +38,42 @@ def build_stem(
     return nn.Sequential(*stem), (rows, columns)
 
 
+def halved(shape_px: tuple[int, int], times: int) -> tuple[int, int]:
+    """Height and width after so many convolutions of stride 2."""
+    rows, columns = (-(-side // 2**times) for side in shape_px)
+    return rows, columns
+
+
 def start_stem(stem: nn.Sequential) -> None:
     """He et al. 2015's initialisation, with zero biases."""
     for layer in stem:
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvConfig(ImageTowerConfig):
+    """A grid of tokens from a few convolutions, trained from scratch: for images of a few dozen pixels."""
+
+    kind: Literal["conv"] = "conv"
+    centred: bool = False
+    """Start from what differs between places: for images that are mostly empty and hold their objects anywhere. On
+    scenes, whose objects fill the cells of a grid, it costs accuracy (docs/log.md)."""
+    channels: tuple[int, ...] = (32, 64, 128, 128)
+    """Output channels of the stem's 3x3 convolutions, each of stride 2."""
+    layers: int = 1
+    """Blocks of attention among the image tokens."""
+
+    from_scratch: ClassVar[bool] = True
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `ImageTowerConfig.build`."""
+        return ConvEncoder(self.shape_px, self.channels, shape.dim, self.layers, shape.heads, self.centred)
+
+    def grid_of(self, tokens: int) -> tuple[int, int]:
+        """The grid that the stem makes, whatever the number of tokens."""
+        return halved(self.shape_px, len(self.channels))
 
 
 class ConvEncoder(nn.Module):

@@ -8,6 +8,8 @@ Axis legend: n pictures, h/w height and width in pixels, l grid cells (row by ro
 """
 
 import re
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
+from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig
 from chiasm.models.encoders.packaged import packaged_folder
 
 STAGES = (
@@ -43,6 +46,20 @@ BLOCK_LAYERS = {"expand_conv": "expand", "bn0": "expand", "depthwise_conv": "dep
     "bn2": "project",
 }
 """Names in the packaged file, without their underscore -> names here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EfficientNetLite0Config(ImageTowerConfig):
+    """EfficientNet-Lite0 with ImageNet weights, from an installed package."""
+
+    kind: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+
+    is_packaged: ClassVar[bool] = True
+    has_linear_layers: ClassVar[bool] = False
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `ImageTowerConfig.build`."""
+        return load_efficientnet_lite0(grid=self.grid)
 
 
 def pad_same(x: Float[Tensor, "n c h w"], kernel: int, stride: int) -> Float[Tensor, "n c h2 w2"]:

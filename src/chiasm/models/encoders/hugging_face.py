@@ -21,6 +21,7 @@ from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.encoders.base import TextLimits
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
     SPEC_FILES,
@@ -272,9 +273,9 @@ def _without_pooler(network: Any, pooled: Pooled) -> dict[str, bool]:
     return {"add_pooling_layer": False} if takes_it and pooled != "pooler" else {}
 
 
-def text_sizes(name: str) -> tuple[int, int, bool]:
-    """Longest text in tokens, word embeddings, and whether every text is padded to that length, without the weights."""
+def text_limits(name: str) -> TextLimits:
+    """What the text network of a folder can read, without its weights."""
     folder = checked_folder(name, "model.text.name")
     whole = read_architecture(folder)
     config = getattr(whole, "text_config", None) or whole
-    return longest_text(config), int(config.vocab_size), config.model_type in WITHOUT_MASK
+    return TextLimits(longest_text(config), int(config.vocab_size), config.model_type in WITHOUT_MASK)

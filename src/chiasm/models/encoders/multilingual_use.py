@@ -14,7 +14,9 @@ import io
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import TextTokens, Tokens
+from chiasm.models.encoders.base import EncoderShape, PackagedTokenizer, TextTowerConfig, TokenizerSource
 from chiasm.models.encoders.packaged import packaged_folder
 from chiasm.models.encoders.pieces import unigram_tokenizer
 
@@ -39,6 +42,23 @@ LONGEST_TOKENS = 256
 _TEXT, _SCORE, _KIND = 0x0A, 0x15, 0x18
 """Fields of a piece: bytes under number 1, as the pieces themselves are, a float under 2, a small integer under 3."""
 UNKNOWN, PAD, WRAP = 0, "</s>", (("<s>",), ("</s>",))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultilingualUSEConfig(TextTowerConfig):
+    """Multilingual Universal Sentence Encoder, from a package: sixteen languages at a tenth of E5's cost."""
+
+    kind: Literal["multilingual_use"] = "multilingual_use"
+
+    is_packaged: ClassVar[bool] = True
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `TextTowerConfig.build`."""
+        return load_multilingual_use()
+
+    def tokenizer(self) -> TokenizerSource:
+        """See `TextTowerConfig.tokenizer`."""
+        return PackagedTokenizer(load_multilingual_use_tokenizer, *WRAP, PAD)
 
 
 class _Grams(nn.Module):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import read_json
+from chiasm.models.encoders.base import TextLimits
 from chiasm.models.encoders.dual_encoder import OPEN_CLIP_CONFIG, DualEncoder, check_quick_gelu
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder, HuggingFaceTextEncoder, build_network
 from chiasm.models.pretrained.hugging_face_folder import Preprocessing, TowerSpec
@@ -139,10 +140,10 @@ def read_open_clip_preprocessing(folder: Path) -> Preprocessing:
     return _description(folder)[1]
 
 
-def open_clip_text_sizes(folder: Path) -> tuple[int, int]:
-    """Longest text in tokens and number of word embeddings."""
+def open_clip_text_limits(folder: Path) -> TextLimits:
+    """What the text tower can read."""
     text = _architectures(_description(folder)[0], folder)[1]
-    return text["max_position_embeddings"], text["vocab_size"]
+    return TextLimits(text["max_position_embeddings"], text["vocab_size"], pads_to_max=False)
 
 
 def to_hugging_face(tensors: Mapping[str, Tensor], layers: tuple[int, int], where: str) -> dict[str, Tensor]:

@@ -1,13 +1,54 @@
 """Text tower trained from scratch: token and position embeddings, then transformer blocks."""
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.batch_invariant import positions
+from chiasm.models.encoders.base import EncoderShape, LearnedTokenizer, TextTowerConfig, TokenizerSource
 from chiasm.models.transformer import POSITION_STD, Block, init_weights, key_padding_mask, masked_mean
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScratchTextConfig(TextTowerConfig):
+    """Keys of the text encoders that are trained from scratch; their tokenizer is learned from the data."""
+
+    layers: int = 1
+    """Transformer blocks."""
+    vocabulary: int = 4000
+    """Largest vocabulary that the tokenizer may learn from the data."""
+
+    from_scratch: ClassVar[bool] = True
+
+    def tokenizer(self) -> TokenizerSource:
+        """See `TextTowerConfig.tokenizer`."""
+        return LearnedTokenizer(self.vocabulary)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SummaryTextConfig(ScratchTextConfig):
+    """Keys of the encoders from scratch that can summarise a text in learned tokens."""
+
+    summary_tokens: int = 0
+    """Learned tokens that pool a question for fusion; 0 gives fusion every word."""
+    summary_std: float = 1.0
+    """Standard deviation of the summary tokens at the start; words have 1, of which a summary token first pools the
+    mean."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerTextConfig(SummaryTextConfig):
+    """A transformer encoder in which each word attends to all words, trained from scratch."""
+
+    kind: Literal["transformer"] = "transformer"
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `TextTowerConfig.build`; dropout is not used."""
+        sizes = shape.vocabulary, self.max_tokens, shape.dim, self.layers, shape.heads
+        return TextEncoder(*sizes, self.summary_tokens, self.summary_std)
 
 
 class TextEncoder(nn.Module):

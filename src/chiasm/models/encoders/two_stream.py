@@ -3,15 +3,31 @@
 Axis legend: n texts, l tokens, q query tokens, k key tokens, d model width.
 """
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.batch_invariant import positions
-from chiasm.models.encoders.text import TextEncoder
+from chiasm.models.encoders.base import EncoderShape
+from chiasm.models.encoders.text import SummaryTextConfig, TextEncoder
 from chiasm.models.transformer import masked_mean
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwoStreamTextConfig(SummaryTextConfig):
+    """A transformer encoder that can also predict words in any order (XLNet), trained from scratch."""
+
+    kind: Literal["two_stream"] = "two_stream"
+
+    has_two_streams: ClassVar[bool] = True
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `TextTowerConfig.build`; dropout is not used."""
+        sizes = shape.vocabulary, self.max_tokens, shape.dim, self.layers, shape.heads
+        return TwoStreamTextEncoder(*sizes, self.summary_tokens, self.summary_std)
 
 
 class TwoStreamTextEncoder(TextEncoder):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.files import read_json
+from chiasm.core.resizing import Resizing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -76,6 +77,20 @@ class Preprocessing:
     def longest_px(self) -> int:
         """Most of the longer side where pictures keep their shapes."""
         return int(LONGER * self.resize_px[0])
+
+    @property
+    def resizing(self) -> Resizing:
+        """How pixels are resized; where images keep their aspect ratios, on a canvas with a mask as fourth channel."""
+        if self.size_divisor:
+            return Resizing(
+                "within",
+                self.size_px,
+                self.resize_px,
+                resample=self.resample,
+                longest_px=self.longest_px,
+                divisor=self.size_divisor,
+            )
+        return Resizing("shortest", self.size_px, self.resize_px, self.crop_px, self.resample)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.run_folder import MANIFEST
 from chiasm.data.files import FilesConfig
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig
 from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder, read_dual_encoder
-from chiasm.models.encoders.hugging_face import preprocessing_of, text_sizes
+from chiasm.models.encoders.folder import FolderImageConfig, FolderTextConfig
+from chiasm.models.encoders.hugging_face import preprocessing_of, text_limits
 from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
 from chiasm.models.networks import NETWORKS, labels_of, network_of
 from chiasm.models.pretrained.hugging_face_folder import checked_folder, model_type, read_architecture
@@ -22,7 +23,7 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.parts import parts_of
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.pipeline.preprocessing import KIND, folder_tokenizer
+from chiasm.pipeline.tokenizers import pretrained_tokenizer
 from chiasm.tasks import build_tasks
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.imported import NETWORK_TASKS, dual_encoder_tasks
@@ -89,8 +90,8 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
     """
     architecture = read_architecture(folder)
     height, width = preprocessing_of(str(folder)).size_px
-    image = ImageTowerConfig(kind=KIND, name=str(folder), size_px=height, width_px=0 if width == height else width)
-    longest = _longest(folder, text_sizes(str(folder))[0])
+    image = FolderImageConfig(name=str(folder), size_px=height, width_px=0 if width == height else width)
+    longest = _longest(folder, text_limits(str(folder)).max_tokens)
     space = int(getattr(architecture, "image_text_hidden_size", 0)) or ModelConfig().embedding_dim
     config = PipelineConfig(
         recipe=IMPORTED,
@@ -98,7 +99,7 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
             network=str(folder),
             embedding_dim=space,
             image=image,
-            text=TextTowerConfig(kind=KIND, name=str(folder), max_tokens=longest),
+            text=FolderTextConfig(name=str(folder), max_tokens=longest),
         ),
         tasks=NETWORK_TASKS[network],
         decoding=usual_decoding(longest),
@@ -107,7 +108,7 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
     vocabularies = {
         name: stated for task in build_tasks(config.tasks, config.model).values() for name in task.vocabularies
     }
-    codec = Codec(folder_tokenizer(config.model.text), vocabularies, decoding=config.decoding)
+    codec = Codec(pretrained_tokenizer(config.model.text), vocabularies, decoding=config.decoding)
     return Pipeline.build(config, [], device, codec)
 
 
@@ -120,7 +121,7 @@ def dual_pipeline(dual: DualEncoder, folder: Path, device: torch.device) -> Pipe
         device: where the model goes.
     """
     config = dual_config(dual, folder)
-    codec = Codec(folder_tokenizer(config.model.text))
+    codec = Codec(pretrained_tokenizer(config.model.text))
     model = VisionLanguageModel(config.model, parts_of(config, codec), (dual.image, dual.text))
     _join(model, dual)
     return Pipeline(config, model, codec, device)
@@ -133,10 +134,10 @@ def dual_config(dual: DualEncoder, folder: Path) -> PipelineConfig:
     own = dual.text.max_tokens
     longest = own if dual.text.sees_padding else _longest(folder, own)  # SigLIP knows one length
     projection: Literal["linear", "none"] = "none" if dual.projections is None else "linear"
-    image = ImageTowerConfig(
-        kind=KIND, name=str(folder), projection=projection, size_px=height, width_px=0 if width == height else width
+    image = FolderImageConfig(
+        name=str(folder), projection=projection, size_px=height, width_px=0 if width == height else width
     )
-    text = TextTowerConfig(kind=KIND, name=str(folder), projection=projection, max_tokens=longest)
+    text = FolderTextConfig(name=str(folder), projection=projection, max_tokens=longest)
     languages = ("zh",) if dual.family == "chinese_clip" else ("en",)
     return PipelineConfig(
         recipe=IMPORTED,

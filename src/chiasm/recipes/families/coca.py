@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from chiasm.models.decoding import DecodingConfig
+from chiasm.models.encoders.causal import CausalTextConfig
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
 from chiasm.tasks.captioning import CaptioningConfig
 from chiasm.tasks.retrieval import RetrievalConfig
@@ -23,7 +24,7 @@ def coca(tiny: bool = False, files: bool = False) -> RunConfig:
     On Flickr8k's 1,000 validation photos: CIDEr 0.330 (0.307-0.356; shuffled 0.093), Bleu_4 0.154, image_to_text_R@1
     0.076 (0.061-0.094). 27 minutes on one busy core.
     """
-    model = replace(model_of(files, replace(words_of(files), kind="causal")), decoder_layers=2, embedding_dim=256)
+    model = replace(model_of(files, words_of(files, encoder=CausalTextConfig)), decoder_layers=2, embedding_dim=256)
     config = RunConfig(
         recipe="coca",
         primary_metric="CIDEr" if files else "caption_truth",

@@ -5,13 +5,17 @@ from dataclasses import replace
 from chiasm.data.config import DataConfig
 from chiasm.data.files import FilesConfig
 from chiasm.data.generated.scene_dataset import ScenesConfig
-from chiasm.models.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.base import ImageTowerConfig, TextTowerConfig
+from chiasm.models.encoders.conv import ConvConfig
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
+from chiasm.models.encoders.text import ScratchTextConfig, TransformerTextConfig
 from chiasm.train.config import RunConfig, TrainConfig
 
 SCENES = ScenesConfig(languages=("en",), train_pictures=65_536, eval_pictures=500, questions_per_picture=12)
 FILES = FilesConfig()
-SCENE_TOWER = ImageTowerConfig(size_px=48, channels=(32, 64, 128, 128), layers=1)
-PHOTO_TOWER = ImageTowerConfig(kind="efficientnet_lite0", size_px=224, frozen=True, grid=True)
+SCENE_TOWER = ConvConfig(size_px=48, channels=(32, 64, 128, 128), layers=1)
+PHOTO_TOWER = EfficientNetLite0Config(size_px=224, frozen=True, grid=True)
 
 
 def data_of(files: bool) -> DataConfig:
@@ -31,9 +35,9 @@ def model_of(files: bool, text: TextTowerConfig) -> ModelConfig:
     return ModelConfig(dim=128, heads=4, image=tower_of(files), text=text)
 
 
-def words_of(files: bool, layers: int = 1) -> TextTowerConfig:
-    """A text tower from scratch with as many words as the captions need."""
-    return TextTowerConfig(layers=layers, max_tokens=48 if files else 64, vocabulary=4000 if files else 500)
+def words_of(files: bool, layers: int = 1, encoder: type[ScratchTextConfig] = TransformerTextConfig) -> TextTowerConfig:
+    """A text encoder from scratch with as many words as the captions need."""
+    return encoder(layers=layers, max_tokens=48 if files else 64, vocabulary=4000 if files else 500)
 
 
 def training(files: bool, steps: int, epochs: float) -> TrainConfig:

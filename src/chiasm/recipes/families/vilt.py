@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
+from chiasm.recipes.families.setting import SCENE_TOWER, data_of, model_of, shrunk, training, words_of
 from chiasm.tasks.hidden_words import MaskingConfig
 from chiasm.tasks.matching import MatchingConfig
 from chiasm.tasks.vqa import VqaConfig
@@ -33,7 +33,7 @@ def vilt(tiny: bool = False, files: bool = False) -> RunConfig:
         recipe="vilt",
         data=data_of(files),
         test_split="val" if files else "test",
-        model=replace(model, image=model.image if files else replace(model.image, layers=0)),
+        model=replace(model, image=model.image if files else replace(SCENE_TOWER, layers=0)),
         stages={} if files else stages,
         tasks=pre_training if files else {"vqa": VqaConfig()},
         train=training(files, steps=400, epochs=8),

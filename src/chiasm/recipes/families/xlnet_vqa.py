@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from chiasm.models.encoders.two_stream import TwoStreamTextConfig
 from chiasm.recipes.families.setting import data_of, model_of, shrunk, training, words_of
 from chiasm.tasks.texts import CaptionConfig
 from chiasm.tasks.vqa import VqaConfig
@@ -23,7 +24,7 @@ def xlnet_vqa(tiny: bool = False, files: bool = False) -> RunConfig:
     """
     pre_training = {"permutation_language_modelling": CaptionConfig()}
     stages = {"pre_training": StageConfig(tasks=pre_training, train=training(files, steps=400, epochs=0))}
-    words = replace(words_of(files, layers=2), kind="two_stream")
+    words = words_of(files, layers=2, encoder=TwoStreamTextConfig)
     config = RunConfig(
         recipe="xlnet_vqa",
         data=data_of(files),

@@ -1,0 +1,95 @@
+"""Encoders out of a local folder, in Hugging Face's layout, open_clip's, or that of a chiasm run (kind "hugging_face").
+
+Preprocessing and tokenizer are the folder's own, and everything travels in the run folder, weights too, frozen or not.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from chiasm.core.files import sha256_bytes
+from chiasm.models.encoders.base import (
+    EncoderShape,
+    FolderTokenizer,
+    ImagePreprocessing,
+    ImageTowerConfig,
+    TextTowerConfig,
+    TokenizerSource,
+)
+from chiasm.models.encoders.hugging_face import (
+    HuggingFaceImageEncoder,
+    HuggingFaceTextEncoder,
+    load_image_tower,
+    load_text_tower,
+    preprocessing_of,
+    text_limits,
+)
+from chiasm.models.encoders.open_clip import (
+    is_open_clip,
+    open_clip_text_limits,
+    read_open_clip,
+    read_open_clip_preprocessing,
+)
+from chiasm.models.pretrained.hugging_face_folder import SPEC_FILES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderImageConfig(ImageTowerConfig):
+    """An image encoder out of a local folder, which brings its own image size."""
+
+    kind: Literal["hugging_face"] = "hugging_face"
+    name: str = ""
+    """Local folder of the network, with its preprocessing and safetensors."""
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `ImageTowerConfig.build`."""
+        folder = Path(self.name)
+        return read_open_clip(folder).image if is_open_clip(folder) else load_image_tower(self.name)
+
+    def preprocessing(self) -> ImagePreprocessing:
+        """What the folder says that the weights were trained with."""
+        folder = Path(self.name)
+        found = read_open_clip_preprocessing(folder) if is_open_clip(folder) else preprocessing_of(self.name)
+        return ImagePreprocessing(found.resizing, sha256_bytes(str(sorted(asdict(found).items())).encode())[:8])
+
+    def moved_to(self, folder: Path) -> ImageTowerConfig:
+        """See `ImageTowerConfig.moved_to`."""
+        return replace(self, name=str(folder))
+
+    def describing_files(self, encoder: nn.Module) -> dict[str, bytes]:
+        """The architecture and preprocessing; {} for a part of a whole network, which is described as one."""
+        return {SPEC_FILES["image"]: encoder.spec.to_json()} if isinstance(encoder, HuggingFaceImageEncoder) else {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderTextConfig(TextTowerConfig):
+    """A text encoder out of a local folder."""
+
+    kind: Literal["hugging_face"] = "hugging_face"
+    name: str = ""
+    """Local folder of the network, with its tokenizer and safetensors."""
+
+    pads_beyond_max: ClassVar[bool] = False
+
+    def build(self, shape: EncoderShape) -> nn.Module:
+        """See `TextTowerConfig.build`."""
+        folder = Path(self.name)
+        return read_open_clip(folder).text if is_open_clip(folder) else load_text_tower(self.name)
+
+    def tokenizer(self) -> TokenizerSource:
+        """See `TextTowerConfig.tokenizer`."""
+        folder = Path(self.name)
+        if is_open_clip(folder):
+            return FolderTokenizer(folder, partial(open_clip_text_limits, folder), has_clip_merges=True)
+        return FolderTokenizer(folder, partial(text_limits, self.name))
+
+    def moved_to(self, folder: Path) -> TextTowerConfig:
+        """See `ImageTowerConfig.moved_to`."""
+        return replace(self, name=str(folder))
+
+    def describing_files(self, encoder: nn.Module) -> dict[str, bytes]:
+        """As `FolderImageConfig.describing_files`."""
+        return {SPEC_FILES["text"]: encoder.spec.to_json()} if isinstance(encoder, HuggingFaceTextEncoder) else {}
