@@ -71,7 +71,9 @@ def assert_understood(words: list[str]) -> None:
     context = VERBS[verb].make_context(verb, list(rest))
     recipe = context.params.get("recipe", "demo" if verb == "demo" else None)
     if recipe in RECIPES:
-        override(find_recipe(recipe, bool(context.params.get("tiny"))), context.params.get("set_") or [])
+        assignments = context.params.get("set_") or []
+        has_files = bool(context.params.get("data")) or any(one.startswith("data.path=") for one in assignments)
+        override(find_recipe(recipe, bool(context.params.get("tiny")), has_files), assignments)
     else:
         assert recipe is None or recipe in PLACEHOLDERS, f"no recipe {recipe!r}"
 
