@@ -24,7 +24,7 @@ CACHED = (
     claims_code.names_at,
 )
 SMALL = ("train", "evaluate", "probe", "demo")
-ROWS = {"flickr8k": 12, "nlvr": 12, "vqa_rad": 80}
+ROWS = {"flickr8k": 12, "nlvr": 12, "vqa_rad": 300}
 """Examples of each split that a command at small size sees; VQA-RAD is cut into folds."""
 
 
