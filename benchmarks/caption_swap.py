@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from chiasm.core.config import from_dict, override
+from chiasm.core.config import override
 from chiasm.core.device import environment, pick_device
 from chiasm.core.files import read_json, write_json
 from chiasm.evaluate.measure import measure, open_prepared
@@ -30,7 +30,7 @@ from chiasm.recipes.table import find_recipe
 from chiasm.tasks.caption_swap import METRIC
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.tasks.scoring import scores_as_json
-from chiasm.train.config import RunConfig
+from chiasm.train.config import RunConfig, stored_run_config
 from kept_runs import finished
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -60,7 +60,7 @@ def measured(folder: Path, config: RunConfig) -> dict[str, Any]:
 
 def further(base: Path, typed: argparse.Namespace, settings: list[str]) -> RunConfig:
     """The run that goes on where `base` ended, on retrieval alone."""
-    config = from_dict(RunConfig, read_json(base / "config.json", "the run's config"), "config.json")
+    config = stored_run_config(read_json(base / "config.json", "the run's config"), "config.json")
     config = replace(config, tasks={"retrieval": RetrievalConfig(captions_per_picture=typed.captions)})
     settings = [*settings, f"init_from={base}", f"train.adapt={typed.adapt}", "train.trainable=*", "train.steps=0"]
     settings += [f"train.epochs={typed.epochs}", f"train.lr={typed.lr}", "train.limit_s=0", "train.ema_decay=0"]

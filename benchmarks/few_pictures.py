@@ -56,7 +56,7 @@ def measure_size(source: Path, size: int, settings: list[str]) -> dict[str, Any]
         config = override(find_recipe("retrieval"), [f"data.path={data}", "test_split=test", *settings])
         finished = run(config, Path(place) / "run", False, Console(stderr=True))
         assert finished is not None and finished.measured.start is not None, "one process, beside the starter"
-        share = finished.guard.class_share
+        share = finished.forgetting.class_share
         return {
             "photos": size,
             "steps": finished.facts.steps,

@@ -5,7 +5,7 @@ names by the same recipe: once without guard rails, and once with each of them. 
 ../shared/data.
 
 Nothing is reported on what it was chosen on. Flickr8k's validation photos are cut in two: one half picks the first
-model's weights and is the probe that guards the others, on the other one "kept" is measured. The concepts of emoji's
+model's weights and is the retention check of the others, on the other one "kept" is measured. The concepts of emoji's
 validation split are cut in two as well: one half picks weights and shares, on the other the names of concepts that no
 training picture shows are told apart. Writes benchmarks/results/DATE-forgetting.json after each run; with --work, runs
 that are there already are only measured.
@@ -50,9 +50,9 @@ RAILS: dict[str, tuple[str, ...]] = {
     "none": (),
     "all": ("train.lr=0", "train.interpolate=true"),
     "interpolation": ("train.interpolate=true",),
-    "probe stops": ("train.probe.on_drop=stop",),
+    "probe stops": ("train.retention.on_drop=stop",),
     "learning rate": ("train.lr=0",),
-    "learning rate, probe stops": ("train.lr=0", "train.probe.on_drop=stop", "train.validate_every=5"),
+    "learning rate, probe stops": ("train.lr=0", "train.retention.on_drop=stop", "train.validate_every=5"),
     "old data mixed in": (),
 }
 """Name -> what is set beside the recipe's own; "all" only warns, since interpolation makes good what was lost. Mixing
@@ -103,8 +103,8 @@ def adapt(rail: str, seed: int, base: Path, place: Path, settings: Sequence[str]
     folder = place / f"{rail.replace(',', '').replace(' ', '-')}-{seed}"
     if (folder / "MANIFEST.json").exists():
         return folder
-    watch = [f"train.probe.path={place / 'flickr8k'}", f"train.probe.images={DATA / 'flickr8k'}"]
-    watch += ["train.probe.examples=0"]
+    watch = [f"train.retention.path={place / 'flickr8k'}", f"train.retention.images={DATA / 'flickr8k'}"]
+    watch += ["train.retention.examples=0"]
     words = [
         f"seed={seed}",
         f"init_from={base}",
@@ -135,7 +135,7 @@ def row_of(rail: str, seed: int, folder: Path, before: Outcome, flickr: DataConf
         "kept": {metric: kept(before.items[metric], after.items[metric]) for metric in OLD},
         "new": results["metrics"][NEW],
         "new_blind": results["blind"][NEW],
-        "guard": results["guard"],
+        "forgetting": results["forgetting"],
     }
 
 

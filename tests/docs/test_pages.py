@@ -41,14 +41,14 @@ def check_adapting(folder: Path, printed: Printed) -> None:
     """Guards against rails that the page's commands do not put up."""
     assert all("text_to_image_R" in out for out, _ in printed.commands.values())
     plain, watched, guarded, trained = (
-        json.loads((folder / "runs" / name / "results.json").read_text())["guard"]
+        json.loads((folder / "runs" / name / "results.json").read_text())["forgetting"]
         for name in ("old", "adapted", "kept", "trained")
     )
     assert trained["learning_rate"]["peak"] == 3e-4
     assert set(plain) == {"learning_rate", "class_share"} and plain["learning_rate"]["peak"] == 1e-3
-    assert set(watched) == {"learning_rate", "probe"}
-    assert watched["probe"]["before"] == pytest.approx(guarded["probe"]["before"])
-    assert set(guarded) == {"learning_rate", "probe", "interpolation"}
+    assert set(watched) == {"learning_rate", "retention"}
+    assert watched["retention"]["before"] == pytest.approx(guarded["retention"]["before"])
+    assert set(guarded) == {"learning_rate", "retention", "interpolation"}
     assert "Wortsman" in guarded["learning_rate"]["why"]
 
 

@@ -27,7 +27,7 @@ from chiasm.metrics.paired import PairedResult
 from chiasm.report.cards import charts
 from chiasm.report.charts import Chart, Curve, duration, line_chart, log_ticks, reliability_chart, short, ticks
 from chiasm.report.example_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
-from chiasm.report.forgetting import GuardFacts, Interpolation, Mixed, ProbeFacts
+from chiasm.report.forgetting import ForgettingFacts, Interpolation, Mixed, RetentionFacts
 from chiasm.report.html import element, picture
 from chiasm.report.page import (
     LARGEST_BYTES,
@@ -497,18 +497,20 @@ def test_charts_of_the_metrics_file() -> None:
 def test_what_it_knew_before_stands_in_words_and_curves() -> None:
     """Guards against ends that are swapped, a loss that is not said, and a mark at a share that was not chosen."""
     before, after = Score(0.5, 0.45, 0.55, 500), Score(0.4, 0.35, 0.45, 500)
-    probe = ProbeFacts("text_to_image_R@10", "500 pictures", before, after, 0.05, "ended at step 20")
+    retention = RetentionFacts("text_to_image_R@10", "500 pictures", before, after, 0.05, "ended at step 20")
     rows = [Mixed(alpha, Score(0.1 + alpha, 0.0, 1.0, 90), Score(0.5 - 0.1 * alpha, 0.3, 0.6, 500)) for alpha in (0, 1)]
-    facts = GuardFacts(1e-4, "0.0001: by size" + HOSTILE, probe, Interpolation("acc1", rows, 1, "best" + HOSTILE))
-    page = Page(render(replace(_report(), guard=facts)))
+    facts = ForgettingFacts(
+        1e-4, "0.0001: by size" + HOSTILE, retention, Interpolation("acc1", rows, 1, "best" + HOSTILE)
+    )
+    page = Page(render(replace(_report(), forgetting=facts)))
     assert "50.0 % before training, 40.0 % after: 80 % kept, 95 % asked for — less than asked for." in page.words
     assert "ended at step 20" in page.words and "0.0001: by size" in page.words
     told = next(a["aria-label"] for a in page.having("svg") if "Weights between" in a.get("aria-label", ""))
     assert "acc1 from 10% to 110%" in told and "old domain from 50% to 40%" in told and "chosen: 1 from 110%" in told
     assert not any(name == "script" for name, _ in page.elements)
-    assert "What it knew before" not in Page(render(replace(_report(), guard=GuardFacts(1e-3, "set")))).words
+    assert "What it knew before" not in Page(render(replace(_report(), forgetting=ForgettingFacts(1e-3, "set")))).words
     stored = facts.as_dict()
-    assert stored["probe"]["kept"] == pytest.approx(0.8)
+    assert stored["retention"]["kept"] == pytest.approx(0.8)
     assert stored["interpolation"]["curve"][1] == {
         "alpha": 1,
         "acc1": rows[1].new.as_dict(),

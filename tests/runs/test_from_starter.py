@@ -71,7 +71,7 @@ def test_no_progress_saves_the_starter(photos: Path, tmp_path: Path, monkeypatch
     assert "did not improve on the starter" in finished.verdict.sentence
     assert all(one.difference == 0 for one in finished.verdict.against_start.values())
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["verdict"]["level"] == "kept_start" and results["guard"]["class_share"]["share"] == 1
+    assert results["verdict"]["level"] == "kept_start" and results["forgetting"]["class_share"]["share"] == 1
     run, starter = chiasm.load(tmp_path / "run"), chiasm.load("starter")
     texts = ["a red carpet", "two dogs in the snow"]
     images = [photos / "0.png", photos / "5.png"]

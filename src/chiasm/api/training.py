@@ -112,7 +112,7 @@ class TrainedRun:
             return {"run": str(self.folder)}
         measured, data = self.finished.measured, self.config.data
         header = {"run": str(self.folder), "data": data.path or data.source, "split": measured.split}
-        made = {"guard": self.finished.guard.as_dict(), "verdict": self.finished.verdict.as_dict()}
+        made = {"forgetting": self.finished.forgetting.as_dict(), "verdict": self.finished.verdict.as_dict()}
         return {**header, **scores_as_json(measured.outcome, measured.blind), **made, "environment": environment()}
 
     def __repr__(self) -> str:

@@ -198,6 +198,20 @@ def _foreign(choice: Choice, cls: type, key: str, where: str, text: str = "...")
     )
 
 
+def check_positive(values: Mapping[str, float]) -> None:
+    """Require numbers above 0.
+
+    Args:
+        values: dotted key -> its value.
+
+    Raises:
+        InputError: a number that is not above 0, by its key.
+    """
+    for key, value in values.items():
+        if value <= 0:
+            raise InputError(f"{key} is {value}", "a number above 0", f"--set {key}=...")
+
+
 def override(config: T, assignments: Iterable[str]) -> T:
     """Apply `a.b=value` texts, in order, and return a new tree; values are parsed by the field's type.
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from chiasm.core.config import by_kind
+from chiasm.core.config import by_kind, check_positive
+from chiasm.core.errors import InputError
 from chiasm.models.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig, TextTowerConfig
 from chiasm.models.encoders.conv import ConvConfig
@@ -51,6 +52,25 @@ class ModelConfig:
     """The image encoder; `kind` decides which keys there are."""
     text: TextTowerConfig = field(default_factory=TransformerTextConfig, metadata=by_kind(lambda: TEXT_ENCODERS))
     """The text encoder; `kind` decides which keys there are."""
+
+    def check(self, where: str) -> None:
+        """Check what the types do not; `where` is the section's name in the config.
+
+        Raises:
+            InputError: a size that is not above 0, heads of unequal width, or texts too short for a word.
+        """
+        check_positive({f"{where}.dim": self.dim, f"{where}.heads": self.heads})
+        self.image.check()
+        if self.dim % self.heads:
+            raise InputError(
+                f"{where}.dim {self.dim} is no multiple of {where}.heads {self.heads}", "equal heads", "change one"
+            )
+        if self.text.max_tokens < 3:
+            raise InputError(
+                f"{where}.text.max_tokens is {self.text.max_tokens}",
+                "3 or more: start, a word, end",
+                f"--set {where}.text.max_tokens=48",
+            )
 
     def encoder_shape(self, vocabulary: int = 0) -> EncoderShape:
         """The sizes that encoders trained from scratch take from here; `vocabulary` is the tokenizer's."""

@@ -14,7 +14,7 @@ from chiasm.metrics.calibration import reliability_bins
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.report.charts import Chart, Curve
 from chiasm.report.example_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
-from chiasm.report.forgetting import GuardFacts, probe_chart
+from chiasm.report.forgetting import ForgettingFacts, retention_chart
 from chiasm.report.page import LedgerSummary, Report, RunFacts
 from chiasm.tasks.scoring import Answered, Captioned
 
@@ -35,7 +35,7 @@ def build_report(
     rows: Sequence[Mapping[str, Any]],
     batch: Sequence[Example],
     environment: Mapping[str, Any],
-    guard: GuardFacts | None = None,
+    forgetting: ForgettingFacts | None = None,
     verdict: Verdict | None = None,
 ) -> Report:
     """Assemble the page.
@@ -47,7 +47,7 @@ def build_report(
         rows: `metrics.jsonl`.
         batch: examples of one training batch, shown as the model saw them.
         environment: `environment.json`.
-        guard: what was done to keep what the model knew before.
+        forgetting: what was done to keep what the model knew before.
         verdict: whether the run has learned.
     """
     rng = counter_rng("report", pipeline.config.seed)
@@ -83,7 +83,7 @@ def build_report(
         charts=charts(rows),
         batch=[BatchPicture(_pixels(one), _texts(one)) for one in batch[:SHOWN_BATCH]],
         ledger=LedgerSummary(ledger.offered, ledger.used, ledger.counts()),
-        guard=guard,
+        forgetting=forgetting,
         verdict=verdict,
         environment={name: str(value) for name, value in environment.items()},
         config=to_dict(pipeline.config),
@@ -106,7 +106,7 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
     made = [
         Chart("Training loss by task", losses, log_y=True),
         Chart("Validation", [curve(name, measured[name]) for name in shares], is_share=True),
-        *([watched] if (watched := probe_chart(rows)) else []),
+        *([watched] if (watched := retention_chart(rows)) else []),
         Chart("Validation: captions", [curve(name, measured[name]) for name in plain]),
         Chart("Validation: calibration error, lower is better", [curve(name, measured[name]) for name in errors]),
         Chart("Agreement of the tasks' gradients (cosine)", cosines, limits=(-1.0, 1.0)),

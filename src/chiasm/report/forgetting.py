@@ -1,4 +1,4 @@
-"""What was done to keep what a model knew before: learning rate, probe, weights between before and after.
+"""What was done against forgetting: learning rate, retention check, weights between before and after training.
 
 Plain data for `results.json`, and the part of the report page that shows it.
 """
@@ -12,9 +12,12 @@ from chiasm.evaluate.class_share import ClassShare
 from chiasm.report.charts import Chart, Curve, line_chart
 from chiasm.report.html import Child, Markup, element, join, said
 
+RETENTION_ROWS = ("retention/", "probe/")
+"""Prefixes of the old domain's metric in `metrics.jsonl`; runs started by the version before wrote the second."""
+
 
 @dataclass(frozen=True, slots=True)
-class ProbeFacts:
+class RetentionFacts:
     """The old domain before and after training."""
 
     metric: str
@@ -45,7 +48,7 @@ class ProbeFacts:
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """Both domains at one share of the weights after training; the old one is None where no probe watches it."""
+    """Both domains at one share of the weights after training; `old` is None without a retention check."""
 
     alpha: float
     """0 is before training, 1 after."""
@@ -66,24 +69,24 @@ class Interpolation:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardFacts:
-    """All guard rails of a run."""
+class ForgettingFacts:
+    """All that a run did against forgetting."""
 
     learning_rate: float
     why: str
-    probe: ProbeFacts | None = None
+    retention: RetentionFacts | None = None
     interpolation: Interpolation | None = None
     class_share: ClassShare | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The section "guard" of `results.json`."""
-        told: dict[str, Any] = {"learning_rate": {"peak": self.learning_rate, "why": self.why}}
-        if self.probe:
-            probe = self.probe
-            told["probe"] = {
-                **{name: getattr(probe, name) for name in ("metric", "about", "max_drop", "kept", "stopped")},
-                "before": probe.before.as_dict(),
-                "after": probe.after.as_dict(),
+        """The section "forgetting" of `results.json`."""
+        found: dict[str, Any] = {"learning_rate": {"peak": self.learning_rate, "why": self.why}}
+        if self.retention:
+            facts = self.retention
+            found["retention"] = {
+                **{name: getattr(facts, name) for name in ("metric", "about", "max_drop", "kept", "stopped")},
+                "before": facts.before.as_dict(),
+                "after": facts.after.as_dict(),
             }
         if self.interpolation:
             way = self.interpolation
@@ -91,29 +94,31 @@ class GuardFacts:
                 {"alpha": row.alpha, way.metric: row.new.as_dict(), "old": row.old.as_dict() if row.old else None}
                 for row in way.rows
             ]
-            told["interpolation"] = {"alpha": way.alpha, "metric": way.metric, "rule": way.rule, "curve": curve}
+            found["interpolation"] = {"alpha": way.alpha, "metric": way.metric, "rule": way.rule, "curve": curve}
         if self.class_share:
-            told["class_share"] = self.class_share.as_dict()
-        return told
+            found["class_share"] = self.class_share.as_dict()
+        return found
 
 
-def probe_chart(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """The old domain over the steps, from the rows of `metrics.jsonl`; None where nothing watched it."""
-    names = dict.fromkeys(name for row in rows for name in row if name.startswith("probe/"))
-    curves = [
-        Curve(name.removeprefix("probe/"), [(row["step"], row[name]) for row in rows if name in row]) for name in names
-    ]
+def retention_chart(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """The old domain over the steps, from the rows of `metrics.jsonl`; None without a retention check."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith(RETENTION_ROWS):
+                points.setdefault(name.partition("/")[2], []).append((row["step"], value))
+    curves = [Curve(metric, found) for metric, found in points.items()]
     return Chart("The old domain, while the new one is learned", curves, is_share=True) if curves else None
 
 
-def guard_section(facts: GuardFacts) -> Markup | None:
-    """The part of the page; None where neither a probe nor interpolation was asked for."""
-    if not (facts.probe or facts.interpolation):
+def forgetting_section(facts: ForgettingFacts) -> Markup | None:
+    """The part of the page; None with neither a retention check nor interpolation."""
+    if not (facts.retention or facts.interpolation):
         return None
     parts: list[Child] = [element("h2", "What it knew before")]
-    if facts.probe:
-        parts.append(element("p", facts.probe.sentence()))
-        parts.append(element("p", facts.probe.stopped) if facts.probe.stopped else None)
+    if facts.retention:
+        parts.append(element("p", facts.retention.sentence()))
+        parts.append(element("p", facts.retention.stopped) if facts.retention.stopped else None)
     if facts.interpolation:
         parts.append(_way(facts.interpolation))
     return element("section", *parts)

@@ -27,7 +27,7 @@ from chiasm.report.example_cards import (
     question_card,
     search_card,
 )
-from chiasm.report.forgetting import GuardFacts, guard_section
+from chiasm.report.forgetting import ForgettingFacts, forgetting_section
 from chiasm.report.html import Markup, breakable, element, join, said
 from chiasm.report.tables import geometry_list, scores_section, section, value_in
 from chiasm.report.verdict import verdict_section
@@ -88,7 +88,7 @@ class Report:
     charts: Sequence[Chart] = ()
     batch: Sequence[BatchPicture] = ()
     ledger: LedgerSummary | None = None
-    guard: GuardFacts | None = None
+    forgetting: ForgettingFacts | None = None
     """What was done to keep what the model knew before."""
     verdict: Verdict | None = None
     """Whether the run has learned."""
@@ -118,7 +118,7 @@ def render(report: Report, photo_px: int = _PHOTO_PX[0]) -> Markup:
     sections = [
         _results(report),
         scores_section("By kind of question", report.kinds) if report.kinds else None,
-        guard_section(report.guard) if report.guard else None,
+        forgetting_section(report.forgetting) if report.forgetting else None,
         _cards("Confidence", [reliability_chart(bins, name) for name, bins in report.reliability.items()], "charts"),
         _cards("Questions", [question_card(card, photo_px) for card in report.questions]),
         _cards("Captions", [caption_card(card, photo_px) for card in report.captions], "cards wide"),
@@ -214,7 +214,7 @@ def _ledger(ledger: LedgerSummary) -> Markup:
 
 def _facts(report: Report) -> Markup:
     rows = {"recipe": report.facts.recipe, "hardware": report.facts.hardware, "precision": report.facts.precision}
-    rows |= {"learning rate": report.guard.why} if report.guard else {}
+    rows |= {"learning rate": report.forgetting.why} if report.forgetting else {}
     rows |= report.environment
     entries = [part for name, value in rows.items() for part in (element("dt", name), element("dd", value))]
     config = json.dumps(report.config, indent=2, ensure_ascii=False)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from chiasm.core.config import by_kind, by_name
+from chiasm.core.config import by_kind, by_name, check_positive, from_dict
 from chiasm.core.errors import InputError
 from chiasm.data.config import DataConfig
 from chiasm.data.opening import source_configs
@@ -13,9 +13,12 @@ from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks import task_configs
 from chiasm.tasks.base import TaskConfig
 
+RENAMED = {"probe": "retention"}
+"""Keys of `train` in run folders of format 1, and their names now."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ProbeConfig:
+class RetentionConfig:
     """Held-out files of the old domain, measured before the first step, at each validation and after training."""
 
     path: str = ""
@@ -118,8 +121,8 @@ class TrainConfig:
     """Factor, in (0, 1], on the learning rate of a tower's layer for each layer above it (0.65 to 0.9 are common)."""
     unfreeze_every: int = 0
     """Steps after which one more layer of the towers, from the top, starts to train (ULMFiT); 0 trains all at once."""
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
-    """Watches that what the model knew before is kept."""
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    """Measures what the model knew before, while it learns other data."""
     interpolate: bool = False
     """Last step: weights between those before and after training, the share chosen on validation (WiSE-FT, Wortsman et
     al. 2022). Weights that started anew stay as trained."""
@@ -127,7 +130,32 @@ class TrainConfig:
     """How the tasks' losses are put together: by their weights; by learned variances (Kendall et al. 2018); by taking
     from each task's gradient what goes against another's (PCGrad, Yu et al. 2020)."""
     conflict_every: int = 0
-    """Steps between looks at the cosine of the tasks' gradients; 0 never looks. A look costs a backward pass a task."""
+    """Steps between measurements of the cosine of the tasks' gradients, each a backward pass a task; 0: never."""
+
+    def check(self, where: str) -> None:
+        """Check what the types do not; `where` is the section's name in the config.
+
+        Raises:
+            InputError: a number outside its range, or a batch that cannot be cut into equal parts.
+        """
+        positive = (
+            *("batch_size", "accumulate", "least_batches", "clip_norm", "keep_checkpoints", "process_timeout_s"),
+            *("lora_rank", "lora_alpha"),
+        )
+        check_positive({f"{where}.{name}": getattr(self, name) for name in positive})
+        if self.lr < 0:
+            raise InputError(f"{where}.lr is {self.lr}", "a number above 0, or 0 to choose it", f"--set {where}.lr=0")
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"{where}.batch_size {self.batch_size} is no multiple of {where}.accumulate {self.accumulate}",
+                "equal parts",
+                "change one of them",
+            )
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"{where}.layer_decay is {self.layer_decay}", "a number in (0, 1]", "1 turns it off")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"{where}.ema_decay is {self.ema_decay}", "a number in [0, 1)", "0.999 is common")
+        self.retention.check(f"{where}.retention")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,68 +181,48 @@ class RunConfig(PipelineConfig):
     """Stages before this one, in order; each starts from the one before it."""
 
     def check(self) -> None:
-        """Check what no single field can: called once, after all overrides."""
-        train, data = self.train, self.data
-        positive = {
-            "train.batch_size": train.batch_size,
-            "train.accumulate": train.accumulate,
-            "train.least_batches": train.least_batches,
-            "train.clip_norm": train.clip_norm,
-            "train.keep_checkpoints": train.keep_checkpoints,
-            "train.process_timeout_s": train.process_timeout_s,
-            "train.lora_rank": train.lora_rank,
-            "train.lora_alpha": train.lora_alpha,
-            "model.dim": self.model.dim,
-            "model.heads": self.model.heads,
-        }
-        for key, value in positive.items():
-            if value <= 0:
-                raise InputError(f"{key} is {value}", "a number above 0", f"--set {key}=...")
-        self.model.image.check()
-        if train.lr < 0:
-            raise InputError(f"train.lr is {train.lr}", "a number above 0, or 0 to choose it", "--set train.lr=0")
-        if (
-            train.steps <= 0
-            and train.epochs <= 0
-            and not any(task.trains_without_steps for task in self.tasks.values())
-        ):
+        """Check each section, and what spans sections: called once, after all overrides.
+
+        Raises:
+            InputError: a value that cannot be, by its key.
+        """
+        self.train.check("train")
+        self.model.check("model")
+        self.data.check()
+        has_steps = self.train.steps > 0 or self.train.epochs > 0
+        if not has_steps and not any(task.trains_without_steps for task in self.tasks.values()):
             raise InputError("train.steps and train.epochs are both 0", "one above 0", "--set train.epochs=10")
-        if train.batch_size % train.accumulate:
-            raise InputError(
-                f"train.batch_size {train.batch_size} is no multiple of train.accumulate {train.accumulate}",
-                "equal parts",
-                "change one of them",
-            )
-        if self.model.dim % self.model.heads:
-            raise InputError(
-                f"model.dim {self.model.dim} is no multiple of model.heads {self.model.heads}",
-                "equal heads",
-                "change one",
-            )
-        if not 0 < train.layer_decay <= 1:
-            raise InputError(f"train.layer_decay is {train.layer_decay}", "a number in (0, 1]", "1 turns it off")
-        if not 0 <= train.ema_decay < 1:
-            raise InputError(f"train.ema_decay is {train.ema_decay}", "a number in [0, 1)", "0.999 is common")
-        _check_tasks("", self.tasks, train)
-        train.probe.check("train.probe")
+        _check_tasks("", self.tasks, self.train)
         for name, stage in self.stages.items():
             _check_tasks(f"stages.{name}.", stage.tasks, stage.train)
-            stage.train.probe.check(f"stages.{name}.train.probe")
-        if self.model.text.max_tokens < 3:
+            stage.train.retention.check(f"stages.{name}.train.retention")
+        if self.data.random_crop < 1 and self.model.image.frozen:
             raise InputError(
-                f"model.text.max_tokens is {self.model.text.max_tokens}",
-                "3 or more: start, a word, end",
-                "--set model.text.max_tokens=48",
-            )
-        data.check()
-        if data.random_crop < 1 and self.model.image.frozen:
-            raise InputError(
-                f"data.random_crop {data.random_crop} with model.image.frozen true",
+                f"data.random_crop {self.data.random_crop} with model.image.frozen true",
                 "an image tower that is trained: a frozen one sees every image once",
                 "--set model.image.frozen=false, or --set data.random_crop=1",
             )
         if not self.tasks:
             raise InputError("no task is named", "at least one", "choose a recipe that has tasks")
+
+
+def stored_run_config(values: Mapping[str, Any], where: str) -> RunConfig:
+    """The config of a run folder, of this format or the one before; `where` names the source in errors.
+
+    Raises:
+        InputError: a key that no version knows, or a value of another type.
+    """
+    values = _with_new_names(values)
+    if isinstance(stages := values.get("stages"), Mapping):
+        values = {**values, "stages": {name: _with_new_names(stage) for name, stage in stages.items()}}
+    return from_dict(RunConfig, values, where, is_stored=True)
+
+
+def _with_new_names(section: Any) -> Any:
+    """A run's or a stage's values with the keys of `train` under their present names."""
+    if not isinstance(section, Mapping) or not isinstance(train := section.get("train"), Mapping):
+        return section
+    return {**section, "train": {RENAMED.get(key, key): value for key, value in train.items()}}
 
 
 def weighed_tasks(config: RunConfig) -> tuple[str, ...]:

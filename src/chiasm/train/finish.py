@@ -23,7 +23,7 @@ from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.stored_example import choose_example
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, without_classes
 from chiasm.report.cards import build_report
-from chiasm.report.forgetting import GuardFacts, ProbeFacts
+from chiasm.report.forgetting import ForgettingFacts, RetentionFacts
 from chiasm.report.page import RunFacts, write_report
 from chiasm.tasks.scoring import scores_as_json
 from chiasm.tasks.space import SharedSpace
@@ -41,28 +41,28 @@ class Finished:
     folder: Path
     measured: SplitResult
     facts: RunFacts
-    guard: GuardFacts
+    forgetting: ForgettingFacts
     verdict: Verdict
 
 
-def keep_what_it_knew(trainer: Trainer, hooks: Hooks, console: Console) -> GuardFacts:
-    """The last step: interpolate where the run does, and measure the old domain with the weights to be saved."""
-    progress, guard, way = trainer.progress, hooks.guard, None
+def limit_forgetting(trainer: Trainer, hooks: Hooks, console: Console) -> ForgettingFacts:
+    """Interpolate where the config says so, and measure the old domain with the weights to be saved."""
+    progress, check, way = trainer.progress, hooks.retention, None
     config = trainer.run.train
-    before = Score(**progress.probe_before) if guard else None  # type: ignore[arg-type]
+    before = Score(**progress.retention_before) if check else None  # type: ignore[arg-type]
     trainer.pipeline.model.eval()
     if config.interpolate:
-        primary, floor = trainer.primary, config.probe.floor(before.value) if before else 0.0
-        old = guard.measure if guard else None
+        primary, floor = trainer.primary, config.retention.floor(before.value) if before else 0.0
+        old = check.measure if check else None
         model, start = trainer.pipeline.model, trainer.execution.kept("before")
         way = interpolate(model, start, primary, lambda: hooks.validate()[primary], old, floor, console)
         console.print(f"interpolated: {way.alpha:g} of the way from before to after training. {way.rule}")
     share = _mixed_with_start(trainer, hooks, console)
-    if guard is None or before is None:
-        return GuardFacts(progress.lr, progress.lr_why, None, way, share)
-    probe = ProbeFacts(guard.metric, guard.about, before, guard.measure(), guard.config.max_drop, progress.stopped)
-    (guard.say if probe.after.value >= guard.config.floor(before.value) else guard.warn)(probe.sentence())
-    return GuardFacts(progress.lr, progress.lr_why, probe, way, share)
+    if check is None or before is None:
+        return ForgettingFacts(progress.lr, progress.lr_why, None, way, share)
+    facts = RetentionFacts(check.metric, check.about, before, check.measure(), check.config.max_drop, progress.stopped)
+    (check.say if facts.after.value >= check.config.floor(before.value) else check.warn)(facts.sentence())
+    return ForgettingFacts(progress.lr, progress.lr_why, facts, way, share)
 
 
 def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> ClassShare | None:
@@ -105,7 +105,12 @@ def measure_finally(
 
 
 def finish(
-    trainer: Trainer, training: Dataset, measured: SplitResult, guarded: GuardFacts, folder: Path, console: Console
+    trainer: Trainer,
+    training: Dataset,
+    measured: SplitResult,
+    forgetting: ForgettingFacts,
+    folder: Path,
+    console: Console,
 ) -> Finished:
     """Write metrics, report, and last the manifest that makes the folder a finished run."""
     progress, pipeline = trainer.progress, trainer.pipeline
@@ -126,10 +131,14 @@ def finish(
     epoch, numbers = trainer.loader.indices(0)
     batch = [training.example(number, epoch) for number in numbers[:12]]
     rows = read_metrics(folder / "metrics.jsonl")
-    verdict = judge(measured, _course(trainer, guarded.class_share, rows))
-    write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment, guarded, verdict))
+    verdict = judge(measured, _course(trainer, forgetting.class_share, rows))
+    write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment, forgetting, verdict))
     training.ledger.write(folder / LEDGER)
-    results = {"split": measured.split, **scores_as_json(measured.outcome, measured.blind), "guard": guarded.as_dict()}
+    results = {
+        "split": measured.split,
+        **scores_as_json(measured.outcome, measured.blind),
+        "forgetting": forgetting.as_dict(),
+    }
     results["verdict"] = verdict.as_dict()
     extra = {
         "environment.json": json.dumps(facts_environment, indent=2).encode(),
@@ -138,7 +147,7 @@ def finish(
     kept = ("metrics.jsonl", "report.html", LEDGER)
     pipeline.save(folder, choose_example(measured.examples), extra, keep=kept, others=measured.examples)
     console.print(f"run folder: {folder}   report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-    return Finished(folder, measured, facts, guarded, verdict)
+    return Finished(folder, measured, facts, forgetting, verdict)
 
 
 def _course(trainer: Trainer, share: ClassShare | None, rows: Sequence[Mapping[str, float]]) -> Course:

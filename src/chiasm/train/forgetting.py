@@ -1,6 +1,6 @@
-"""A probe of the old domain: held-out examples that the model could do before, measured while it learns others.
+"""Measuring forgetting: held-out examples of the old domain, scored before, during and after training on a new one.
 
-The same evaluator measures them as measures validation, with the run's own tasks.
+They are scored by the evaluator of validation, with the run's own tasks.
 """
 
 import copy
@@ -25,26 +25,26 @@ from chiasm.tasks.scoring import Outcome
 from chiasm.train.config import RunConfig, config_of
 
 USUAL_METRICS = ("text_to_image_R@10", "acc1")
-"""What is watched where no metric is named: the first that the examples can be scored on."""
-LOOKED_AT = 64
-"""Examples that show which task gives the metric; the others then do not run on the probe."""
+"""Metrics that are tried in order where the config names none."""
+TRIED_EXAMPLES = 64
+"""Examples on which all tasks are scored to find the one that gives the metric."""
 
 
-class Guard:
-    """The old domain's examples, ready to be measured with a pipeline's current weights.
+class RetentionCheck:
+    """Scores the old domain's examples with a pipeline's current weights.
 
     Args:
-        pipeline: the model that is trained; it is only looked at.
-        console: where people look.
+        pipeline: the model that is trained; it is not changed.
+        console: output of progress and warnings.
 
     Raises:
         InputError: no such files, fewer than two examples, or a metric that the run's tasks do not give.
     """
 
     def __init__(self, pipeline: Pipeline, console: Console) -> None:
-        self.config, self.console = config_of(pipeline).train.probe, console
+        self.config, self.console = config_of(pipeline).train.retention, console
         self.pipeline = copy.copy(pipeline)
-        self.pipeline.config = replace(pipeline.config, data=probe_data(config_of(pipeline)))
+        self.pipeline.config = replace(pipeline.config, data=retention_data(config_of(pipeline)))
         self.examples = self._open()
         self.metric, self.pipeline.tasks = self._choose()
 
@@ -54,32 +54,32 @@ class Guard:
         return f"{len(self.examples):,} pictures of the split “{self.config.split}”"
 
     def outcome(self) -> Outcome:
-        """All that the current weights say of the examples."""
+        """Evaluate the current weights on the examples."""
         return evaluate(self.pipeline, self.examples)
 
     def measure(self) -> Score:
         """The metric with the current weights; the model must be in evaluation mode."""
         return self.outcome().scores[self.metric]
 
-    def first_look(self) -> Score:
+    def measure_first(self) -> Score:
         """The metric before training, with a warning where there is nothing to lose."""
         outcome = self.outcome()
         score, chance = outcome.scores[self.metric], outcome.baseline.get(self.metric, 0.0)
-        self.say(f"probe: {self.metric} is {score.value:.3f} before training ({self.about})")
+        self.say(f"retention: {self.metric} is {score.value:.3f} before training ({self.about})")
         if score.low <= chance:
-            self.warn(f"that is what guessing reaches ({chance:.3f}): the probe cannot see anything being lost")
+            self.warn(f"that is what guessing reaches ({chance:.3f}): no loss can be seen from there")
         return score
 
     def say(self, text: str) -> None:
-        """Tell people."""
+        """Print a line."""
         self.console.print(text, highlight=False, markup=False)
 
     def warn(self, text: str) -> None:
-        """Tell people what they should not miss."""
+        """Print a line as a warning."""
         self.console.print(text, highlight=False, markup=False, style="yellow")
 
-    def fall(self, step: int, before: float, now: float) -> str:
-        """Words for a value below the floor, "" for one that is enough."""
+    def drop(self, step: int, before: float, now: float) -> str:
+        """The warning for a value below the floor, "" for one above it."""
         if now >= self.config.floor(before):
             return ""
         return (
@@ -98,9 +98,9 @@ class Guard:
             bars.close()
         if len(ready) < 2:
             raise InputError(
-                f"usable examples in {self.config.split!r} of train.probe.path {self.config.path}: {len(ready)}",
+                f"usable examples in {self.config.split!r} of train.retention.path {self.config.path}: {len(ready)}",
                 "at least 2",
-                "give more data, or another train.probe.split",
+                "give more data, or another train.retention.split",
             )
         return [ready.example(number) for number in range(len(ready))]
 
@@ -110,29 +110,29 @@ class Guard:
         for name, task in self.pipeline.tasks.items():
             alone = copy.copy(self.pipeline)
             alone.tasks = {name: task}
-            for metric in evaluate(alone, self.examples[:LOOKED_AT]).scores:
+            for metric in evaluate(alone, self.examples[:TRIED_EXAMPLES]).scores:
                 by_metric.setdefault(metric, name)
         wanted = (self.config.metric,) if self.config.metric else (*USUAL_METRICS, *by_metric)
         rising = {metric: name for metric, name in by_metric.items() if not metric.endswith("_ECE")}
         chosen = next((metric for metric in wanted if metric in rising), None)
         if chosen is None:
             raise InputError(
-                f"train.probe.metric is {self.config.metric!r}, which the tasks {', '.join(self.pipeline.tasks)} "
+                f"train.retention.metric is {self.config.metric!r}, which the tasks {', '.join(self.pipeline.tasks)} "
                 f"do not give on {self.config.path}",
                 "one of " + ", ".join(rising) if rising else "examples with captions, questions or labels",
-                "--set train.probe.metric=..., or add the task that gives it",
+                "--set train.retention.metric=..., or add the task that gives it",
             )
         return chosen, {rising[chosen]: self.pipeline.tasks[rising[chosen]]}
 
 
-def probe_data(config: RunConfig) -> DataConfig:
-    """Where the probe's examples come from."""
-    probe = config.train.probe
+def retention_data(config: RunConfig) -> DataConfig:
+    """The data config of the old domain's examples."""
+    retention = config.train.retention
     return FilesConfig(
-        path=probe.path,
-        format=probe.format,
-        images=probe.images,
-        languages=probe.languages,
-        label_prompts=probe.label_prompts,
+        path=retention.path,
+        format=retention.format,
+        images=retention.images,
+        languages=retention.languages,
+        label_prompts=retention.label_prompts,
         max_rejected=config.data.max_rejected,
     )

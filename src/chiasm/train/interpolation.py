@@ -55,8 +55,8 @@ def interpolate(
         before: weights from before training, by name.
         metric: name of what `new` measures.
         new: the new domain's validation with the current weights.
-        old: the probe; None watches nothing.
-        floor: least value of the probe that is enough.
+        old: the retention check; None without one.
+        floor: least value of `old` that is enough.
         console: where people look.
     """
     named = dict(model.named_parameters())
@@ -89,7 +89,7 @@ def choose(rows: Sequence[Mixed], floor: float) -> float:
 def _rule(rows: Sequence[Mixed], floor: float, metric: str) -> str:
     best = f"The share of the weights after training with the highest {metric} on validation"
     if rows[0].old is None:
-        return f"{best}; no probe watched the old domain."
+        return f"{best}; no retention check measured the old domain."
     if all(row.old is not None and row.old.value < floor for row in rows):
         return f"No share keeps the old domain at {100 * floor:.1f} % or more; the one that keeps most was taken."
     return f"{best}, among those that keep the old domain at {100 * floor:.1f} % or more."

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from chiasm.core.config import as_typed, from_dict, keys, to_dict
+from chiasm.core.config import as_typed, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
 from chiasm.core.distributed import broadcast_from_rank0, meet, process_group, rank
 from chiasm.core.errors import InputError, nearest
@@ -51,10 +51,10 @@ from chiasm.train.adaptation import (
     trains_space,
 )
 from chiasm.train.class_share import LARGEST_SHARE, training_share
-from chiasm.train.config import RunConfig, config_of, weighed_tasks
+from chiasm.train.config import RunConfig, config_of, stored_run_config, weighed_tasks
 from chiasm.train.curves import TensorBoard
-from chiasm.train.finish import Finished, finish, keep_what_it_knew, measure_finally
-from chiasm.train.forgetting import Guard
+from chiasm.train.finish import Finished, finish, limit_forgetting, measure_finally
+from chiasm.train.forgetting import RetentionCheck
 from chiasm.train.heads import fit_heads
 from chiasm.train.loader import Loader
 from chiasm.train.rates import rate_note, warmup_note
@@ -122,11 +122,11 @@ def run(
             return None
         merge_lora(pipeline.model)
         make_batch_invariant(pipeline.model)
-        guarded = keep_what_it_knew(trainer, hooks, console)
+        forgetting = limit_forgetting(trainer, hooks, console)
         fitted = fit_calibration(pipeline, ready).apply(pipeline)
         pipeline.domain = fit_domain(pipeline, vocabulary_examples(training), ready)
         measured = measure_finally(pipeline, ready, unchecked, fitted, console)
-        return finish(trainer, training, measured, guarded, folder, console)
+        return finish(trainer, training, measured, forgetting, folder, console)
 
 
 def _open(config: RunConfig, also_held_out: Sequence[RunConfig], console: Console) -> tuple[Dataset, Dataset]:
@@ -182,9 +182,7 @@ def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Cons
     for problem in problems:
         console.print(f"[yellow]skipped a checkpoint: {problem}[/yellow]")
     if found is not None:
-        stored = from_dict(
-            RunConfig, read_json(found / "config.json", "the config"), f"{found}/config.json", is_stored=True
-        )
+        stored = stored_run_config(read_json(found / "config.json", "the config"), f"{found}/config.json")
         check_same(stored, config, folder)
         console.print(f"going on from {found.name}")
     return found
@@ -325,8 +323,8 @@ def _hooks(
         content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
         return {**content, **pipeline.codec_files()}
 
-    is_watched = bool(config_of(pipeline).train.probe.path) and rank() == 0
-    return Hooks(validate, extra_files, Guard(pipeline, console) if is_watched else None)
+    is_watched = bool(config_of(pipeline).train.retention.path) and rank() == 0
+    return Hooks(validate, extra_files, RetentionCheck(pipeline, console) if is_watched else None)
 
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from chiasm.core.config import from_dict, to_dict
+from chiasm.core.config import to_dict
 from chiasm.core.distributed import process_group, rank
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json, write_json
@@ -20,7 +20,7 @@ from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.tokenizers import make_tokenizer
 from chiasm.train.adaptation import begins_from_run
-from chiasm.train.config import RunConfig, StageConfig
+from chiasm.train.config import RunConfig, StageConfig, stored_run_config
 from chiasm.train.finish import Finished
 from chiasm.train.run import check_same, check_unused, held, run, vocabulary_examples
 
@@ -78,7 +78,7 @@ def planned(folder: Path) -> RunConfig:
             "a folder that `chiasm train RECIPE --out FOLDER` began",
             "give its --out, or a recipe to begin with",
         )
-    return from_dict(RunConfig, read_json(folder / PLAN, "the plan of a run"), str(folder / PLAN), is_stored=True)
+    return stored_run_config(read_json(folder / PLAN, "the plan of a run"), str(folder / PLAN))
 
 
 def stage_config(config: RunConfig, stage: StageConfig, before: str) -> RunConfig:

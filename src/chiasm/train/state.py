@@ -23,6 +23,9 @@ that interpolates ends between."""
 _OPTIONAL = ("before",)
 """Copies whose file a checkpoint only has where there is one; the others have an empty file."""
 
+_RENAMED = {"probe_before": "retention_before"}
+"""Counters under their names in run folders of format 1."""
+
 
 @dataclass(slots=True)
 class Progress:
@@ -43,10 +46,10 @@ class Progress:
     lr: float = 0.0
     """Peak learning rate: what the config says, or what was chosen."""
     lr_why: str = ""
-    probe_before: dict[str, float] = field(default_factory=dict)
-    """Score of the old domain before the first step, as `Score.as_dict`; {} without a probe."""
+    retention_before: dict[str, float] = field(default_factory=dict)
+    """Score of the old domain before the first step, as `Score.as_dict`; {} without a retention check."""
     stopped: str = ""
-    """Why training ended before its last step, where the probe ended it."""
+    """Why training ended before its last step, where the retention check ended it."""
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:
@@ -107,7 +110,8 @@ def save_checkpoint(
 
 def read_progress(folder: Path) -> Progress:
     """The counters of a verified checkpoint."""
-    return Progress(**read_json(folder / "progress.json", "the run's progress"))
+    stored = read_json(folder / "progress.json", "the run's progress")
+    return Progress(**{_RENAMED.get(name, name): value for name, value in stored.items()})
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:

@@ -27,7 +27,7 @@ from chiasm.train.config import config_of
 from chiasm.train.curves import TensorBoard
 from chiasm.train.execution import make_execution
 from chiasm.train.execution.averaging import AveragedModel
-from chiasm.train.forgetting import Guard
+from chiasm.train.forgetting import RetentionCheck
 from chiasm.train.interpolation import names_between
 from chiasm.train.length import Length, TimeLimit, planned_length
 from chiasm.train.loader import Loader
@@ -46,8 +46,8 @@ class Hooks:
     """Scores of the current weights on the validation split."""
     extra_files: Callable[[], dict[str, bytes]]
     """Config and vocabularies, kept in each checkpoint so that a resumed run has the very same ones."""
-    guard: Guard | None = None
-    """The old domain; None in all processes but the first, and where the config names none."""
+    retention: RetentionCheck | None = None
+    """The old domain; None in all processes but rank 0, and where the config names none."""
 
 
 class Trainer:
@@ -143,7 +143,7 @@ class Trainer:
         last = progress.step if self._is_over() else self.length.steps
         try:
             if progress.step == 0:
-                if self.train.probe.path:
+                if self.train.retention.path:
                     progress.best_value, progress.worse_in_a_row = None, 0  # as if not looked at before
                     self._validate(metrics, board)
                 self.save()
@@ -226,7 +226,7 @@ class Trainer:
             board.add(row)
 
     def _is_over(self) -> bool:
-        """Patience is at its end, or the probe has ended the run."""
+        """Patience is at its end, or the retention check has ended the run."""
         progress = self.progress
         return 0 < self.train.patience <= progress.worse_in_a_row or bool(progress.stopped)
 
@@ -240,12 +240,12 @@ class Trainer:
         return self._is_over()
 
     def _validate(self, metrics: MetricsFile | None, board: TensorBoard | None) -> None:
-        """Measure, log, and keep the best weights: never those from after the probe has ended the run."""
+        """Measure, log, and keep the best weights: never those from after the retention check has ended the run."""
         progress = self.progress
         with self.execution.averaged():
             self.pipeline.model.eval()
             scores = self.hooks.validate() if self.execution.is_rank0 else {}
-            watched = self._probe()
+            watched = self._check_retention()
             self.execution.wait()
             value = self.execution.broadcast([scores[self.primary].value if scores else 0.0])[0]
             if not progress.stopped and (progress.best_value is None or value > progress.best_value):
@@ -258,27 +258,29 @@ class Trainer:
         if metrics is not None:
             metrics.flush()
 
-    def _probe(self) -> dict[str, float]:
-        """Measure the old domain, tell people what was lost, and end the run where it says so; returns what to log."""
-        progress, probe, guard = self.progress, self.train.probe, self.hooks.guard
-        if not probe.path:
+    def _check_retention(self) -> dict[str, float]:
+        """Measure the old domain, warn of a drop, and end the run where the config says so; returns what to log."""
+        progress, config, check = self.progress, self.train.retention, self.hooks.retention
+        if not config.path:
             return {}
         score = None
-        if guard is not None:
-            score = guard.first_look() if progress.step == 0 else guard.measure()
+        if check is not None:
+            score = check.measure_first() if progress.step == 0 else check.measure()
             if progress.step == 0:
-                progress.probe_before = score.as_dict()
+                progress.retention_before = score.as_dict()
         self.execution.wait()
-        now, before = self.execution.broadcast([score.value, progress.probe_before["value"]] if score else [0.0, 0.0])
-        has_fallen = now < probe.floor(before)
-        if has_fallen and probe.on_drop == "stop":
-            progress.stopped = f"the probe ended training at step {progress.step}"
-        if guard is None or score is None:
+        now, before = self.execution.broadcast(
+            [score.value, progress.retention_before["value"]] if score else [0.0, 0.0]
+        )
+        has_fallen = now < config.floor(before)
+        if has_fallen and config.on_drop == "stop":
+            progress.stopped = f"the retention check ended training at step {progress.step}"
+        if check is None or score is None:
             return {}
         if has_fallen:
             end = f"; {progress.stopped}, with the weights of step {progress.best_step}" if progress.stopped else ""
-            guard.warn(guard.fall(progress.step, before, now) + end)
-        return {f"probe/{guard.metric}": now}
+            check.warn(check.drop(progress.step, before, now) + end)
+        return {f"retention/{check.metric}": now}
 
     def _checkpoint_due(self) -> bool:
         progress = self.progress

@@ -1,4 +1,4 @@
-"""Whole runs that adapt a model while a probe watches what it knew before."""
+"""Whole runs that adapt a model while a retention check measures what it knew before."""
 
 import csv
 import io
@@ -86,7 +86,7 @@ def adapting(base: Path, old_files: Path, new_files: Path) -> Callable[..., RunC
     def config(*words: str, **train: Any) -> RunConfig:
         settings = {"steps": 6, "validate_every": 2, "checkpoint_every": 2, "lr": 0.3, **train}
         made = replace(of_retrieval(**settings), init_from=str(base), data=FilesConfig(path=str(new_files)))
-        return override(made, [f"train.probe.path={old_files}", *words])
+        return override(made, [f"train.retention.path={old_files}", *words])
 
     return config
 
@@ -102,14 +102,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(folder / "model.safetensors")
 
 
-def guard_of(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "results.json").read_text())["guard"])
+def forgetting_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "results.json").read_text())["forgetting"])
 
 
-def test_the_probe_is_what_evaluation_says_and_warns_at_once(
+def test_the_retention_check_is_what_evaluation_says_and_warns_at_once(
     base: Path, old_files: Path, adapting: Adapting, tmp_path: Path
 ) -> None:
-    """Guards against a probe with numbers of its own, one that is looked at too late, and a curve that gets lost."""
+    """Guards against a check with numbers of its own, one that is made too late, and a curve that gets lost."""
     finished, said = start(adapting(), tmp_path / "run")
     assert finished is not None
     pipeline = Pipeline.load(base, pick_device())
@@ -117,10 +117,12 @@ def test_the_probe_is_what_evaluation_says_and_warns_at_once(
     examples, _ = open_prepared(pipeline, "val", Console(file=io.StringIO()))
     expected = evaluate(pipeline, examples).scores[METRIC]
     assert expected.low > 10 / 50, "the base knows something that can be lost"
-    watched = [(row["step"], row[f"probe/{METRIC}"]) for row in rows_of(tmp_path / "run") if f"probe/{METRIC}" in row]
+    watched = [
+        (row["step"], row[f"retention/{METRIC}"]) for row in rows_of(tmp_path / "run") if f"retention/{METRIC}" in row
+    ]
     assert [step for step, _ in watched] == [0, 2, 4, 6]
     assert watched[0][1] == pytest.approx(expected.value)
-    told = guard_of(tmp_path / "run")["probe"]
+    told = forgetting_of(tmp_path / "run")["retention"]
     assert told["before"] == pytest.approx(expected.as_dict())
     assert watched[1][1] < 0.95 * expected.value, "three tenths is far too fast"
     line = next(line for line in said.splitlines() if line.startswith("step 2:"))
@@ -134,14 +136,14 @@ def test_the_probe_is_what_evaluation_says_and_warns_at_once(
 
 def test_a_run_that_forgets_stops_with_the_weights_from_before(base: Path, adapting: Adapting, tmp_path: Path) -> None:
     """Guards against a stop that keeps what was ruined, and a resume that trains on after it."""
-    config = adapting("train.probe.on_drop=stop", steps=48, validate_every=12, lr=5e-3)
+    config = adapting("train.retention.on_drop=stop", steps=48, validate_every=12, lr=5e-3)
     _, said = start(config, tmp_path / "run")
     first, last = (row for row in rows_of(tmp_path / "run") if "loss" not in row)
-    assert last["step"] == 12 and "the probe ended training at step 12, with the weights of step 0" in said
+    assert last["step"] == 12 and "the retention check ended training at step 12, with the weights of step 0" in said
     assert last["val/text_to_image_R@1"] > first["val/text_to_image_R@1"], "validation alone would keep what forgot"
     kept, before = weights(tmp_path / "run"), weights(base)
     assert set(kept) == set(before) and all(torch.equal(kept[name], before[name]) for name in kept)
-    told = guard_of(tmp_path / "run")["probe"]
+    told = forgetting_of(tmp_path / "run")["retention"]
     assert told["kept"] == 1 and told["before"] == told["after"] and "step 12" in told["stopped"]
     written = traces(tmp_path / "run")
     (tmp_path / "run" / MANIFEST).unlink()
@@ -150,12 +152,12 @@ def test_a_run_that_forgets_stops_with_the_weights_from_before(base: Path, adapt
 
 
 def test_a_gentle_run_is_left_alone(adapting: Adapting, tmp_path: Path) -> None:
-    """Guards against a probe that stops what it should only watch, or that changes a step of training."""
-    config = adapting("train.probe.on_drop=stop", "train.probe.examples=20", lr=1e-6)
+    """Guards against a check that stops what it should only measure, or that changes a step of training."""
+    config = adapting("train.retention.on_drop=stop", "train.retention.examples=20", lr=1e-6)
     _, said = start(config, tmp_path / "watched")
-    assert guard_of(tmp_path / "watched")["probe"]["before"]["n"] == 20
+    assert forgetting_of(tmp_path / "watched")["retention"]["before"]["n"] == 20
     assert "fell from" not in said and max(row["step"] for row in rows_of(tmp_path / "watched")) == 6
-    start(override(config, ["train.probe.path=", "train.probe.on_drop=warn"]), tmp_path / "alone")
+    start(override(config, ["train.retention.path=", "train.retention.on_drop=warn"]), tmp_path / "alone")
     losses = [[row["loss"] for row in rows_of(tmp_path / name) if "loss" in row] for name in ("watched", "alone")]
     assert losses[0] == losses[1]
 
@@ -165,14 +167,14 @@ def test_weights_are_interpolated_and_chosen_on_validation(base: Path, adapting:
     config = adapting("train.interpolate=true", steps=24, validate_every=12, lr=5e-3, ema_decay=0.5)
     finished, said = start(config, tmp_path / "run")
     assert finished is not None and "interpolated: " in said
-    told = guard_of(tmp_path / "run")
-    way, probe = told["interpolation"], told["probe"]
+    told = forgetting_of(tmp_path / "run")
+    way, retention = told["interpolation"], told["retention"]
     curve = {row["alpha"]: row for row in way["curve"]}
     assert list(curve) == [number / 10 for number in range(11)]
-    assert curve[0.0]["old"] == pytest.approx(probe["before"])
+    assert curve[0.0]["old"] == pytest.approx(retention["before"])
     best = max(row["val/text_to_image_R@1"] for row in rows_of(tmp_path / "run") if "val/text_to_image_R@1" in row)
     assert curve[1.0]["text_to_image_R@1"]["value"] == best > curve[0.0]["text_to_image_R@1"]["value"]
-    enough = [row for row in curve.values() if row["old"]["value"] >= 0.95 * probe["before"]["value"]]
+    enough = [row for row in curve.values() if row["old"]["value"] >= 0.95 * retention["before"]["value"]]
     assert way["alpha"] in [row["alpha"] for row in enough]
     assert curve[way["alpha"]]["text_to_image_R@1"]["value"] == max(r["text_to_image_R@1"]["value"] for r in enough)
     before, saved = weights(base), weights(tmp_path / "run")
@@ -188,10 +190,10 @@ def test_weights_are_interpolated_and_chosen_on_validation(base: Path, adapting:
 
 def test_low_rank_changes_are_interpolated_merged(base: Path, adapting: Adapting, tmp_path: Path) -> None:
     """Guards against factors that are interpolated, and a start that knows nothing of the merged matrices."""
-    words = ("train.interpolate=true", "train.probe.max_drop=0.5", "train.adapt=lora", "train.lora_rank=2")
+    words = ("train.interpolate=true", "train.retention.max_drop=0.5", "train.adapt=lora", "train.lora_rank=2")
     config = adapting(*words, steps=24, validate_every=12, lr=5e-3)
     start(config, tmp_path / "between")
-    way = guard_of(tmp_path / "between")["interpolation"]
+    way = forgetting_of(tmp_path / "between")["interpolation"]
     start(override(config, ["train.interpolate=false"]), tmp_path / "whole")
     before, after, saved = weights(base), weights(tmp_path / "whole"), weights(tmp_path / "between")
     assert set(saved) == set(before)
@@ -202,9 +204,9 @@ def test_low_rank_changes_are_interpolated_merged(base: Path, adapting: Adapting
     assert way["alpha"] > 0 and tower and all(before[name].ndim == 2 for name in tower)
 
 
-def test_a_guarded_run_goes_on_to_the_same_bits(adapting: Adapting, tmp_path: Path) -> None:
-    """Guards against a probe, a chosen rate, or weights from before that a checkpoint forgets."""
-    words = ("train.interpolate=true", "train.lr=0", "train.probe.max_drop=0.5")
+def test_a_run_with_a_retention_check_goes_on_to_the_same_bits(adapting: Adapting, tmp_path: Path) -> None:
+    """Guards against a retention check, a chosen rate, or weights from before that a checkpoint forgets."""
+    words = ("train.interpolate=true", "train.lr=0", "train.retention.max_drop=0.5")
     config = adapting(*words, steps=24, validate_every=8, checkpoint_every=3)
     start(config, tmp_path / "whole")
     step = Trainer.step
@@ -220,7 +222,7 @@ def test_a_guarded_run_goes_on_to_the_same_bits(adapting: Adapting, tmp_path: Pa
             start(config, tmp_path / "parts")
     start(config, tmp_path / "parts", resume=True)
     assert traces(tmp_path / "parts") == traces(tmp_path / "whole")
-    told = guard_of(tmp_path / "whole")
+    told = forgetting_of(tmp_path / "whole")
     rate = told["learning_rate"]
     assert len(told["interpolation"]["curve"]) == 11, "something was learned"
     assert rate["why"].startswith(f"{rate['peak']:g}: ") and "pre-trained" in rate["why"]
@@ -230,19 +232,19 @@ def test_a_guarded_run_goes_on_to_the_same_bits(adapting: Adapting, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["train.probe.metric=CIDEr"], "train.probe.metric is 'CIDEr'"),
-        (["train.probe.split=nothing"], "nothing"),
-        (["train.probe.path=/does/not/exist"], "/does/not/exist"),
-        (["train.probe.max_drop=1"], "train.probe.max_drop is 1"),
-        (["train.probe.examples=1"], "train.probe.examples is 1"),
-        (["train.probe.path=", "train.probe.on_drop=stop"], "train.probe.path is not set"),
+        (["train.retention.metric=CIDEr"], "train.retention.metric is 'CIDEr'"),
+        (["train.retention.split=nothing"], "nothing"),
+        (["train.retention.path=/does/not/exist"], "/does/not/exist"),
+        (["train.retention.max_drop=1"], "train.retention.max_drop is 1"),
+        (["train.retention.examples=1"], "train.retention.examples is 1"),
+        (["train.retention.path=", "train.retention.on_drop=stop"], "train.retention.path is not set"),
         (["init_from=", "train.interpolate=true"], "everything that is trained starts anew"),
     ],
 )
-def test_what_cannot_be_guarded_is_refused_before_training(
+def test_what_cannot_be_measured_is_refused_before_training(
     words: list[str], part: str, adapting: Adapting, tmp_path: Path
 ) -> None:
-    """Guards against hours of training before a probe is found to be impossible."""
+    """Guards against hours of training before a check is found to be impossible."""
     with pytest.raises(InputError) as caught:
         start(adapting(*words), tmp_path / "run")
     assert part in str(caught.value)
