@@ -1,13 +1,13 @@
-"""What several processes of one run say to each other. Without torch.distributed, each function does nothing.
+"""Collective operations between the processes of one run. Without torch.distributed, each one does nothing.
 
 The contract that makes W processes equal one: each process computes a loss whose mean over processes is the loss of
 the whole batch, calls backward, then `all_reduce_gradients`. Processes may hold unequally many rows, or none:
 `mean_over_terms` divides by the terms of all, and `gather_with_gradient` takes parts of any length.
 
-Every process calls the same functions in the same order, also where it has nothing of its own: one that returned early
-would leave the others waiting. That holds for the backward pass too, in which each gathered tensor is one more message.
-The engine runs backward nodes in the reverse order of their creation, so the order is the same in all processes if
-each of them has every node. A process that has no rows therefore passes its empty rows through the same modules.
+Every process must call the same functions in the same order, even with no rows of its own; otherwise the others wait
+for it. That holds for the backward pass too, in which each gathered tensor is one more collective. Autograd runs
+backward nodes in the reverse order of their creation, so the order is the same in all processes if each of them has
+every node. A process without rows therefore passes empty tensors through the same modules.
 """
 
 import os
@@ -26,11 +26,10 @@ from chiasm.core.errors import JobError
 from chiasm.core.types import Tokens
 
 ALONE = timedelta(hours=12)
-"""How long the others wait at `meet` for a process that works alone: measuring a model, or encoding with frozen towers,
-may take hours."""
+"""Timeout of `barrier`: rank 0 may measure a model, or encode with frozen towers, for hours."""
 _MOST_AXES = 7
-_patient: list[Any] = []
-"""The group that waits for `ALONE`, while there is one."""
+_barrier_group: list[Any] = []
+"""The process group with the timeout `ALONE`; empty outside `process_group`."""
 
 
 def world_size() -> int:
@@ -45,15 +44,15 @@ def rank() -> int:
 
 @contextmanager
 def process_group(timeout_s: float) -> Iterator[None]:
-    """Within the block, be one of the processes that torchrun started; does nothing for a process started alone.
+    """Join the process group of torchrun within the block; does nothing in a process that was started alone.
 
-    A group that the caller has made is used, and left to the caller.
+    A group that already exists is used and not destroyed.
 
     Args:
-        timeout_s: seconds after which a process that waits for the others within a step gives up.
+        timeout_s: timeout of a collective within a step, in seconds.
 
     Raises:
-        JobError: another process has ended, or did not come within that time.
+        JobError: another process has ended, or the timeout passed.
     """
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -61,11 +60,11 @@ def process_group(timeout_s: float) -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=timeout_s))
-    _patient.append(dist.new_group(backend="gloo", timeout=ALONE))
+    _barrier_group.append(dist.new_group(backend="gloo", timeout=ALONE))
     try:
         yield
     except RuntimeError as error:
-        if _is_about_others(error):
+        if _is_peer_failure(error):
             raise JobError(
                 f"process {rank()} of {world_size()} waited for the others: {str(error).splitlines()[0]}\n"
                 "  do: see what the other processes say; if they are only slow, raise train.process_timeout_s "
@@ -73,19 +72,19 @@ def process_group(timeout_s: float) -> Iterator[None]:
             ) from error
         raise
     finally:
-        _patient.clear()
+        _barrier_group.clear()
         dist.destroy_process_group()
 
 
-def _is_about_others(error: RuntimeError) -> bool:
+def _is_peer_failure(error: RuntimeError) -> bool:
     signs = ("timed out", "timeout", "connection closed by peer", "connection reset")
     return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)
 
 
-def meet() -> None:
-    """Wait until every process is here, for hours if one of them works alone (`ALONE`)."""
+def barrier() -> None:
+    """Wait until every process has called this, for at most `ALONE`."""
     if world_size() > 1:
-        dist.barrier(group=_patient[0] if _patient else None)
+        dist.barrier(group=_barrier_group[0] if _barrier_group else None)
 
 
 def _numbers(values: Sequence[float]) -> Tensor:

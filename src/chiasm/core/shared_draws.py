@@ -1,7 +1,7 @@
-"""Random numbers of a training step that all processes draw alike: a batch gets the same ones however it is split.
+"""Random numbers of a training step that do not depend on how a batch is split over processes.
 
-Dropout stays each process's own. What decides which words are hidden, or which pairs are wrong, is drawn for the whole
-batch in every process, which then takes the part of its own rows.
+Each process draws the numbers of the whole batch (which words are masked, which pairs are mismatched) from one shared
+seed, and uses those of its own rows. Dropout differs between processes.
 """
 
 import threading
@@ -16,15 +16,15 @@ _step = threading.local()
 
 
 def seed_step(*counters: int | str) -> None:
-    """Seed torch's generators for a step: dropout of this process, and what all processes draw alike."""
+    """Seed a step: torch's generators by rank, for dropout, and the generators of `shared_generator` without it."""
     seed_torch(*counters, rank())
     _step.seed, _step.generators = counter_seed(*counters, 0), {}
 
 
 def shared_generator(device: torch.device) -> torch.Generator | None:
-    """The generator that all processes have in the same state; None, torch's own, where there is one process.
+    """A generator with the same state in all processes; None, which means torch's own, with a single process.
 
-    Without dropout its numbers are those that one process draws after the same `seed_step`.
+    Without dropout it gives the numbers that a single process draws after the same `seed_step`.
     """
     if world_size() == 1:
         return None
@@ -35,11 +35,11 @@ def shared_generator(device: torch.device) -> torch.Generator | None:
 
 
 class RowDraws:
-    """Draws for the entries of a tensor of this process, out of those for the whole batch.
+    """Random numbers for a tensor of this process, cut out of those for the whole batch.
 
     Args:
-        entries: [rows, columns], on the device where the numbers shall lie; the whole batch has the rows of all
-            processes, and as many columns as the one with the most.
+        entries: [rows, columns], on the device to draw on. The whole batch has the rows of all processes, and the
+            largest number of columns.
     """
 
     def __init__(self, entries: Tensor) -> None:

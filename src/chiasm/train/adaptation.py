@@ -24,9 +24,9 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 TOWERS = ("image_encoder.", "text_encoder.")
 TEXT_SIDE = ("text_encoder.", "text_projection.")
-"""Beginnings of the names of what reads sentences into the shared space."""
+"""Name prefixes of the modules that embed texts."""
 IMAGE_SIDE = ("image_encoder.", "image_pooler.", "image_projection.", "logit_scale")
-"""Beginnings of the names of what sees pictures into it."""
+"""Name prefixes of the modules that embed images."""
 FROZEN = {
     "full": (False, False),
     "projection": (True, True),
@@ -181,7 +181,7 @@ def prepare_model(model: nn.Module, config: RunConfig) -> None:
 
 
 def frozen_towers(model: ModelConfig) -> tuple[str, ...]:
-    """Beginnings of the parameter names of frozen towers."""
+    """Name prefixes of the parameters of frozen towers."""
     sides = zip(TOWERS, (model.image.frozen, model.text.frozen), strict=True)
     return tuple(name for name, is_frozen in sides if is_frozen)
 
@@ -200,18 +200,18 @@ def pretrained_names(names: Collection[str], model: ModelConfig, taken: Iterable
 
 
 def adaptable(names: Sequence[str], train: TrainConfig) -> list[str]:
-    """Of all parameter names, those that the word lets train: with "lora" a tower's own weights stay."""
+    """The names that `train.adapt` trains: with "lora", not the towers' own weights."""
     if train.adapt != "lora":
         return list(names)
     return [name for name in names if name.endswith(LORA_NAMES) or not name.startswith(TOWERS)]
 
 
 Layers = Mapping[str, Sequence[tuple[str, ...]]]
-"""Tower -> beginnings of its parameters' names, layer by layer from below."""
+"""Tower -> name prefixes of its parameters, from the lowest layer to the highest."""
 
 
 def stated_layers(model: nn.Module) -> Layers:
-    """The layers of towers that say themselves what lies above what (`layers_from_below`), as MultilingualUSE does."""
+    """Layers of towers that define `layers_from_below`, such as MultilingualUSE."""
     stated = {tower: getattr(getattr(model, tower.rstrip("."), None), "layers_from_below", None) for tower in TOWERS}
     return {tower: layers for tower, layers in stated.items() if layers}
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from chiasm.core.config import as_typed, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
-from chiasm.core.distributed import broadcast_from_rank0, meet, process_group, rank
+from chiasm.core.distributed import barrier, broadcast_from_rank0, process_group, rank
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import folder_lock, read_json
 from chiasm.core.log import bar
@@ -100,7 +100,7 @@ def run(
     with process_group(config.train.process_timeout_s), held(folder) as is_first, kept_where_refused(folder, is_first):
         console = console if rank() == 0 else Console(quiet=True)
         checkpoint = _starting_point(config, folder, resume, console)
-        meet()  # nobody writes before everybody has looked
+        barrier()  # no process writes before all have read the folder
         precision = _precision(config, checkpoint, console)
         training, validation = _open(config, also_held_out, console)
         pipeline, pretrained = _build(config, training, checkpoint, tokenizer, console)
@@ -328,7 +328,7 @@ def _hooks(
 
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:
-    meet()  # encoding with frozen towers takes one process longer than another
+    barrier()  # encoding with frozen towers takes one process longer than another
     progress = trainer.progress
     watched = console if progress.total_steps else Console(quiet=True)
     board = TensorBoard(folder, progress.step) if rank() == 0 else None

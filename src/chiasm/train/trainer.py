@@ -1,7 +1,7 @@
 """The loop: batch -> loss per task -> gradient -> step -> log, validate, checkpoint. There is no other one.
 
-Tasks are trained together: a batch's pictures are encoded once, and the sum of the tasks' weighted losses is
-stepped on. What differs between runs is the recipe: tasks, objectives, trainable parameters, data.
+Tasks are trained together: a batch's images are encoded once, and a step minimises the weighted sum of the tasks'
+losses. Runs differ by their recipe: tasks, objectives, trainable parameters, data.
 """
 
 import math
@@ -40,7 +40,7 @@ from chiasm.train.weighting import part_factors
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the loop calls but does not know."""
+    """Functions that the loop calls."""
 
     validate: Callable[[], Mapping[str, Score]]
     """Scores of the current weights on the validation split."""
@@ -226,7 +226,7 @@ class Trainer:
             board.add(row)
 
     def _is_over(self) -> bool:
-        """Patience is at its end, or the retention check has ended the run."""
+        """Whether patience has run out, or the retention check has ended the run."""
         progress = self.progress
         return 0 < self.train.patience <= progress.worse_in_a_row or bool(progress.stopped)
 

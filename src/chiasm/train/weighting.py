@@ -31,14 +31,14 @@ class LossCombiner:
         self._is_reached = [False] * len(parameters)
 
     def compares(self, step: int) -> bool:
-        """Whether step number `step` needs a gradient for each task: always for PCGrad, else every so often."""
+        """Whether this step needs a gradient for each task: always with PCGrad, else every `conflict_every` steps."""
         if len(self.weights) < 2:
             return False
         every = self.train.conflict_every
         return self.train.weighting == "pcgrad" or (every > 0 and step % every == 0)
 
     def total(self, model: VisionLanguageModel, losses: Mapping[str, Tensor]) -> Tensor:
-        """The losses as one number: weighed by the config, and by learned variances where it says so."""
+        """Sum of the losses, weighted by the config and, with "uncertainty", by learned variances."""
         weighed = {name: self.weights[name] * loss for name, loss in losses.items()}
         if self.train.weighting == "uncertainty":
             return uncertainty_weighted(weighed, dict(model.task_log_variance.items()))["loss"]

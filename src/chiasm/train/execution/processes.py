@@ -10,7 +10,7 @@ from typing import final
 
 from torch import nn
 
-from chiasm.core.distributed import all_reduce_gradients, broadcast_from_rank0, mean_over_processes, meet, rank
+from chiasm.core.distributed import all_reduce_gradients, barrier, broadcast_from_rank0, mean_over_processes, rank
 from chiasm.train.execution.replica import Replica
 
 
@@ -37,4 +37,4 @@ class Processes(Replica):
 
     def wait(self) -> None:
         """A barrier with a timeout of hours."""
-        meet()
+        barrier()
