@@ -9,7 +9,7 @@ import pytest
 
 from chiasm.core.config import from_dict, override, to_dict
 from chiasm.core.errors import InputError
-from chiasm.recipes import find_recipe
+from chiasm.recipes.table import find_recipe
 from chiasm.train.config import RunConfig, StageConfig, TrainConfig, stored_run_config
 from chiasm.train.state import Progress, read_progress
 
@@ -31,7 +31,7 @@ def test_a_config_of_format_1_is_read_by_the_present_keys() -> None:
     assert config.train.retention.on_drop == "stop" and config.stages["first"].train.retention.path == "older"
     assert stored_run_config(to_dict(config), "config.json") == config
     with pytest.raises(InputError, match="unknown key 'probe'"):
-        from_dict(RunConfig, values)
+        from_dict(RunConfig, values, is_stored=True)
     with pytest.raises(InputError, match=r"unknown key 'probing' in config\.json\.train"):
         stored_run_config({**values, "train": {"probing": {}}}, "config.json")
 
