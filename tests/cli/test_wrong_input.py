@@ -207,7 +207,7 @@ def rewrite(run: Path, name: str, content: bytes) -> None:
     [
         ("config.json", lambda text: text.replace('"seed"', '"sead"'), "unknown key 'sead'"),
         ("config.json", lambda text: text.replace('"dim": 128', '"dim": 64'), ""),
-        ("answers.json", lambda text: json.dumps(json.loads(text)[:-1]), "answer_head"),
+        ("answers.json", lambda text: json.dumps(json.loads(text)[:-1]), "heads.vqa"),
         ("answers.json", lambda text: json.dumps(sorted(json.loads(text), reverse=True)), "stored example"),
         ("example.json", lambda text: "{}", ""),
         ("tokenizer.json", lambda text: "{}", ""),

@@ -48,9 +48,8 @@ def loss_and_gradient(
     task = CASES[name].config[0][0]
     model = copy.deepcopy(pipeline.model)
     batch = make_batch(examples, {task: pipeline.tasks[task]}, pipeline.codec, pipeline.config, 0)
-    assert batch.image is not None
     seed_step("any split", 0)
-    image = model.encode_image(to_model_range(batch.image, torch.float32))
+    image = model.encode_image(to_model_range(batch.inputs[IMAGE], torch.float32))
     terms = pipeline.tasks[task].loss(model, {IMAGE: image}, batch)
     if terms["loss"].requires_grad:
         terms["loss"].backward()

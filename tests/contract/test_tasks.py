@@ -70,40 +70,42 @@ CASES: dict[str, Case] = {
         "retrieval", ("image_encoder.", WORDS, *PROJECTIONS, "logit_bias"), objective="sigmoid", captions_per_picture=2
     ),
     "retrieval, additive": case("retrieval", ("image_encoder.", WORDS, *PROJECTIONS), objective="additive"),
-    "vqa": case("vqa", (*FUSED, "answer_head."), ABSENT),
-    "vqa, soft": case("vqa", (*FUSED, "answer_head."), ABSENT, objective="soft"),
-    "vqa, generate": case("vqa", (*FUSED, "answer_decoder."), ABSENT, objective="generate", label_smoothing=0.1),
+    "vqa": case("vqa", (*FUSED, "heads.vqa."), ABSENT),
+    "vqa, soft": case("vqa", (*FUSED, "heads.vqa."), ABSENT, objective="soft"),
+    "vqa, generate": case("vqa", (*FUSED, "heads.vqa."), ABSENT, objective="generate", label_smoothing=0.1),
     "vqa, one sum": Case(
         (("vqa", VqaConfig()), ("retrieval", RetrievalConfig(objective="additive"))),
-        (*TOWERS, "fusion.maps.", "answer_head.", "logit_scale"),
+        (*TOWERS, "fusion.maps.", "heads.vqa.", "logit_scale"),
         fusion="shared_sum",
     ),
-    "statements": case("statements", (*FUSED, "answer_head."), ABSENT),
-    "classification": case("classification", ("image_encoder.", "class_head."), label_smoothing=0.1),
-    "captioning": case("captioning", ("image_encoder.", WORDS, "caption_decoder."), label_smoothing=0.1),
+    "statements": case("statements", (*FUSED, "heads.statements."), ABSENT),
+    "classification": case("classification", ("image_encoder.", "heads.classification."), label_smoothing=0.1),
+    "captioning": case("captioning", ("image_encoder.", WORDS, "heads.captioning."), label_smoothing=0.1),
     "captioning, two captions": case(
-        "captioning", ("image_encoder.", WORDS, "caption_decoder."), captions_per_picture=2
+        "captioning", ("image_encoder.", WORDS, "heads.captioning."), captions_per_picture=2
     ),
-    "matching, random": case("matching", (*FUSED, "match_head."), ABSENT, negatives="random", captions_per_picture=2),
+    "matching, random": case(
+        "matching", (*FUSED, "heads.matching."), ABSENT, negatives="random", captions_per_picture=2
+    ),
     "matching, hard": Case(
-        (("matching", MatchingConfig()), ("retrieval", RetrievalConfig())), (*FUSED, "match_head."), ABSENT
+        (("matching", MatchingConfig()), ("retrieval", RetrievalConfig())), (*FUSED, "heads.matching."), ABSENT
     ),
     "matching, word by patch": Case(
         (("matching", MatchingConfig(word_patch_weight=0.1)),),
-        (*FUSED, "match_head."),
+        (*FUSED, "heads.matching."),
         ABSENT,
         WHOLE_WORDS,
         "merged_attention",
     ),
     "masked_language_modelling": Case(
         (("masked_language_modelling", MaskingConfig(captions_per_picture=2)),),
-        (*FUSED, "word_head."),
+        (*FUSED, "heads.masked_language_modelling."),
         ABSENT,
         WHOLE_WORDS,
     ),
     "permutation_language_modelling": Case(
         (("permutation_language_modelling", CaptionConfig()),),
-        (*FUSED, "word_head."),
+        (*FUSED, "heads.permutation_language_modelling."),
         ABSENT,
         (*WHOLE_WORDS, ("kind", "two_stream")),
         "merged_attention",
@@ -166,7 +168,7 @@ def test_draws_differ_from_seed_to_seed(name: str) -> None:
     """Guards against words that are always hidden alike, and wrong pairs that never change."""
     pipeline, task = pipeline_for(CASES[name]), CASES[name].config[0][0]
     batch = make_batch(scenes()[:6], pipeline.tasks, pipeline.codec, pipeline.config, 0)
-    image = pipeline.model.encode_image(to_model_range(batch.image, torch.float32))
+    image = pipeline.model.encode_image(to_model_range(batch.inputs[IMAGE], torch.float32))
     losses = []
     for seed in (0, 1, 0):
         torch.manual_seed(seed)

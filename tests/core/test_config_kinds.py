@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from chiasm.core.config import by_kind, by_name, from_dict, keys, override, to_dict
+from chiasm.core.config import by_kind, by_kind_each, by_name, from_dict, keys, override, to_dict
 from chiasm.core.errors import InputError
 
 
@@ -34,11 +34,16 @@ SHAPES: dict[str, type[Shape]] = {"circle": Circle, "star": Star}
 class Root:
     shape: Shape = field(default_factory=Circle, metadata=by_kind(lambda: SHAPES))
     named: dict[str, Shape] = field(default_factory=dict, metadata=by_name(lambda: SHAPES))
+    several: dict[str, Shape] = field(default_factory=dict, metadata=by_kind_each(lambda: SHAPES))
 
 
 def test_a_tree_with_kinds_survives_json() -> None:
     """Guards against a section that is read back as another class, or with the defaults of one."""
-    root = Root(shape=Star(points=7, size_px=4), named={"star": Star(points=6), "circle": Circle()})
+    root = Root(
+        shape=Star(points=7, size_px=4),
+        named={"star": Star(points=6), "circle": Circle()},
+        several={"one": Star(points=2), "two": Circle(radius_px=1)},
+    )
     assert from_dict(Root, to_dict(root)) == root
     assert dict(keys(root))["shape.points"] == 7 and "shape.radius_px" not in dict(keys(root))
 
@@ -48,6 +53,8 @@ def test_a_word_changes_the_class_and_keeps_what_both_have() -> None:
     changed = override(Root(shape=Circle(size_px=2)), ["shape.kind=star", "shape.points=9"])
     assert changed.shape == Star(size_px=2, points=9)
     assert override(Root(), ["named.star.points=4"]).named == {"star": Star(points=4)}
+    several = override(Root(), ["several.one.kind=star", "several.one.points=4", "several.two.size_px=5"]).several
+    assert several == {"one": Star(points=4), "two": Circle(size_px=5)}
 
 
 @pytest.mark.parametrize(

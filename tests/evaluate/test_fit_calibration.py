@@ -32,11 +32,11 @@ def build(examples: Sequence[Example], task: TaskConfig) -> Pipeline:
     image = replace(demo.model.image, channels=(4, 8), size_px=16)
     model = replace(demo.model, dim=16, image=image)
     made = Pipeline.build(replace(demo, model=model, tasks={"vqa": task}), examples, CPU)
-    if made.model.answer_head is not None:
+    if isinstance(made.model.heads["vqa"], torch.nn.Sequential):
         usual = Counter(question.answers[0] for example in examples for question in example.questions)
         with torch.no_grad():
-            made.model.answer_head[2].weight *= OVER
-            made.model.answer_head[2].bias += OVER * torch.tensor([usual[one] for one in made.codec.answers]).log()
+            made.model.heads["vqa"][2].weight *= OVER
+            made.model.heads["vqa"][2].bias += OVER * torch.tensor([usual[one] for one in made.codec.answers]).log()
     return made
 
 

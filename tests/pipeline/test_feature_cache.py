@@ -344,8 +344,8 @@ def test_the_grid_of_a_frozen_tower_gives_the_loss_of_a_live_one(
     losses = []
     for source in (ready, dataset):
         batch = make_batch([source.example(row) for row in range(6)], pipeline.tasks, pipeline.codec, chosen, 0)
-        assert isinstance(batch.image, Tokens) == (source is ready)
-        seen = pipeline.encode_pixels(batch.image)
+        assert isinstance(batch.inputs[IMAGE], Tokens) == (source is ready)
+        seen = pipeline.encode_pixels(batch.inputs[IMAGE])
         assert seen.values.shape[1] > 1
         losses.append(
             [task.loss(pipeline.model, {IMAGE: seen}, batch)["loss"].item() for task in pipeline.tasks.values()]
@@ -370,8 +370,12 @@ def test_frozen_towers_give_the_loss_of_live_ones(tmp_path: Path, config: RunCon
     for chosen, vectors in ((cached, dict(pipeline.codec.text_vectors)), (live, {})):
         pipeline.codec.text_vectors = vectors
         batch = make_batch(chosen, pipeline.tasks, pipeline.codec, frozen, 0)
-        assert ("text_vectors" in batch.by_task["retrieval"]) == (chosen is cached) == isinstance(batch.image, Tokens)
-        image = pipeline.encode_pixels(batch.image)
+        assert (
+            ("text_vectors" in batch.by_task["retrieval"])
+            == (chosen is cached)
+            == isinstance(batch.inputs[IMAGE], Tokens)
+        )
+        image = pipeline.encode_pixels(batch.inputs[IMAGE])
         losses.append(pipeline.tasks["retrieval"].loss(pipeline.model, {IMAGE: image}, batch)["loss"].item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
@@ -395,7 +399,7 @@ def test_questions_are_encoded_once_where_their_vector_is_all_that_is_read(
         pipeline.codec.text_vectors = vectors
         batch = make_batch(rows, pipeline.tasks, pipeline.codec, chosen, 0)
         assert ("question_vectors" in batch.by_task["vqa"]) == (bool(vectors) and fusion != "cross_attention")
-        image = pipeline.encode_pixels(batch.image)
+        image = pipeline.encode_pixels(batch.inputs[IMAGE])
         loss = vqa.loss(pipeline.model, {IMAGE: image}, batch)["loss"].item()
         texts = [question.text for question in rows[0].questions]
         asked = vqa.logits(pipeline.model, pipeline.codec, {IMAGE: image}, queries_of(texts, [0] * len(texts)))

@@ -132,9 +132,9 @@ def test_tensors_that_do_not_fit_are_named(folder: Path, change: Callable[[dict[
         ("image_projection.layers.0.weight", "similarity"),
         ("text_projection.layers.0.weight", "similarity"),
         ("fusion.blocks.1.cross_attention.out.weight", "answer"),
-        ("answer_head.2.bias", "answer"),
-        ("caption_decoder.to_words.bias", "caption"),
-        ("caption_decoder.blocks.0.self_attention.out.weight", "caption"),
+        ("heads.vqa.2.bias", "answer"),
+        ("heads.captioning.to_words.bias", "caption"),
+        ("heads.captioning.blocks.0.self_attention.out.weight", "caption"),
     ],
 )
 def test_a_changed_weight_changes_the_stored_example(folder: Path, name: str, said: str) -> None:
@@ -275,7 +275,7 @@ def test_a_task_that_was_not_trained_is_refused(config: RunConfig, examples: lis
     """Guards against answers from a head that does not exist; only the heads that are asked for are built."""
     only = replace(config, tasks={"retrieval": config.tasks["retrieval"]})
     made = Pipeline.build(only, examples, CPU)
-    assert made.model.fusion is None and made.model.caption_decoder is None and made.codec.answers == ()
+    assert made.model.fusion is None and not len(made.model.heads) and made.codec.answers == ()
     assert isinstance(made.task(Retrieval), Retrieval)
     for kind in (VisualQuestionAnswering, Captioning):
         with pytest.raises(InputError, match="not trained for") as caught:

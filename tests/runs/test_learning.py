@@ -112,14 +112,14 @@ def test_time_limit_shortens_the_schedule(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_frozen_parameters_stay_bit_for_bit(tmp_path: Path) -> None:
     """Guards against weight decay, moving averages or precision that touch what train.trainable leaves out."""
-    config = small_config(steps=4, trainable=("image_projection.*", "answer_head.*"), weight_decay=0.5)
+    config = small_config(steps=4, trainable=("image_projection.*", "heads.vqa.*"), weight_decay=0.5)
     start(config, tmp_path)
     first, last = (
         safetensors.torch.load_file(tmp_path / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
         for step in (0, 4)
     )
     changed = {name for name, value in last.items() if not torch.equal(value, first[name])}
-    trained = {name for name in last if name.startswith(("image_projection.", "answer_head."))}
+    trained = {name for name in last if name.startswith(("image_projection.", "heads.vqa."))}
     assert changed == trained
     kept = safetensors.torch.load_file(tmp_path / "model.safetensors")
     assert {name for name, value in kept.items() if not torch.equal(value, first[name])} == trained

@@ -40,7 +40,7 @@ def test_vectors_and_index_stay_and_the_second_look_is_trained(tmp_path: Path) -
     before, after = (safetensors.torch.load_file(place / "model.safetensors") for place in (base, run))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     new = {name.split(".")[0] for name in after if name not in before}
-    assert new == {"fusion", "match_head"}
+    assert new == {"fusion", "heads"}
     old, model = chiasm.load(base), chiasm.load(run)
     assert model.pipeline.embedding_fingerprint() == old.pipeline.embedding_fingerprint()
     assert model.pipeline.image_fingerprint() != old.pipeline.image_fingerprint()  # what is cached differs

@@ -18,7 +18,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.run_folder import MANIFEST, verify_folder
 from chiasm.core.types import Example
 from chiasm.data.opening import open_dataset
-from chiasm.pipeline.pipeline import ANSWER_ROWS, Pipeline
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.codec import ANSWERS, Codec
 from chiasm.tasks.hidden_words import MaskingConfig
 from chiasm.tasks.matching import MatchingConfig
@@ -89,8 +89,8 @@ def test_weights_and_words_are_handed_on(finished: Path) -> None:
     assert all(torch.equal(before[name], at_start[name]) for name in shared)
     reached = {name.split(".")[0] for name in shared}
     assert reached == {"image_encoder", "text_encoder", "fusion"}
-    assert {name.split(".")[0] for name in set(at_start) - shared} == {"answer_head"}
-    assert {name.split(".")[0] for name in set(before) - shared} == {"match_head", "word_head"}
+    assert {name.split(".")[1] for name in set(at_start) - shared} == {"vqa"}
+    assert {name.split(".")[1] for name in set(before) - shared} == {"matching", "masked_language_modelling"}
     fresh = Pipeline.build(replace(staged(), stages={}), training(), CPU).model.state_dict()
     assert any(
         not torch.equal(fresh[name], at_start[name]) for name in shared if fresh[name].shape == before[name].shape
@@ -198,7 +198,7 @@ def test_other_answers_start_anew(finished: Path) -> None:
     pipeline, before = taken(finished, other)
     assert pipeline.codec.answers == other
     kept, now = tensors(finished), pipeline.model.state_dict()
-    rows = {name for name in now if name.startswith(ANSWER_ROWS)}
-    assert rows == {"answer_head.2.weight", "answer_head.2.bias"}
+    rows = {name for name in now if name.startswith("heads.vqa.2.")}
+    assert rows == {"heads.vqa.2.weight", "heads.vqa.2.bias"}
     for name, value in now.items():
         assert torch.equal(value, before[name] if name in rows else kept[name]), name

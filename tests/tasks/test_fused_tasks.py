@@ -65,7 +65,7 @@ def test_wrong_pairs_are_wrong(
         return fuse(text, image, image_index)
 
     monkeypatch.setattr(model, "fuse", watch)
-    image = model.encode_image(to_model_range(batch.image, torch.float32))
+    image = model.encode_image(to_model_range(batch.inputs[IMAGE], torch.float32))
     wrong = set()
     for seed in range(20):
         torch.manual_seed(seed)
@@ -86,7 +86,7 @@ def test_where_everything_fits_there_is_no_wrong_pair(config: RunConfig, example
     pipeline = build(config, examples, kind="transformer", fusion="cross_attention", matching=MatchingConfig())
     same = [replace(example, group="one") for example in examples[:3]]
     batch = make_batch(same, pipeline.tasks, pipeline.codec, pipeline.config, 0)
-    image = pipeline.model.encode_image(to_model_range(batch.image, torch.float32))
+    image = pipeline.model.encode_image(to_model_range(batch.inputs[IMAGE], torch.float32))
     found = pipeline.tasks["matching"].loss(pipeline.model, {IMAGE: image}, batch)["loss"]
     assert 0.3 < found.item() < 1.5
 

@@ -46,7 +46,7 @@ def test_loss_is_the_contrast_with_further_columns(config: RunConfig, examples: 
     pipeline = Pipeline.build(chosen, examples, torch.device("cpu"))
     batch = make_batch(examples[:5], pipeline.tasks, pipeline.codec, chosen, 0)
     model, fields = pipeline.model, batch.by_task["retrieval"]
-    image = model.encode_image(to_model_range(batch.image, torch.float32))
+    image = model.encode_image(to_model_range(batch.inputs[IMAGE], torch.float32))
     found = pipeline.tasks["retrieval"].loss(model, {IMAGE: image}, batch)
     vectors = model.embed_text(model.encode_text(torch_tokens(fields)).pooled)
     logits = model.logit_scale.exp() * model.embed_image(image) @ vectors.T
@@ -92,6 +92,8 @@ def test_a_frozen_tower_reads_every_swap_beforehand(
     assert "text_ids" not in fields and len(fields["text_vectors"]) == 4 + 4
     assert torch.isfinite(
         pipeline.tasks["retrieval"].loss(
-            pipeline.model, {IMAGE: pipeline.model.encode_image(to_model_range(batch.image, torch.float32))}, batch
+            pipeline.model,
+            {IMAGE: pipeline.model.encode_image(to_model_range(batch.inputs[IMAGE], torch.float32))},
+            batch,
         )["loss"]
     )

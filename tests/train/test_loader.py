@@ -8,7 +8,7 @@ import torch
 
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
-from chiasm.core.types import Batch, Caption, Example
+from chiasm.core.types import IMAGE, Batch, Caption, Example
 from chiasm.data.dataset import ListDataset
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
@@ -29,8 +29,8 @@ def config() -> RunConfig:
 
 
 def pictures_of(batch: Batch) -> dict[str, torch.Tensor]:
-    assert isinstance(batch.image, torch.Tensor)
-    return dict(zip(batch.ids, batch.image, strict=True))
+    assert isinstance(batch.inputs[IMAGE], torch.Tensor)
+    return dict(zip(batch.ids, batch.inputs[IMAGE], strict=True))
 
 
 def test_training_sees_another_window_in_each_epoch(config: RunConfig) -> None:

@@ -9,12 +9,15 @@ from torch import nn
 
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
+from chiasm.models.heads import FusedClasses, ImageWriter
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 from chiasm.recipes.table import find_recipe
 from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.optimizer import build_optimizer, has_decay, learning_rate, trainable_names
 
 TRAIN = TrainConfig(steps=10, lr=0.01, weight_decay=0.1, beta2=0.98)
+
+HEADS = {"vqa": FusedClasses(5, widening=2), "captioning": ImageWriter()}
 
 
 def config() -> RunConfig:
@@ -26,7 +29,7 @@ def config() -> RunConfig:
 @pytest.fixture
 def model() -> VisionLanguageModel:
     torch.manual_seed(0)
-    return VisionLanguageModel(config().model, Parts(vocabulary=30, answers=5, contrast="softmax", captions=True))
+    return VisionLanguageModel(config().model, Parts(vocabulary=30, contrast="softmax", heads=HEADS))
 
 
 def test_matrices_decay_and_nothing_else_does(model: VisionLanguageModel) -> None:
@@ -38,7 +41,7 @@ def test_matrices_decay_and_nothing_else_does(model: VisionLanguageModel) -> Non
             expected.add(f"{place}.weight")
     assert decaying == expected and len(expected) > 20
     exempt = {name for name, _ in model.named_parameters()} - decaying
-    assert {"logit_scale", "image_encoder.position", "text_encoder.summary", "caption_decoder.position"} <= exempt
+    assert {"logit_scale", "image_encoder.position", "text_encoder.summary", "heads.captioning.position"} <= exempt
     groups = build_optimizer(model, [name for name, _ in model.named_parameters()], TRAIN).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -51,7 +54,7 @@ def test_learned_tokens_do_not_decay(fusion: str) -> None:
     model = replace(config().model, fusion=fusion)
     model = override(model, ["text.kind=two_stream", "text.summary_tokens=0", "image.pool_queries=3"])
     torch.manual_seed(0)
-    built = VisionLanguageModel(model, Parts(vocabulary=30, answers=5, captions=True))
+    built = VisionLanguageModel(model, Parts(vocabulary=30, heads=HEADS))
     decaying = {name for name, parameter in built.named_parameters() if has_decay(name, parameter)}
     expected = set()
     for place, module in built.named_modules():

@@ -71,10 +71,12 @@ class Choice:
     Attributes:
         classes: word -> config class.
         key: the key of the value that holds the word; "" where the entry's own name is the word.
+        is_table: the field is a table of such values.
     """
 
     classes: Classes
     key: str
+    is_table: bool = False
 
     def find(self, word: Any, where: str) -> type:
         """The class of a word.
@@ -106,12 +108,21 @@ def by_kind(classes: Classes, key: str = "kind") -> dict[str, Any]:
     return {"choice": Choice(classes, key)}
 
 
+def by_kind_each(classes: Classes, key: str = "kind") -> dict[str, Any]:
+    """Metadata of an open table `dict[str, Base]` of sections, the class of each chosen as by `by_kind`.
+
+    `override` of a key below a new name adds an entry of the first kind in `classes()`; its kind is set first:
+    `--set model.inputs.depth.kind=conv --set model.inputs.depth.size_px=32`.
+    """
+    return {"choice": Choice(classes, key, is_table=True), **OPEN}
+
+
 def by_name(classes: Classes) -> dict[str, Any]:
     """Metadata of a table `dict[str, Base]` in which the class of an entry is `classes()[name of the entry]`.
 
     The table is open: `override` of a key below a name that is in `classes()` adds the entry.
     """
-    return {"choice": Choice(classes, ""), **OPEN}
+    return {"choice": Choice(classes, "", is_table=True), **OPEN}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -160,13 +171,16 @@ def _chosen(choice: Choice, field: "dataclasses.Field[Any]", value: Any, where: 
         return None
     if not isinstance(value, Mapping):
         raise InputError(f"{where} is {value!r}", "an object with keys", "restore the file")
-    if not choice.key:
-        return {
-            str(name): _of_class(choice, choice.find(name, f"{where}.{name}"), one, f"{where}.{name}", is_stored)
-            for name, one in value.items()
-        }
+    if choice.is_table:
+        return {str(name): _entry(choice, str(name), one, f"{where}.{name}", is_stored) for name, one in value.items()}
     default = field.default_factory() if callable(field.default_factory) else None
     word = value.get(choice.key, getattr(default, choice.key, ""))
+    return _of_class(choice, choice.find(word, where), value, where, is_stored)
+
+
+def _entry(choice: Choice, name: str, value: Any, where: str, is_stored: bool) -> Any:
+    """An entry of a table: its class is that of its name, or of the word among its own keys."""
+    word = value.get(choice.key) if choice.key and isinstance(value, Mapping) else name
     return _of_class(choice, choice.find(word, where), value, where, is_stored)
 
 
@@ -284,7 +298,7 @@ def _set(node: Any, key: str, path: list[str], text: str, root: Any, choice: Cho
         raise InputError(
             f"{key!r} is a section", "a key inside it: " + ", ".join(k for k, _ in keys(child, key + ".")), "name one"
         )
-    elif choice is not None and path[0] == choice.key:
+    elif choice is not None and path[0] == choice.key and dataclasses.is_dataclass(node):
         return of_kind(node, choice.find(text, key.rpartition(".")[0]), choice.key)
     else:
         hint = typing.get_type_hints(type(node))[path[0]] if dataclasses.is_dataclass(node) else type(child)
@@ -318,7 +332,11 @@ def _with_entry(node: Any, path: list[str], child: Any) -> Any:
         return child
     choice: Choice | None = field.metadata.get("choice")
     entry = typing.get_args(typing.get_type_hints(type(node))[path[0]])[1]
-    return {**child, path[1]: (entry if choice is None else choice.find(path[1], f"{path[0]}.{path[1]}"))()}
+    if choice is not None and choice.key:
+        entry = next(iter(choice.classes().values()))
+    elif choice is not None:
+        entry = choice.find(path[1], f"{path[0]}.{path[1]}")
+    return {**child, path[1]: entry()}
 
 
 def _parse(hint: Any, text: str) -> Any:
@@ -352,7 +370,7 @@ def _typed(hint: Any, value: Any, where: str, is_stored: bool = False) -> Any:
         return _typed(next(a for a in arguments if a is not type(None)), value, where, is_stored)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_typed(arguments[0], item, where, is_stored) for item in value)
-    if origin is dict and isinstance(value, Mapping):
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {str(key): _typed(arguments[1], item, f"{where}.{key}", is_stored) for key, item in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if abs(value) <= sys.float_info.max:  # False for NaN too

@@ -69,7 +69,8 @@ class Example:
 
     id: str
     inputs: Mapping[str, Any]
-    """Modality -> value; `inputs["image"]` is an `ImageRef`, or feature rows where a frozen tower was cached."""
+    """Input -> reference, or several as a tuple; an input that is not named, or has an empty tuple, is absent.
+    `inputs["image"]` is an `ImageRef` or a tuple of them."""
     captions: tuple[Caption, ...] = ()
     questions: tuple[Question, ...] = ()
     label: str | None = None
@@ -131,7 +132,30 @@ class Tokens(NamedTuple):
 IMAGE = "image"
 """Name of the input that every example of a packaged source has."""
 Encoded = Mapping[str, Tokens]
-"""Encoded inputs by name, equally many rows each."""
+"""Encoded inputs by name, equally many rows each. An example without an input has a row without a real token."""
+
+
+class Stacked(NamedTuple):
+    """An input of a batch in which an example has none, one or several values.
+
+    Attributes:
+        values: [k, ...], the values of all examples, one after the other.
+        row: int64 [k], the example that each value belongs to, ascending.
+        rows: number of examples n, of which some may have no value.
+    """
+
+    values: Tensor
+    row: Tensor
+    rows: int
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Stacked":
+        """Move the values and the rows to `device`; floating values also become `dtype` when one is given."""
+        values = self.values.to(device, dtype if self.values.is_floating_point() else None, non_blocking=True)
+        return Stacked(values, self.row.to(device), self.rows)
+
+
+InputValue = Tensor | Tokens | Stacked
+"""An input of n examples: a tensor with one row each, what a frozen tower made of it, or `Stacked`."""
 
 
 class TextTokens(NamedTuple):
@@ -143,18 +167,18 @@ class TextTokens(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Pictures of one training or evaluation step, and per task the tensors that the task collated for them.
+    """Inputs of one training or evaluation step, and per task the tensors that the task collated for them.
 
     Attributes:
         ids: example ids, length n.
-        image: uint8 or float [n, 3, h, w], or what a frozen tower made of the pictures; None for text-only batches.
+        inputs: name -> values of the n examples: images as uint8 or float [n, 3, h, w].
         group: int64 [n]; equal numbers mean the same thing is shown.
         by_task: task name -> field name -> tensor. Fields that hold several rows a picture come with an
             index field (`image_index` int64 [m]) that says which picture a row belongs to.
     """
 
     ids: list[str]
-    image: Tensor | Tokens | None
+    inputs: dict[str, InputValue]
     group: Tensor
     by_task: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -164,10 +188,14 @@ class Batch:
         def move(value: Tensor) -> Tensor:
             return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
 
-        image = self.image.each(move) if isinstance(self.image, Tokens) else self.image
+        def input_on(value: InputValue) -> InputValue:
+            if isinstance(value, Stacked):
+                return value.to(device, dtype)
+            return value.each(move) if isinstance(value, Tokens) else move(value)
+
         return Batch(
             self.ids,
-            move(image) if isinstance(image, Tensor) else image,
+            {name: input_on(value) for name, value in self.inputs.items()},
             self.group.to(device),
             {task: {name: move(value) for name, value in fields.items()} for task, fields in self.by_task.items()},
         )

@@ -12,7 +12,7 @@ import torch
 
 from chiasm.core.random import counter_rng
 from chiasm.core.types import IMAGE, Encoded, Example
-from chiasm.pipeline.batching import image_tensor, stack_pictures
+from chiasm.pipeline.batching import input_values, stack_pictures
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.scoring import Context, Outcome, Similarity, View
 
@@ -86,11 +86,11 @@ def evaluate_tasks(
 
 def _encoded(pipeline: Pipeline, examples: Sequence[Example]) -> Encoded:
     config = pipeline.config
-    return {IMAGE: pipeline.encode_pixels(image_tensor(examples, pipeline.resizing, config.data.workers))}
+    return pipeline.encode(input_values(examples, config.model, config.data.workers, pipeline.resizing))
 
 
 def _grey(pipeline: Pipeline) -> Encoded:
-    """One row: a uniform grey image."""
+    """One row: a uniform grey image; further inputs are absent."""
     grey = np.full((*pipeline.config.model.image.shape_px, 3), GREY, dtype=np.uint8)
     return {IMAGE: pipeline.encode_pixels(stack_pictures([grey], pipeline.resizing))}
 

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.core.types import TextTokens, Tokens
+from chiasm.core.types import IMAGE, Encoded, TextTokens, Tokens
+from chiasm.models.decoder import Decoder
 from chiasm.models.encoders.base import ImageTowerConfig
 from chiasm.models.transformer import watching
 from chiasm.models.vision_language import VisionLanguageModel
@@ -22,7 +23,7 @@ MOST_EXTRA = 8
 @torch.no_grad()
 def question_attention_map(
     model: VisionLanguageModel,
-    image: Tokens,
+    encoded: Encoded,
     question: TextTokens,
     question_index: Int[Tensor, " m"],
     image_index: Int[Tensor, " m"],
@@ -35,7 +36,8 @@ def question_attention_map(
     if not looks or model.sees_pooled_alone:
         return None
     with watching(looks) as notes:
-        model.ask(image, question, question_index, image_index)
+        model.ask(encoded, question, question_index, image_index)
+    image = encoded[IMAGE]
     seen = model.fusion_image(image)
     length, words = seen.values.shape[1], question.is_real[question_index]
     layers = []
@@ -49,16 +51,19 @@ def question_attention_map(
 
 
 @torch.no_grad()
-def caption_attention_map(model: VisionLanguageModel, image: Tokens, text: TextTokens) -> Float[Tensor, "n l"] | None:
+def caption_attention_map(
+    model: VisionLanguageModel, task: str, image: Tokens, text: TextTokens
+) -> Float[Tensor, "n l"] | None:
     """How much the decoder looked at each token of the tower while it wrote: one caption a picture, start first.
 
     Mean over blocks, heads and written words. None where it sees the picture as one vector.
     """
-    if model.caption_decoder is None or model.sees_pooled_alone:
+    decoder = model.heads[task]
+    if not isinstance(decoder, Decoder) or model.sees_pooled_alone:
         return None
     rows = torch.arange(len(text.ids), device=text.ids.device)
-    with watching([block.cross_attention for block in model.caption_decoder.blocks]) as notes:  # type: ignore[misc]
-        model.caption_logits(image, text.ids[:, :-1], rows, text.is_real[:, 1:])
+    with watching([block.cross_attention for block in decoder.blocks]) as notes:  # type: ignore[misc]
+        model.writer_logits(task, model.fusion_image(image), text.ids[:, :-1], text.is_real[:, 1:], rows)
     who = text.is_real[:, 1:, None].float()
     found = [(one.mean(1) * who).sum(1) / who.sum(1) for one in notes.values() if one is not None]
     return _on_tower(model, image, torch.stack(found).mean(0), rows)

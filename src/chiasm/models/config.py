@@ -1,9 +1,10 @@
 """Sizes and kinds of a model's parts, as a run's config says them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from chiasm.core.config import by_kind, check_positive
+from chiasm.core.config import by_kind, by_kind_each, check_positive
 from chiasm.core.errors import InputError
 from chiasm.models.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig, TextTowerConfig
@@ -52,6 +53,9 @@ class ModelConfig:
     """The image encoder; `kind` decides which keys there are."""
     text: TextTowerConfig = field(default_factory=TransformerTextConfig, metadata=by_kind(lambda: TEXT_ENCODERS))
     """The text encoder; `kind` decides which keys there are."""
+
+    inputs: Mapping[str, ImageTowerConfig] = field(default_factory=dict, metadata=by_kind_each(lambda: IMAGE_ENCODERS))
+    """Encoders of further inputs of an example, by the input's name; an example may lack any of them."""
 
     def check(self, where: str) -> None:
         """Check what the types do not; `where` is the section's name in the config.

@@ -1,27 +1,27 @@
 """The model: towers, and as many of projection, fusion, heads and decoders as the tasks need."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.core.types import TextTokens, Tokens
+from chiasm.core.types import IMAGE, Encoded, InputValue, Stacked, TextTokens, Tokens
 from chiasm.models.adapter import TokenAdapter
 from chiasm.models.config import ModelConfig
-from chiasm.models.decoder import CaptionDecoder, Decoder, MultimodalDecoder, TextTower
+from chiasm.models.decoder import Decoder, TextTower
 from chiasm.models.decoding import DecodingConfig, Generated
 from chiasm.models.encoders import widths
-from chiasm.models.encoders.causal import CausalTextEncoder
-from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
 from chiasm.models.fusion import build_fusion
 from chiasm.models.fusion.base import Aligning, Fusion
+from chiasm.models.heads import HeadShape, HeadSpec, build_heads
+from chiasm.models.inputs import grouped
 from chiasm.models.pooling import AttentionalPooler
 from chiasm.models.projection import build_projection
-from chiasm.models.transformer import init_weights
 
 START_LOGIT_SCALE = {"softmax": math.log(1 / 0.07), "additive": math.log(1 / 0.07), "sigmoid": math.log(10)}
 """ln of the first factor on the cosine: CLIP's (Radford et al. 2021, section 2.5) and SigLIP's (Zhai et al. 2023)."""
@@ -37,30 +37,27 @@ class Parts:
 
     vocabulary: int
     """Token ids of the tokenizer."""
-    answers: int = 0
-    """Size of the answer vocabulary; 0 builds no answer head."""
-    classes: int = 0
-    """Classes that are named from the picture alone; 0 builds no class head."""
     contrast: str = ""
     """Objective of the contrast; "" builds no projections."""
-    captions: bool = False
-    written_answers: bool = False
-    matching: bool = False
-    word_prediction: bool = False
-    """Hidden words are predicted from fused tokens (masked or permutation language modelling)."""
+    heads: Mapping[str, HeadSpec] = field(default_factory=dict)
+    """Task -> its head."""
     learned_weights: tuple[str, ...] = ()
     """Tasks whose losses are weighed by a learned variance."""
 
+    def has(self, reads: str) -> bool:
+        """Whether a head reads "pooled", "image" or "fused"."""
+        return any(spec.reads == reads for spec in self.heads.values())
+
     @property
     def fusion(self) -> bool:
-        """Whether pictures and words meet in a fusion block."""
-        return bool(self.answers) or self.written_answers or self.matching or self.word_prediction
+        """Whether images and words meet in a fusion block."""
+        return self.has("fused")
 
 
 class VisionLanguageModel(nn.Module):
-    """Two towers, and heads over them; each head is None where `parts` does not ask for it.
+    """Two towers, what joins them, and a head for each task that asks for one: `heads[task]`.
 
-    A picture is encoded once into `Tokens`; embedding, fusing and captioning all start from these.
+    An image is encoded once into `Tokens`; embedding, fusing and writing all start from these.
 
     Args:
         config: sizes and kinds of the parts.
@@ -78,15 +75,23 @@ class VisionLanguageModel(nn.Module):
         token_dim = image_dim if self.sees_pooled_alone else token_dim
         word_dim, text_dim = widths(self.text_encoder)
         dim, queries = config.dim, config.image.pool_queries
-        uses_tokens = parts.fusion or parts.captions
+        uses_tokens = parts.fusion or parts.has("image")
         self.image_pooler = AttentionalPooler(token_dim, dim, queries, config.heads) if queries else None
         self.image_adapter = _adapter(token_dim, image_dim, config) if uses_tokens and not queries else None
         self.text_adapter = _adapter(word_dim, text_dim, config) if parts.fusion else None
-        self.fusion: Fusion | None = build_fusion(config) if parts.fusion else None
+        self.fusion: Fusion | None = build_fusion(config, ("text", IMAGE, *config.inputs)) if parts.fusion else None
         self._build_contrast(dim if queries else image_dim, text_dim)
-        self._build_heads()
-        self.class_head = nn.Linear(image_dim, parts.classes) if parts.classes else None
+        self.heads = build_heads(parts.heads, self._head_shape(image_dim))
+        self._build_inputs()
         self.task_log_variance = nn.ParameterDict({name: torch.zeros(()) for name in parts.learned_weights})
+
+    def _build_inputs(self) -> None:
+        """Encoders of the inputs beside the image, and what gives their tokens the model's width."""
+        shape = self.config.encoder_shape()
+        built = {name: one.build(shape) for name, one in self.config.inputs.items()}
+        self.input_encoders = nn.ModuleDict(built)
+        adapters = {name: _adapter(*widths(encoder), self.config) for name, encoder in built.items()}
+        self.input_adapters = nn.ModuleDict({name: one for name, one in adapters.items() if one is not None})
 
     def _build_contrast(self, image_dim: int, text_dim: int) -> None:
         config, contrast = self.config, self.parts.contrast
@@ -100,23 +105,18 @@ class VisionLanguageModel(nn.Module):
         self.logit_scale = None if start is None else nn.Parameter(start)
         self.logit_bias = nn.Parameter(torch.tensor(START_LOGIT_BIAS)) if contrast == "sigmoid" else None
 
-    def _build_heads(self) -> None:
-        config, parts = self.config, self.parts
-        dim, heads, layers = config.dim, config.heads, config.decoder_layers
-        pooled, fused = (self.fusion.dim, self.fusion.token_dim) if self.fusion is not None else (0, 0)
-        self.answer_head = _head(pooled, 2 * dim, parts.answers) if parts.answers else None
-        self.match_head = _head(pooled, dim, 2) if parts.matching else None
-        self.word_head = _head(fused, dim, parts.vocabulary) if parts.word_prediction else None
-        tower = self.text_encoder
-        self.caption_decoder: Decoder | None = None
-        if parts.captions and isinstance(tower, CausalTextEncoder):
-            self.caption_decoder = MultimodalDecoder(tower, layers, heads, config.dropout)
-        elif parts.captions:
-            self.caption_decoder = CaptionDecoder(cast(TextEncoder, tower), layers, heads, config.dropout)
-        self.answer_decoder = (
-            CaptionDecoder(cast(TextEncoder, tower), layers, heads, config.dropout, context_dim=fused)
-            if parts.written_answers
-            else None
+    def _head_shape(self, image_dim: int) -> HeadShape:
+        config, fusion = self.config, self.fusion
+        return HeadShape(
+            dim=config.dim,
+            image_dim=image_dim,
+            fused_dim=0 if fusion is None else fusion.dim,
+            fused_token_dim=0 if fusion is None else fusion.token_dim,
+            heads=config.heads,
+            layers=config.decoder_layers,
+            dropout=config.dropout,
+            vocabulary=self.parts.vocabulary,
+            text_encoder=self.text_encoder,
         )
 
     # --- towers ---------------------------------------------------------------------------------------------
@@ -131,6 +131,23 @@ class VisionLanguageModel(nn.Module):
             return Tokens(tokens.pooled[:, None], tokens.is_real[:, :1], tokens.pooled)
         return tokens
 
+    def encode(self, inputs: Mapping[str, InputValue]) -> dict[str, Tokens]:
+        """Inputs of n examples, by name -> Tokens of n rows each; each input is encoded once for all tasks.
+
+        Of a `Stacked` input an example with several values has the tokens of all of them, and one without any has a row
+        without a real token (`models.inputs.grouped`).
+        """
+        return {name: self._encoded(name, value) for name, value in inputs.items()}
+
+    def _encoded(self, name: str, value: InputValue) -> Tokens:
+        if isinstance(value, Stacked):
+            return grouped(self._encoded(name, value.values), value.row, value.rows)
+        return self.encode_image(value) if name == IMAGE else self.encode_input(name, value)
+
+    def encode_input(self, name: str, value: Tensor | Tokens) -> Tokens:
+        """An input beside the image -> Tokens; Tokens pass through."""
+        return value if isinstance(value, Tokens) else cast(Tokens, self.input_encoders[name](value))
+
     def encode_text(self, text: TextTokens) -> Tokens:
         """Token ids -> Tokens of the text tower."""
         return cast(Tokens, self.text_encoder(text))
@@ -140,6 +157,17 @@ class VisionLanguageModel(nn.Module):
         if self.image_pooler is not None:
             return cast(Tokens, self.image_pooler(image))
         return image if self.image_adapter is None else cast(Tokens, self.image_adapter(image))
+
+    def fusion_inputs(self, encoded: Encoded) -> dict[str, Tokens]:
+        """All encoded inputs as fusion takes them: tokens of the model's width."""
+        return {
+            name: self.fusion_image(tokens)
+            if name == IMAGE
+            else cast(Tokens, self.input_adapters[name](tokens))
+            if name in self.input_adapters
+            else tokens
+            for name, tokens in encoded.items()
+        }
 
     def fusion_text(self, text: Tokens) -> Tokens:
         """The text as fusion takes it: tokens of the model's width; its summary alone where the tower makes one."""
@@ -169,58 +197,38 @@ class VisionLanguageModel(nn.Module):
     def fuse(
         self,
         text: Tokens,
-        image: Tokens,
+        inputs: Encoded,
         image_index: Int[Tensor, " m"],
         text_allowed: Bool[Tensor, "m q k"] | None = None,
     ) -> Tokens:
-        """Let m texts meet the pictures they belong to.
+        """Fuse m texts with the inputs of the examples that they belong to.
 
         Args:
             text: m encoded texts, as `fusion_text` gives them.
-            image: n images, as `fusion_image` gives them.
-            image_index: which picture row i is about.
-            text_allowed: which word may look at which, where not all may.
+            inputs: of n examples, as `fusion_inputs` gives them; any may be missing.
+            image_index: the example that row i is about.
+            text_allowed: True where a word may attend to a word, where not all may.
         """
         assert self.fusion is not None, "this model was built without fusion"
-        return cast(Tokens, self.fusion({"text": text, "image": image}, image_index, text_allowed))
+        return cast(Tokens, self.fusion({"text": text, **inputs}, image_index, text_allowed))
 
     def ask(
         self,
-        image: Tokens,
+        encoded: Encoded,
         question: TextTokens | Tokens,
         question_index: Int[Tensor, " m"],
         image_index: Int[Tensor, " m"],
     ) -> Tokens:
-        """Questions fused with their pictures, for `answer` and `answer_decoder`.
+        """Questions fused with the inputs of their examples, for heads that read them.
 
         Args:
-            image: n encoded pictures.
+            encoded: inputs of n examples.
             question: u distinct questions; each is encoded once however often it is asked, or was encoded before.
             question_index: which question row i asks.
-            image_index: which picture row i asks about.
+            image_index: the example that row i asks about.
         """
-        encoded = question if isinstance(question, Tokens) else self.encode_text(question)
-        return self.fuse(self.fusion_text(encoded).rows(question_index), self.fusion_image(image), image_index)
-
-    def answer(self, fused: Tokens) -> Float[Tensor, "m a"]:
-        """Logits over the answer vocabulary, float32."""
-        assert self.answer_head is not None, "this model was not trained on questions"
-        return cast(Tensor, self.answer_head(fused.pooled)).float()
-
-    def name_classes(self, image: Tokens) -> Float[Tensor, "n c"]:
-        """Logits over the classes, float32, from the image tower's pooled vector."""
-        assert self.class_head is not None, "this model was not trained to name classes"
-        return cast(Tensor, self.class_head(image.pooled)).float()
-
-    def match(self, fused: Tokens) -> Float[Tensor, "m 2"]:
-        """Logits, float32, of "do not belong together" and "belong together"."""
-        assert self.match_head is not None, "this model was not trained for matching"
-        return cast(Tensor, self.match_head(fused.pooled)).float()
-
-    def words(self, fused: Float[Tensor, "r d"]) -> Float[Tensor, "r v"]:
-        """Fused tokens of hidden words -> logits over the vocabulary, float32."""
-        assert self.word_head is not None, "this model was not trained to predict words"
-        return cast(Tensor, self.word_head(fused)).float()
+        read = question if isinstance(question, Tokens) else self.encode_text(question)
+        return self.fuse(self.fusion_text(read).rows(question_index), self.fusion_inputs(encoded), image_index)
 
     def two_stream(self, text: TextTokens, order: Int[Tensor, "m l"]) -> tuple[Tokens, Tokens]:
         """Content and query stream of a two-stream text tower (XLNet)."""
@@ -233,35 +241,43 @@ class VisionLanguageModel(nn.Module):
         assert isinstance(self.text_encoder, TextTower), "the text tower does not share embeddings with a decoder"
         return self.text_encoder
 
-    # --- words ----------------------------------------------------------------------------------------------
+    # --- heads ----------------------------------------------------------------------------------------------
 
-    def caption_logits(
-        self, image: Tokens, ids: Int[Tensor, "m l"], image_index: Int[Tensor, " m"], chosen: Bool[Tensor, "m l"]
+    def logits(self, task: str, values: Float[Tensor, "*r d"]) -> Float[Tensor, "*r o"]:
+        """A task's head on vectors, float32."""
+        return cast(Tensor, self.heads[task](values)).float()
+
+    def writer_logits(
+        self,
+        task: str,
+        context: Tokens,
+        ids: Int[Tensor, "m l"],
+        chosen: Bool[Tensor, "m l"],
+        context_index: Int[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "r v"]:
-        """Logits, float32, of the word after each chosen word of the captions."""
-        assert self.caption_decoder is not None, "this model was not trained on captions"
-        return self.caption_decoder.logits(self.tower, ids, self.fusion_image(image), image_index, chosen)
+        """Logits, float32, of the word after each chosen word, by the decoder that is a task's head.
 
-    def write_captions(
-        self, image: Tokens, start_ids: Int[Tensor, " n"], end_id: int, how: DecodingConfig, banned: list[int]
+        Args:
+            task: whose decoder.
+            context: what is written about: n images as `fusion_image` gives them, or fused rows.
+            ids: the words so far.
+            chosen: True where the next word is asked for.
+            context_index: the row of `context` that text i is about; None: as many rows, in order.
+        """
+        return cast(Decoder, self.heads[task]).logits(self.tower, ids, context, context_index, chosen)
+
+    def write(
+        self,
+        task: str,
+        context: Tokens,
+        start_ids: Int[Tensor, " n"],
+        end_id: int,
+        decoding: DecodingConfig,
+        suppressed: list[int],
     ) -> Generated:
-        """A caption for each picture, started by its token of `start_ids`; ids in `banned` are never written."""
-        assert self.caption_decoder is not None, "this model was not trained on captions"
-        return self.caption_decoder.write(self.tower, self.fusion_image(image), start_ids, end_id, how, banned)
-
-    def answer_logits(
-        self, fused: Tokens, ids: Int[Tensor, "m l"], chosen: Bool[Tensor, "m l"]
-    ) -> Float[Tensor, "r v"]:
-        """Logits, float32, of the word after each chosen word of the answers to fused questions."""
-        assert self.answer_decoder is not None, "this model was not trained to write answers"
-        return self.answer_decoder.logits(self.tower, ids, fused, chosen=chosen)
-
-    def write_answers(
-        self, fused: Tokens, start_ids: Int[Tensor, " m"], end_id: int, how: DecodingConfig, banned: list[int]
-    ) -> Generated:
-        """As `write_captions`, an answer to each fused question."""
-        assert self.answer_decoder is not None, "this model was not trained to write answers"
-        return self.answer_decoder.write(self.tower, fused, start_ids, end_id, how, banned)
+        """A text about each row of `context`, started by its token of `start_ids`; suppressed ids are never written."""
+        decoder = cast(Decoder, self.heads[task])
+        return decoder.write(self.tower, context, start_ids, end_id, decoding, suppressed)
 
     def clamp_logit_scale(self) -> None:
         """Keep the temperature within CLIP's bounds; called after every optimiser step.
@@ -276,9 +292,3 @@ class VisionLanguageModel(nn.Module):
 def _adapter(token_dim: int, pooled_dim: int, config: ModelConfig) -> TokenAdapter | None:
     same = token_dim == pooled_dim == config.dim
     return None if same else TokenAdapter(token_dim, pooled_dim, config.dim, config.dropout)
-
-
-def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    head = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
-    head.apply(init_weights)
-    return head

@@ -4,16 +4,21 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.resizing import Resizing
-from chiasm.core.types import Batch, Example, Tokens
+from chiasm.core.types import IMAGE, Batch, Example, InputValue, Stacked, Tokens
+from chiasm.data.modalities import MODALITIES
+from chiasm.data.modalities.base import Modality, references_of
 from chiasm.data.resizing import resize
+from chiasm.models.config import ModelConfig
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.tasks.base import Task
 from chiasm.tasks.codec import Codec
@@ -52,26 +57,74 @@ def stack_resized(resized: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
 
 
-def to_model_range(image: Tensor | Tokens, dtype: torch.dtype) -> Tensor | Tokens:
-    """uint8 pictures -> numbers in [-1, 1]; what a frozen tower made of them only changes its type."""
-    if isinstance(image, Tokens):
-        return Tokens(image.values.to(dtype), image.is_real, image.pooled.to(dtype))
-    if image.dtype != torch.uint8:
-        return image.to(dtype)
-    return image.to(dtype) / 127.5 - 1
+def to_model_range(value: InputValue, dtype: torch.dtype) -> InputValue:
+    """uint8 images -> numbers in [-1, 1]; what is no uint8 only changes its type."""
+    if isinstance(value, Stacked):
+        return value._replace(values=_in_range(value.values, dtype))
+    if isinstance(value, Tokens):
+        return Tokens(value.values.to(dtype), value.is_real, value.pooled.to(dtype))
+    return _in_range(value, dtype)
 
 
-def image_tensor(examples: Sequence[Example], resizing: Resizing, workers: int) -> Tensor | Tokens:
-    """Pictures of the examples as `stack_pictures` makes them, or `stack_features` where every example has them.
+def _in_range(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.to(dtype) / 127.5 - 1 if values.dtype == torch.uint8 else values.to(dtype)
+
+
+def input_values(
+    examples: Sequence[Example], model: ModelConfig, workers: int, resizing: Resizing
+) -> dict[str, InputValue]:
+    """The inputs of n examples by name, as the model's encoders take them.
+
+    An input that none of the examples has is left out. Where each example has one value, an input is a tensor of n
+    rows; where one has several or none, it is `Stacked`.
 
     Args:
-        examples: with a picture each.
-        resizing: of the pipeline.
+        examples: a batch, or a part of a split.
+        model: says which inputs there are, and what encodes each.
         workers: `data.workers`; the result does not depend on it.
+        resizing: of the image encoder.
     """
+    found = _images(examples, resizing, workers)
+    for name, encoder in model.inputs.items():
+        modality = MODALITIES[encoder.modality]
+        found |= _stacked(name, examples, modality, encoder.preprocessing().resizing, workers)
+    return found
+
+
+def image_tensor(examples: Sequence[Example], resizing: Resizing, workers: int) -> InputValue:
+    """The images alone of `input_values`.
+
+    Raises:
+        InputError: no example has an image.
+    """
+    found = _images(examples, resizing, workers)
+    if not found:
+        raise InputError("examples without an image", "examples of which one has an image", "give images")
+    return found[IMAGE]
+
+
+def _images(examples: Sequence[Example], resizing: Resizing, workers: int) -> dict[str, InputValue]:
     if examples and all(FEATURES in example.inputs for example in examples):
-        return stack_features([example.inputs[FEATURES] for example in examples])
-    return stack_resized(in_threads(lambda one: resize(one.inputs["image"].load(), resizing), examples, workers))
+        return {IMAGE: stack_features([example.inputs[FEATURES] for example in examples])}
+    return _stacked(IMAGE, examples, MODALITIES[IMAGE], resizing, workers)
+
+
+def _stacked(
+    name: str, examples: Sequence[Example], modality: Modality, preprocessing: Resizing, workers: int
+) -> dict[str, InputValue]:
+    """One input of the examples under its name; {} where none has it."""
+    references = [(row, one) for row, example in enumerate(examples) for one in references_of(example.inputs.get(name))]
+    if not references:
+        return {}
+    work = partial(_prepared, modality, preprocessing)
+    values, rows = modality.stack(in_threads(work, references, workers)), [row for row, _ in references]
+    if rows == list(range(len(examples))):
+        return {name: values}
+    return {name: Stacked(values, torch.tensor(rows, dtype=torch.long), len(examples))}
+
+
+def _prepared(modality: Modality, preprocessing: Resizing, reference: tuple[int, Any]) -> np.ndarray:
+    return modality.prepare(modality.decode(reference[1]), preprocessing)
 
 
 def in_threads(work: Callable[[S], T], items: Sequence[S], workers: int) -> list[T]:
@@ -113,7 +166,7 @@ def make_batch(
     group = [counter_seed("group", example.group or example.id) for example in examples]
     return Batch(
         [example.id for example in examples],
-        image_tensor(examples, resizing, run.data.workers),
+        input_values(examples, run.model, run.data.workers, resizing),
         torch.tensor(group, dtype=torch.long),
         {name: task.collate(examples, codec, run.seed, epoch) for name, task in tasks.items()},
     )

@@ -1,16 +1,21 @@
-"""The heads of a model, as the tasks of a run ask for them."""
-
-from typing import Any
+"""What the tasks of a run ask of its model."""
 
 from chiasm.models.vision_language import Parts
 from chiasm.pipeline.config import PipelineConfig
-from chiasm.tasks import build_tasks
+from chiasm.tasks import TASKS, build_tasks
 from chiasm.tasks.codec import Codec
 
 
 def parts_of(config: PipelineConfig, codec: Codec, learned_weights: tuple[str, ...] = ()) -> Parts:
-    """Heads of all tasks; `learned_weights` are the tasks whose losses are weighed by a learned variance."""
-    asked: dict[str, Any] = {}
-    for task in build_tasks(config.tasks, config.model).values():
-        asked |= task.parts(codec)
-    return Parts(vocabulary=codec.tokenizer.vocabulary, learned_weights=learned_weights, **asked)
+    """Heads and shared space of all tasks; heads are built in the order of the table of tasks.
+
+    `learned_weights` are the tasks whose losses are weighed by a learned variance.
+    """
+    tasks, order = build_tasks(config.tasks, config.model), list(TASKS)
+    heads = {name: tasks[name].head(codec) for name in sorted(tasks, key=order.index)}
+    return Parts(
+        vocabulary=codec.tokenizer.vocabulary,
+        contrast=next((task.contrast for task in tasks.values() if task.contrast), ""),
+        heads={name: head for name, head in heads.items() if head is not None},
+        learned_weights=learned_weights,
+    )

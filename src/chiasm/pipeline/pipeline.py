@@ -20,9 +20,10 @@ from chiasm.core.errors import InputError, MissingTaskError
 from chiasm.core.files import read_json
 from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import verify_folder, write_folder
-from chiasm.core.types import IMAGE, Example, ImageRef, Tokens
+from chiasm.core.types import IMAGE, Example, ImageRef, InputValue, Stacked, Tokens
 from chiasm.data.image import load_image
 from chiasm.models.batch_invariant import make_batch_invariant
+from chiasm.models.inputs import grouped
 from chiasm.models.networks import build_model
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import stack_pictures, to_model_range
@@ -85,30 +86,40 @@ class Pipeline:
 
     # --- encoding -------------------------------------------------------------------------------------------
 
-    def encode_pixels(self, image: Tensor | Tokens) -> Tokens:
-        """uint8 [n, 3, h, w], or what a frozen tower made of them -> float32 Tokens on `device`, no gradient."""
-        if isinstance(image, Tokens):
-            on_device = cast(Tokens, to_model_range(image, torch.float32)).each(lambda part: part.to(self.device))
-            return self.model.encode_image(on_device)
-        parts = []
+    def encode(self, inputs: Mapping[str, InputValue]) -> dict[str, Tokens]:
+        """Inputs of n examples, as `batching.input_values` gives them -> float32 Tokens on `device`, no gradient."""
+        return {name: self._encoded_input(name, value) for name, value in inputs.items()}
+
+    def encode_pixels(self, image: InputValue) -> Tokens:
+        """The images alone: uint8 [n, 3, h, w], `Stacked`, or what a frozen tower made of them; as `encode`."""
+        return self._encoded_input(IMAGE, image)
+
+    def _encoded_input(self, name: str, value: InputValue) -> Tokens:
+        if isinstance(value, Stacked):
+            return grouped(self._encoded_input(name, value.values), value.row.to(self.device), value.rows)
+        if isinstance(value, Tokens):
+            on_device = cast(Tokens, to_model_range(value, torch.float32)).each(lambda part: part.to(self.device))
+            return self.model.encode({name: on_device})[name]
         with torch.no_grad():
-            for piece in image.split(ENCODE_BATCH):
-                parts.append(self._encode(cast(Tensor, to_model_range(piece.to(self.device), torch.float32))))
-        return Tokens.joined(parts)
+            return Tokens.joined([self._encoded_piece(name, piece) for piece in value.split(ENCODE_BATCH)])
+
+    def _encoded_piece(self, name: str, piece: Tensor) -> Tokens:
+        ready = cast(Tensor, to_model_range(piece.to(self.device), torch.float32))
+        return self._encode(ready) if name == IMAGE else self.model.encode_input(name, ready)
 
     def _encode(self, image: Tensor) -> Tokens:
-        """Encode a piece of a batch; a lone picture gets company where convolutions would round it otherwise.
+        """Encode a piece of a batch; batch size 1 is duplicated where convolutions would round it otherwise.
 
-        Whether they do depends on the tower, the machine and the threads, so the first lone picture is encoded both
-        ways (EfficientNet-Lite0 on one thread does not, and keeps its speed).
+        Whether they do depends on the tower, the machine and the threads, so the first single image is encoded both
+        ways (EfficientNet-Lite0 on one thread is not, and keeps its speed).
         """
         if len(image) > 1 or self._lone_differs is False:
             return self.model.encode_image(image)
-        in_company = self.model.encode_image(image.repeat(2, 1, 1, 1)).each(lambda part: part[:1])
+        in_pair = self.model.encode_image(image.repeat(2, 1, 1, 1)).each(lambda part: part[:1])
         if self._lone_differs is None:
             lone = self.model.encode_image(image)
-            self._lone_differs = not all(torch.equal(*pair) for pair in zip(lone[:3], in_company[:3], strict=True))
-        return in_company
+            self._lone_differs = not all(torch.equal(*pair) for pair in zip(lone[:3], in_pair[:3], strict=True))
+        return in_pair
 
     def encode_images(self, images: Sequence[ImageRef]) -> Tokens:
         """Decode, resize and encode pictures."""
@@ -291,11 +302,21 @@ class Pipeline:
         tensors = safetensors.torch.load_file(folder / "model.safetensors")
         weighed = tuple(name.removeprefix(LOSS_WEIGHTS) for name in tensors if name.startswith(LOSS_WEIGHTS))
         pipeline = cls(config, build_model(config.model, parts_of(config, codec, weighed)), codec, device)
-        pipeline.load_tensors(tensors, str(folder))
+        pipeline.load_tensors(pipeline._in_this_format(tensors), str(folder))
         pipeline._check_towers(folder)
         pipeline.domain = DomainModel.read(folder)
         pipeline.check_example(folder)
         return pipeline
+
+    def _in_this_format(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a run folder of format 1 or of this one, under the names of this one."""
+        found = dict(tensors)
+        for task in self.tasks.values():
+            for before, now in task.head_in_format_1.items():
+                old = {name: value for name, value in tensors.items() if name.startswith(before)}
+                found |= {f"heads.{task.name}.{now}{name.removeprefix(before)}": one for name, one in old.items()}
+        known = tuple(before for task in self.tasks.values() for before in task.head_in_format_1)
+        return {name: value for name, value in found.items() if not (known and name.startswith(known))}
 
     def load_tensors(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """Set the saved weights; a missing, left-over or misshapen tensor is an error."""
@@ -324,16 +345,16 @@ class Pipeline:
             needed: beginnings of names that must all be taken.
         """
         state = self.model.state_dict()
-        given = safetensors.torch.load_file(folder / "model.safetensors")
+        given = self._in_this_format(safetensors.torch.load_file(folder / "model.safetensors"))
         given = {name: value for name, value in given.items() if not (anew and name.startswith(anew))}
-        for name, rows in {
-            name: rows for task in self.tasks.values() for name, rows in task.vocabularies.items()
-        }.items():
-            words = vocabulary_in(folder, name)
-            if set(words) == set(self.codec.vocabularies[name]):
-                self.codec.vocabularies[name] = words
-            else:
-                given = {tensor: value for tensor, value in given.items() if not tensor.startswith(rows)}
+        for task in self.tasks.values():
+            for name, rows in task.vocabularies.items():
+                words = vocabulary_in(folder, name)
+                if set(words) == set(self.codec.vocabularies[name]):
+                    self.codec.vocabularies[name] = words
+                else:
+                    begins = f"heads.{task.name}.{rows}"
+                    given = {tensor: value for tensor, value in given.items() if not tensor.startswith(begins)}
         fitting = {name: value for name, value in given.items() if name in state and state[name].shape == value.shape}
         if all(value.ndim < 2 for value in fitting.values()):  # a temperature and a bias fit by chance
             raise InputError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chiasm.core.random import seed_torch
-from chiasm.core.types import IMAGE, Batch, Example
+from chiasm.core.types import Batch, Example
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Task
@@ -83,9 +83,8 @@ def _collated(task: Task[Any], pipeline: Pipeline, examples: Sequence[Example]) 
 
 
 def _loss(task: Task[Any], pipeline: Pipeline, batch: Batch, draw: int = 0) -> dict[str, Tensor]:
-    assert batch.image is not None
     dtype = next(pipeline.model.parameters()).dtype
-    encoded = {IMAGE: pipeline.model.encode_image(to_model_range(batch.image, dtype))}
+    encoded = pipeline.model.encode({name: to_model_range(one, dtype) for name, one in batch.inputs.items()})
     seed_torch("check task", draw)
     terms = task.loss(pipeline.model, encoded, batch)
     assert "loss" in terms, f'the total is named "loss", there are {sorted(terms)}'

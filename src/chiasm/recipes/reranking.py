@@ -43,7 +43,7 @@ def reranking(tiny: bool = False) -> RunConfig:
             lr=3e-4,
             ema_decay=0.995,
             precision="fp32",
-            trainable=("fusion.*", "image_adapter.*", "text_adapter.*", "match_head.*"),
+            trainable=("fusion.*", "image_adapter.*", "text_adapter.*", "heads.matching.*"),
         ),
     )
     return few_steps(config) if tiny else config

@@ -16,6 +16,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction
 from chiasm.data.files import LABEL_GROUP
 from chiasm.models.config import ModelConfig
+from chiasm.models.heads import HeadSpec
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.calibration import Events
 from chiasm.tasks.codec import Codec
@@ -107,8 +108,10 @@ class Task(ABC, Generic[C]):
         needs: what of an example the task learns from and is measured on; a label counts as a caption where
             `data.label_prompts` make one of it.
         reads_text: whether a text is part of a query.
-        vocabularies: name of each vocabulary that the task reads -> beginning of the names of the model's tensors that
-            have a row for each of its words.
+        vocabularies: name of each vocabulary that the task reads -> beginning of the names of the tensors of its head
+            that have a row for each word.
+        head_in_format_1: beginning of the names of the head's tensors in run folders of format 1 -> what stands in its
+            place after `heads.TASK.`.
         inputs: names of the inputs that the task reads.
     """
 
@@ -119,6 +122,7 @@ class Task(ABC, Generic[C]):
     needs: ClassVar[Needs] = "captions"
     reads_text: ClassVar[bool] = True
     vocabularies: ClassVar[Mapping[str, str]] = {}
+    head_in_format_1: ClassVar[Mapping[str, str]] = {}
     inputs: ClassVar[tuple[str, ...]] = (IMAGE,)
 
     def __init__(self, config: C, model: ModelConfig) -> None:
@@ -154,9 +158,14 @@ class Task(ABC, Generic[C]):
         """
         return {}
 
-    def parts(self, codec: Codec) -> Mapping[str, Any]:
-        """Fields of `models.vision_language.Parts`: the heads of the model that the task needs."""
-        return {}
+    @property
+    def contrast(self) -> str:
+        """Objective of the contrast that gives images and texts a shared space; "" for a task without one."""
+        return ""
+
+    def head(self, codec: Codec) -> HeadSpec | None:
+        """The head that the model has for the task, as `model.heads[self.name]`; None for a task without one."""
+        return None
 
     def texts_read(self, examples: Sequence[Example]) -> list[str]:
         """Texts that a frozen text tower reads for the task, in training and evaluation; repeats do no harm."""

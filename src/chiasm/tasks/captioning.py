@@ -14,6 +14,7 @@ from chiasm.data.sources.records import language_of
 from chiasm.metrics.captions import caption_scores, caption_statistics, ptb_tokens
 from chiasm.metrics.classic import accuracy, accuracy_by_kind
 from chiasm.models.attention_maps import caption_attention_map
+from chiasm.models.heads import HeadSpec, ImageWriter
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Query, Task, TaskConfig, Teacher, check_share
@@ -45,6 +46,7 @@ class Captioning(Task[CaptioningConfig]):
     primary_metric: ClassVar[str] = "CIDEr"
     Config: ClassVar[type[TaskConfig]] = CaptioningConfig
     reads_text: ClassVar[bool] = False
+    head_in_format_1: ClassVar[Mapping[str, str]] = {"caption_decoder.": "", "text_decoder.": ""}
 
     def check(self) -> None:
         """Refuse a pre-trained text tower, which does not share embeddings with a decoder.
@@ -54,9 +56,9 @@ class Captioning(Task[CaptioningConfig]):
         """
         check_writes(self.name, self.model)
 
-    def parts(self, codec: Codec) -> Mapping[str, Any]:
+    def head(self, codec: Codec) -> HeadSpec:
         """A decoder."""
-        return {"captions": True}
+        return ImageWriter()
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """`caption_ids` [m, l], `caption_is_real` [m, l], `image_index` [m]: captions drawn anew each epoch."""
@@ -82,7 +84,8 @@ class Captioning(Task[CaptioningConfig]):
         fields = batch.by_task[self.name]
         ids, is_real = fields["caption_ids"], fields["caption_is_real"]
         follows = is_real[:, 1:]
-        logits = model.caption_logits(encoded[IMAGE], ids[:, :-1], fields["image_index"], follows)
+        shown = model.fusion_image(encoded[IMAGE])
+        logits = model.writer_logits(self.name, shown, ids[:, :-1], follows, fields["image_index"])
         return next_word(logits, ids[:, 1:][follows], label_smoothing=self.config.label_smoothing)
 
     @torch.no_grad()
@@ -102,7 +105,9 @@ class Captioning(Task[CaptioningConfig]):
         starts = torch.tensor([tokenizer.start_of(one.language) for one in queries], device=device)
         rows = [one.row for one in queries]
         shown = image if rows == list(range(len(image.pooled))) else image.rows(torch.tensor(rows, device=device))
-        written = model.write_captions(shown, starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids)
+        written = model.write(
+            self.name, model.fusion_image(shown), starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids
+        )
         predictions = []
         for query, row, score in zip(queries, written.ids.tolist(), written.log_probability.tolist(), strict=True):
             own = math.exp(score)
@@ -121,7 +126,7 @@ class Captioning(Task[CaptioningConfig]):
         ids, is_real = codec.tokenizer.batch([one.answer for one in captions])
         ids[:, 0] = torch.tensor([codec.tokenizer.start_of(one.evidence["language"]) for one in captions])
         device = image.values.device
-        shares = caption_attention_map(model, image, TextTokens(ids.to(device), is_real.to(device)))
+        shares = caption_attention_map(model, self.name, image, TextTokens(ids.to(device), is_real.to(device)))
         return heat_maps_of(model, shares, len(captions))
 
     @torch.no_grad()
@@ -140,7 +145,7 @@ class Captioning(Task[CaptioningConfig]):
         ids, follows = tokens.ids.to(device), tokens.is_real[:, 1:].to(device)
         ids[:, 0] = torch.tensor([codec.tokenizer.start_of(language_of(text)) for text in texts], device=device)
         index = torch.tensor([one.row for one in queries], dtype=torch.long, device=device)
-        logits = model.caption_logits(image, ids[:, :-1], index, follows)
+        logits = model.writer_logits(self.name, model.fusion_image(image), ids[:, :-1], follows, index)
         chosen = logits.log_softmax(-1).gather(1, ids[:, 1:][follows][:, None])[:, 0]
         row = follows.nonzero()[:, 0]
         total = torch.zeros(len(texts), device=device).index_add(0, row, chosen)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction
 from chiasm.metrics.classic import class_scores
+from chiasm.models.heads import HeadSpec, PooledClasses
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.answer import IGNORED, answer_classification
 from chiasm.tasks.base import Needs, Query, Task, TaskConfig, Teacher, check_share
@@ -61,7 +62,8 @@ class Classification(Task[ClassificationConfig]):
     Config: ClassVar[type[TaskConfig]] = ClassificationConfig
     needs: ClassVar[Needs] = "labels"
     reads_text: ClassVar[bool] = False
-    vocabularies: ClassVar[Mapping[str, str]] = {CLASSES: "class_head."}
+    vocabularies: ClassVar[Mapping[str, str]] = {CLASSES: ""}
+    head_in_format_1: ClassVar[Mapping[str, str]] = {"class_head.": ""}
 
     def check(self) -> None:
         """Refuse a whole network, which has no place for another head."""
@@ -80,9 +82,9 @@ class Classification(Task[ClassificationConfig]):
         """
         return {CLASSES: class_vocabulary(examples)}
 
-    def parts(self, codec: Codec) -> Mapping[str, Any]:
+    def head(self, codec: Codec) -> HeadSpec:
         """A linear layer on the image tower's pooled vector."""
-        return {"classes": len(codec.classes)}
+        return PooledClasses(len(codec.classes))
 
     def texts_read(self, examples: Sequence[Example]) -> list[str]:
         """None: a class is a row of the head."""
@@ -90,7 +92,7 @@ class Classification(Task[ClassificationConfig]):
 
     def head_to_fit(self, model: VisionLanguageModel) -> nn.Linear | None:
         """The head, where the config asks for the linear probe."""
-        return model.class_head if self.config.linear_probe else None
+        return cast(nn.Linear, model.heads[self.name]) if self.config.linear_probe else None
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """`label` int64 [k] and `image_index` int64 [k] of the pictures that have one of the model's classes."""
@@ -110,7 +112,7 @@ class Classification(Task[ClassificationConfig]):
     ) -> dict[str, Tensor]:
         """Cross-entropy over the classes."""
         fields = batch.by_task[self.name]
-        logits = model.name_classes(encoded[IMAGE])[fields["image_index"]]
+        logits = model.logits(self.name, encoded[IMAGE].pooled)[fields["image_index"]]
         return answer_classification(logits, fields["label"], self.config.label_smoothing)
 
     @torch.no_grad()
@@ -131,7 +133,7 @@ class Classification(Task[ClassificationConfig]):
         assert len({one.among for one in queries}) == 1, "queries of one call choose among the same classes"
         names = list(queries[0].among) or list(codec.classes)
         columns = [codec.classes.index(name) for name in names]
-        logits = _logits(model, encoded, [one.row for one in queries])[:, columns]
+        logits = self.class_logits(model, encoded, [one.row for one in queries])[:, columns]
         temperature = codec.calibration.get(self.name, Calibration()).temperature
         shares, own = (logits / temperature).softmax(-1), logits.softmax(-1).amax(-1).tolist()
         predictions = []
@@ -140,6 +142,11 @@ class Classification(Task[ClassificationConfig]):
             ranked = [{"label": names[number], "probability": share[number]} for number in order]
             predictions.append(Prediction(names[order[0]], share[order[0]], {"labels": ranked}, raw))
         return predictions
+
+    def class_logits(self, model: VisionLanguageModel, encoded: Encoded, rows: Sequence[int]) -> Tensor:
+        """Uncalibrated logits float64 [k, c] of some rows."""
+        pooled = encoded[IMAGE].pooled
+        return model.logits(self.name, pooled[torch.tensor(rows, dtype=torch.long, device=pooled.device)]).double()
 
     def scorer(self, context: Context) -> Scorer | None:
         """Accuracies over the labelled examples; nothing without a text to leave out."""
@@ -182,7 +189,7 @@ class ClassScorer(Scorer):
         rows = [row for row, one in enumerate(part) if one.label]
         found = [codec.class_index(part[row].label) for row in rows]
         target = np.array([IGNORED if one is None else one for one in found], dtype=np.int64)
-        logits = _logits(model, encoded, rows).cpu().numpy()
+        logits = self.task.class_logits(model, encoded, rows).cpu().numpy()
         predictions = self.task.predict(model, codec, encoded, [Query(row) for row in rows])
         self.parts.append(Named([start + row for row in rows], logits, target, predictions))
 
@@ -207,9 +214,3 @@ class ClassScorer(Scorer):
         if self.context.view == "seen":
             outcome.add_confidences(name, predictions, right, rows, seed)
         return outcome
-
-
-def _logits(model: VisionLanguageModel, encoded: Encoded, rows: Sequence[int]) -> Tensor:
-    """Class logits float64 [k, c] of some rows."""
-    image = encoded[IMAGE]
-    return model.name_classes(image.rows(torch.tensor(rows, dtype=torch.long, device=image.pooled.device))).double()

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
-from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, TextTokens, Tokens
+from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, TextTokens
 from chiasm.metrics.classic import accuracy
 from chiasm.models.config import ModelConfig
+from chiasm.models.heads import FusedWords, HeadSpec
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.masked_language_modelling import distilled_words, mask_words, masked_words
 from chiasm.objectives.permutation import draw_order, permuted_words, predicted, visible
@@ -50,9 +51,11 @@ class HiddenWordTask(CaptionTask[C]):
 
     primary_metric: ClassVar[str] = "masked_word_accuracy"
 
-    def parts(self, codec: Codec) -> Mapping[str, Any]:
-        """A head over the vocabulary on fused words."""
-        return {"word_prediction": True}
+    head_in_format_1: ClassVar[Mapping[str, str]] = {"word_head.": ""}
+
+    def head(self, codec: Codec) -> HeadSpec:
+        """Logits over the tokenizer's vocabulary for fused words."""
+        return FusedWords()
 
     def scorer(self, context: Context) -> Scorer | None:
         """Accuracy on one word of each example's first caption; nothing in a view without texts."""
@@ -99,10 +102,10 @@ class MaskedLanguageModelling(HiddenWordTask[MaskingConfig]):
             share=self.config.mask_share,
         )
         hidden = TextTokens(inputs, text.is_real)
-        logits = _at(model, encoded[IMAGE], hidden, fields["image_index"], is_masked)
+        logits = _at(self.name, model, encoded, hidden, fields["image_index"], is_masked)
         if self.config.distil and teacher is not None:
             with torch.no_grad():
-                soft = _at(teacher.model, teacher.encoded[IMAGE], hidden, fields["image_index"], is_masked)
+                soft = _at(self.name, teacher.model, teacher.encoded, hidden, fields["image_index"], is_masked)
             return distilled_words(logits, soft, target[is_masked], alpha=self.config.distil)
         return masked_words(logits, target[is_masked])
 
@@ -120,7 +123,7 @@ class MaskedLanguageModelling(HiddenWordTask[MaskingConfig]):
         is_masked = torch.arange(text.ids.shape[1]) == place[:, None]
         device = image.values.device
         text, rows = TextTokens(text.ids.to(device), text.is_real.to(device)), _rows(queries, device)
-        return _named(_at(model, image, text, rows, is_masked.to(device)), right, codec)
+        return _named(_at(self.name, model, encoded, text, rows, is_masked.to(device)), right, codec)
 
 
 class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
@@ -152,7 +155,7 @@ class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
         text = text_tokens(fields)
         order = draw_order(text.is_real)
         is_predicted = predicted(order, text.is_real)
-        logits = _in_order(model, encoded[IMAGE], text, fields["image_index"], order, is_predicted)
+        logits = _in_order(self.name, model, encoded, text, fields["image_index"], order, is_predicted)
         return permuted_words(logits, text.ids[is_predicted], is_predicted[is_predicted])
 
     @torch.no_grad()
@@ -171,24 +174,26 @@ class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
         device = image.values.device
         is_predicted = (torch.arange(length) == place[:, None]).to(device)
         on = TextTokens(text.ids.to(device), text.is_real.to(device))
-        logits = _in_order(model, image, on, _rows(queries, device), order.to(device), is_predicted)
+        logits = _in_order(self.name, model, encoded, on, _rows(queries, device), order.to(device), is_predicted)
         return _named(logits, text.ids[rows, place], codec)
 
 
-def _at(model: VisionLanguageModel, image: Tokens, text: TextTokens, of: Tensor, chosen: Tensor) -> Tensor:
+def _at(
+    task: str, model: VisionLanguageModel, encoded: Encoded, text: TextTokens, of: Tensor, chosen: Tensor
+) -> Tensor:
     """Word logits [r, v] of the chosen places [m, l] of texts that are fused with their pictures."""
-    fused = model.fuse(model.fusion_text(model.encode_text(text)), model.fusion_image(image), of)
-    return model.words(fused.values[:, : chosen.shape[1]][chosen])
+    fused = model.fuse(model.fusion_text(model.encode_text(text)), model.fusion_inputs(encoded), of)
+    return model.logits(task, fused.values[:, : chosen.shape[1]][chosen])
 
 
 def _in_order(
-    model: VisionLanguageModel, image: Tokens, text: TextTokens, of: Tensor, order: Tensor, chosen: Tensor
+    task: str, model: VisionLanguageModel, encoded: Encoded, text: TextTokens, of: Tensor, order: Tensor, chosen: Tensor
 ) -> Tensor:
     """Word logits [r, v] of the chosen places, each from the words before it in `order` and from the picture."""
     _, query = model.two_stream(text, order)
     content_allowed, _ = visible(order, text.is_real)
-    fused = model.fuse(query, model.fusion_image(image), of, content_allowed)
-    return model.words(fused.values[:, : chosen.shape[1]][chosen])
+    fused = model.fuse(query, model.fusion_inputs(encoded), of, content_allowed)
+    return model.logits(task, fused.values[:, : chosen.shape[1]][chosen])
 
 
 def _one_hidden(texts: Sequence[str], codec: Codec, model: ModelConfig) -> tuple[TextTokens, Tensor]:

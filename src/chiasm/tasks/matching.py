@@ -14,6 +14,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, Tokens
 from chiasm.metrics.certainty import hard_picture
 from chiasm.metrics.classic import accuracy
+from chiasm.models.heads import FusedClasses, HeadSpec
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.matching import draw_negatives, image_text_matching, word_patch_alignment
 from chiasm.tasks.base import Query, TaskConfig, Teacher, queries_of
@@ -45,9 +46,11 @@ class Matching(CaptionTask[MatchingConfig]):
     primary_metric: ClassVar[str] = "matching_accuracy"
     Config: ClassVar[type[TaskConfig]] = MatchingConfig
 
-    def parts(self, codec: Codec) -> Mapping[str, Any]:
-        """A head on fused pairs."""
-        return {"matching": True}
+    head_in_format_1: ClassVar[Mapping[str, str]] = {"match_head.": "", "rank_head.": "score."}
+
+    def head(self, codec: Codec) -> HeadSpec:
+        """Logits of "do not belong together" and "belong together"."""
+        return FusedClasses(2)
 
     def check(self) -> None:
         """Refuse a frozen text tower, and word-patch alignment where fusion keeps no words beside image tokens."""
@@ -69,7 +72,8 @@ class Matching(CaptionTask[MatchingConfig]):
         """Terms "matching", "word_patch" where asked for, and "loss"."""
         fields, image = batch.by_task[self.name], encoded[IMAGE]
         read = model.encode_text(text_tokens(fields))
-        text, seen = gather_tokens(model.fusion_text(read)), gather_tokens(model.fusion_image(image))
+        text = gather_tokens(model.fusion_text(read))
+        seen = {name: gather_tokens(tokens) for name, tokens in model.fusion_inputs(encoded).items()}
         own_texts = own_rows(len(fields["image_index"]))
         own = torch.arange(own_texts.start, own_texts.stop, device=text.values.device)
         of = fields["image_index"] + own_rows(len(batch.group)).start
@@ -78,7 +82,7 @@ class Matching(CaptionTask[MatchingConfig]):
         image_row = torch.cat([of, wrong_picture[wrong_picture >= 0], of[wrong_text >= 0]])
         is_match = torch.arange(len(text_row), device=of.device) < len(of)
         fused = model.fuse(text.rows(text_row), seen, image_row)
-        found = image_text_matching(model.match(fused), is_match)["loss"]
+        found = image_text_matching(model.logits(self.name, fused.pooled), is_match)["loss"]
         terms = {"matching": found, "loss": found}
         if self.config.word_patch_weight:
             words = text.values.shape[1]
@@ -139,8 +143,8 @@ class Matching(CaptionTask[MatchingConfig]):
         text = model.fusion_text(model.encode_text(text_tokens(fields)))
         texts = torch.tensor([distinct[one.text] for one in queries], device=device)
         rows = torch.tensor([one.row for one in queries], dtype=torch.long, device=device)
-        fused = model.fuse(text.rows(texts), model.fusion_image(image), rows)
-        own = model.match(fused).softmax(-1)[:, 1].tolist()
+        fused = model.fuse(text.rows(texts), model.fusion_inputs(encoded), rows)
+        own = model.logits(self.name, fused.pooled).softmax(-1)[:, 1].tolist()
         calibration = codec.calibration.get(self.name)
         matches = own if calibration is None else [calibration.probability(logit_of(p)) for p in own]
         return [

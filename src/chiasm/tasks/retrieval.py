@@ -73,9 +73,10 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
         """The chosen objective, or the usual one."""
         return self.config.objective or self.objectives[0]
 
-    def parts(self, codec: Codec) -> Mapping[str, Any]:
-        """A shared space."""
-        return {"contrast": self.objective}
+    @property
+    def contrast(self) -> str:
+        """The objective."""
+        return self.objective
 
     def texts_read(self, examples: Sequence[Example]) -> list[str]:
         """The captions, and their swaps where these are hard negatives."""

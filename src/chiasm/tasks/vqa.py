@@ -26,6 +26,7 @@ from chiasm.core.types import (
 from chiasm.models.attention_maps import question_attention_map
 from chiasm.models.config import ModelConfig
 from chiasm.models.fusion import FUSIONS
+from chiasm.models.heads import FusedClasses, FusedWriter, HeadSpec
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification
@@ -83,7 +84,8 @@ class VisualQuestionAnswering(Task[VqaConfig]):
     Config: ClassVar[type[TaskConfig]] = VqaConfig
     objectives: ClassVar[tuple[str, ...]] = ("softmax", "soft", "generate")
     needs: ClassVar[Needs] = "questions"
-    vocabularies: ClassVar[Mapping[str, str]] = {ANSWERS: "answer_head.2."}
+    vocabularies: ClassVar[Mapping[str, str]] = {ANSWERS: "2."}
+    head_in_format_1: ClassVar[Mapping[str, str]] = {"answer_head.": "", "answer_decoder.": "", "text_decoder.": ""}
 
     @property
     def objective(self) -> str:
@@ -108,9 +110,9 @@ class VisualQuestionAnswering(Task[VqaConfig]):
             )
         return {ANSWERS: answers}
 
-    def parts(self, codec: Codec) -> Mapping[str, Any]:
-        """An answer head, or a decoder that writes."""
-        return {"written_answers": True} if self.objective == "generate" else {"answers": len(codec.answers)}
+    def head(self, codec: Codec) -> HeadSpec:
+        """Logits over the answers, or a decoder that writes."""
+        return FusedWriter() if self.objective == "generate" else FusedClasses(len(codec.answers), widening=2)
 
     def texts_read(self, examples: Sequence[Example]) -> list[str]:
         """The questions, where one vector of a frozen tower is all that fusion reads of each."""
@@ -162,7 +164,7 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         """
         fields, image = batch.by_task[self.name], encoded[IMAGE]
         question = _encoded(model, fields)
-        fused = model.ask(image, question, fields["question_index"], fields["image_index"])
+        fused = model.ask(encoded, question, fields["question_index"], fields["image_index"])
         answered = self._answer_terms(model, fused, fields)
         if "text_key" not in fields or model.parts.contrast != "additive":
             return answered
@@ -186,9 +188,11 @@ class VisualQuestionAnswering(Task[VqaConfig]):
             ids, is_real = fields["answer_ids"], fields["answer_is_real"]
             follows = is_real[:, 1:]
             return next_word(
-                model.answer_logits(fused, ids[:, :-1], follows), ids[:, 1:][follows], label_smoothing=smoothing
+                model.writer_logits(self.name, fused, ids[:, :-1], follows),
+                ids[:, 1:][follows],
+                label_smoothing=smoothing,
             )
-        logits = model.answer(fused)
+        logits = model.logits(self.name, fused.pooled)
         if self.objective == "soft":
             return soft_answer_classification(logits, fields["answer_score"], fields["is_known"])
         return answer_classification(logits, fields["answer"], label_smoothing=smoothing)
@@ -196,7 +200,7 @@ class VisualQuestionAnswering(Task[VqaConfig]):
     @torch.no_grad()
     def logits(self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]) -> Tensor:
         """Uncalibrated logits over the answer vocabulary, float32 [m, a], of m questions."""
-        return model.answer(_asked(model, codec, encoded[IMAGE], queries))
+        return model.logits(self.name, _asked(model, codec, encoded, queries).pooled)
 
     @torch.no_grad()
     def predict(
@@ -210,8 +214,8 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         if not queries:
             return []
         if self.objective == "generate":
-            fused = _asked(model, codec, encoded[IMAGE], queries)
-            return _written_predictions(model, codec, fused, codec.calibration.get(self.name))
+            fused = _asked(model, codec, encoded, queries)
+            return _written_predictions(model, self.name, codec, fused)
         return self._ranked(codec, self.logits(model, codec, encoded, queries))
 
     def _ranked(self, codec: Codec, logits: Tensor) -> list[Prediction]:
@@ -245,7 +249,7 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         if "question_ids" not in fields:  # fusion reads one vector of a question, without attention
             return [None] * len(queries)
         asked = TextTokens(fields["question_ids"], fields["question_is_real"])
-        shares = question_attention_map(model, image, asked, fields["question_index"], fields["image_index"])
+        shares = question_attention_map(model, encoded, asked, fields["question_index"], fields["image_index"])
         return heat_maps_of(model, shares, len(queries))
 
     def scorer(self, context: Context) -> Scorer:
@@ -317,9 +321,9 @@ def _encoded(model: VisionLanguageModel, fields: Mapping[str, Tensor]) -> Tokens
     return model.encode_text(TextTokens(fields["question_ids"], fields["question_is_real"]))
 
 
-def _asked(model: VisionLanguageModel, codec: Codec, image: Tokens, queries: Sequence[Query]) -> Tokens:
-    fields = _on_device(model.config, codec, image, queries)
-    return model.ask(image, _encoded(model, fields), fields["question_index"], fields["image_index"])
+def _asked(model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]) -> Tokens:
+    fields = _on_device(model.config, codec, encoded[IMAGE], queries)
+    return model.ask(encoded, _encoded(model, fields), fields["question_index"], fields["image_index"])
 
 
 def _on_device(model: ModelConfig, codec: Codec, image: Tokens, queries: Sequence[Query]) -> dict[str, Tensor]:
@@ -330,13 +334,11 @@ def _on_device(model: ModelConfig, codec: Codec, image: Tokens, queries: Sequenc
     return {**fields, "image_index": rows}
 
 
-def _written_predictions(
-    model: VisionLanguageModel, codec: Codec, fused: Tokens, how: Calibration | None
-) -> list[Prediction]:
+def _written_predictions(model: VisionLanguageModel, task: str, codec: Codec, fused: Tokens) -> list[Prediction]:
     """Answers word by word; the confidence is made from the probability of the whole answer."""
-    tokenizer = codec.tokenizer
+    tokenizer, how = codec.tokenizer, codec.calibration.get(task)
     starts = torch.full((len(fused.pooled),), tokenizer.start_id, device=fused.pooled.device)
-    said = model.write_answers(fused, starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids)
+    said = model.write(task, fused, starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids)
     predictions = []
     for row, mean in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True):
         words = row.index(tokenizer.end_id) + 1 if tokenizer.end_id in row else len(row)

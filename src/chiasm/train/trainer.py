@@ -18,7 +18,7 @@ from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
 from chiasm.core.shared_draws import seed_step
-from chiasm.core.types import IMAGE, Batch, Score
+from chiasm.core.types import Batch, Score
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import to_model_range
 from chiasm.pipeline.pipeline import Pipeline
@@ -194,10 +194,9 @@ class Trainer:
     ) -> dict[str, Tensor]:
         """Loss of each task, times its factor; images are encoded once for all of them."""
         batch = batch.to(self.pipeline.device)
-        assert batch.image is not None
-        pictures = to_model_range(batch.image, self.execution.dtype)
-        encoded = {IMAGE: model.encode_image(pictures)}
-        teacher = None if average is None else average.look(pictures)
+        inputs = {name: to_model_range(value, self.execution.dtype) for name, value in batch.inputs.items()}
+        encoded = model.encode(inputs)
+        teacher = None if average is None else average.look(inputs)
         found = {name: task.loss(model, encoded, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
         return {name: loss * factor[name] for name, loss in found.items()}
 

@@ -75,7 +75,7 @@ def test_beams_keep_their_own_words(tmp_path: Path) -> None:
     inner, codec = model.pipeline.model, model.pipeline.codec
     image = model.pipeline.encode_images([chiasm.serve.engine.picture_ref(one) for one in pictures()])
     how = DecodingConfig(method="beam", beams=4, max_words=9)
-    said = inner.write_captions(image, torch.zeros(4, dtype=torch.long), 3, how, codec.tokenizer.suppressed_ids)
+    said = inner.write("captioning", image, torch.zeros(4, dtype=torch.long), 3, how, codec.tokenizer.suppressed_ids)
     start = reference.config.text_config.bos_token_id
     for row, picture in enumerate(pictures()):
         ids = said.ids[row].tolist()
@@ -184,13 +184,13 @@ def test_a_network_learns(tmp_path: Path) -> None:
         tokens = pipeline.codec.tokenizer.batch(TEXTS[:2])
         rows = torch.arange(2)
         if kind == BLIP[0]:
-            out = pipeline.model.caption_logits(image, tokens.ids[:, :-1], rows, tokens.is_real[:, 1:])
+            out = pipeline.model.writer_logits("captioning", image, tokens.ids[:, :-1], tokens.is_real[:, 1:], rows)
         else:
-            fused = pipeline.model.ask(image, tokens, rows, rows)
+            fused = pipeline.model.ask({IMAGE: image}, tokens, rows, rows)
             if kind == BLIP[1]:
-                out = pipeline.model.answer_logits(fused, tokens.ids[:, :-1], tokens.is_real[:, 1:])
+                out = pipeline.model.writer_logits("vqa", fused, tokens.ids[:, :-1], tokens.is_real[:, 1:])
             else:
-                out = pipeline.model.match(fused) if kind == BLIP[2] else pipeline.model.answer(fused)
+                out = pipeline.model.logits("matching" if kind == BLIP[2] else "vqa", fused.pooled)
         out.square().sum().backward()
         for name, parameter in pipeline.model.named_parameters():
             if not name.startswith(("image_projection", "text_projection", "logit_scale")):

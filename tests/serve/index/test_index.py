@@ -224,7 +224,9 @@ def test_reranking_orders_by_the_fusion_model(index: Index, model: Model, exampl
     for hit in hits:
         tokens = pipeline.encode_images([picture_ref(hit.path)])
         with torch.no_grad():
-            logits = pipeline.model.caption_logits(tokens, ids[:, :-1], torch.tensor([0]), follows)
+            logits = pipeline.model.writer_logits(
+                "captioning", pipeline.model.fusion_image(tokens), ids[:, :-1], follows, torch.tensor([0])
+            )
         chosen = [float(row.log_softmax(0)[word]) for row, word in zip(logits, ids[0, 1:], strict=True)]
         weights.append(math.exp(scale * hit.similarity) * math.prod(math.exp(one) for one in chosen))
     assert scores == pytest.approx([weight / sum(weights) for weight in weights], rel=1e-3)

@@ -26,7 +26,7 @@ from chiasm.train.execution.single import SingleProcess
 from chiasm.train.loader import Loader
 from chiasm.train.state import Progress, save_checkpoint
 
-NAMES = ["answer_head.2.weight", "answer_head.2.bias"]
+NAMES = ["heads.vqa.2.weight", "heads.vqa.2.bias"]
 IMAGES = 6
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from chiasm.models.heads import FusedClasses, ImageWriter
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 from chiasm.recipes.table import find_recipe
 from chiasm.train.execution.precision import ComputeCopy
@@ -16,7 +17,8 @@ def model() -> VisionLanguageModel:
     demo = find_recipe("demo").model
     image = replace(demo.image, channels=(4, 4), size_px=16)
     torch.manual_seed(0)
-    parts = Parts(vocabulary=30, answers=5, contrast="softmax", captions=True)
+    heads = {"vqa": FusedClasses(5, widening=2), "captioning": ImageWriter()}
+    parts = Parts(vocabulary=30, contrast="softmax", heads=heads)
     return VisionLanguageModel(replace(demo, dim=8, embedding_dim=8, image=image), parts)
 
 
@@ -31,18 +33,18 @@ def test_small_updates_survive_low_precision(model: VisionLanguageModel) -> None
         wanted = torch.float32 if name in scalars else torch.bfloat16
         assert p.dtype == wanted, "a temperature in bfloat16 has steps of 1 %"
     assert {name for name, p in computed.items() if p.requires_grad} == set(names)
-    bias = model.answer_head[2].bias
+    bias = model.heads["vqa"][2].bias
     with torch.no_grad():
         bias.fill_(1)
     for _ in range(100):
-        computed["answer_head.2.bias"].grad = torch.ones_like(computed["answer_head.2.bias"])
+        computed["heads.vqa.2.bias"].grad = torch.ones_like(computed["heads.vqa.2.bias"])
         copy.gradients_to_master()
-        assert bias.grad.dtype == torch.float32 and computed["answer_head.2.bias"].grad is None
+        assert bias.grad.dtype == torch.float32 and computed["heads.vqa.2.bias"].grad is None
         with torch.no_grad():
             bias -= 1e-4 * bias.grad
         copy.refresh()
     assert bias.tolist() == pytest.approx([0.99] * 5, abs=1e-5)
-    assert computed["answer_head.2.bias"].float().tolist() == pytest.approx([0.99] * 5, abs=0.004)
+    assert computed["heads.vqa.2.bias"].float().tolist() == pytest.approx([0.99] * 5, abs=0.004)
     assert model.text_encoder.embedding.weight.grad is None
 
 

@@ -68,6 +68,8 @@ class ImageTowerConfig(ABC):
     """Learned queries that pool the image for captions, with one more for contrast (CoCa); 0 takes the grid and
     its mean."""
 
+    modality: ClassVar[str] = "image"
+    """What is encoded: a key of `data.modalities.MODALITIES`."""
     from_scratch: ClassVar[bool] = False
     """The tower starts untrained, is as wide as the model, and sees the whole image, squeezed."""
     is_packaged: ClassVar[bool] = False

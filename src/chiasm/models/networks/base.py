@@ -17,6 +17,7 @@ from chiasm.core.config import from_dict
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.models.config import ModelConfig
+from chiasm.models.heads import HeadSpec
 from chiasm.models.pretrained.hugging_face_folder import Preprocessing
 from chiasm.models.vision_language import Parts, VisionLanguageModel
 
@@ -56,8 +57,14 @@ class WholeNetwork(VisionLanguageModel, ABC):
 
     names: ClassVar[tuple[tuple[str, str], ...]]
     """Beginnings of the names of weights: here, and in a folder of transformers."""
-    offers: ClassVar[dict[str, tuple[str, ...]]]
-    """Class of transformers -> what tasks may ask of it: fields of `Parts`."""
+    offers: ClassVar[dict[str, type[HeadSpec]]]
+    """Class of transformers -> the one kind of head that it has."""
+    has_space: ClassVar[frozenset[str]] = frozenset()
+    """Classes of transformers with a space that images and texts share."""
+    head_names: ClassVar[dict[str, tuple[str, str]]]
+    """Class of transformers -> beginnings of the names of its head's weights: here after `heads.TASK.`, and there."""
+    chooses_answers: ClassVar[frozenset[str]] = frozenset()
+    """Classes of transformers whose config states the answers that they choose from."""
 
     def __init__(self, config: ModelConfig, parts: Parts, spec: NetworkSpec) -> None:
         nn.Module.__init__(self)
@@ -65,17 +72,22 @@ class WholeNetwork(VisionLanguageModel, ABC):
         self.sees_pooled_alone = False
         self.image_pooler = self.image_adapter = self.text_adapter = self.fusion = None
         self.image_projection = self.text_projection = self.logit_scale = self.logit_bias = None
-        self.answer_head = self.match_head = self.word_head = self.class_head = None
-        self.caption_decoder = self.answer_decoder = None
+        self.heads = nn.ModuleDict()
         self.task_log_variance = nn.ParameterDict()
-        asked = {name for name in _PARTS if getattr(parts, name)}
-        missing = sorted(asked - set(self.offers[spec.network]))
-        if missing:
+        self.input_encoders, self.input_adapters = nn.ModuleDict(), nn.ModuleDict()
+        wrong = [task for task, head in parts.heads.items() if not isinstance(head, self.offers[spec.network])]
+        wrong += ["contrast"] if parts.contrast and spec.network not in self.has_space else []
+        if wrong:
             raise InputError(
-                f"the network {spec.network} has no part for {missing[0]}",
-                "tasks that it was made for: " + ", ".join(self.offers[spec.network]),
+                f"the network {spec.network} has no head for {wrong[0]}",
+                f"a task with a head of the kind {self.offers[spec.network].__name__}",
                 "leave the task out, or take another network",
             )
+
+    def _take_head(self, head: nn.Module) -> None:
+        """Make the network's head that of the task which asks for it."""
+        for task in self.parts.heads:
+            self.heads[task] = head
 
     @classmethod
     @abstractmethod
@@ -85,17 +97,16 @@ class WholeNetwork(VisionLanguageModel, ABC):
     @classmethod
     def labels_in(cls, network: str, architecture: Mapping[str, Any]) -> tuple[str, ...]:
         """The answers that a network of this config chooses from, in the order of its rows; () for all others."""
-        named = architecture.get("id2label") if "answers" in cls.offers[network] else None
+        named = architecture.get("id2label") if network in cls.chooses_answers else None
         return tuple(str(named[key]) for key in sorted(named, key=int)) if named else ()
 
     def hugging_face_tensors(self) -> dict[str, Tensor]:
         """All weights under the names that transformers gives them."""
         found = {}
+        own, others = self.head_names[self.spec.network]
+        heads = tuple((f"heads.{task}.{own}", others) for task in self.heads)
         for name, value in self.state_dict().items():
-            for ours, theirs in self.names:
+            for ours, theirs in (*self.names, *heads):
                 if name.startswith(ours):
                     found[theirs + name.removeprefix(ours)] = value
         return found
-
-
-_PARTS = ("answers", "classes", "contrast", "captions", "written_answers", "matching", "word_prediction")

@@ -7,17 +7,18 @@ Axis legend: n pictures, m texts, l tokens, d numbers a token, v vocabulary.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.core.types import TextTokens, Tokens
+from chiasm.core.types import IMAGE, Encoded, TextTokens, Tokens
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig, Generated, Step, decode
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
+from chiasm.models.heads import FusedClasses, FusedWriter, HeadSpec, ImageWriter
 from chiasm.models.networks.base import NetworkSpec, WholeNetwork
 from chiasm.models.pretrained.hugging_face_folder import TowerSpec
 from chiasm.models.projection import PlainProjection
@@ -59,15 +60,19 @@ class Blip(WholeNetwork):
     names: ClassVar[tuple[tuple[str, str], ...]] = (
         ("image_encoder.model.", "vision_model."),
         ("text_encoder.model.", "text_encoder."),
-        ("text_decoder.", "text_decoder."),
         ("image_projection.linear.", "vision_proj."),
         ("text_projection.linear.", "text_proj."),
-        ("match_head.", "itm_head."),
     )
-    offers: ClassVar[dict[str, tuple[str, ...]]] = {
-        "BlipForConditionalGeneration": ("captions",),
-        "BlipForQuestionAnswering": ("written_answers",),
-        "BlipForImageTextRetrieval": ("contrast", "matching"),
+    offers: ClassVar[dict[str, type[HeadSpec]]] = {
+        "BlipForConditionalGeneration": ImageWriter,
+        "BlipForQuestionAnswering": FusedWriter,
+        "BlipForImageTextRetrieval": FusedClasses,
+    }
+    has_space: ClassVar[frozenset[str]] = frozenset({"BlipForImageTextRetrieval"})
+    head_names: ClassVar[dict[str, tuple[str, str]]] = {
+        "BlipForConditionalGeneration": ("", "text_decoder."),
+        "BlipForQuestionAnswering": ("", "text_decoder."),
+        "BlipForImageTextRetrieval": ("", "itm_head."),
     }
 
     @classmethod
@@ -79,11 +84,10 @@ class Blip(WholeNetwork):
         is_embedded = hasattr(network, "text_proj")
         has_encoder = hasattr(network, "text_encoder")
         made.text_encoder = BlipTextEncoder(network.text_encoder, is_embedded) if has_encoder else nn.Identity()
-        made.text_decoder = getattr(network, "text_decoder", None)
+        made._take_head(network.itm_head if is_embedded else network.text_decoder)
         if is_embedded:
             made.image_projection = _projection(network.vision_proj)
             made.text_projection = _projection(network.text_proj)
-            made.match_head = network.itm_head
             # The temperature is no weight of the published files; the config says where it started.
             start = torch.tensor(float(network.config.logit_scale_init_value))
             made.logit_scale = nn.Parameter(start)
@@ -92,7 +96,7 @@ class Blip(WholeNetwork):
     def fuse(
         self,
         text: Tokens,
-        image: Tokens,
+        inputs: Encoded,
         image_index: Int[Tensor, " m"],
         text_allowed: Bool[Tensor, "m q k"] | None = None,
     ) -> Tokens:
@@ -101,41 +105,22 @@ class Blip(WholeNetwork):
         out = cast(BlipTextEncoder, self.text_encoder).model(
             encoder_embeds=text.values,
             attention_mask=text.is_real.long(),
-            encoder_hidden_states=image.values[image_index],
-            encoder_attention_mask=image.is_real[image_index].long(),
+            encoder_hidden_states=inputs[IMAGE].values[image_index],
+            encoder_attention_mask=inputs[IMAGE].is_real[image_index].long(),
         )
         return Tokens(out.last_hidden_state, text.is_real, out.last_hidden_state[:, 0])
 
-    def caption_logits(
-        self, image: Tokens, ids: Int[Tensor, "m l"], image_index: Int[Tensor, " m"], chosen: Bool[Tensor, "m l"]
+    def writer_logits(
+        self,
+        task: str,
+        context: Tokens,
+        ids: Int[Tensor, "m l"],
+        chosen: Bool[Tensor, "m l"],
+        context_index: Int[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "r v"]:
         """As in `VisionLanguageModel`; the first word of a row is taken to be BLIP's own start."""
-        return self._logits(image.rows(image_index), ids, chosen)
-
-    def answer_logits(
-        self, fused: Tokens, ids: Int[Tensor, "m l"], chosen: Bool[Tensor, "m l"]
-    ) -> Float[Tensor, "r v"]:
-        """As in `VisionLanguageModel`."""
-        return self._logits(fused, ids, chosen)
-
-    def write_captions(
-        self, image: Tokens, start_ids: Int[Tensor, " n"], end_id: int, how: DecodingConfig, banned: list[int]
-    ) -> Generated:
-        """As in `VisionLanguageModel`; a sentence starts with BLIP's own token, which is no word of its tokenizer."""
-        return self._write(image, start_ids, end_id, how, banned)
-
-    def write_answers(
-        self, fused: Tokens, start_ids: Int[Tensor, " m"], end_id: int, how: DecodingConfig, banned: list[int]
-    ) -> Generated:
-        """As in `VisionLanguageModel`."""
-        return self._write(fused, start_ids, end_id, how, banned)
-
-    def _decoder(self) -> Any:
-        assert self.text_decoder is not None, "this network writes no words"
-        return self.text_decoder
-
-    def _logits(self, context: Tokens, ids: Tensor, chosen: Tensor) -> Tensor:
-        decoder = self._decoder()
+        context = context if context_index is None else context.rows(context_index)
+        decoder: Any = self.heads[task]
         ids = torch.cat([torch.full_like(ids[:, :1], decoder.config.bos_token_id), ids[:, 1:]], dim=1)
         logits = context.values.new_zeros(*ids.shape, decoder.config.vocab_size)
         for rows, seen in _by_length(context):
@@ -146,16 +131,25 @@ class Blip(WholeNetwork):
         return logits[chosen].float()
 
     @torch.no_grad()
-    def _write(
-        self, context: Tokens, start_ids: Tensor, end_id: int, how: DecodingConfig, banned: Sequence[int]
+    def write(
+        self,
+        task: str,
+        context: Tokens,
+        start_ids: Int[Tensor, " n"],
+        end_id: int,
+        decoding: DecodingConfig,
+        suppressed: list[int],
     ) -> Generated:
-        starts = torch.full_like(start_ids, self._decoder().config.bos_token_id)
+        """As in `VisionLanguageModel`; a text starts with BLIP's own token, which is no word of its tokenizer."""
+        decoder: Any = self.heads[task]
+        starts = torch.full_like(start_ids, decoder.config.bos_token_id)
+        longest = min(int(decoder.config.max_position_embeddings), self.config.text.max_tokens)
         parts = [
-            (rows, decode(self._step(seen), starts[rows], end_id, how, self._longest(), banned))
+            (rows, decode(_step(decoder, seen), starts[rows], end_id, decoding, longest, suppressed))
             for rows, seen in _by_length(context)
         ]
-        longest = max((part.ids.shape[1] for _, part in parts), default=0)
-        ids = torch.full((len(starts), longest), end_id, device=starts.device)
+        length = max((part.ids.shape[1] for _, part in parts), default=0)
+        ids = torch.full((len(starts), length), end_id, device=starts.device)
         score = torch.zeros(len(starts), device=starts.device)
         is_finished = torch.ones(len(starts), dtype=torch.bool, device=starts.device)
         for rows, part in parts:
@@ -163,25 +157,22 @@ class Blip(WholeNetwork):
             score[rows], is_finished[rows] = part.log_probability, part.is_finished
         return Generated(ids, score, is_finished)
 
-    def _longest(self) -> int:
-        return min(int(self._decoder().config.max_position_embeddings), self.config.text.max_tokens)
 
-    def _step(self, seen: Tensor) -> Step:
-        """The decoder as `decode` asks it, with the keys and values of what it looks at and of the words so far."""
-        from transformers import DynamicCache, EncoderDecoderCache
+def _step(decoder: Any, seen: Tensor) -> Step:
+    """The decoder as `decode` calls it, with cached keys and values of its context and of the words so far."""
+    from transformers import DynamicCache, EncoderDecoderCache
 
-        decoder = self._decoder()
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        cached = {_cache_name(decoder): cache, "use_cache": True}
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    cached = {_cache_name(decoder): cache, "use_cache": True}
 
-        def step(ids: Tensor, rows: Tensor | None) -> Tensor:
-            nonlocal seen
-            if rows is not None:
-                seen = seen[rows]
-                cache.reorder_cache(cast(torch.LongTensor, rows))
-            return cast(Tensor, decoder(input_ids=ids, encoder_hidden_states=seen, **cached).logits[:, -1])
+    def step(ids: Tensor, rows: Tensor | None) -> Tensor:
+        nonlocal seen
+        if rows is not None:
+            seen = seen[rows]
+            cache.reorder_cache(cast(torch.LongTensor, rows))
+        return cast(Tensor, decoder(input_ids=ids, encoder_hidden_states=seen, **cached).logits[:, -1])
 
-        return step
+    return step
 
 
 def _by_length(context: Tokens) -> Iterator[tuple[Tensor, Tensor]]:

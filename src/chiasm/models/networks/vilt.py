@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from chiasm.core.errors import InputError
-from chiasm.core.types import TextTokens, Tokens
+from chiasm.core.types import IMAGE, Encoded, TextTokens, Tokens
 from chiasm.models.config import ModelConfig
+from chiasm.models.heads import FusedClasses, HeadSpec
 from chiasm.models.networks.base import NetworkSpec, WholeNetwork
 from chiasm.models.vision_language import Parts
 
@@ -27,15 +28,16 @@ class Vilt(WholeNetwork):
     vilt: Any
     rank_head: Any
 
-    names: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("vilt.", "vilt."),
-        ("answer_head.", "classifier."),
-        ("rank_head.", "rank_output."),
-    )
-    offers: ClassVar[dict[str, tuple[str, ...]]] = {
-        "ViltForQuestionAnswering": ("answers",),
-        "ViltForImageAndTextRetrieval": ("matching",),
+    names: ClassVar[tuple[tuple[str, str], ...]] = (("vilt.", "vilt."),)
+    offers: ClassVar[dict[str, type[HeadSpec]]] = {
+        "ViltForQuestionAnswering": FusedClasses,
+        "ViltForImageAndTextRetrieval": FusedClasses,
     }
+    head_names: ClassVar[dict[str, tuple[str, str]]] = {
+        "ViltForQuestionAnswering": ("", "classifier."),
+        "ViltForImageAndTextRetrieval": ("score.", "rank_output."),
+    }
+    chooses_answers: ClassVar[frozenset[str]] = frozenset({"ViltForQuestionAnswering"})
 
     @classmethod
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "Vilt":
@@ -49,8 +51,8 @@ class Vilt(WholeNetwork):
                 "set it to -1 in config.json",
             )
         made.vilt = network.vilt
-        made.answer_head = getattr(network, "classifier", None)
-        made.rank_head = getattr(network, "rank_output", None)
+        answers = getattr(network, "classifier", None)
+        made._take_head(RankHead(network.rank_output) if answers is None else answers)
         return made
 
     # Properties, since a second module of the same weights would keep each of them twice.
@@ -100,12 +102,13 @@ class Vilt(WholeNetwork):
     def fuse(
         self,
         text: Tokens,
-        image: Tokens,
+        inputs: Encoded,
         image_index: Int[Tensor, " m"],
         text_allowed: Bool[Tensor, "m q k"] | None = None,
     ) -> Tokens:
         """Words, then class token and patches, through the transformer; `pooled` is the pooler's vector."""
         assert text_allowed is None, "ViLT lets every token look at every token"
+        image = inputs[IMAGE]
         is_patch = image.is_real[image_index]
         out = self.vilt(
             inputs_embeds=text.values,
@@ -115,12 +118,22 @@ class Vilt(WholeNetwork):
         )
         return Tokens(out.last_hidden_state, torch.cat([text.is_real, is_patch], dim=1), out.pooler_output)
 
-    def match(self, fused: Tokens) -> Float[Tensor, "m 2"]:
-        """Logits of "do not belong together" and "belong together": 0 and the score that ViLT ranks pairs by.
 
-        The score was the second logit of ViLT's matching head and then trained to rank, so pairs are ordered by it;
-        the probability that follows is no measured one.
-        """
-        assert self.rank_head is not None, "this network was not trained for matching"
-        score = self.rank_head(fused.pooled).float()
+class RankHead(nn.Module):
+    """ViLT's ranking score as logits of "do not belong together" and "belong together": 0 and the score.
+
+    The score was the second logit of ViLT's matching head and then trained to rank, so pairs are ordered by it; the
+    probability that follows is no measured one.
+
+    Args:
+        score: linear layer, fusion's vector -> one number.
+    """
+
+    def __init__(self, score: nn.Module) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, pooled: Float[Tensor, "m d"]) -> Float[Tensor, "m 2"]:
+        """Pooled vectors -> two logits."""
+        score = self.score(pooled).float()
         return torch.cat([torch.zeros_like(score), score], dim=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from chiasm.core.types import IMAGE, Tokens
+from chiasm.core.types import InputValue
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.base import Teacher
 
@@ -49,6 +49,6 @@ class AveragedModel:
         torch._foreach_copy_(list(self.parameters.values()), [average[name] for name in self.parameters])
 
     @torch.no_grad()
-    def look(self, pictures: Tensor | Tokens) -> Teacher:
-        """Encode a batch's images with the averaged weights."""
-        return Teacher(self.model, {IMAGE: self.model.encode_image(pictures)})
+    def look(self, inputs: Mapping[str, InputValue]) -> Teacher:
+        """Encode a batch's inputs with the averaged weights."""
+        return Teacher(self.model, self.model.encode(inputs))

@@ -1,0 +1,45 @@
+"""Images: decoded with Pillow, stacked as channels first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chiasm.core.resizing import Resizing
+from chiasm.core.types import ImageRef
+from chiasm.data.image_refs import image_ref
+from chiasm.data.modalities.base import Modality
+from chiasm.data.resizing import resize
+
+
+class ImageModality(Modality):
+    """RGB images, uint8 [h, w, 3] when decoded; further channels may come of an encoder's preprocessing (a mask)."""
+
+    name: ClassVar[str] = "image"
+
+    def refer(self, path: Path) -> ImageRef:
+        """A reference to an image file."""
+        return image_ref(path)
+
+    def decode(self, reference: ImageRef) -> np.ndarray:
+        """Pixels, uint8 [h, w, 3].
+
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        return reference.load()
+
+    def prepare(self, decoded: np.ndarray, resizing: Resizing) -> np.ndarray:
+        """Resized and cropped, uint8 [h, w, 3], or [h, w, 4] with a mask where images keep their shapes."""
+        return resize(decoded, resizing)
+
+    def show(self, reference: ImageRef) -> np.ndarray:
+        """The pixels themselves."""
+        return self.decode(reference)
+
+    def stack(self, prepared: Sequence[np.ndarray]) -> Tensor:
+        """uint8 [h, w, c] images of one size -> uint8 [k, c, h, w]."""
+        return torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2)
