@@ -1,4 +1,4 @@
-"""A model with all that it needs to take pictures and words and to answer in words; to and from a run folder."""
+"""A model with tokenizer, preprocessing and tasks: from inputs to answers, to and from a run folder."""
 
 import hashlib
 import io
@@ -31,6 +31,7 @@ from chiasm.pipeline.codec import CALIBRATED_ON, codec_from, make_codec, vocabul
 from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
 from chiasm.pipeline.domain import FILE as DOMAIN_FILE
 from chiasm.pipeline.domain import DomainModel
+from chiasm.pipeline.formats import in_this_format
 from chiasm.pipeline.parts import parts_of
 from chiasm.pipeline.preprocessing import check_pretrained, resolve_paths, tower_files
 from chiasm.pipeline.stored_example import TO_TRY, StoredExample, check_same_answers, words_about, words_to_try
@@ -162,8 +163,6 @@ class Pipeline:
         hashes = [_weights_hash(module) for module in last if module is not None]
         words = hashlib.sha256(self.codec.tokenizer.to_json().encode()).hexdigest()[:16]
         return "-".join([self.text_fingerprint(), words, *hashes])
-
-    # --- tasks ----------------------------------------------------------------------------------------------
 
     def task(self, kind: type[Task[Any]]) -> Any:
         """Return the task of this class.
@@ -302,21 +301,11 @@ class Pipeline:
         tensors = safetensors.torch.load_file(folder / "model.safetensors")
         weighed = tuple(name.removeprefix(LOSS_WEIGHTS) for name in tensors if name.startswith(LOSS_WEIGHTS))
         pipeline = cls(config, build_model(config.model, parts_of(config, codec, weighed)), codec, device)
-        pipeline.load_tensors(pipeline._in_this_format(tensors), str(folder))
+        pipeline.load_tensors(in_this_format(tensors, pipeline.tasks), str(folder))
         pipeline._check_towers(folder)
         pipeline.domain = DomainModel.read(folder)
         pipeline.check_example(folder)
         return pipeline
-
-    def _in_this_format(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of a run folder of format 1 or of this one, under the names of this one."""
-        found = dict(tensors)
-        for task in self.tasks.values():
-            for before, now in task.head_in_format_1.items():
-                old = {name: value for name, value in tensors.items() if name.startswith(before)}
-                found |= {f"heads.{task.name}.{now}{name.removeprefix(before)}": one for name, one in old.items()}
-        known = tuple(before for task in self.tasks.values() for before in task.head_in_format_1)
-        return {name: value for name, value in found.items() if not (known and name.startswith(known))}
 
     def load_tensors(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """Set the saved weights; a missing, left-over or misshapen tensor is an error."""
@@ -345,7 +334,7 @@ class Pipeline:
             needed: beginnings of names that must all be taken.
         """
         state = self.model.state_dict()
-        given = self._in_this_format(safetensors.torch.load_file(folder / "model.safetensors"))
+        given = in_this_format(safetensors.torch.load_file(folder / "model.safetensors"), self.tasks)
         given = {name: value for name, value in given.items() if not (anew and name.startswith(anew))}
         for task in self.tasks.values():
             for name, rows in task.vocabularies.items():

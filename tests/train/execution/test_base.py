@@ -49,8 +49,7 @@ def planned() -> tuple[Execution, Pipeline, Callable[[int], Part]]:
 
     def part(step: int) -> Part:
         (batch,) = loader.batches(step)
-        assert batch.image is not None
-        pictures = to_model_range(batch.image, execution.dtype)
+        pictures = to_model_range(batch.inputs[IMAGE], execution.dtype)
 
         def losses(model: Any, average: AveragedModel | None) -> dict[str, torch.Tensor]:
             assert average is None and model.training
