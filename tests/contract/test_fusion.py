@@ -14,7 +14,7 @@ from chiasm.models.checks import check_fusion
 from chiasm.models.config import FusionName, ModelConfig
 from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.models.fusion import FUSIONS, build_fusion
-from chiasm.models.fusion.base import Fusion, FusionShape, Join, take
+from chiasm.models.fusion.base import Fusion, FusionInputs, FusionShape, Join, take
 from chiasm.models.transformer import masked_mean
 
 TWO, THREE = ("text", "image"), ("text", "image", "radar")
@@ -117,9 +117,8 @@ class Broken(Fusion):
             return fused
         return super().forward(tokens, image_index, text_allowed)
 
-    def fuse(
-        self, text: Tokens, others: Mapping[str, Tokens], index: Tensor | None, text_allowed: Tensor | None
-    ) -> Tokens:
+    def fuse(self, given: FusionInputs) -> Tokens:
+        text, others, index, text_allowed = given
         values, is_real = self.join(others)
         weight = torch.ones_like(is_real) if self.bug == "image padding counts" else is_real
         picture = take((values * weight[..., None]).sum(1) / weight.sum(1, keepdim=True), index)

@@ -1,13 +1,11 @@
 """Align before fuse: cross-attention over tokens that were first mapped to a space shared by all modalities."""
 
-from collections.abc import Mapping
-
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.fusion.base import Aligning, FusionShape
+from chiasm.models.fusion.base import Aligning, FusionInputs, FusionShape
 from chiasm.models.fusion.cross_attention import CrossAttentionFusion
 from chiasm.models.transformer import init_weights
 
@@ -34,16 +32,11 @@ class AlignThenFuse(CrossAttentionFusion, Aligning):
         """Pooled vectors of modality `name` -> unit vectors in the shared space, float32, for a contrastive loss."""
         return F.normalize(self.to_shared[name](pooled).float(), dim=-1)
 
-    def fuse(
-        self,
-        text: Tokens,
-        others: Mapping[str, Tokens],
-        index: Int[Tensor, " m"] | None,
-        text_allowed: Bool[Tensor, "m q k"] | None,
-    ) -> Tokens:
+    def fuse(self, inputs: FusionInputs) -> Tokens:
         """Map every modality to the shared space, then fuse by cross-attention."""
-        shared = {name: self._share(name, part) for name, part in others.items()}
-        return super().fuse(self._share(self.shape.modalities[0], text), shared, index, text_allowed)
+        text = self._share(self.shape.modalities[0], inputs.text)
+        others = {name: self._share(name, part) for name, part in inputs.others.items()}
+        return super().fuse(inputs._replace(text=text, others=others))
 
     def _share(self, name: str, part: Tokens) -> Tokens:
         return Tokens(self.to_shared[name](part.values), part.is_real, part.pooled)

@@ -7,7 +7,7 @@ l, q, k tokens, d width, s summary tokens.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,20 @@ class FusionShape:
     """Probability, in [0, 1), that a training row loses its other modalities, and as often its text."""
     modalities: tuple[str, ...] = ("text", "image")
     """The first asks; the others are looked at."""
+
+
+class FusionInputs(NamedTuple):
+    """Complete rows for `Fusion.fuse`: every row of every modality has a real token."""
+
+    text: Tokens
+    """The first modality: m rows, values float [m, q, d]."""
+    others: Mapping[str, Tokens]
+    """The other modalities in the order of `FusionShape.modalities`: r rows each, values float [r, l, d]."""
+    row_index: Int[Tensor, " m"] | None
+    """int64 [m], in [0, r): the row of `others` that each text row belongs to; None: r equals m, row by row."""
+    text_allowed: Bool[Tensor, "m q k"] | None
+    """bool [m, q, k], True where text token q may attend to text token k, on top of padding; the others then attend to
+    no text. None: no restriction; always None where `Fusion.keeps_words` is False."""
 
 
 class Fusion(nn.Module, ABC):
@@ -95,21 +109,8 @@ class Fusion(nn.Module, ABC):
         return []
 
     @abstractmethod
-    def fuse(
-        self,
-        text: Tokens,
-        others: Mapping[str, Tokens],
-        index: Int[Tensor, " m"] | None,
-        text_allowed: Bool[Tensor, "m q k"] | None,
-    ) -> Tokens:
-        """Fuse complete rows: every row of every modality has a real token.
-
-        Args:
-            text: Tokens of m rows.
-            others: all other modalities in the order of `shape.modalities`, equally many rows each.
-            index: which row of `others` each text row belongs to; None: row i belongs to row i.
-            text_allowed: as in `forward`.
-        """
+    def fuse(self, inputs: FusionInputs) -> Tokens:
+        """Fuse complete rows: every row of every modality has a real token."""
 
     def forward(
         self,
@@ -155,7 +156,7 @@ class Fusion(nn.Module, ABC):
             index = torch.where(hidden, count, torch.arange(rows, device=hidden.device) if index is None else index)
         if text_allowed is not None:
             text_allowed = text_allowed | ~text_here[:, None, None]
-        return self.fuse(self._complete(asking, text, text_here), whole, index, text_allowed)
+        return self.fuse(FusionInputs(self._complete(asking, text, text_here), whole, index, text_allowed))
 
     def _here(self, parts: Iterable[Tokens | None], rows: int) -> Bool[Tensor, " m"]:
         """True where a row of any of `parts` has a real token."""

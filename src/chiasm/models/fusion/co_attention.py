@@ -3,7 +3,6 @@
 Axis legend: m rows of the text, r rows of the picture, q words, k picture tokens, d width.
 """
 
-from collections.abc import Mapping
 from typing import cast
 
 from jaxtyping import Bool, Float, Int
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import WordFusion, among_words
-from chiasm.models.fusion.base import FusionShape, take
+from chiasm.models.fusion.base import FusionInputs, FusionShape, take
 from chiasm.models.transformer import Attention, Block, init_weights, key_padding_mask
 
 
@@ -85,14 +84,9 @@ class CoAttentionFusion(WordFusion):
         """See `Fusion.cross_attentions`."""
         return cast(list[Attention], [layer.text_cross for layer in self.layers])
 
-    def fuse(
-        self,
-        text: Tokens,
-        others: Mapping[str, Tokens],
-        index: Int[Tensor, " m"] | None,
-        text_allowed: Bool[Tensor, "m q k"] | None,
-    ) -> Tokens:
+    def fuse(self, inputs: FusionInputs) -> Tokens:
         """Fuse; with `text_allowed` the picture looks at itself alone, and stays shared by its questions."""
+        text, others, index, text_allowed = inputs
         words = text.values
         picture, is_real = self.join(others)
         allowed = among_words(text.is_real, text_allowed)

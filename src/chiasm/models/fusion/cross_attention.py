@@ -1,14 +1,12 @@
 """Cross-attention fusion: text tokens look at image tokens (ALBEF, Li et al. 2021, section 3.1)."""
 
-from collections.abc import Mapping
 from typing import cast
 
-from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import nn
 
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import WordFusion, among_words
-from chiasm.models.fusion.base import FusionShape, take
+from chiasm.models.fusion.base import FusionInputs, FusionShape, take
 from chiasm.models.transformer import Attention, Block, drop_uniform_index, init_weights, key_padding_mask
 
 
@@ -37,14 +35,9 @@ class CrossAttentionFusion(WordFusion):
         """See `Fusion.cross_attentions`."""
         return cast(list[Attention], [block.cross_attention for block in self.blocks])
 
-    def fuse(
-        self,
-        text: Tokens,
-        others: Mapping[str, Tokens],
-        index: Int[Tensor, " m"] | None,
-        text_allowed: Bool[Tensor, "m q k"] | None,
-    ) -> Tokens:
+    def fuse(self, inputs: FusionInputs) -> Tokens:
         """Let the words look at each other and at the picture; see the class."""
+        text, others, index, text_allowed = inputs
         x = text.values
         picture, picture_is_real = self.join(others)
         # Asked alone or among others, a question keeps its own rows, and so its answer to the last bit.

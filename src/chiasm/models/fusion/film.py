@@ -3,14 +3,12 @@
 Axis legend: m rows of the text, r rows of the tokens, l tokens, d width.
 """
 
-from collections.abc import Mapping
-
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.fusion.base import Fusion, FusionShape, Join, take
+from chiasm.models.fusion.base import Fusion, FusionInputs, FusionShape, Join, take
 from chiasm.models.fusion.pooled import one_token
 from chiasm.models.transformer import init_weights
 
@@ -67,14 +65,9 @@ class FilmFusion(Fusion):
         self.norm = nn.LayerNorm(shape.dim)
         self.apply(init_weights)
 
-    def fuse(
-        self,
-        text: Tokens,
-        others: Mapping[str, Tokens],
-        index: Int[Tensor, " m"] | None,
-        text_allowed: Bool[Tensor, "m q k"] | None,
-    ) -> Tokens:
+    def fuse(self, inputs: FusionInputs) -> Tokens:
         """Modulate the others' tokens by the text's pooled vector; see the class."""
+        text, others, index, _ = inputs
         x, is_real = self.join(others)
         is_real = take(is_real, index)
         for number, block in enumerate(self.blocks):

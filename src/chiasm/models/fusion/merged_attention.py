@@ -3,15 +3,13 @@
 Axis legend: m rows of the text, l tokens of all modalities, d width.
 """
 
-from collections.abc import Mapping
 from typing import cast
 
-from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import nn
 
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import WordFusion, with_words_apart
-from chiasm.models.fusion.base import FusionShape, Join
+from chiasm.models.fusion.base import FusionInputs, FusionShape, Join
 from chiasm.models.transformer import Attention, Block, init_weights
 
 
@@ -41,14 +39,9 @@ class MergedAttentionFusion(WordFusion):
         """See `Fusion.cross_attentions`."""
         return cast(list[Attention], [block.self_attention for block in self.blocks])
 
-    def fuse(
-        self,
-        text: Tokens,
-        others: Mapping[str, Tokens],
-        index: Int[Tensor, " m"] | None,
-        text_allowed: Bool[Tensor, "m q k"] | None,
-    ) -> Tokens:
+    def fuse(self, inputs: FusionInputs) -> Tokens:
         """Fuse one sequence a text row; with `text_allowed` the others' tokens look at no text."""
+        text, others, index, text_allowed = inputs
         repeated = {name: part if index is None else part.rows(index) for name, part in others.items()}
         x, is_real = self.join({self.shape.modalities[0]: text, **repeated})
         allowed = with_words_apart(is_real, text_allowed)

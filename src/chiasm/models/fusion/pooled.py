@@ -4,13 +4,12 @@ Axis legend: m rows of the text, n rows of the other modalities, d width, w widt
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
-from chiasm.models.fusion.base import Fusion, FusionShape, take
+from chiasm.models.fusion.base import Fusion, FusionInputs, FusionShape, take
 
 
 class PooledFusion(Fusion):
@@ -39,14 +38,9 @@ class PooledFusion(Fusion):
     def combine(self, mapped: list[Float[Tensor, "m w"]]) -> Float[Tensor, "m d"]:
         """Mapped vectors, in the order of `shape.modalities` -> one vector a row."""
 
-    def fuse(
-        self,
-        text: Tokens,
-        others: Mapping[str, Tokens],
-        index: Int[Tensor, " m"] | None,
-        text_allowed: Bool[Tensor, "m q k"] | None,
-    ) -> Tokens:
+    def fuse(self, inputs: FusionInputs) -> Tokens:
         """Fuse the pooled vectors; see the class."""
+        text, others, index, _ = inputs
         mapped = [self.maps[self.shape.modalities[0]](text.pooled)]
         mapped += [take(self.maps[name](part.pooled), index) for name, part in others.items()]
         x = self.combine(mapped)

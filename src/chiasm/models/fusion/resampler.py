@@ -3,7 +3,6 @@
 Axis legend: m rows of the text, r rows of the picture, l words then queries, k picture tokens, d width.
 """
 
-from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from chiasm.core.types import Tokens
 from chiasm.models.fusion.attention import with_words_apart
-from chiasm.models.fusion.base import Fusion, FusionShape, Join, take
+from chiasm.models.fusion.base import Fusion, FusionInputs, FusionShape, Join, take
 from chiasm.models.transformer import Attention, Block, init_weights, key_padding_mask
 
 QUERIES = 8
@@ -78,14 +77,9 @@ class ResamplerFusion(Fusion):
         """See `Fusion.cross_attentions`."""
         return [cast(Attention, cast(ResamplerBlock, one).block.cross_attention) for one in self.blocks]
 
-    def fuse(
-        self,
-        text: Tokens,
-        others: Mapping[str, Tokens],
-        index: Int[Tensor, " m"] | None,
-        text_allowed: Bool[Tensor, "m q k"] | None,
-    ) -> Tokens:
+    def fuse(self, inputs: FusionInputs) -> Tokens:
         """Fuse; with `text_allowed` the queries look at no word (BLIP-2's mask for generation)."""
+        text, others, index, text_allowed = inputs
         rows = len(text.values)
         picture, picture_is_real = self.join(others)
         x = torch.cat([text.values, self.queries.expand(rows, -1, -1)], dim=1)
