@@ -10,7 +10,7 @@ from command import Shell, assert_refused
 from PIL import Image
 
 from chiasm.cli.found import LEAST_SHOWN, Found
-from chiasm.report.contact_sheet import Thumbnail, contact_page, contact_picture
+from chiasm.report.contact_sheet import Thumbnail, contact_page, contact_png
 from chiasm.serve.index import Hit, Index
 from chiasm.serve.index.strength import Strength
 
@@ -73,7 +73,7 @@ def test_a_sheet_survives_what_files_and_people_bring() -> None:
     sheet = [Thumbnail(pixels, "+0.900", hostile), Thumbnail(None, "+0.100", "gone.png", False)]
     page = contact_page("<script>", "", sheet, "2 pictures.")
     assert page.count("<img") == 1 and "<script" not in page and "&lt;img src=http" in page and "gone.png" in page
-    drawn = Image.open(io.BytesIO(contact_picture(sheet)))
+    drawn = Image.open(io.BytesIO(contact_png(sheet)))
     colours = np.asarray(drawn.convert("RGB")).reshape(-1, 3)
     assert (colours == (200, 10, 10)).all(axis=1).sum() == 40 * 80
-    assert Image.open(io.BytesIO(contact_picture([]))).size[0] > 0
+    assert Image.open(io.BytesIO(contact_png([]))).size[0] > 0

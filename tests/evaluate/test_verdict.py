@@ -31,7 +31,7 @@ def measured(seen: float, shuffled: float, start: float | None = None) -> SplitR
 def course(**changes: Any) -> Course:
     validated = [(step, 0.1 * step) for step in range(100, 1001, 100)]
     return Course(
-        **{"metric": METRIC, "steps": 1000, "pictures": 80, "kept_step": 900, "validated": validated, **changes}
+        **{"metric": METRIC, "steps": 1000, "examples": 80, "kept_step": 900, "validated": validated, **changes}
     )
 
 
@@ -39,9 +39,7 @@ def test_a_good_run_is_called_good() -> None:
     """Guards against a warning that everybody learns to ignore."""
     verdict = judge(measured(0.5, 0.02), course())
     assert verdict.level == "learned" and verdict.is_good and len(verdict.lines()) == 1
-    assert verdict.sentence.startswith(
-        "This run has learned: text_to_image_R@1 50.0 %, 2.0 % with the pictures shuffled"
-    )
+    assert verdict.sentence.startswith("This run has learned: text_to_image_R@1 50.0 %, 2.0 % with the images shuffled")
     assert verdict.shuffled is not None and verdict.shuffled.difference == pytest.approx(0.48)
 
 
@@ -67,7 +65,7 @@ def test_a_first_step_that_beats_the_start_is_no_fault() -> None:
     assert judge(measured(0.5, 0.02, start=0.3), early).is_good
     equal, unsure = (judge(measured(seen, 0.02, start=0.3), early) for seen in (0.3, 0.305))
     assert not equal.is_good and "use the starter as it is" in equal.advice[-1]
-    assert not unsure.is_good and "measure on more pictures" in unsure.advice[-1]
+    assert not unsure.is_good and "measure on more images" in unsure.advice[-1]
 
 
 def test_a_first_step_that_is_also_the_last_is_no_reason() -> None:
@@ -98,4 +96,4 @@ def test_chance_stands_in_where_nothing_was_shuffled() -> None:
 def test_cider_is_no_share() -> None:
     """Guards against a CIDEr of 0.012 that is printed as 1.2 %."""
     one = SplitResult("val", [], outcome(0.5, "CIDEr"), {"shuffled": outcome(0.1, "CIDEr")}, Ledger())
-    assert "CIDEr 0.500, 0.100 with the pictures shuffled" in judge(one, course(metric="CIDEr")).sentence
+    assert "CIDEr 0.500, 0.100 with the images shuffled" in judge(one, course(metric="CIDEr")).sentence

@@ -21,7 +21,7 @@ from chiasm.pipeline.batching import (
     image_tensor,
     make_batch,
     stack_features,
-    stack_pictures,
+    stack_images,
     to_model_range,
 )
 from chiasm.pipeline.pipeline import Pipeline
@@ -46,7 +46,7 @@ def gradient_picture(height: int, width: int) -> np.ndarray:
 def test_mixed_sizes_are_stacked_upright(kind: str) -> None:
     """Guards against swapped axes and channels: channels first, rows downwards, whatever the sizes."""
     resizing = IMAGE_ENCODERS[kind](size_px=16).preprocessing().resizing
-    stacked = stack_pictures([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], resizing)
+    stacked = stack_images([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], resizing)
     assert stacked.shape == (3, 3, 16, 16) and stacked.dtype == torch.uint8
     for picture in stacked.int():
         assert (picture[0].diff(dim=0) >= 0).all() and picture[0].diff(dim=1).abs().max() <= 1
@@ -57,8 +57,8 @@ def test_mixed_sizes_are_stacked_upright(kind: str) -> None:
 def test_drawings_are_squeezed_and_photos_cut() -> None:
     """Guards against a lost edge: a squeezed wide picture keeps its whole green range, a cut one its middle."""
     wide = [gradient_picture(16, 64)]
-    squeezed = stack_pictures(wide, ConvConfig(size_px=16).preprocessing().resizing)[0, 1]
-    cut = stack_pictures(wide, EfficientNetLite0Config(size_px=16).preprocessing().resizing)[0, 1]
+    squeezed = stack_images(wide, ConvConfig(size_px=16).preprocessing().resizing)[0, 1]
+    cut = stack_images(wide, EfficientNetLite0Config(size_px=16).preprocessing().resizing)[0, 1]
     assert squeezed.min() < 15 and squeezed.max() > 240
     assert cut.min() > 90 and cut.max() < 165
 
@@ -134,7 +134,7 @@ def test_grids_keep_their_rows_and_their_half() -> None:
 def test_pictures_are_as_wide_as_the_tower_says() -> None:
     """Guards against height and width swapped, and a square where the tower wants a driver's wide view."""
     resizing = ConvConfig(size_px=16, width_px=40).preprocessing().resizing
-    stacked = stack_pictures([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], resizing)
+    stacked = stack_images([gradient_picture(*size) for size in ((16, 16), (40, 20), (15, 60))], resizing)
     assert stacked.shape == (3, 3, 16, 40) and stacked.dtype == torch.uint8
     for picture in stacked.int():
         assert picture[0, 0].max() < 30 and picture[0, -1].min() > 225

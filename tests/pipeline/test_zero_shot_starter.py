@@ -13,7 +13,7 @@ from chiasm.models.encoders import multilingual_use
 from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, imagenet_classes
 from chiasm.pipeline import polyglot
 from chiasm.pipeline.polyglot import PolyglotTokenizer, Reader, by_letters, reader_of
-from chiasm.pipeline.zero_shot_starter import picture_of_nothing
+from chiasm.pipeline.zero_shot_starter import noise_image
 
 
 def test_the_classes_are_the_thousand_in_order() -> None:
@@ -55,8 +55,8 @@ def test_a_sentence_is_a_mixture_of_the_nearest_classes() -> None:
 
 def test_pictures_of_nothing_are_always_the_same_and_all_different() -> None:
     """Guards against an offset that changes from one start to the next, which would make an index useless."""
-    pictures = [picture_of_nothing(number, 32) for number in range(8)]
-    assert np.array_equal(pictures[3], picture_of_nothing(3, 32))
+    pictures = [noise_image(number, 32) for number in range(8)]
+    assert np.array_equal(pictures[3], noise_image(3, 32))
     assert len({one.tobytes() for one in pictures}) == 8
     for one in pictures:
         assert one.shape == (32, 32, 3) and one.dtype == np.uint8 and 60 < one.mean() < 195 and one.std() > 10

@@ -26,9 +26,9 @@ from chiasm.metrics.meanings import meaning
 from chiasm.metrics.paired import PairedResult
 from chiasm.report.cards import charts
 from chiasm.report.charts import Chart, Curve, duration, line_chart, log_ticks, reliability_chart, short, ticks
-from chiasm.report.example_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
+from chiasm.report.example_cards import BatchImage, CaptionCard, QuestionCard, SearchCard, SearchHit
 from chiasm.report.forgetting import ForgettingFacts, Interpolation, Mixed, RetentionFacts
-from chiasm.report.html import element, picture
+from chiasm.report.html import element, image_element
 from chiasm.report.page import (
     LARGEST_BYTES,
     LedgerSummary,
@@ -109,7 +109,7 @@ def _report(extra: str = "") -> Report:
             precision="fp32",
             training_time_s=200,
             steps=1800,
-            pictures_per_s=2690.4,
+            images_per_s=2690.4,
         ),
         metrics=[row, MetricRow("CIDEr", Score(0.9, 0.8, 1.0, 50), is_share=False, largest=2.0)],
         kinds=[replace(row, name="count" + extra)],
@@ -120,7 +120,7 @@ def _report(extra: str = "") -> Report:
         searches=[SearchCard("find a circle" + extra, hits, 2, 500)],
         mistakes=[asked[3], asked[5], described],
         charts=[Chart("Loss" + extra, [curve], log_y=True)],
-        batch=[BatchPicture(_image(30), ["first text" + extra, "second text"])],
+        batch=[BatchImage(_image(30), ["first text" + extra, "second text"])],
         ledger=LedgerSummary(10, 7, {"truncated" + extra: 3}),
         environment={"torch" + extra: "2.13.0" + extra},
         config={"data.path" + extra: "/somewhere" + extra},
@@ -282,7 +282,7 @@ def _stored(markup: str) -> tuple[str, np.ndarray]:
 def test_tiny_picture_is_enlarged_exactly() -> None:
     """Scenes are stored without loss: every third pixel of the stored picture is the original."""
     image = _image(1)
-    kind, stored = _stored(picture(image, "a", 360))
+    kind, stored = _stored(image_element(image, "a", 360))
     assert kind == "data:image/png;base64"
     assert stored.shape == (144, 144, 3)
     assert (stored[1::3, 1::3] == image).all()
@@ -293,7 +293,7 @@ def test_photo_is_stored_small_and_in_shape() -> None:
     """A photo keeps its sides' ratio and its colours (RGB, not BGR)."""
     image = np.zeros((300, 600, 3), np.uint8)
     image[..., 0] = 200
-    kind, stored = _stored(picture(image, "a", 200))
+    kind, stored = _stored(image_element(image, "a", 200))
     assert kind == "data:image/jpeg;base64"
     assert stored.shape == (100, 200, 3)
     assert np.abs(stored.reshape(-1, 3).mean(0) - (200, 0, 0)).max() < 3
@@ -303,7 +303,7 @@ def test_photo_is_stored_small_and_in_shape() -> None:
 def test_wrong_picture_is_refused(image: np.ndarray) -> None:
     """Floats in [0, 1] would be drawn black."""
     with pytest.raises(InputError, match="uint8"):
-        picture(image, "a", 100)
+        image_element(image, "a", 100)
 
 
 def test_page_stays_small(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_it_opens_with_an_example_and_what_the_model_knows(
     assert stored is not None
     page.wait_for_selector("#shown:not([hidden])")
     size = page.evaluate(SIZE)
-    assert tuple(size) == PillowImage.open(io.BytesIO(stored.picture)).size
+    assert tuple(size) == PillowImage.open(io.BytesIO(stored.png)).size
     assert page.text_content("#file-name").startswith("Example")
     told = page.text_content("#facts")
     for words in ("Ask, Describe, Classify, Search", "English, Chinese", "recipe demo", "6 pictures"):
@@ -215,7 +215,7 @@ def test_it_opens_with_an_example_and_what_the_model_knows(
     page.locator("#questions .chip").last.click()
     page.wait_for_selector("#answers li")
     assert page.text_content("#answers p") == chips[-1]
-    assert page.text_content("#answers h3").split(" (")[0] == model.ask(stored.picture, chips[-1]).answer
+    assert page.text_content("#answers h3").split(" (")[0] == model.ask(stored.png, chips[-1]).answer
     page.click("#tab-search")
     page.locator("#queries .chip").first.click()
     page.wait_for_selector("#hits img")

@@ -122,14 +122,14 @@ def check_sheet(path: Path | None) -> None:
 def write_sheet(path: Path, query: str, found: Found) -> None:
     """Write the contact sheet: an HTML page, or a PNG picture where the file's name ends so."""
     from chiasm.core.files import write_bytes, write_text
-    from chiasm.report.contact_sheet import Thumbnail, contact_page, contact_picture
+    from chiasm.report.contact_sheet import Thumbnail, contact_page, contact_png
 
     sheet = [
         Thumbnail(_thumbnail(hit.path), score_of(hit).strip(), found.short(hit.path), fits)
         for hit, fits in found.shown()
     ]
     if path.suffix.lower() == ".png":
-        write_bytes(path, contact_picture(sheet))
+        write_bytes(path, contact_png(sheet))
         return
     foot = ". ".join(filter(None, [f"{found.searched:,} pictures searched, below {found.root()}", found.rest()]))
     write_text(path, contact_page(query, found.remark().capitalize(), sheet, f"{foot}."))

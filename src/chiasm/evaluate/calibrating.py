@@ -81,15 +81,15 @@ def fit_calibration(pipeline: Pipeline, examples: Sequence[Example]) -> Fitted:
 
 
 def cross_fitted(events: Events, seed: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]] | None:
-    """Confidence of each event by what the other parts' pictures fitted, and whether the answer is then given.
+    """Confidence of each event by what the other parts' images fitted, and whether the answer is then given.
 
     Returns:
-        float64 [n] and bool [n]; None with fewer pictures than parts.
+        float64 [n] and bool [n]; None with fewer images than parts.
     """
-    pictures, index = np.unique(events.of, return_inverse=True)
-    if len(pictures) < FOLDS:
+    images, index = np.unique(events.of, return_inverse=True)
+    if len(images) < FOLDS:
         return None
-    fold = (counter_rng("calibration folds", seed).permutation(len(pictures)) % FOLDS)[index]
+    fold = (counter_rng("calibration folds", seed).permutation(len(images)) % FOLDS)[index]
     sure, is_given = np.zeros(len(index)), np.ones(len(index), dtype=np.bool_)
     for number in range(FOLDS):
         held = fold == number
@@ -107,7 +107,7 @@ def fingerprint(examples: Sequence[Example]) -> str:
 def out_of_sample(pipeline: Pipeline, examples: Sequence[Example], outcome: Outcome, fitted: Fitted | None) -> None:
     """Replace what calibration decides, where these examples fitted it, by the cross-fitted scores.
 
-    Where these are of other events (another language of the same pictures), such scores are left out.
+    Where these are of other events (another language of the same images), such scores are left out.
 
     Args:
         pipeline: holds the calibration and what it was fitted on.

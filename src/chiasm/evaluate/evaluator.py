@@ -12,7 +12,7 @@ import torch
 
 from chiasm.core.random import counter_rng
 from chiasm.core.types import IMAGE, Encoded, Example
-from chiasm.pipeline.batching import input_values, stack_pictures
+from chiasm.pipeline.batching import input_values, stack_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.scoring import Context, Outcome, Similarity, View
 
@@ -92,7 +92,7 @@ def _encoded(pipeline: Pipeline, examples: Sequence[Example]) -> Encoded:
 def _grey(pipeline: Pipeline) -> Encoded:
     """One row: a uniform grey image; further inputs are absent."""
     grey = np.full((*pipeline.config.model.image.shape_px, 3), GREY, dtype=np.uint8)
-    return {IMAGE: pipeline.encode_pixels(stack_pictures([grey], pipeline.resizing))}
+    return {IMAGE: pipeline.encode_pixels(stack_images([grey], pipeline.resizing))}
 
 
 def _repeated(encoded: Encoded, count: int) -> Encoded:

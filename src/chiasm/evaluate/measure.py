@@ -1,4 +1,4 @@
-"""One split measured honestly: the scores, and beside them those of the same model with the pictures dealt wrongly."""
+"""One split measured honestly: the scores, and beside them those of the same model with the images dealt wrongly."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -152,7 +152,7 @@ def measure(
     console: Console,
     fitted: Fitted | None = None,
 ) -> SplitResult:
-    """Evaluate a prepared split four times: as it is, with pictures shuffled, without pictures, without texts.
+    """Evaluate a prepared split four times: as it is, with images shuffled, without images, without texts.
 
     What calibration decides is cross-fitted where the split is the one that fitted it (`evaluate.calibrating`);
     `fitted` is what a run that has just been trained fitted.
@@ -160,7 +160,7 @@ def measure(
     if len(examples) < 2:
         raise InputError(f"usable examples in split {split!r}: {len(examples)}", "at least 2", "give more data")
     found: dict[View, Outcome] = {}
-    with bar(console, "evaluating", "pictures", len(VIEWS) * len(examples)) as shown:
+    with bar(console, "evaluating", "images", len(VIEWS) * len(examples)) as shown:
         for number, view in enumerate(VIEWS):
             before, what = number * len(examples), view.replace("_", " ")
             found[view] = evaluate(

@@ -13,7 +13,7 @@ class MetricRow:
     name: str
     score: Score
     blind: Score | None = None
-    """The same metric with every picture replaced by another one."""
+    """The same metric with every image replaced by another one."""
     chance: float | None = None
     """Score of guessing, or of always giving the most common answer."""
     note: str = ""
@@ -22,7 +22,7 @@ class MetricRow:
     largest: float = 1.0
     """Value at which the bar is full."""
     no_picture: Score | None = None
-    """The same metric with uniform grey pictures."""
+    """The same metric with uniform grey images."""
     no_text: Score | None = None
     """The same metric with empty questions or sentences."""
 

@@ -28,7 +28,7 @@ class Course:
     Attributes:
         metric: the primary metric, which chose the weights that are kept.
         steps: optimiser steps done.
-        pictures: training examples.
+        examples: training examples.
         kept_step: the step of the weights that are kept; 0 where training never improved on its start, which was kept.
         validated: (step, value of the primary metric) of each validation.
         start: name of the model that the run is measured beside, such as "starter"; "" if none.
@@ -36,7 +36,7 @@ class Course:
 
     metric: str
     steps: int
-    pictures: int
+    examples: int
     kept_step: int
     validated: Sequence[tuple[int, float]]
     start: str = ""
@@ -49,12 +49,12 @@ class Verdict:
     Attributes:
         level: "learned"; "kept_start" where training did not improve on the model that it began from, which was saved;
             "doubtful" where something speaks against trusting the run; "not_learned" where it does no better than with
-            other examples' pictures, or than chance.
+            other examples' images, or than chance.
         sentence: the level with its numbers, one sentence.
         reasons: what speaks against the run, one sentence each.
         advice: what to do about it, one sentence each.
         metric: the primary metric.
-        shuffled: its difference from the same model with pictures shuffled, on the same items; None where not measured.
+        shuffled: its difference from the same model with images shuffled, on the same items; None where not measured.
         start: name of the model that training began from; "" if none.
         against_start: metric -> difference from that model, on the same items.
     """
@@ -112,7 +112,7 @@ def judge(measured: SplitResult, course: Course) -> Verdict:
     elif behind:
         reasons.append(behind)
     if difference is not None and difference.difference > 0 and level != "kept_start":
-        advice += ["measure on more pictures, or give more training examples"] if behind else []
+        advice += ["measure on more images, or give more training examples"] if behind else []
     elif behind or level == "kept_start":
         advice = [f"use the {course.start} as it is, or give more training examples"]
     return Verdict(
@@ -134,7 +134,7 @@ def _remarks(course: Course, beats_start: bool) -> tuple[list[str], list[str]]:
     """
     reasons, advice = [], []
     if 0 < course.steps < FEW_STEPS:  # no step at all: a head was fitted, and not by steps
-        reasons.append(f"training took {course.steps:,} steps on {course.pictures:,} examples")
+        reasons.append(f"training took {course.steps:,} steps on {course.examples:,} examples")
         advice.append(f"--set train.steps={max(200, 4 * FEW_STEPS)}")
     later = [step for step, _ in course.validated if step > course.kept_step]
     first = min((step for step, _ in course.validated if step > 0), default=0)
@@ -179,7 +179,7 @@ def _behind_start(course: Course, difference: PairedResult | None) -> str:
 
 
 def _is_blind(measured: SplitResult, metric: str, score: Score, shuffled: PairedResult | None) -> bool:
-    """Whether nothing shows that the pictures matter: the interval of the difference reaches 0.
+    """Whether nothing shows that the images matter: the interval of the difference reaches 0.
 
     Where there is no shuffled score: the interval of the score reaches chance.
     """
@@ -193,7 +193,7 @@ def _blind_words(measured: SplitResult, metric: str, score: Score, shuffled: Pai
     said = f"{metric} {_number(metric, score.value)}"
     if shuffled is not None:
         low, high = _number(metric, shuffled.low, has_sign=True), _number(metric, shuffled.high, has_sign=True)
-        others = f"{_number(metric, score.value - shuffled.difference)} with the pictures shuffled"
+        others = f"{_number(metric, score.value - shuffled.difference)} with the images shuffled"
         return f"{said}, {others} (95 % interval of the difference {low} to {high})"
     chance = measured.outcome.baseline.get(metric)
     return said if chance is None else f"{said}, where chance reaches {_number(metric, chance)}"

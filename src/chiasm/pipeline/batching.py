@@ -1,4 +1,4 @@
-"""Examples -> Batch: pictures stacked once, and each task's own fields beside them."""
+"""Examples -> Batch: images stacked once, and each task's own fields beside them."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -28,15 +28,15 @@ T = TypeVar("T")
 MOST_WORKERS = 8
 """Threads beside a GPU where `data.workers` chooses."""
 FEATURES = "image_features"
-"""Key in `Example.inputs` of the `Features` that stand for the picture."""
+"""Key in `Example.inputs` of the `Features` that stand for the image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """What a frozen image tower made of one picture, as the cache of `pipeline.feature_cache` keeps it.
+    """What a frozen image tower made of one image, as the cache of `pipeline.feature_cache` keeps it.
 
     Attributes:
-        pooled: float32 [d], one vector for the picture.
+        pooled: float32 [d], one vector for the image.
         values: float16 [l, c], its grid of tokens; None where the run does not use the grid (`model.image.grid`).
     """
 
@@ -44,16 +44,16 @@ class Features:
     values: np.ndarray | None = None
 
 
-def stack_pictures(pictures: Sequence[np.ndarray], resizing: Resizing) -> Tensor:
+def stack_images(images: Sequence[np.ndarray], resizing: Resizing) -> Tensor:
     """uint8 [h, w, 3] images of any size -> uint8 [n, c, height_px, width_px]. The one preprocessing of the project.
 
     `Pipeline.resizing` is what its image encoder was trained with; normalisation is the encoder's first step.
     """
-    return stack_resized([resize(picture, resizing) for picture in pictures])
+    return stack_resized([resize(image, resizing) for image in images])
 
 
 def stack_resized(resized: Sequence[np.ndarray]) -> Tensor:
-    """uint8 [h, w, c] pictures of one size -> uint8 [n, c, h, w]."""
+    """uint8 [h, w, c] images of one size -> uint8 [n, c, h, w]."""
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
 
 
@@ -140,13 +140,13 @@ def in_threads(work: Callable[[S], T], items: Sequence[S], workers: int) -> list
 
 
 def stack_features(features: Sequence[Features]) -> Tokens:
-    """Features of n pictures -> Tokens, `pooled` float32 [n, d].
+    """Features of n images -> Tokens, `pooled` float32 [n, d].
 
-    `values` are the grids, float16 [n, l, c]; without grids the vector is the picture's one token, float32 [n, 1, d].
+    `values` are the grids, float16 [n, l, c]; without grids the vector is the image's one token, float32 [n, 1, d].
     """
     pooled = torch.from_numpy(np.stack([one.pooled for one in features]))
     grids = [one.values for one in features if one.values is not None]
-    assert len(grids) in (0, len(features)), "some pictures of the batch have a grid, and some have none"
+    assert len(grids) in (0, len(features)), "some images of the batch have a grid, and some have none"
     values = torch.from_numpy(np.stack(grids)) if grids else pooled[:, None]
     return Tokens(values, torch.ones(values.shape[:2], dtype=torch.bool), pooled)
 

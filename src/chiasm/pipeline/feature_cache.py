@@ -30,7 +30,7 @@ from chiasm.core.types import IMAGE, Example, Tokens
 from chiasm.data.dataset import Dataset, FirstEpoch, PlainDataset, examples_of
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image import ImageError
-from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_pictures
+from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_images
 from chiasm.pipeline.pipeline import Pipeline
 
 CHUNK = 512
@@ -258,7 +258,7 @@ def decode_images(
 
     def decoded(load: Load) -> Tensor | ImageError:
         try:
-            return stack_pictures([load()], resizing)
+            return stack_images([load()], resizing)
         except ImageError as error:
             return error
 
@@ -320,16 +320,16 @@ def _texts_read_once(pipeline: Pipeline, examples: Sequence[Example]) -> list[st
 
 def not_cached(pipeline: Pipeline, examples: Sequence[Example], cache: Path) -> tuple[list[Example], list[str]]:
     """Images and texts that `prepare` would encode now: what frozen towers see and the cache does not hold."""
-    pictures, texts = list[Example](), list[str]()
+    images, texts = list[Example](), list[str]()
     if pipeline.config.model.image.frozen:
         store = FeatureCache(cache, pipeline.image_fingerprint())
         known = store.grids if pipeline.config.model.image.grid else store.vectors
         for example in examples:
             with suppress(ImageError):
                 if example.inputs[IMAGE].content_key() not in known:
-                    pictures.append(example)
+                    images.append(example)
     if pipeline.config.model.text.frozen:
         vectors = FeatureCache(cache, pipeline.text_fingerprint()).vectors
         distinct = dict.fromkeys(_texts_read_once(pipeline, examples))
         texts = [text for text in distinct if sha256_bytes(text.encode()) not in vectors]
-    return pictures, texts
+    return images, texts

@@ -26,7 +26,7 @@ from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.inputs import grouped
 from chiasm.models.networks import build_model
 from chiasm.models.vision_language import VisionLanguageModel
-from chiasm.pipeline.batching import stack_pictures, to_model_range
+from chiasm.pipeline.batching import stack_images, to_model_range
 from chiasm.pipeline.codec import CALIBRATED_ON, codec_from, make_codec, vocabulary_file, vocabulary_in
 from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
 from chiasm.pipeline.domain import FILE as DOMAIN_FILE
@@ -42,7 +42,7 @@ from chiasm.tasks.space import SharedSpace
 from chiasm.tasks.texts import batch_invariant_tokens
 
 ENCODE_BATCH = 16
-"""Pictures encoded at once: EfficientNet-Lite0 did 70 pictures a second at 16 and 33 at 64, which no longer fit
+"""Images encoded at once: EfficientNet-Lite0 did 70 images a second at 16 and 33 at 64, which no longer fit
 the cache of a two-core machine."""
 LOSS_WEIGHTS = "task_log_variance."
 """Beginning of the names of the learned weights of the tasks' losses."""
@@ -123,8 +123,8 @@ class Pipeline:
         return in_pair
 
     def encode_images(self, images: Sequence[ImageRef]) -> Tokens:
-        """Decode, resize and encode pictures."""
-        return self.encode_pixels(stack_pictures([image.load() for image in images], self.resizing))
+        """Decode, resize and encode images."""
+        return self.encode_pixels(stack_images([image.load() for image in images], self.resizing))
 
     def encode_texts(self, texts: Sequence[str]) -> Tokens:
         """Tokenise and encode texts, padded to the longest of them."""
@@ -147,7 +147,7 @@ class Pipeline:
         )
 
     def embedding_fingerprint(self) -> str:
-        """Name of everything that decides a picture's vector in the shared space."""
+        """Name of everything that decides an image's vector in the shared space."""
         model = self.model
         # Without a projection the space is within the fusion block (ALBEF); else fusion never sees these vectors.
         last = (model.image_adapter, model.fusion) if model.image_projection is None else (model.image_projection,)
@@ -233,18 +233,18 @@ class Pipeline:
     def example_files(
         self, example: Example, name: str = "example", others: Sequence[Example] = ()
     ) -> dict[str, bytes]:
-        """The stored example as `check_example` reads it: its picture, the answers about it, and words to try.
+        """The stored example as `check_example` reads it: its image, the answers about it, and words to try.
 
         Args:
             example: becomes the stored example.
             name: of its files.
-            others: examples of the same data, which sentences about other pictures are taken from.
+            others: examples of the same data, which sentences about other images are taken from.
         """
-        picture = io.BytesIO()
-        Image.fromarray(example.inputs["image"].load()).save(picture, "PNG")
+        png = io.BytesIO()
+        Image.fromarray(example.inputs["image"].load()).save(png, "PNG")
         answers = self.answers_of(example.inputs["image"], words_about(example))
         stored = {**answers, TO_TRY: words_to_try(example, others)}
-        return {f"{name}.png": picture.getvalue(), f"{name}.json": _json(stored)}
+        return {f"{name}.png": png.getvalue(), f"{name}.json": _json(stored)}
 
     def codec_files(self) -> dict[str, bytes]:
         """The vocabularies, as files."""
@@ -354,7 +354,7 @@ class Pipeline:
         if missing:
             raise InputError(
                 f"{folder} has no {missing[0]!r} of the shape {tuple(state[missing[0]].shape)}",
-                "a run whose pictures and sentences meet in a space of their own, with this image side",
+                "a run whose images and sentences meet in a space of their own, with this image side",
                 "check init_from, and train it with the task retrieval",
             )
         self.model.load_state_dict(fitting, strict=False)

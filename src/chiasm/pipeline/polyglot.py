@@ -1,6 +1,6 @@
 """The starter's reading: English by MiniLM, fifteen other languages by a second tower that is opened when first needed.
 
-Both put a sentence among the same ImageNet classes, so that pictures, and an index of them, are asked in any of the
+Both put a sentence among the same ImageNet classes, so that images, and an index of them, are asked in any of the
 languages. Which tower reads a text is told by its letters and, where these are Latin, by its words (`data.english`).
 A text that may be either is read by both, and its vector is the mean of theirs.
 

@@ -21,7 +21,7 @@ def check_pretrained(config: PipelineConfig) -> None:
         side = "image" if model.image.frozen else "text"
         raise InputError(
             f"model.{side}.frozen with model.network {model.network}",
-            "a whole network, in which words and picture meet before anything could be cached",
+            "a whole network, in which words and image meet before anything could be cached",
             f"--set model.{side}.frozen=false; train.trainable says which weights are trained",
         )
 

@@ -1,4 +1,4 @@
-"""Whether the data have what the tasks of a run learn from, found out before a picture is encoded."""
+"""Whether the data have what the tasks of a run learn from, found out before an image is encoded."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -39,9 +39,9 @@ def check_fed(config: PipelineConfig, training: Dataset, validation: Dataset) ->
             continue
         if any(map(task.is_fed, examples)):  # of classes alone
             raise InputError(
-                f"{primary} picks the best weights, and the validation pictures of {_where(config.data)} have "
+                f"{primary} picks the best weights, and the validation images of {_where(config.data)} have "
                 "a class and no caption",
-                "pictures with captions; or a metric of classes",
+                "images with captions; or a metric of classes",
                 f"`chiasm train {_where(config.data)}` for a recipe that fits, or --set primary_metric=acc1",
             )
         raise _missing(task, f"is validated on {task.needs}", config.data, "val", examples)
@@ -60,7 +60,7 @@ def check_scorable(tasks: Sequence[Task[Any]], dataset: Dataset, data: DataConfi
         raise InputError(
             f"split {dataset.split!r} of {_where(data)} has nothing that the tasks {names} can be scored on: "
             f"{_counted(examples)}",
-            f"pictures with {needed}",
+            f"images with {needed}",
             "other data, or a run that was trained for what these have; and see data.languages",
         )
 
@@ -73,7 +73,7 @@ def looked_at(dataset: Dataset) -> Iterator[Example]:
 def _missing(task: Task[Any], how: str, data: DataConfig, split: str, examples: Sequence[Example]) -> InputError:
     return InputError(
         f"the task {task.name} {how}, and split {split!r} of {_where(data)} has none: {_counted(examples)}",
-        f"pictures with {WORDS[task.needs]}",
+        f"images with {WORDS[task.needs]}",
         f"`chiasm train {data.path}` for a recipe that these files can feed"
         if data.path
         else "another recipe, or files of your own with --data",
@@ -81,14 +81,14 @@ def _missing(task: Task[Any], how: str, data: DataConfig, split: str, examples: 
 
 
 def _counted(examples: Sequence[Example]) -> str:
-    """How many pictures there are, and what they have."""
+    """How many images there are, and what they have."""
     counts = {
         "captions": sum(bool(one.captions) for one in examples),
         "questions": sum(bool(one.questions) for one in examples),
         "labels": sum(bool(one.label) for one in examples),
     }
     has = ", ".join(f"{count} with {WORDS[word]}" for word, count in counts.items() if count)
-    return f"{len(examples)} pictures, {has or 'no words and no label'}"
+    return f"{len(examples)} images, {has or 'no words and no label'}"
 
 
 def _where(data: DataConfig) -> str:

@@ -1,4 +1,4 @@
-"""The picture that a run folder keeps as an example, with words that suit it.
+"""The image that a run folder keeps as an example, with words that suit it.
 
 The words are used wherever a reader is shown what to try: the last lines of a training, hints, the server's page.
 """
@@ -23,16 +23,16 @@ TO_TRY = "to_try"
 
 @dataclass(frozen=True, slots=True)
 class StoredExample:
-    """An example picture with words.
+    """An example image with words.
 
     Attributes:
-        picture: PNG file.
-        questions: about the picture, of different kinds where there are several.
-        texts: sentences that are true of the picture, one a language.
-        others: sentences about other pictures of the same data.
+        png: PNG file of the image.
+        questions: about the image, of different kinds where there are several.
+        texts: sentences that are true of the image, one a language.
+        others: sentences about other images of the same data.
     """
 
-    picture: bytes
+    png: bytes
     questions: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
@@ -45,18 +45,18 @@ class StoredExample:
             return None
         stored = read_json(path, "the stored example")
         try:
-            picture = (folder / f"{name}.png").read_bytes()
+            png = (folder / f"{name}.png").read_bytes()
         except FileNotFoundError:
-            raise InputError(f"{folder}/{name}.png is missing", "the stored picture", "restore the folder") from None
-        return cls.of(picture, stored)
+            raise InputError(f"{folder}/{name}.png is missing", "the stored image", "restore the folder") from None
+        return cls.of(png, stored)
 
     @classmethod
-    def of(cls, picture: bytes, stored: dict[str, Any]) -> "StoredExample":
+    def of(cls, png: bytes, stored: dict[str, Any]) -> "StoredExample":
         """From the content of both files; a folder without words to try has those that its answers are about."""
         words = stored["words"]
         asked = {"questions": [words["question"]] if "question" in words else [], "texts": [words.get("text", "")]}
         given = {**asked, "others": [], **stored.get(TO_TRY, {})}
-        return cls(picture, *(tuple(filter(None, given[name])) for name in ("questions", "texts", "others")))
+        return cls(png, *(tuple(filter(None, given[name])) for name in ("questions", "texts", "others")))
 
 
 def choose_example(examples: Sequence[Example]) -> Example:
@@ -76,7 +76,7 @@ def words_to_try(example: Example, examples: Sequence[Example]) -> dict[str, lis
 
     Args:
         example: the one that is stored.
-        examples: where sentences about other pictures come from.
+        examples: where sentences about other images come from.
     """
     by_kind = {one.kind: one.text for one in reversed(example.questions)}
     first = [one.text for one in example.questions[:1]]

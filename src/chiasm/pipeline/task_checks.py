@@ -30,13 +30,13 @@ def check_task(
     Args:
         task: the task, as `build_tasks` makes it.
         pipeline: a pipeline on the CPU whose model has the heads that the task needs, in float32.
-        examples: at least three different pictures with all words that the task needs, of unequal length.
+        examples: at least three different images with all words that the task needs, of unequal length.
         must_learn: beginnings of parameter names, such as "fusion."; all of these parameters get a gradient.
         without_gradient: beginnings of names among these that the task states to leave alone.
 
-    Checked are that fields are tensors which depend on the arguments alone, that indices point at pictures of the
+    Checked are that fields are tensors which depend on the arguments alone, that indices point at images of the
     batch, that terms are counted, that the loss is finite and named, and random by torch's global generator alone, that
-    neither the order of pictures nor padding changes it, that a picture without words does no harm, that pictures
+    neither the order of images nor padding changes it, that an image without words does no harm, that images
     without any words count nothing and give zero and a zero gradient, that the heads learn, and that bfloat16 works. A
     loss with random parts is compared by its mean over `DRAWS` draws, within five standard errors.
 
@@ -60,14 +60,14 @@ def check_task(
     expected = _loss(task, pipeline, batch)
     for term, value in expected.items():
         assert value.ndim == 0 and bool(value.isfinite()), f"the term {term} is {value}"
-    _check_same(task, pipeline, batch, _collated(task, pipeline, list(reversed(examples))), "the order of pictures")
+    _check_same(task, pipeline, batch, _collated(task, pipeline, list(reversed(examples))), "the order of images")
     _check_same(task, pipeline, batch, _widened(task, batch), "padding")
     silent = [replace(example, captions=(), questions=(), label=None) for example in examples]
     assert bool(_loss(task, pipeline, _collated(task, pipeline, [silent[0], *examples[1:]]))["loss"].isfinite()), (
-        "a picture without words"
+        "an image without words"
     )
     nothing = _collated(task, pipeline, silent)
-    assert task.count(nothing) == 0, f"pictures without words count {task.count(nothing)}"
+    assert task.count(nothing) == 0, f"images without words count {task.count(nothing)}"
     _check_nothing(task, pipeline, nothing)
     _check_learning(task, pipeline, expected["loss"], must_learn, tuple(without_gradient))
     low = copy.deepcopy(pipeline)
@@ -114,10 +114,10 @@ def _check_same(task: Task[Any], pipeline: Pipeline, batch: Batch, other: Batch,
 
 def _check_nothing(task: Task[Any], pipeline: Pipeline, batch: Batch) -> None:
     loss = _loss(task, pipeline, batch)["loss"]
-    assert loss.ndim == 0 and loss.item() == 0, f"pictures without words have the loss {loss.item()}"
+    assert loss.ndim == 0 and loss.item() == 0, f"images without words have the loss {loss.item()}"
     gradients = torch.autograd.grad(loss, list(pipeline.model.parameters()), allow_unused=True)
     is_zero = all(gradient is None or not bool(gradient.any()) for gradient in gradients)
-    assert is_zero and any(gradient is not None for gradient in gradients), "pictures without words teach something"
+    assert is_zero and any(gradient is not None for gradient in gradients), "images without words teach something"
 
 
 def _widened(task: Task[Any], batch: Batch) -> Batch:

@@ -2,7 +2,7 @@
 
 Training may begin in its space (`init_from=starter`): `take_classes` puts it beside the trained projections.
 
-A picture becomes a distribution over 1,000 classes, and a sentence the mixture of those whose sentences mean something
+An image becomes a distribution over 1,000 classes, and a sentence the mixture of those whose sentences mean something
 near, by MiniLM or, for other languages than English, by a second tower (`pipeline.polyglot`). It knows things, not
 people, actions or colours; a trained run finds more.
 """
@@ -41,17 +41,17 @@ from chiasm.tasks.imported import dual_encoder_tasks
 STARTER = "starter"
 """The word that stands where a run folder would."""
 OFFSET_SHARE = 0.5
-"""Share of what the classifier says of pictures of nothing that is taken off; chosen as the temperatures were."""
+"""Share of what the classifier says of images of nothing that is taken off; chosen as the temperatures were."""
 READERS = ("minilm", "multilingual_use")
 """Kinds of text tower whose vectors of sentences lie near those of the classes' sentences."""
-PICTURES_OF_NOTHING, CELLS = 24, (4, 8, 16, 32)
+NOISE_IMAGES, CELLS = 24, (4, 8, 16, 32)
 """Noise whose finest detail is one of so many cells wide."""
 
 
 def starter_pipeline(device: torch.device) -> Pipeline:
     """Build the starter; nothing is downloaded, nothing read but the packaged weights and the list of classes.
 
-    What the towers say of the classes and of pictures of nothing is kept in the cache of features.
+    What the towers say of the classes and of images of nothing is kept in the cache of features.
 
     Raises:
         MissingExtraError: the extra [weights] is not installed.
@@ -135,10 +135,10 @@ def take_classes(pipeline: Pipeline) -> None:
 
 
 def _distribution(pipeline: Pipeline) -> ClassDistribution:
-    """What a pipeline's image tower says of the classes, less half of what it says of pictures of nothing."""
+    """What a pipeline's image tower says of the classes, less half of what it says of images of nothing."""
     tower = pipeline.model.image_encoder
     assert isinstance(tower, EfficientNetLite0), "the starter's tower has a classifier"
-    offset = OFFSET_SHARE * tower.class_logits(_nothing_seen(pipeline)).mean(0).detach()
+    offset = OFFSET_SHARE * tower.class_logits(_noise_features(pipeline)).mean(0).detach()
     return ClassDistribution(tower.classifier.weight, tower.classifier.bias, offset)
 
 
@@ -169,7 +169,7 @@ def _second_tower(
     return pipeline.model.text_encoder, mixture
 
 
-def picture_of_nothing(number: int, size_px: int) -> npt.NDArray[np.uint8]:
+def noise_image(number: int, size_px: int) -> npt.NDArray[np.uint8]:
     """Coloured noise uint8 [size_px, size_px, 3], coarse and fine added up as in photos, by its number."""
     rng = counter_rng("picture of nothing", number)
     finest, cells = CELLS[number % len(CELLS)], 2
@@ -182,10 +182,10 @@ def picture_of_nothing(number: int, size_px: int) -> npt.NDArray[np.uint8]:
     return (127 + 50 * seen[0]).clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
-def _nothing_seen(pipeline: Pipeline) -> torch.Tensor:
-    """What the tower says of pictures of nothing: float32 [n, d], from the cache."""
+def _noise_features(pipeline: Pipeline) -> torch.Tensor:
+    """What the tower says of images of nothing: float32 [n, d], from the cache."""
     size_px = pipeline.config.model.image.size_px
-    shown = [image_ref_from_array(picture_of_nothing(number, size_px)) for number in range(PICTURES_OF_NOTHING)]
+    shown = [image_ref_from_array(noise_image(number, size_px)) for number in range(NOISE_IMAGES)]
     examples = [Example(f"nothing {number}", {"image": one}) for number, one in enumerate(shown)]
     seen = encode_images(pipeline, ListDataset("", examples, Ledger()), cache_root(), lambda done, total, what: None)
     return torch.from_numpy(np.stack([one.inputs[FEATURES].pooled for one in examples_of(seen)])).to(pipeline.device)

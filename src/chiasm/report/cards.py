@@ -1,4 +1,4 @@
-"""From measured outcomes to the report page: which pictures, answers, searches and curves are shown."""
+"""From measured outcomes to the report page: which images, answers, searches and curves are shown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from chiasm.evaluate.verdict import Verdict
 from chiasm.metrics.calibration import reliability_bins
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.report.charts import Chart, Curve
-from chiasm.report.example_cards import BatchPicture, CaptionCard, QuestionCard, SearchCard, SearchHit
+from chiasm.report.example_cards import BatchImage, CaptionCard, QuestionCard, SearchCard, SearchHit
 from chiasm.report.forgetting import ForgettingFacts, retention_chart
 from chiasm.report.page import LedgerSummary, Report, RunFacts
 from chiasm.tasks.scoring import Answered, Captioned
@@ -53,7 +53,7 @@ def build_report(
     rng = counter_rng("report", pipeline.config.seed)
     examples = measured.examples
     answered, captioned = measured.outcome.answered, measured.outcome.captioned
-    shown_questions = _one_a_picture(answered, rng)[:SHOWN_QUESTIONS]
+    shown_questions = _one_per_image(answered, rng)[:SHOWN_QUESTIONS]
     shown_captions = [int(one) for one in rng.permutation(len(examples))[:SHOWN_CAPTIONS]] if captioned else []
     # Who says "I do not know" has made no mistake.
     given = [one for one in answered if not one.prediction.evidence["abstains"]]
@@ -66,7 +66,7 @@ def build_report(
     ledger = measured.ledger
     return Report(
         title=f"chiasm {pipeline.config.recipe}",
-        summary=f"One model trained on {tasks}; measured on {len(examples)} pictures of the split "
+        summary=f"One model trained on {tasks}; measured on {len(examples)} images of the split "
         f"“{measured.split}” that training never saw.",
         facts=facts,
         metrics=measured.rows(),
@@ -81,7 +81,7 @@ def build_report(
         searches=_searches(measured, rng),
         mistakes=mistakes,
         charts=charts(rows),
-        batch=[BatchPicture(_pixels(one), _texts(one)) for one in batch[:SHOWN_BATCH]],
+        batch=[BatchImage(_pixels(one), _texts(one)) for one in batch[:SHOWN_BATCH]],
         ledger=LedgerSummary(ledger.offered, ledger.used, ledger.counts()),
         forgetting=forgetting,
         verdict=verdict,
@@ -122,8 +122,8 @@ def _is_shown(name: str) -> bool:
 
 
 def _pixels(example: Example) -> np.ndarray:
-    picture: np.ndarray = example.inputs["image"].load()
-    return picture
+    image: np.ndarray = example.inputs["image"].load()
+    return image
 
 
 def _texts(example: Example) -> list[str]:
@@ -131,8 +131,8 @@ def _texts(example: Example) -> list[str]:
     return [caption.text for caption in example.captions[:2]] + questions
 
 
-def _one_a_picture(answered: Sequence[Answered], rng: np.random.Generator) -> list[Answered]:
-    """Questions in random order, kinds in turn, no picture twice."""
+def _one_per_image(answered: Sequence[Answered], rng: np.random.Generator) -> list[Answered]:
+    """Questions in random order, kinds in turn, no image twice."""
     kinds = list(dict.fromkeys(one.question.kind for one in answered))
     shuffled = [answered[int(number)] for number in rng.permutation(len(answered))]
     queues = {kind: iter([one for one in shuffled if one.question.kind == kind]) for kind in kinds}
@@ -186,7 +186,7 @@ def _caption_card(of: int, said: Sequence[Captioned], examples: Sequence[Example
 
 
 def _searches(measured: SplitResult, rng: np.random.Generator) -> list[SearchCard]:
-    """Nearest pictures of a few sentences, in every language in turn."""
+    """Nearest images of a few sentences, in every language in turn."""
     outcome, examples = measured.outcome, measured.examples
     if outcome.text_embeddings is None or outcome.image_embeddings is None:
         return []

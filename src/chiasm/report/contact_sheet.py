@@ -1,4 +1,4 @@
-"""What a search found on one sheet: thumbnails in order with score and path, as a page or as a picture."""
+"""What a search found on one sheet: thumbnails in order with score and path, as a page or as an image."""
 
 import io
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from chiasm.report.html import Markup, element, picture, said
+from chiasm.report.html import Markup, element, image_element, said
 from chiasm.report.page import document
 
 THUMBNAIL_PX = 300
@@ -17,13 +17,13 @@ _CELL_PX, _TEXT_PX, _GAP_PX, _COLUMNS = 220, 15, 12, 5
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """One picture of a sheet.
+    """One image of a sheet.
 
     Attributes:
         image: uint8 [h, w, 3] RGB, or None where the file cannot be read any more.
         score: as it is printed.
         path: short, as it is printed.
-        fits: False where the picture fits no better than it would fit unrelated words.
+        fits: False where the image fits no better than it would fit unrelated words.
     """
 
     image: npt.NDArray[np.uint8] | None
@@ -37,28 +37,28 @@ def contact_page(query: str, remark: str, found: Sequence[Thumbnail], foot: str)
 
     Args:
         query: what was looked for.
-        remark: stands in a box above the pictures; "" for none.
+        remark: stands in a box above the images; "" for none.
         found: best first.
         foot: where was searched, and what was left out.
     """
     cards = []
     for place, one in enumerate(found, 1):
-        shown = picture(one.image, f"Result {place}: {one.path}", THUMBNAIL_PX) if one.image is not None else None
+        shown = image_element(one.image, f"Result {place}: {one.path}", THUMBNAIL_PX) if one.image is not None else None
         weak = element("span", " · weak", class_="is-wrong") if not one.fits else None
         lines = element("strong", f"{place}. {one.score}", weak), said(one.path, "p", "muted")
         cards.append(element("li", shown, element("div", *lines, class_="card-text"), class_="card"))
     header = element(
         "header",
         element("p", "chiasm search", class_="brand"),
-        said(query or "like the given picture", "h1"),
+        said(query or "like the given image", "h1"),
         element("p", foot, class_="muted"),
         element("p", remark, class_="panel is-weak") if remark else None,
     )
     return document(f"chiasm search: {query}", header, [element("section", element("ol", *cards, class_="contact"))])
 
 
-def contact_picture(found: Sequence[Thumbnail]) -> bytes:
-    """The sheet as a PNG file: five pictures a row, place and score above the end of the path."""
+def contact_png(found: Sequence[Thumbnail]) -> bytes:
+    """The sheet as a PNG file: five images a row, place and score above the end of the path."""
     count = max(len(found), 1)
     columns = min(_COLUMNS, count)
     height = _CELL_PX + 3 * _TEXT_PX

@@ -1,4 +1,4 @@
-"""The cards of the report page: an answered question, a described picture, a search, a picture of training."""
+"""The cards of the report page: an answered question, a described image, a search, an image of training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chiasm.report.html import Markup, element, join, picture, said
+from chiasm.report.html import Markup, element, image_element, join, said
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 """uint8 [h, w, 3] RGB."""
 
 
@@ -16,7 +16,7 @@ Picture = npt.NDArray[np.uint8]
 class QuestionCard:
     """One answered question."""
 
-    image: Picture
+    image: Image
     question: str
     kind: str
     answer: str
@@ -30,9 +30,9 @@ class QuestionCard:
 
 @dataclass(frozen=True, slots=True)
 class CaptionCard:
-    """One described picture."""
+    """One described image."""
 
-    image: Picture
+    image: Image
     captions: Mapping[str, str]
     """ISO 639-1 code (or "") -> the model's sentence."""
     truth: str
@@ -43,30 +43,30 @@ class CaptionCard:
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """One picture that a search returned."""
+    """One image that a search returned."""
 
-    image: Picture
+    image: Image
     similarity: float
     is_match: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SearchCard:
-    """A sentence and the nearest pictures, best first."""
+    """A sentence and the nearest images, best first."""
 
     sentence: str
     hits: Sequence[SearchHit]
     rank: int | None = None
-    """1-based place of the right picture among all that were searched."""
+    """1-based place of the right image among all that were searched."""
     searched: int | None = None
-    """Number of pictures that were searched."""
+    """Number of images that were searched."""
 
 
 @dataclass(frozen=True, slots=True)
-class BatchPicture:
-    """A picture as the model sees it in training, with its texts."""
+class BatchImage:
+    """An image as the model sees it in training, with its texts."""
 
-    image: Picture
+    image: Image
     texts: Sequence[str]
 
 
@@ -77,7 +77,7 @@ def _verdict(right: bool) -> Markup:
 
 
 def question_card(card: QuestionCard, photo_px: int) -> Markup:
-    """Picture, question, answer with its verdict, the truth where it is another, and how sure the model is."""
+    """Image, question, answer with its verdict, the truth where it is another, and how sure the model is."""
     is_right = element("span", "? does not know", class_="verdict is-unsure") if card.abstains else _verdict(card.right)
     guess = "its guess: " if card.abstains else None
     sure = f"{100 * card.confidence:.0f} % sure"
@@ -91,11 +91,11 @@ def question_card(card: QuestionCard, photo_px: int) -> Markup:
         element("p", element("span", meter, class_="meter", aria_hidden="true"), sure, class_="sure muted"),
         class_="card-text",
     )
-    return element("article", picture(card.image, f"Picture for: {card.question}", photo_px), text, class_="card")
+    return element("article", image_element(card.image, f"Image for: {card.question}", photo_px), text, class_="card")
 
 
 def caption_card(card: CaptionCard, photo_px: int) -> Markup:
-    """Picture, the model's sentences, their verdict, and a true sentence where they are not right."""
+    """Image, the model's sentences, their verdict, and a true sentence where they are not right."""
     lines = [
         element(
             "p",
@@ -108,27 +108,31 @@ def caption_card(card: CaptionCard, photo_px: int) -> Markup:
     verdict = None if card.right is None else element("p", _verdict(card.right), class_="answer")
     truth = None if card.right else element("p", "truth: ", said(card.truth), class_="truth")
     text = element("div", *lines, verdict, truth, class_="card-text")
-    return element("article", picture(card.image, f"Described as: {card.truth}", photo_px), text, class_="card")
+    return element("article", image_element(card.image, f"Described as: {card.truth}", photo_px), text, class_="card")
 
 
 def search_card(card: SearchCard, photo_px: int) -> Markup:
-    """A sentence, the nearest pictures, and the place of the right one."""
+    """A sentence, the nearest images, and the place of the right one."""
     hits = []
     for place, hit in enumerate(card.hits, 1):
         words = f"{place}. {hit.similarity:.2f}"
         match = join(" ", element("span", "✓ match", class_="is-right")) if hit.is_match else None
-        image = picture(hit.image, f"Result {place}" + (", the right picture" if hit.is_match else ""), photo_px // 2)
+        image = image_element(
+            hit.image, f"Result {place}" + (", the right image" if hit.is_match else ""), photo_px // 2
+        )
         hits.append(element("li", image, element("span", words, match), class_="hit match" if hit.is_match else "hit"))
     place_text = None
     if card.rank is not None:
         among = f" of {card.searched:,}" if card.searched else ""
-        place_text = element("p", f"The right picture is number {card.rank:,}{among}.", class_="muted")
+        place_text = element("p", f"The right image is number {card.rank:,}{among}.", class_="muted")
     return element(
         "article", said(card.sentence, "p", "asked"), element("ol", *hits, class_="hits"), place_text, class_="search"
     )
 
 
-def batch_card(card: BatchPicture, photo_px: int) -> Markup:
-    """A picture above its texts."""
+def batch_card(card: BatchImage, photo_px: int) -> Markup:
+    """An image above its texts."""
     texts = element("figcaption", *(said(text, "p") for text in card.texts))
-    return element("figure", picture(card.image, "Training picture: " + "; ".join(card.texts), photo_px // 2), texts)
+    return element(
+        "figure", image_element(card.image, "Training image: " + "; ".join(card.texts), photo_px // 2), texts
+    )

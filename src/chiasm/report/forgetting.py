@@ -22,7 +22,7 @@ class RetentionFacts:
 
     metric: str
     about: str
-    """What was measured, such as "500 pictures of the split “val”"."""
+    """What was measured, such as "500 images of the split “val”"."""
     before: Score
     after: Score
     """Of the weights that are saved."""

@@ -15,9 +15,9 @@ from PIL import Image
 from chiasm.core.errors import InputError
 
 TINY_PX = 96
-"""Pictures with no longer side are drawn with visible pixels; larger ones are photos."""
+"""Images with no longer side are drawn with visible pixels; larger ones are photos."""
 TINY_SHOWN_PX = 144
-"""A tiny picture is enlarged by the whole factor that first reaches this side."""
+"""A tiny image is enlarged by the whole factor that first reaches this side."""
 JPEG_QUALITY = 78
 
 
@@ -77,13 +77,13 @@ def breakable(name: str) -> Markup:
     return join(first, *(join("_", Markup("<wbr>"), part) for part in rest))
 
 
-def picture(image: npt.NDArray[np.uint8], alt: str, photo_px: int) -> Markup:
+def image_element(image: npt.NDArray[np.uint8], alt: str, photo_px: int) -> Markup:
     """An `img` element that carries its own data.
 
     Args:
         image: uint8 [h, w, 3] RGB. A side of up to 96 pixels is enlarged with sharp pixels and stored as PNG, a
             larger one is stored as JPEG.
-        alt: what the picture shows, for those who do not see it.
+        alt: what the image shows, for those who do not see it.
         photo_px: longest stored side of a photo.
     """
     mime, content, size = _encoded(image, photo_px)
@@ -94,7 +94,7 @@ def picture(image: npt.NDArray[np.uint8], alt: str, photo_px: int) -> Markup:
 def _encoded(image: npt.NDArray[np.uint8], photo_px: int) -> tuple[str, bytes, tuple[int, int]]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(
-            f"a picture of {image.dtype} {image.shape}", "uint8 [h, w, 3] RGB", "convert it with load_image"
+            f"an image of {image.dtype} {image.shape}", "uint8 [h, w, 3] RGB", "convert it with load_image"
         )
     drawn = Image.fromarray(np.ascontiguousarray(image))
     side, buffer = max(drawn.size), io.BytesIO()

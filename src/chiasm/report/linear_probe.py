@@ -22,10 +22,10 @@ def probe_chart(probed: Probed) -> Chart:
 def probe_page(probed: Probed, run: str) -> Markup:
     """The tables and the curve as a page that needs no network; `run` names what was probed."""
     counted, shots = probed.counts, probed.shot_rows()
-    made = f"{counted['fitted']} pictures fitted, {counted['choosing']} chose the weight decay ({probed.decay:g}), "
+    made = f"{counted['fitted']} images fitted, {counted['choosing']} chose the weight decay ({probed.decay:g}), "
     made += f"{counted['measured']} of the split “{probed.split}” measured; {len(probed.classes)} classes."
     words = [element("p", "chiasm · ", element("code", "probe"), class_="brand"), said(f"Probe of {run}", "h1")]
     header = element("header", *words, said(made, "p", "lead"))
     curve = element("div", line_chart(probe_chart(probed)), class_="charts") if probed.shots else None
-    rows = scores_section("Zero and few shots (n: pictures, and draws)", shots) if shots else None
+    rows = scores_section("Zero and few shots (n: images, and draws)", shots) if shots else None
     return document(f"Probe of {run}", header, [scores_section("Linear probe", probed.rows()), rows, curve])

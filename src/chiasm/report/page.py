@@ -18,7 +18,7 @@ from chiasm.evaluate.verdict import Verdict
 from chiasm.metrics.calibration import ReliabilityBin
 from chiasm.report.charts import Chart, duration, line_chart, reliability_chart
 from chiasm.report.example_cards import (
-    BatchPicture,
+    BatchImage,
     CaptionCard,
     QuestionCard,
     SearchCard,
@@ -49,7 +49,7 @@ class RunFacts:
     precision: str
     training_time_s: float
     steps: int
-    pictures_per_s: float
+    images_per_s: float
     run: str = ""
     """The run folder as it was typed."""
 
@@ -86,7 +86,7 @@ class Report:
     mistakes: Sequence[QuestionCard | CaptionCard] = ()
     """Wrong answers; the page puts the most confident first."""
     charts: Sequence[Chart] = ()
-    batch: Sequence[BatchPicture] = ()
+    batch: Sequence[BatchImage] = ()
     ledger: LedgerSummary | None = None
     forgetting: ForgettingFacts | None = None
     """What was done to keep what the model knew before."""
@@ -101,7 +101,7 @@ def write_report(folder: Path, report: Report) -> Path:
     """Write `report.html` into `folder` (atomically) and return its path.
 
     Raises:
-        InputError: a picture is not uint8 [h, w, 3].
+        InputError: an image is not uint8 [h, w, 3].
     """
     page = Markup()
     for photo_px in _PHOTO_PX:
@@ -173,7 +173,7 @@ def _header(report: Report) -> Markup:
     facts = report.facts
     made = (
         f"{duration(facts.training_time_s)} of training · {facts.steps:,} steps · "
-        f"{facts.pictures_per_s:,.0f} pictures/s · {facts.precision} · {facts.hardware}"
+        f"{facts.images_per_s:,.0f} images/s · {facts.precision} · {facts.hardware}"
     )
     return element(
         "header",

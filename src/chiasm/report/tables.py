@@ -19,10 +19,10 @@ _NONE = "–"
 _EMPTY = {_NONE: "empty"}
 """Cell text -> class; a cell with nothing in it is not shown where the table is narrow."""
 _MEANING = {
-    "alignment": "mean squared distance of a picture and its text: 0 the same, 2 unrelated",
-    "image_uniformity": "spread of the pictures: 0 all in one place, lower is more even",
+    "alignment": "mean squared distance of an image and its text: 0 the same, 2 unrelated",
+    "image_uniformity": "spread of the images: 0 all in one place, lower is more even",
     "text_uniformity": "spread of the texts: 0 all in one place, lower is more even",
-    "modality_gap": "distance of the centre of the pictures from that of the texts, 0 to 2",
+    "modality_gap": "distance of the centre of the images from that of the texts, 0 to 2",
 }
 
 
@@ -50,7 +50,7 @@ def metric_table(rows: Sequence[MetricRow], title: str = "") -> "Table":
     columns = _columns(rows)
     table.add_column("metric")
     for heading in columns:
-        # "no picture" stands on two lines: eight columns must fit 80 characters.
+        # "no image" stands on two lines: eight columns must fit 80 characters.
         table.add_column(heading.replace("no ", "no\n"), justify="right", no_wrap=True)
     for row in rows:
         cells = (value_in(row, heading).replace(" – ", "–") for heading in columns)
@@ -65,7 +65,7 @@ def difference_table(rows: Sequence[MetricRow], differences: Mapping[str, Paired
     from rich.text import Text
 
     table = Table(
-        caption=Text("shares in percentage points; p: of no difference, by swapping the runs picture by picture"),
+        caption=Text("shares in percentage points; p: of no difference, by swapping the runs image by image"),
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -118,7 +118,7 @@ class _Name:
 
 def _columns(rows: Sequence[MetricRow]) -> list[str]:
     """Headings of the columns in which anything stands."""
-    optional = ("shuffled", "no picture", "no text", "chance")
+    optional = ("shuffled", "no image", "no text", "chance")
     return [
         "score",
         "95 % interval",
@@ -154,7 +154,7 @@ def value_in(row: MetricRow, heading: str) -> str:
         return f"{score.n:,}"
     if heading == "chance":
         return _NONE if row.chance is None else number(row.chance)
-    seen = {"shuffled": row.blind, "no picture": row.no_picture, "no text": row.no_text}[heading]
+    seen = {"shuffled": row.blind, "no image": row.no_picture, "no text": row.no_text}[heading]
     return _NONE if seen is None else number(seen.value)
 
 
@@ -196,11 +196,11 @@ def _bar(row: MetricRow) -> Markup | None:
 def _bar_key(rows: Sequence[MetricRow]) -> Markup:
     parts = ["Bar: score, with its 95 % interval as a whisker"]
     if any(row.blind for row in rows):
-        parts.append("solid tick, shuffled: the same model, each question put to another picture")
+        parts.append("solid tick, shuffled: the same model, each question put to another image")
     if any(row.chance is not None for row in rows):
         parts.append("dotted tick, chance: guessing, or the most common answer")
     if any(row.no_picture for row in rows):
-        parts.append("no picture: a uniform grey one")
+        parts.append("no image: a uniform grey one")
     if any(row.no_text for row in rows):
         parts.append("no text: empty questions and sentences")
     return element("p", "; ".join(parts) + ".", class_="muted key")

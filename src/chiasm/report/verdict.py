@@ -54,7 +54,7 @@ def _beaten(verdict: Verdict, row: MetricRow) -> Markup:
     if verdict.start and row.name in verdict.against_start:
         values[f"Before training ({verdict.start})"] = row.score.value - verdict.against_start[row.name].difference
     if row.blind:
-        values["Pictures shuffled"] = row.blind.value
+        values["Images shuffled"] = row.blind.value
     if row.chance is not None:
         values[guessing(row.name)] = row.chance
     full = max(1.0, *values.values()) if row.is_share else max(*values.values(), 1e-9)

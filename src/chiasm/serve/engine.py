@@ -20,7 +20,7 @@ from chiasm.core.errors import ChiasmError, InputError
 from chiasm.core.resizing import Resizing
 from chiasm.core.types import IMAGE, Domain, Encoded, Prediction, Tokens
 from chiasm.data.prompts import expanded, prompts_for
-from chiasm.pipeline.batching import Features, stack_features, stack_pictures
+from chiasm.pipeline.batching import Features, stack_features, stack_images
 from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
@@ -120,7 +120,7 @@ class Model:
         Raises:
             ImageError: the picture cannot be used.
         """
-        return stack_pictures([picture_ref(picture).load()], self.pipeline.resizing)[0]
+        return stack_images([picture_ref(picture).load()], self.pipeline.resizing)[0]
 
     @property
     def resizing(self) -> Resizing:

@@ -41,7 +41,7 @@ _LAYER = re.compile(r"\.(\d+)\.")
 def adapted(config: RunConfig) -> RunConfig:
     """Return the config with its towers frozen as `train.adapt` says; "" leaves them as the recipe has them.
 
-    With "lora" a tower without linear layers (EfficientNet) stays frozen, so that its pictures are encoded once.
+    With "lora" a tower without linear layers (EfficientNet) stays frozen, so that its images are encoded once.
     """
     word, model = config.train.adapt, config.model
     if not word:
@@ -74,7 +74,7 @@ def has_text_teacher(config: RunConfig) -> bool:
 def apply_text_teacher(config: RunConfig) -> RunConfig:
     """With a text teacher, return the config with the teacher's image side and space, both locked; else as it is.
 
-    What finds pictures is then the same to the bit as in the teacher's run, and an index of their vectors stays good.
+    What finds images is then the same to the bit as in the teacher's run, and an index of their vectors stays good.
     Widths are the teacher's where its image side depends on them.
 
     Raises:
@@ -85,7 +85,7 @@ def apply_text_teacher(config: RunConfig) -> RunConfig:
     if not config.init_from:
         raise InputError(
             f"the task {_taught(config)} has a text_teacher and init_from is not set",
-            "a run folder that finds pictures by sentences",
+            "a run folder that finds images by sentences",
             "--set init_from=RUN, made by chiasm train retrieval for example",
         )
     folder = Path(config.init_from)

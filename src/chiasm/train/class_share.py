@@ -1,6 +1,6 @@
 """Last step of a run that began in the starter's space: how much of it the saved model keeps.
 
-The cosine of a picture and a text is share * (cosine among the classes) + (1 - share) * (trained cosine), see
+The cosine of an image and a text is share * (cosine among the classes) + (1 - share) * (trained cosine), see
 `models.projection.BesideClasses`. The share with the best validation is taken; a share of 1 is the model from before
 training, so that the saved run is never below it on validation.
 """

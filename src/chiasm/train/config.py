@@ -28,12 +28,12 @@ class RetentionConfig:
     """Folder that relative image paths start from; "" means the layout's own."""
     languages: tuple[str, ...] = ("en",)
     label_prompts: tuple[str, ...] = ("a photo of a {label}.",)
-    """Sentences that stand for a class where pictures have a label and no caption."""
+    """Sentences that stand for a class where images have a label and no caption."""
     split: str = "val"
     metric: str = ""
     """What must be kept, larger being better; "" means text_to_image_R@10 where there are captions, else acc1."""
     examples: int = 500
-    """Pictures that are measured, drawn once and the same in every run; 0 takes all."""
+    """Images that are measured, drawn once and the same in every run; 0 takes all."""
     max_drop: float = 0.05
     """Share of the first value, in [0, 1), that may be lost: 0.05 keeps at least 95 %."""
     on_drop: Literal["warn", "stop"] = "warn"
@@ -75,7 +75,7 @@ class TrainConfig:
     """Steps at least, where `epochs` decides: few examples are passed over more often, and validation keeps the best
     weights. 0 sets no floor."""
     batch_size: int = 256
-    """Pictures in an optimiser step, over all processes and accumulation parts."""
+    """Images in an optimiser step, over all processes and accumulation parts."""
     least_batches: int = 1
     """Batches a pass has at least: few examples make smaller batches, whose steps are cheaper. Contrast wants large
     batches, and leaves it at 1."""

@@ -42,7 +42,7 @@ TIMED_STEPS, WARM_UP_STEPS = 12, 2
 """Steps that are done, and how many of the first are not timed: memory is still being taken."""
 LONGEST_S = 20.0
 """Seconds after which no further step is timed."""
-TIMED_PICTURES, TIMED_TEXTS = 48, 192
+TIMED_IMAGES, TIMED_TEXTS = 48, 192
 LONG_CAPTION = 95
 """Percentile of the captions' lengths at which a trained decoder is taken to have ended all of a batch."""
 
@@ -54,7 +54,7 @@ class Times:
     opening_s: float
     """Importing libraries, reading the data's files and building the model."""
     encoding_s: float
-    """Pictures and texts that frozen towers have not encoded yet; or reading every picture once."""
+    """Images and texts that frozen towers have not encoded yet; or reading every image once."""
     training_s: float
     validation_s: float
     measuring_s: float
@@ -83,7 +83,7 @@ class Estimate:
     times: Times
     """Of the run itself, or of its last stage."""
     to_encode: tuple[int, int]
-    """Pictures and texts that are not in the cache."""
+    """Images and texts that are not in the cache."""
     precision: str
     limit_s: float
     """Time limit of training with its validations; 0 where the recipe has none."""
@@ -110,7 +110,7 @@ class Estimate:
         parts = {f"stage {name}": seconds for name, seconds in self.stages_s.items()}
         parts |= {
             "opening the data and the model": times.opening_s,
-            f"encoding {self.to_encode[0]:,} pictures and {self.to_encode[1]:,} texts": times.encoding_s,
+            f"encoding {self.to_encode[0]:,} images and {self.to_encode[1]:,} texts": times.encoding_s,
             f"{self.steps:,} steps of {self.step_s * 1000:.0f} ms ({self.precision})": times.training_s,
             f"{self.validations} validations": times.validation_s,
             "measuring what was trained": times.measuring_s,
@@ -118,7 +118,7 @@ class Estimate:
         return (
             f"parameters: {self.parameters:,}, of which {self.trained_parameters:,} are trained\n"
             f"memory for weights and optimiser: {self.weights_bytes / 2**20:.0f} MiB (activations come on top)\n"
-            f"training pictures: {self.training_pictures:,}\n"
+            f"training images: {self.training_pictures:,}\n"
             f"length: {self.steps_why}\n"
             f"learning rate: {self.lr_why}\n"
             f"time: about {self.total_s / 60:.1f} minutes here, by a little of each part done now:\n"
@@ -172,9 +172,9 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> E
     step_s = _step_s(trainer)
     trained = trainer.sizes(pretrained)[0]
     total = sum(parameter.numel() for parameter in pipeline.model.parameters())
-    picture_s = _evaluation_s(pipeline, [measured.example(n) for n in range(len(measured))])
+    image_s = _evaluation_s(pipeline, [measured.example(n) for n in range(len(measured))])
     validations = math.ceil(length.steps / (config.train.validate_every or max(1, length.steps // 10)))
-    training_s, validation_s = length.steps * step_s, validations * len(held_out[0]) * picture_s
+    training_s, validation_s = length.steps * step_s, validations * len(held_out[0]) * image_s
     if config.train.limit_s:
         training_s = min(training_s, max(0.0, config.train.limit_s - validation_s))
     after = _passes_after(pipeline, config) * len(held_out[0]) + len(VIEWS) * len(held_out[1])
@@ -187,7 +187,7 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> E
         steps_why=length.why,
         step_s=step_s,
         validations=validations,
-        times=Times(opening_s, encoding_s, training_s, validation_s, after * picture_s + beside_s),
+        times=Times(opening_s, encoding_s, training_s, validation_s, after * image_s + beside_s),
         to_encode=to_encode,
         precision=why,
         limit_s=config.train.limit_s,
@@ -210,23 +210,23 @@ def _some(dataset: Dataset, count: int) -> Dataset:
 
 
 def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple[int, int], float]:
-    """How many pictures and texts have to be encoded, and the seconds that it takes with all else before training."""
+    """How many images and texts have to be encoded, and the seconds that it takes with all else before training."""
     config = pipeline.config
     if not (config.model.image.frozen or config.model.text.frozen or not config.data.is_generated):
         return (0, 0), 0.0
     examples = [dataset.example(number) for dataset in datasets for number in range(len(dataset))]
-    pictures, texts = not_cached(pipeline, examples, cache_root())
-    some_pictures = _spread(pictures, TIMED_PICTURES)
+    images, texts = not_cached(pipeline, examples, cache_root())
+    some_images = _spread(images, TIMED_IMAGES)
     workers = config.data.workers
     seconds = _texts_s(pipeline, texts)
-    if some_pictures:
-        spent = _seconds(lambda: pipeline.encode_pixels(image_tensor(some_pictures, pipeline.resizing, workers)))
-        seconds += spent * len(pictures) / len(some_pictures)
+    if some_images:
+        spent = _seconds(lambda: pipeline.encode_pixels(image_tensor(some_images, pipeline.resizing, workers)))
+        seconds += spent * len(images) / len(some_images)
     if not config.data.is_generated and not config.model.image.frozen:
-        looked_at = _spread(examples, TIMED_PICTURES)
+        looked_at = _spread(examples, TIMED_IMAGES)
         spent = _seconds(lambda: [one.inputs["image"].load() for one in looked_at])
         seconds += spent * len(examples) / len(looked_at)
-    return (len(pictures), len(texts)), seconds
+    return (len(images), len(texts)), seconds
 
 
 def _starter_s(config: RunConfig, measured: Dataset, device: torch.device) -> float:
@@ -264,7 +264,7 @@ def _step_s(trainer: Trainer) -> float:
 
 
 def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example]) -> float:
-    """Seconds a picture of one pass of evaluation.
+    """Seconds an image of one pass of evaluation.
 
     An untrained decoder never ends a sentence, so it is cut where trained ones have ended theirs.
     """

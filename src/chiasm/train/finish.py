@@ -126,7 +126,7 @@ def finish(
         training_time_s=progress.trained_s,
         steps=progress.step,
         run=str(folder),
-        pictures_per_s=progress.step * trainer.loader.batch_size / max(progress.trained_s, 1e-9),
+        images_per_s=progress.step * trainer.loader.batch_size / max(progress.trained_s, 1e-9),
     )
     epoch, numbers = trainer.loader.indices(0)
     batch = [training.example(number, epoch) for number in numbers[:12]]
@@ -156,7 +156,7 @@ def _course(trainer: Trainer, share: ClassShare | None, rows: Sequence[Mapping[s
     return Course(
         metric=trainer.primary,
         steps=progress.step,
-        pictures=len(trainer.loader.dataset),
+        examples=len(trainer.loader.dataset),
         kept_step=0 if share is not None and share.keeps_start else progress.best_step,
         validated=[(int(row["step"]), row[name]) for row in rows if name in row],
         start=STARTER if trainer.run.init_from == STARTER else "",

@@ -51,7 +51,7 @@ class RetentionCheck:
     @property
     def about(self) -> str:
         """What is measured, in words."""
-        return f"{len(self.examples):,} pictures of the split “{self.config.split}”"
+        return f"{len(self.examples):,} images of the split “{self.config.split}”"
 
     def outcome(self) -> Outcome:
         """Evaluate the current weights on the examples."""

@@ -24,7 +24,7 @@ def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:
         console: where people look.
 
     Raises:
-        InputError: the tower is not frozen, or there are too few pictures.
+        InputError: the tower is not frozen, or there are too few images.
     """
     heads = [(task, task.head_to_fit(pipeline.model)) for task in pipeline.tasks.values()]
     found = next(((task, head) for task, head in heads if head is not None), None)
@@ -44,7 +44,7 @@ def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:
     fitted, choosing = cut(Labelled(examples, features[None], labels))
     if not fitted.examples or not choosing.examples:
         raise InputError(
-            f"{len(examples)} labelled pictures to train on", "enough to fit on most and choose on a fifth", "add some"
+            f"{len(examples)} labelled images to train on", "enough to fit on most and choose on a fifth", "add some"
         )
     probe = fit_probe(fitted, choosing, len(codec.classes))
     weight = probe.map.weight * probe.map.scale
@@ -52,7 +52,7 @@ def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:
         head.weight.copy_(weight)
         head.bias.copy_(probe.map.bias - weight @ probe.map.shift)
     console.print(
-        f"linear probe: {len(examples):,} pictures of {len(codec.classes)} classes fitted; of the "
+        f"linear probe: {len(examples):,} images of {len(codec.classes)} classes fitted; of the "
         f"{len(choosing.examples):,} that chose the weight decay ({probe.decay:g}) "
         f"{probe.shares[probe.decay]:.1%} were right",
         highlight=False,

@@ -29,7 +29,7 @@ class Loader:
         dataset: the training examples.
         tasks: name -> task, each of which collates its fields.
         codec: tokenizer and vocabularies.
-        run: the config; `train.batch_size` pictures are shared out over processes and accumulation parts.
+        run: the config; `train.batch_size` images are shared out over processes and accumulation parts.
     """
 
     def __init__(self, dataset: Dataset, tasks: Mapping[str, Task[Any]], codec: Codec, run: RunConfig) -> None:
@@ -40,8 +40,8 @@ class Loader:
         self.batch_size = fitting_batch(run.train, len(dataset), share)
         if self.batch_size < share:
             raise InputError(
-                f"a batch of {self.batch_size} pictures for {world_size()} processes with {self.parts} parts each",
-                "at least one picture for each part of each process, and as many examples",
+                f"a batch of {self.batch_size} images for {world_size()} processes with {self.parts} parts each",
+                "at least one image for each part of each process, and as many examples",
                 "--set train.batch_size=...",
             )
         self.steps_per_epoch = len(dataset) // self.batch_size
@@ -57,7 +57,7 @@ class Loader:
         """Collate this process's share of a step, one batch an accumulation part.
 
         A part is a stretch of the step's examples, of which each process has a stretch, in the order of their ranks:
-        what is gathered stands in the order that one process has. Shares differ by one picture at most.
+        what is gathered stands in the order that one process has. Shares differ by one image at most.
         """
         epoch, numbers = self.indices(step)
         share = self.parts * world_size()

@@ -1,6 +1,6 @@
 """A peak learning rate from the sizes of a run, and what is said of rates and warm-ups that do not fit it.
 
-The rule, for AdamW with a schedule that comes down to zero, N trained parameters and batches of B pictures:
+The rule, for AdamW with a schedule that comes down to zero, N trained parameters and batches of B images:
 
 - weights that start anew: 0.003239 - 0.0001395 ln N (Kaplan et al. 2020, appendix D.6, equation D.1);
 - weights that were pre-trained: 3e-5 sqrt(1.5e8 / N) sqrt(B / 512), the last factor within [0.5, 2]. WiSE-FT takes 3e-5
@@ -31,7 +31,7 @@ def peak_rate(parameters: int, pretrained: int, batch_size: int, steps: int) -> 
     Args:
         parameters: numbers that are trained.
         pretrained: of these, the ones that do not start anew; one is enough to be careful.
-        batch_size: pictures in a step, over all processes.
+        batch_size: images in a step, over all processes.
         steps: of the whole run.
     """
     rate = 0.003239 - 0.0001395 * math.log(parameters)

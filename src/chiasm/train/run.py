@@ -88,7 +88,7 @@ def run(
         also_held_out: runs whose held-out splits this one must not train on, beside its own.
 
     Raises:
-        InputError: wrong config or data; a picture both trained on and held out; a folder that holds another run; a
+        InputError: wrong config or data; an image both trained on and held out; a folder that holds another run; a
             resume with another config.
         Interrupted: stopped by a signal, state saved.
         JobError: training broke.
@@ -130,7 +130,7 @@ def run(
 
 
 def _open(config: RunConfig, also_held_out: Sequence[RunConfig], console: Console) -> tuple[Dataset, Dataset]:
-    """Training and validation, which hold what the tasks need; no picture is decoded yet."""
+    """Training and validation, which hold what the tasks need; no image is decoded yet."""
     training, message = open_training(config, also_held_out)
     for note in filter(None, (starter_note(config), message)):
         console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)

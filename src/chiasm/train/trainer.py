@@ -99,7 +99,7 @@ class Trainer:
             self.train = replace(self.train, lr=self.progress.lr)
 
     def sizes(self, pretrained: frozenset[str]) -> tuple[int, int, int, int]:
-        """What the learning rate goes by: numbers trained, of these pre-trained, pictures a step, steps."""
+        """What the learning rate goes by: numbers trained, of these pre-trained, images a step, steps."""
         named = dict(self.pipeline.model.named_parameters())
         known = [name for name in self.names if names_between([name], pretrained)]
         trained, taken = (sum(named[name].numel() for name in names) for names in (self.names, known))

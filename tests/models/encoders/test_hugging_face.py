@@ -16,7 +16,7 @@ from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 from chiasm.models.checks import check_encoder
 from chiasm.models.encoders.folder import FolderImageConfig, FolderTextConfig
 from chiasm.models.encoders.hugging_face import load_image_tower, load_text_tower
-from chiasm.pipeline.batching import stack_pictures, to_model_range
+from chiasm.pipeline.batching import stack_images, to_model_range
 from chiasm.pipeline.tokenizers import pretrained_tokenizer
 
 VISION_KINDS = ("vit", "dinov2", "convnext", "clip_vision", "siglip_vision")
@@ -40,7 +40,7 @@ def test_pictures_are_encoded_as_by_transformers(kind: str, tmp_path: Path) -> N
     """Guards against another resize, crop, mean or pooled token: numbers that are silently wrong."""
     reference = vision_folder(tmp_path, kind)
     tower = load_image_tower(str(tmp_path))
-    pixels = stack_pictures(pictures(), FolderImageConfig(name=str(tmp_path)).preprocessing().resizing)
+    pixels = stack_images(pictures(), FolderImageConfig(name=str(tmp_path)).preprocessing().resizing)
     with torch.no_grad():
         got = tower(to_model_range(pixels, torch.float32))
         expected = reference(pixel_values=their_pixels(tmp_path))
@@ -58,7 +58,7 @@ def test_small_pictures_and_odd_crops_keep_the_pixels_of_transformers(tmp_path: 
     transformers.CLIPImageProcessorPil(size={"shortest_edge": 33}, crop_size=crop).save_pretrained(tmp_path)
     transformers.CLIPVisionConfig().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").touch()
-    pixels = stack_pictures(pictures(), FolderImageConfig(name=str(tmp_path)).preprocessing().resizing)
+    pixels = stack_images(pictures(), FolderImageConfig(name=str(tmp_path)).preprocessing().resizing)
     mean, std = (
         torch.tensor(row)[:, None, None]
         for row in (transformers.image_utils.OPENAI_CLIP_MEAN, transformers.image_utils.OPENAI_CLIP_STD)

@@ -37,7 +37,7 @@ CHOOSING_SHARE = 5
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Labelled pictures as the tower sees them: `features` float32 [v, n, d] of v views, `labels` int64 [n]."""
+    """Labelled images as the tower sees them: `features` float32 [v, n, d] of v views, `labels` int64 [n]."""
 
     examples: list[Example]
     features: Tensor
@@ -84,7 +84,7 @@ class Probed:
         split: what was measured on.
         classes: names, in the order of the labels.
         counts: examples fitted, choosing and measured.
-        scores, blind, baseline: of the linear probe: as it is, with the pictures dealt wrongly, by the commonest class.
+        scores, blind, baseline: of the linear probe: as it is, with the images dealt wrongly, by the commonest class.
         decay, shares: the chosen weight decay, and what each got right of the examples that chose it.
         shots: examples a class -> accuracy of each draw.
         shot_decays: examples a class -> the chosen weight decay.
@@ -109,7 +109,7 @@ class Probed:
         return [MetricRow(name, one, self.blind[name], self.baseline[name]) for name, one in self.scores.items()]
 
     def shot_rows(self) -> list[MetricRow]:
-        """The table of zero and few shots; their n counts draws, the zero-shot's pictures."""
+        """The table of zero and few shots; their n counts draws, the zero-shot's images."""
         chance = self.baseline["acc1"]
         zero = [MetricRow("zero-shot acc1", self.zero_shot, chance=chance)] if self.zero_shot else []
         few = [MetricRow(f"{k}-shot acc1", mean_of_draws(values), chance=chance) for k, values in self.shots.items()]
@@ -146,7 +146,7 @@ def probe(
         split: measured; never fitted, and never chosen on.
         shots: numbers of examples a class to draw; () draws none.
         draws: how often, at least 2.
-        mirror: also fit every training picture mirrored, and measure the mean of a picture and its mirror image.
+        mirror: also fit every training image mirrored, and measure the mean of an image and its mirror image.
         console: where people look.
 
     Raises:
@@ -223,7 +223,7 @@ def _labelled(dataset: Dataset, split: str) -> list[Example]:
     found = [example for example in every if example.label]
     if not found:
         raise InputError(
-            f"split {split!r} has no labels", "pictures with a class", "give a folder of classes, or a label column"
+            f"split {split!r} has no labels", "images with a class", "give a folder of classes, or a label column"
         )
     return found
 
@@ -231,7 +231,7 @@ def _labelled(dataset: Dataset, split: str) -> list[Example]:
 def _seen(
     pipeline: Pipeline, dataset: Dataset, examples: list[Example], classes: list[str], mirror: bool, console: Console
 ) -> Labelled:
-    """The pictures as the tower sees them; what cannot be read goes to the dataset's ledger."""
+    """The images as the tower sees them; what cannot be read goes to the dataset's ledger."""
     missing = next((one for one in examples if str(one.label) not in classes), None)
     if missing is not None:
         raise InputError(

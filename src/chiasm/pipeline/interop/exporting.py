@@ -93,8 +93,8 @@ def compare(one: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
         raise JobError(f"the exported model has another {differing[0]}\n  do: report this; nothing was written")
     image, texts = example.inputs["image"], [caption.text for caption in example.captions]
     if one.space is not None:
-        for what, vectors in (("picture", _pictures), ("text", _texts)):
-            given = image if what == "picture" else texts
+        for what, vectors in (("image", _images), ("text", _texts)):
+            given = image if what == "image" else texts
             first, second = vectors(one, given), vectors(other, given)
             if not np.array_equal(first, second):
                 raise JobError(
@@ -150,7 +150,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _pictures(pipeline: Pipeline, image: Any) -> np.ndarray:
+def _images(pipeline: Pipeline, image: Any) -> np.ndarray:
     return pipeline.shared_space().embed_images(pipeline.model, {IMAGE: pipeline.encode_images([image])})
 
 

@@ -58,8 +58,8 @@ def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
         if not network and kind not in FAMILIES:
             raise InputError(
                 f"{folder} holds a {kind}",
-                "a model of pictures and words: " + ", ".join([*FAMILIES, *NETWORKS]),
-                "a network of pictures or of words alone can be a tower: --set model.image.kind=hugging_face "
+                "a model of images and words: " + ", ".join([*FAMILIES, *NETWORKS]),
+                "a network of images or of words alone can be a tower: --set model.image.kind=hugging_face "
                 f"--set model.image.name={folder}",
             )
         if network:

@@ -193,7 +193,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
         if stored is None:
             raise ServedError("picture_not_found")
         headers = {"Cache-Control": "private, max-age=3600"}
-        return Response(stored.picture, media_type="image/png", headers=headers)
+        return Response(stored.png, media_type="image/png", headers=headers)
 
     @router.get("/healthz")
     async def healthz() -> Any:
