@@ -178,7 +178,7 @@ def test_damaged_file_of_a_run_is_named(harm: str, chiasm: Shell, run_copy: Path
     [
         (lambda manifest: "{", "no JSON"),
         (lambda manifest: "[]", "format version []"),
-        (lambda manifest: {**manifest, "format": 2}, "format version 2"),
+        (lambda manifest: {**manifest, "format": 3}, "format version 3"),
         (lambda manifest: {**manifest, "kind": "checkpoint"}, "checkpoint folder"),
         (lambda manifest: {**manifest, "files": []}, ""),
         (lambda manifest: {**manifest, "files": {"../other": {}, **manifest["files"]}}, "'../other'"),

@@ -99,6 +99,16 @@ def test_another_manifest_is_refused(folder: Path, changes: dict[str, object], p
     assert part in str(caught.value)
 
 
+def test_a_run_of_the_format_before_opens_and_its_checkpoint_does_not(folder: Path) -> None:
+    """Guards against a checkpoint whose tensors have other names and that is read half."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "format": 1}))
+    verify_folder(folder, "run")
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "format": 1, "kind": "checkpoint"}))
+    with pytest.raises(InputError, match="format version 1"):
+        verify_folder(folder, "checkpoint")
+
+
 def test_what_is_no_complete_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     """Guards against a run that was stopped in its last second and looks finished."""
     with pytest.raises(InputError, match="does not exist"):

@@ -10,8 +10,10 @@ from pathlib import Path
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json, sha256_bytes, sha256_file, sweep_partial, write_bytes, write_json
 
-FORMAT = 1
-"""Version of the folder layout; a folder of another version is refused, never guessed at."""
+FORMAT = 2
+"""Version of the folder layout that is written: since 2, heads stand as `heads.TASK.` and configs have their own keys."""
+READABLE = {"run": (1, 2), "checkpoint": (2,)}
+"""Versions that are read, by kind of folder; others are refused, never guessed at."""
 MANIFEST = "MANIFEST.json"
 PLAN = "plan.json"
 """The whole config that a run was begun with; `config.json` is that of a stage, once it has a checkpoint."""
@@ -53,11 +55,12 @@ def verify_folder(folder: Path, kind: str) -> None:
             "finish the run with `chiasm train --resume --out FOLDER`, or give another folder",
         )
     manifest = read_json(folder / MANIFEST, "the folder's manifest")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    readable = READABLE[kind]
+    if not isinstance(manifest, dict) or manifest.get("format") not in readable:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
         raise InputError(
             f"{folder} has format version {found!r}",
-            f"format version {FORMAT}",
+            "format version " + " or ".join(map(str, readable)),
             "use the version of chiasm that wrote it, or train again",
         )
     if manifest.get("kind") != kind or not isinstance(manifest.get("files"), dict):
