@@ -11,7 +11,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import read_json, sha256_bytes, sha256_file, sweep_partial, write_bytes, write_json
 
 FORMAT = 2
-"""Version of the folder layout that is written: since 2, heads stand as `heads.TASK.` and configs have their own keys."""
+"""Version of the folder layout that is written. Since 2, heads stand as `heads.TASK.`, and configs have own keys."""
 READABLE = {"run": (1, 2), "checkpoint": (2,)}
 """Versions that are read, by kind of folder; others are refused, never guessed at."""
 MANIFEST = "MANIFEST.json"
