@@ -10,7 +10,7 @@ from torch import nn
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
 from chiasm.models.heads import FusedClasses, ImageWriter
-from chiasm.models.vision_language import Parts, VisionLanguageModel
+from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageModel
 from chiasm.recipes.table import find_recipe
 from chiasm.train.config import RunConfig, TrainConfig
 from chiasm.train.optimizer import build_optimizer, has_decay, learning_rate, trainable_names
@@ -29,7 +29,7 @@ def config() -> RunConfig:
 @pytest.fixture
 def model() -> VisionLanguageModel:
     torch.manual_seed(0)
-    return VisionLanguageModel(config().model, Parts(vocabulary=30, contrast="softmax", heads=HEADS))
+    return AssembledVLM(config().model, Parts(vocabulary=30, contrast="softmax", heads=HEADS))
 
 
 def test_matrices_decay_and_nothing_else_does(model: VisionLanguageModel) -> None:
@@ -54,7 +54,7 @@ def test_learned_tokens_do_not_decay(fusion: str) -> None:
     model = replace(config().model, fusion=fusion)
     model = override(model, ["text.kind=two_stream", "text.summary_tokens=0", "image.pool_queries=3"])
     torch.manual_seed(0)
-    built = VisionLanguageModel(model, Parts(vocabulary=30, heads=HEADS))
+    built = AssembledVLM(model, Parts(vocabulary=30, heads=HEADS))
     decaying = {name for name, parameter in built.named_parameters() if has_decay(name, parameter)}
     expected = set()
     for place, module in built.named_modules():

@@ -97,6 +97,10 @@ class BesideClasses(nn.Module):
         return torch.cat([share.sqrt() * self.classes(pooled), (1 - share).sqrt() * self.trained(pooled)], dim=-1)
 
 
+AnyProjection = Projection | PlainProjection | BesideClasses
+"""What `build_projection` returns."""
+
+
 def class_heads(model: nn.Module) -> list[BesideClasses]:
     """The projections of pictures and of texts where both have the classes beside them; else none."""
     heads = [getattr(model, name, None) for name in ("image_projection", "text_projection")]
@@ -112,7 +116,7 @@ def set_class_share(model: nn.Module, share: float) -> None:
 
 def build_projection(
     kind: ProjectionName, inputs: int, outputs: int, hidden: int, dropout: float, side: Literal["image", "text"]
-) -> Projection | PlainProjection | BesideClasses:
+) -> AnyProjection:
     """The projection that a tower's config names; the classes of "classes" are zero until they are loaded."""
     if kind == "classes":
         if outputs <= CLASSES:

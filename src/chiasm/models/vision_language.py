@@ -21,7 +21,7 @@ from chiasm.models.fusion.base import Aligning, Fusion
 from chiasm.models.heads import HeadShape, HeadSpec, build_heads
 from chiasm.models.inputs import grouped
 from chiasm.models.pooling import AttentionalPooler
-from chiasm.models.projection import build_projection
+from chiasm.models.projection import AnyProjection, build_projection
 
 START_LOGIT_SCALE = {"softmax": math.log(1 / 0.07), "additive": math.log(1 / 0.07), "sigmoid": math.log(10)}
 """ln of the first factor on the cosine: CLIP's (Radford et al. 2021, section 2.5) and SigLIP's (Zhai et al. 2023)."""
@@ -55,69 +55,40 @@ class Parts:
 
 
 class VisionLanguageModel(nn.Module):
-    """Two towers, what joins them, and a head for each task that asks for one: `heads[task]`.
+    """Two encoders, what joins them, and a head for each task that asks for one: `heads[task]`.
 
-    An image is encoded once into `Tokens`; embedding, fusing and writing all start from these.
+    An image is encoded once into `Tokens`; embedding, fusion and generation all start from these. Leaves build the
+    members: `AssembledVLM` as its config says, `PretrainedVLM` from one network of transformers. An optional member
+    that a leaf does not build stays None.
 
     Args:
         config: sizes and kinds of the parts.
         parts: what the tasks ask for.
-        towers: of pictures and of texts, where they are read already; otherwise they are built as `config` says.
     """
 
-    def __init__(self, config: ModelConfig, parts: Parts, towers: tuple[nn.Module, nn.Module] | None = None) -> None:
+    image_encoder: nn.Module
+    text_encoder: nn.Module
+    input_encoders: nn.ModuleDict
+    """Encoders of the inputs beside the image, by name."""
+    input_adapters: nn.ModuleDict
+    """Input -> what gives its tokens the model's width, where they have another."""
+    heads: nn.ModuleDict
+    """Task -> its head."""
+    task_log_variance: nn.ParameterDict
+    """Task -> learned log variance that weighs its loss."""
+
+    def __init__(self, config: ModelConfig, parts: Parts) -> None:
         super().__init__()
         self.config, self.parts = config, parts
-        self.image_encoder = config.image.build(config.encoder_shape()) if towers is None else towers[0]
-        self.text_encoder = config.text.build(config.encoder_shape(parts.vocabulary)) if towers is None else towers[1]
-        token_dim, image_dim = widths(self.image_encoder)
-        self.sees_pooled_alone = config.image.frozen and not config.image.grid
-        token_dim = image_dim if self.sees_pooled_alone else token_dim
-        word_dim, text_dim = widths(self.text_encoder)
-        dim, queries = config.dim, config.image.pool_queries
-        uses_tokens = parts.fusion or parts.has("image")
-        self.image_pooler = AttentionalPooler(token_dim, dim, queries, config.heads) if queries else None
-        self.image_adapter = _adapter(token_dim, image_dim, config) if uses_tokens and not queries else None
-        self.text_adapter = _adapter(word_dim, text_dim, config) if parts.fusion else None
-        self.fusion: Fusion | None = build_fusion(config, ("text", IMAGE, *config.inputs)) if parts.fusion else None
-        self._build_contrast(dim if queries else image_dim, text_dim)
-        self.heads = build_heads(parts.heads, self._head_shape(image_dim))
-        self._build_inputs()
-        self.task_log_variance = nn.ParameterDict({name: torch.zeros(()) for name in parts.learned_weights})
-
-    def _build_inputs(self) -> None:
-        """Encoders of the inputs beside the image, and what gives their tokens the model's width."""
-        shape = self.config.encoder_shape()
-        built = {name: one.build(shape) for name, one in self.config.inputs.items()}
-        self.input_encoders = nn.ModuleDict(built)
-        adapters = {name: _adapter(*widths(encoder), self.config) for name, encoder in built.items()}
-        self.input_adapters = nn.ModuleDict({name: one for name, one in adapters.items() if one is not None})
-
-    def _build_contrast(self, image_dim: int, text_dim: int) -> None:
-        config, contrast = self.config, self.parts.contrast
-        hidden, space, dropout = config.projection_hidden, config.embedding_dim, config.dropout
-        is_aligned = isinstance(self.fusion, Aligning)
-        has_own = bool(contrast) and not is_aligned
-        image, text = config.image.projection, config.text.projection
-        self.image_projection = build_projection(image, image_dim, space, hidden, dropout, "image") if has_own else None
-        self.text_projection = build_projection(text, text_dim, space, hidden, dropout, "text") if has_own else None
-        start = torch.tensor(START_LOGIT_SCALE[contrast]) if contrast else None
-        self.logit_scale = None if start is None else nn.Parameter(start)
-        self.logit_bias = nn.Parameter(torch.tensor(START_LOGIT_BIAS)) if contrast == "sigmoid" else None
-
-    def _head_shape(self, image_dim: int) -> HeadShape:
-        config, fusion = self.config, self.fusion
-        return HeadShape(
-            dim=config.dim,
-            image_dim=image_dim,
-            fused_dim=0 if fusion is None else fusion.dim,
-            fused_token_dim=0 if fusion is None else fusion.token_dim,
-            heads=config.heads,
-            layers=config.decoder_layers,
-            dropout=config.dropout,
-            vocabulary=self.parts.vocabulary,
-            text_encoder=self.text_encoder,
-        )
+        self.sees_pooled_alone = False
+        self.image_pooler: AttentionalPooler | None = None
+        self.image_adapter: TokenAdapter | None = None
+        self.text_adapter: TokenAdapter | None = None
+        self.fusion: Fusion | None = None
+        self.image_projection: AnyProjection | None = None
+        self.text_projection: AnyProjection | None = None
+        self.logit_scale: nn.Parameter | None = None
+        self.logit_bias: nn.Parameter | None = None
 
     # --- towers ---------------------------------------------------------------------------------------------
 
@@ -287,6 +258,69 @@ class VisionLanguageModel(nn.Module):
         if self.logit_scale is not None and self.logit_bias is None:
             with torch.no_grad():
                 self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+
+class AssembledVLM(VisionLanguageModel):
+    """A model whose encoders, fusion and heads are built separately, each as the config says.
+
+    Args:
+        config: sizes and kinds of the parts.
+        parts: what the tasks ask for.
+        towers: image and text encoder that exist already; None builds both as `config` says.
+    """
+
+    def __init__(self, config: ModelConfig, parts: Parts, towers: tuple[nn.Module, nn.Module] | None = None) -> None:
+        super().__init__(config, parts)
+        self.image_encoder = config.image.build(config.encoder_shape()) if towers is None else towers[0]
+        self.text_encoder = config.text.build(config.encoder_shape(parts.vocabulary)) if towers is None else towers[1]
+        token_dim, image_dim = widths(self.image_encoder)
+        self.sees_pooled_alone = config.image.frozen and not config.image.grid
+        token_dim = image_dim if self.sees_pooled_alone else token_dim
+        word_dim, text_dim = widths(self.text_encoder)
+        dim, queries = config.dim, config.image.pool_queries
+        uses_tokens = parts.fusion or parts.has("image")
+        self.image_pooler = AttentionalPooler(token_dim, dim, queries, config.heads) if queries else None
+        self.image_adapter = _adapter(token_dim, image_dim, config) if uses_tokens and not queries else None
+        self.text_adapter = _adapter(word_dim, text_dim, config) if parts.fusion else None
+        self.fusion = build_fusion(config, ("text", IMAGE, *config.inputs)) if parts.fusion else None
+        self._build_contrast(dim if queries else image_dim, text_dim)
+        self.heads = build_heads(parts.heads, self._head_shape(image_dim))
+        self._build_inputs()
+        self.task_log_variance = nn.ParameterDict({name: torch.zeros(()) for name in parts.learned_weights})
+
+    def _build_inputs(self) -> None:
+        """Encoders of the inputs beside the image, and what gives their tokens the model's width."""
+        shape = self.config.encoder_shape()
+        built = {name: one.build(shape) for name, one in self.config.inputs.items()}
+        self.input_encoders = nn.ModuleDict(built)
+        adapters = {name: _adapter(*widths(encoder), self.config) for name, encoder in built.items()}
+        self.input_adapters = nn.ModuleDict({name: one for name, one in adapters.items() if one is not None})
+
+    def _build_contrast(self, image_dim: int, text_dim: int) -> None:
+        config, contrast = self.config, self.parts.contrast
+        hidden, space, dropout = config.projection_hidden, config.embedding_dim, config.dropout
+        is_aligned = isinstance(self.fusion, Aligning)
+        has_own = bool(contrast) and not is_aligned
+        image, text = config.image.projection, config.text.projection
+        self.image_projection = build_projection(image, image_dim, space, hidden, dropout, "image") if has_own else None
+        self.text_projection = build_projection(text, text_dim, space, hidden, dropout, "text") if has_own else None
+        start = torch.tensor(START_LOGIT_SCALE[contrast]) if contrast else None
+        self.logit_scale = None if start is None else nn.Parameter(start)
+        self.logit_bias = nn.Parameter(torch.tensor(START_LOGIT_BIAS)) if contrast == "sigmoid" else None
+
+    def _head_shape(self, image_dim: int) -> HeadShape:
+        config, fusion = self.config, self.fusion
+        return HeadShape(
+            dim=config.dim,
+            image_dim=image_dim,
+            fused_dim=0 if fusion is None else fusion.dim,
+            fused_token_dim=0 if fusion is None else fusion.token_dim,
+            heads=config.heads,
+            layers=config.decoder_layers,
+            dropout=config.dropout,
+            vocabulary=self.parts.vocabulary,
+            text_encoder=self.text_encoder,
+        )
 
 
 def _adapter(token_dim: int, pooled_dim: int, config: ModelConfig) -> TokenAdapter | None:

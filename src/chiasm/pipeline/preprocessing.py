@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chiasm.core.errors import InputError
-from chiasm.models.networks.base import WholeNetwork
+from chiasm.models.networks.base import PretrainedVLM
 from chiasm.models.pretrained.hugging_face_folder import NETWORK_FILE
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.config import PipelineConfig
@@ -28,7 +28,7 @@ def check_pretrained(config: PipelineConfig) -> None:
 
 def tower_files(model: VisionLanguageModel) -> dict[str, bytes]:
     """What describes encoders that came from folders, by the name of its file in a run folder."""
-    network = {NETWORK_FILE: model.spec.to_json()} if isinstance(model, WholeNetwork) else {}
+    network = {NETWORK_FILE: model.spec.to_json()} if isinstance(model, PretrainedVLM) else {}
     config = model.config
     return {
         **network,

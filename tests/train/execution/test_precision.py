@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from chiasm.models.heads import FusedClasses, ImageWriter
-from chiasm.models.vision_language import Parts, VisionLanguageModel
+from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageModel
 from chiasm.recipes.table import find_recipe
 from chiasm.train.execution.precision import ComputeCopy
 from chiasm.train.optimizer import trainable_names
@@ -19,7 +19,7 @@ def model() -> VisionLanguageModel:
     torch.manual_seed(0)
     heads = {"vqa": FusedClasses(5, widening=2), "captioning": ImageWriter()}
     parts = Parts(vocabulary=30, contrast="softmax", heads=heads)
-    return VisionLanguageModel(replace(demo, dim=8, embedding_dim=8, image=image), parts)
+    return AssembledVLM(replace(demo, dim=8, embedding_dim=8, image=image), parts)
 
 
 def test_small_updates_survive_low_precision(model: VisionLanguageModel) -> None:

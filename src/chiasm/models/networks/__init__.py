@@ -8,7 +8,7 @@ import safetensors.torch
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.models.config import ModelConfig
-from chiasm.models.networks.base import NetworkSpec, WholeNetwork, read_network_spec
+from chiasm.models.networks.base import NetworkSpec, PretrainedVLM, read_network_spec
 from chiasm.models.networks.blip import Blip
 from chiasm.models.networks.vilt import Vilt
 from chiasm.models.pretrained.hugging_face_folder import (
@@ -19,9 +19,9 @@ from chiasm.models.pretrained.hugging_face_folder import (
     read_preprocessing,
     reading,
 )
-from chiasm.models.vision_language import Parts, VisionLanguageModel
+from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageModel
 
-NETWORKS: dict[str, type[WholeNetwork]] = {name: wrapper for wrapper in (Blip, Vilt) for name in wrapper.offers}
+NETWORKS: dict[str, type[PretrainedVLM]] = {name: wrapper for wrapper in (Blip, Vilt) for name in wrapper.offers}
 """Class of transformers -> what wraps it."""
 
 
@@ -51,7 +51,7 @@ def build_model(config: ModelConfig, parts: Parts) -> VisionLanguageModel:
         InputError: the folder holds no network that is known here, or one that the tasks ask too much of.
     """
     if not config.network:
-        return VisionLanguageModel(config, parts)
+        return AssembledVLM(config, parts)
     folder = Path(config.network)
     if (folder / NETWORK_FILE).is_file():
         return _from_run(folder, config, parts)
@@ -67,7 +67,7 @@ def build_model(config: ModelConfig, parts: Parts) -> VisionLanguageModel:
     return NETWORKS[name].wrap(config, parts, spec, network).eval()
 
 
-def _from_run(folder: Path, config: ModelConfig, parts: Parts) -> WholeNetwork:
+def _from_run(folder: Path, config: ModelConfig, parts: Parts) -> PretrainedVLM:
     """The network of a run folder, with that run's weights."""
     spec = read_network_spec(folder / NETWORK_FILE)
     if spec.network not in NETWORKS:

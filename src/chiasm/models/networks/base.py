@@ -46,13 +46,16 @@ def read_network_spec(path: Path) -> NetworkSpec:
     return NetworkSpec(str(values.get("network")), values["architecture"], pixels)
 
 
-class WholeNetwork(VisionLanguageModel, ABC):
-    """The parts that a `VisionLanguageModel` has and this one may lack are None.
+class PretrainedVLM(VisionLanguageModel, ABC):
+    """One pre-trained network of transformers in which image and text meet, with the head that it has.
 
     Args:
-        config: names the folder; sizes in it say nothing here.
+        config: names the folder; its sizes are not used.
         parts: what the tasks ask for.
-        spec: what the network is.
+        spec: class, architecture and preprocessing of the network.
+
+    Raises:
+        InputError: a task asks for a head or a shared space that the network lacks.
     """
 
     names: ClassVar[tuple[tuple[str, str], ...]]
@@ -67,11 +70,8 @@ class WholeNetwork(VisionLanguageModel, ABC):
     """Classes of transformers whose config states the answers that they choose from."""
 
     def __init__(self, config: ModelConfig, parts: Parts, spec: NetworkSpec) -> None:
-        nn.Module.__init__(self)
-        self.config, self.parts, self.spec = config, parts, spec
-        self.sees_pooled_alone = False
-        self.image_pooler = self.image_adapter = self.text_adapter = self.fusion = None
-        self.image_projection = self.text_projection = self.logit_scale = self.logit_bias = None
+        super().__init__(config, parts)
+        self.spec = spec
         self.heads = nn.ModuleDict()
         self.task_log_variance = nn.ParameterDict()
         self.input_encoders, self.input_adapters = nn.ModuleDict(), nn.ModuleDict()
@@ -91,7 +91,7 @@ class WholeNetwork(VisionLanguageModel, ABC):
 
     @classmethod
     @abstractmethod
-    def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "WholeNetwork":
+    def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "PretrainedVLM":
         """Take over the parts of a network of transformers."""
 
     @classmethod

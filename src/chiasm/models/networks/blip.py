@@ -19,7 +19,7 @@ from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig, Generated, Step, decode
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
 from chiasm.models.heads import FusedClasses, FusedWriter, HeadSpec, ImageWriter
-from chiasm.models.networks.base import NetworkSpec, WholeNetwork
+from chiasm.models.networks.base import NetworkSpec, PretrainedVLM
 from chiasm.models.pretrained.hugging_face_folder import TowerSpec
 from chiasm.models.projection import PlainProjection
 from chiasm.models.vision_language import Parts
@@ -52,7 +52,7 @@ class BlipTextEncoder(nn.Module):
         return Tokens(values, text.is_real, alone.last_hidden_state[:, 0])
 
 
-class Blip(WholeNetwork):
+class Blip(PretrainedVLM):
     """One of BLIP's networks; `spec.network` says which."""
 
     text_decoder: Any

@@ -18,11 +18,11 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE, Encoded, TextTokens, Tokens
 from chiasm.models.config import ModelConfig
 from chiasm.models.heads import FusedClasses, HeadSpec
-from chiasm.models.networks.base import NetworkSpec, WholeNetwork
+from chiasm.models.networks.base import NetworkSpec, PretrainedVLM
 from chiasm.models.vision_language import Parts
 
 
-class Vilt(WholeNetwork):
+class Vilt(PretrainedVLM):
     """One of ViLT's networks; `spec.network` says which."""
 
     vilt: Any

@@ -19,7 +19,7 @@ from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
 from chiasm.models.networks import NETWORKS, labels_of, network_of
 from chiasm.models.pretrained.hugging_face_folder import checked_folder, model_type, read_architecture
 from chiasm.models.projection import PlainProjection
-from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.models.vision_language import AssembledVLM, VisionLanguageModel
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.parts import parts_of
 from chiasm.pipeline.pipeline import Pipeline
@@ -122,7 +122,7 @@ def dual_pipeline(dual: DualEncoder, folder: Path, device: torch.device) -> Pipe
     """
     config = dual_config(dual, folder)
     codec = Codec(pretrained_tokenizer(config.model.text))
-    model = VisionLanguageModel(config.model, parts_of(config, codec), (dual.image, dual.text))
+    model = AssembledVLM(config.model, parts_of(config, codec), (dual.image, dual.text))
     _join(model, dual)
     return Pipeline(config, model, codec, device)
 

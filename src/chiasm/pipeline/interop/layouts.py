@@ -17,7 +17,7 @@ from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder, HuggingFaceTextEncoder
 from chiasm.models.encoders.open_clip import WEIGHTS, describe, to_open_clip
-from chiasm.models.networks.base import WholeNetwork
+from chiasm.models.networks.base import PretrainedVLM
 from chiasm.models.pretrained.hugging_face_folder import Preprocessing, TowerSpec, reading, without_bars
 from chiasm.models.projection import BesideClasses, PlainProjection, Projection
 from chiasm.pipeline.pipeline import Pipeline
@@ -64,7 +64,7 @@ def dual_of(pipeline: Pipeline) -> DualEncoder:
 def hugging_face_files(pipeline: Pipeline) -> dict[str, bytes]:
     """Config, weights, preprocessing and tokenizer as transformers reads them, by name."""
     model = pipeline.model
-    if isinstance(model, WholeNetwork):
+    if isinstance(model, PretrainedVLM):
         kind, config, tensors = model.spec.network, _network_config(model), model.hugging_face_tensors()
         pixels = _pixels(model.spec.preprocessing, model.spec.architecture["model_type"])
     else:
@@ -204,7 +204,7 @@ def _whole_config(dual: DualEncoder) -> "PreTrainedConfig":
     return reading(Path(FAMILIES[dual.family]), "the config", make)
 
 
-def _network_config(model: WholeNetwork) -> "PreTrainedConfig":
+def _network_config(model: PretrainedVLM) -> "PreTrainedConfig":
     """The config that the network came with; a trained temperature becomes its first value, where it is kept."""
     from transformers import AutoConfig
 
