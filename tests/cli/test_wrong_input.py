@@ -117,7 +117,7 @@ def test_pictures_words_and_places(
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        ("foo,bar\na.png,b\n", ["no column that names a picture", "foo"]),
+        ("foo,bar\na.png,b\n", ["no column that names an image", "foo"]),
         ("image,foo\na.png,b\n", ["no column with captions"]),
         ("image,caption\n", ["no rows"]),
         ("", []),

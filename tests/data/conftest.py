@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from chiasm.data.generated.boxes.render import SIZES, BoxesPicture, BoxItem
+from chiasm.data.generated.boxes.render import SIZES, BoxesScene, BoxItem
 
 
 @dataclass(frozen=True)
 class PublishedBoxes:
     """A statement of NLVR's hidden split, with the picture's objects and file (boxes in their first order)."""
 
-    picture: BoxesPicture
+    picture: BoxesScene
     path: Path
     sentence: str
     is_true: bool
@@ -42,6 +42,6 @@ def published_boxes(real_data: Path) -> list[PublishedBoxes]:
         is_tower = all(item.x_px == 40 and item.size == "medium" for box in boxes for item in box)
         if is_tower:
             boxes = tuple(tuple(sorted(box, key=lambda item: -item.y_px)) for box in boxes)
-        picture = BoxesPicture("tower" if is_tower else "scatter", boxes)
+        picture = BoxesScene("tower" if is_tower else "scatter", boxes)
         found.append(PublishedBoxes(picture, paths[row["identifier"]], row["sentence"], row["label"] == "true"))
     return found

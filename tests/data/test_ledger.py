@@ -16,7 +16,7 @@ def filled(used: int, rejected: int) -> Ledger:
     ledger.offer(used + rejected)
     ledger.use(used)
     for row in range(rejected):
-        ledger.reject(Source("data.csv", row + 1), "missing_image", f"there is no picture '{row}.jpg'")
+        ledger.reject(Source("data.csv", row + 1), "missing_image", f"there is no image '{row}.jpg'")
     return ledger
 
 
@@ -39,7 +39,7 @@ def test_sum_that_does_not_come_out_is_our_bug() -> None:
 def test_check_is_at_the_limit_not_below() -> None:
     """One per cent of 500 is allowed, six are not; nothing usable is never allowed."""
     filled(495, 5).check(0.01)
-    with pytest.raises(InputError, match=r"6 rejected \(missing_image 6\)\n.*data.csv:1: there is no picture"):
+    with pytest.raises(InputError, match=r"6 rejected \(missing_image 6\)\n.*data.csv:1: there is no image"):
         filled(494, 6).check(0.01)
     for ledger in (filled(0, 3), Ledger()):
         with pytest.raises(InputError, match="0 used"):
@@ -62,7 +62,7 @@ def test_written_lines_and_summary_last(tmp_path: Path) -> None:
         "file": "data.csv",
         "row": 1,
         "code": "missing_image",
-        "text": "there is no picture '0.jpg'",
+        "text": "there is no image '0.jpg'",
     }
     assert lines[1]["file"] == "图.csv"
     assert "图" in raw

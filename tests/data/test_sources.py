@@ -300,7 +300,7 @@ def test_tables_of_questions_and_labels(root: Path, delimiter: str) -> None:
     ("header", "problem"),
     [
         ("image,caption,text", "2 columns for the caption: caption, text"),
-        ("picture_of,caption", "no column that names a picture"),
+        ("picture_of,caption", "no column that names an image"),
         ("image,colour", "no column with captions"),
         ("image,question", "only one of question and answer"),
         ("image,Image,caption", "2 columns for the image"),

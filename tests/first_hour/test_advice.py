@@ -36,7 +36,7 @@ def test_pictures_in_another_folder(place: str, rows: list[Photo], tmp_path: Pat
         lines = [[str(folder / f"{row.name}.png"), row.english] for row in rows]
         table(root / "data.csv", ["image", "caption"], lines)
     said = train(root)
-    assert_refused(said, "used + ", "(20 of 20 missing pictures lie there)", f"listed in {train.out}/ledger.jsonl")
+    assert_refused(said, "used + ", "(20 of 20 missing images lie there)", f"listed in {train.out}/ledger.jsonl")
     assert typed(said) == f"data.images={folder}"
     if place == "beside the data":
         assert train(root, typed(said)).code == 0

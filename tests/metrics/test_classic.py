@@ -105,7 +105,7 @@ def test_not_finite_is_no_hit(bad: float) -> None:
 
 def test_query_without_right_candidate_is_refused() -> None:
     """It would be a miss that no model can avoid."""
-    with pytest.raises(InputError, match="picture 1"):
+    with pytest.raises(InputError, match="image 1"):
         retrieval_ranks(np.eye(2), np.eye(2), np.array([0, 1]), np.array([0, 0]))
 
 

@@ -31,7 +31,7 @@ def test_tokens_differ_between_mostly_empty_pictures(kind: str) -> None:
     """Guards against tokens that are background and place alone, on which binding is learned a thousand steps later."""
     torch.manual_seed(0)
     tower = TOWERS[kind].build(ModelConfig(dim=128, heads=8).encoder_shape())
-    drawn = [sort_of_clevr.render(sort_of_clevr.picture_at("train", number, 0)) for number in range(64)]
+    drawn = [sort_of_clevr.render(sort_of_clevr.scene_at("train", number, 0)) for number in range(64)]
     pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 127.5 - 1
     tokens = tower(pictures).values
     assert power(tokens - tokens.mean(0)) > 0.25 * power(tokens)

@@ -59,7 +59,7 @@ def test_vectors_at_random_solve_it() -> None:
 
 def test_a_batch_without_texts_is_refused() -> None:
     """Guards against 0 / 0, which would reach the weights as NaN."""
-    with pytest.raises(InputError, match="no picture of the batch"):
+    with pytest.raises(InputError, match="no image of the batch"):
         additive_contrast(
             unit_rows(2, 0), unit_rows(0, 1), torch.tensor(1.0), torch.zeros(0, dtype=torch.long), torch.arange(2)
         )

@@ -180,7 +180,7 @@ def test_indistinct_embeddings_cost_the_logarithm_of_the_batch() -> None:
 
 def test_batch_without_a_pair_is_refused() -> None:
     """Guards against 0 / 0, which would reach the weights as NaN."""
-    with pytest.raises(InputError, match="no picture of the batch"):
+    with pytest.raises(InputError, match="no image of the batch"):
         softmax_contrast(
             unit_rows(2, 0), unit_rows(2, 1), torch.tensor(1.0), torch.tensor([0, 1]), torch.tensor([2, 3])
         )

@@ -137,9 +137,9 @@ def write_sheet(path: Path, query: str, found: Found) -> None:
 
 def _thumbnail(path: str) -> "npt.NDArray[np.uint8] | None":
     """The picture, or None where its file is gone or broken by now."""
-    from chiasm.data.image import ImageError, load_image, read_picture
+    from chiasm.data.image import ImageError, load_image, read_image_bytes
 
     try:
-        return load_image(read_picture(path), path, READ_PX)
+        return load_image(read_image_bytes(path), path, READ_PX)
     except ImageError:
         return None

@@ -1,1 +1,1 @@
-"""The shared vocabulary of every room, and plumbing that has no opinion about pictures or words."""
+"""The shared vocabulary of every room, and plumbing that has no opinion about images or words."""

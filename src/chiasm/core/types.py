@@ -1,6 +1,6 @@
 """The nouns that travel between rooms: Example, Batch, Tokens, Prediction.
 
-Axis legend: n pictures, m texts, l tokens, d numbers a token, h/w picture height and width in pixels.
+Axis legend: n images, m texts, l tokens, d numbers a token, h/w image height and width in pixels.
 Masks say what True means: `is_real[i, j]` is True where token j of row i is not padding.
 """
 
@@ -28,7 +28,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """One sentence about one picture. `language` is an ISO 639-1 code ("en", "zh"), or "" if unknown."""
+    """One sentence about one image. `language` is an ISO 639-1 code ("en", "zh"), or "" if unknown."""
 
     text: str
     language: str = ""
@@ -36,7 +36,7 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question about one picture, with every answer that counts as right (the first is the usual one)."""
+    """One question about one image, with every answer that counts as right (the first is the usual one)."""
 
     text: str
     answers: tuple[str, ...]
@@ -61,10 +61,10 @@ class Checkable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One picture (or other input) with all that is known about it.
+    """One image (or other input) with all that is known about it.
 
-    All captions and questions of a picture stay in one Example, so that they can never become false
-    negatives of each other, and so that a picture is encoded once for many questions.
+    All captions and questions of an image stay in one Example, so that they can never become false
+    negatives of each other, and so that an image is encoded once for many questions.
     """
 
     id: str
@@ -75,7 +75,7 @@ class Example:
     questions: tuple[Question, ...] = ()
     label: str | None = None
     group: str = ""
-    """Examples with equal group show the same thing (same picture, same patient); "" means `id`."""
+    """Examples with equal group show the same thing (same image, same patient); "" means `id`."""
     source: Source = field(default_factory=lambda: Source("<memory>"))
     truth: Any = None
     """Machine-checkable truth of a generated example (the objects of a scene); None for real data."""
@@ -83,10 +83,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """A picture that is decoded when it is needed.
+    """An image that is decoded when it is needed.
 
     `load()` returns uint8 [h, w, 3] RGB. `content_key()` returns a hash of the original bytes, which names
-    the picture in caches and finds duplicates whatever the file is called.
+    the image in caches and finds duplicates whatever the file is called.
     """
 
     load: Callable[[], np.ndarray]
@@ -101,8 +101,8 @@ class Tokens(NamedTuple):
         values: float [n, l, d].
         is_real: bool [n, l], True where the token is not padding.
         pooled: float [n, d], one vector for the row.
-        places: float [n, l, r, c], from where among r rows and c columns of the picture each token was gathered, in
-            shares that sum to 1; None where a picture's tokens are the places themselves, and for texts.
+        places: float [n, l, r, c], from where among r rows and c columns of the image each token was gathered, in
+            shares that sum to 1; None where an image's tokens are the places themselves, and for texts.
     """
 
     values: Tensor
@@ -115,7 +115,7 @@ class Tokens(NamedTuple):
         return Tokens(*(change(part) for part in self if part is not None))
 
     def rows(self, index: Tensor) -> "Tokens":
-        """Select (and repeat) rows: int64 [m] -> Tokens of m rows. Many questions share one picture this way."""
+        """Select (and repeat) rows: int64 [m] -> Tokens of m rows. Many questions share one image this way."""
         return self.each(lambda part: part[index])
 
     @staticmethod
@@ -173,8 +173,8 @@ class Batch:
         ids: example ids, length n.
         inputs: name -> values of the n examples: images as uint8 or float [n, 3, h, w].
         group: int64 [n]; equal numbers mean the same thing is shown.
-        by_task: task name -> field name -> tensor. Fields that hold several rows a picture come with an
-            index field (`image_index` int64 [m]) that says which picture a row belongs to.
+        by_task: task name -> field name -> tensor. Fields that hold several rows an image come with an
+            index field (`image_index` int64 [m]) that says which image a row belongs to.
     """
 
     ids: list[str]

@@ -1,6 +1,6 @@
-"""Windows of training pictures, at another place and of another size in each epoch.
+"""Windows of training images, at another place and of another size in each epoch.
 
-A picture tower that is trained on a few thousand pictures learns them by heart; what it sees of one through a window
+An image tower that is trained on a few thousand images learns them by heart; what it sees of one through a window
 differs each time (Szegedy et al. 2015, section 6; CLIP's only augmentation, Radford et al. 2021, section 2.3). The
 window has the shape that the tower sees, so that nothing is squeezed that was not before.
 """
@@ -16,12 +16,12 @@ from chiasm.core.types import ImageRef
 
 
 def cropped(ref: ImageRef, least_area: float, aspect: float | None, *counters: int | str) -> ImageRef:
-    """Refer to a window of a picture; it is the same whenever it is loaded.
+    """Refer to a window of an image; it is the same whenever it is loaded.
 
     Args:
-        ref: the picture. Its content key stays: the window is what a step sees of this picture.
+        ref: the image. Its content key stays: the window is what a step sees of this image.
         least_area: least share, in (0, 1], of the largest window's area; the share is drawn evenly from there to 1.
-        aspect: width of the window by its height; None keeps the picture's own.
+        aspect: width of the window by its height; None keeps the image's own.
         counters: what place and size depend on, beside the purpose: seed, epoch, example.
     """
     return ImageRef(partial(_load, ref.load, least_area, aspect, counters), ref.content_key, ref.path)

@@ -1,12 +1,12 @@
-"""A child process that decodes pictures within limits: `python -m chiasm.data.decoding_child FD MAX_PIXELS`.
+"""A child process that decodes images within limits: `python -m chiasm.data.decoding_child FD MAX_PIXELS`.
 
-A picture of a few bytes can take gigabytes or for ever, and a decoder written in C can be made to crash or worse. Here
+An image of a few bytes can take gigabytes or for ever, and a decoder written in C can be made to crash or worse. Here
 it meets a limit on the memory of this process, cannot write files, and whoever asked may end it. Pixels are those of
 `load_image`, to the last bit. Nothing of torch is imported: the process starts in a third of a second, in 40 MiB.
 
 Messages, both ways, on a socket: two lengths as 4 bytes each, a head of JSON, bytes. Asked is `{"resizing": ...}`
-(pixels of `Resizing`) or `{"thumbnail_px": n}` (a JPEG), with a picture; the answer has `shape`, `jpeg`, `error` (a
-key of `REASONS`), `memory`, or `large`: a picture of more than `SMALL_PIXELS` waits until it is sent `{"go": true}`,
+(pixels of `Resizing`) or `{"thumbnail_px": n}` (a JPEG), with an image; the answer has `shape`, `jpeg`, `error` (a
+key of `REASONS`), `memory`, or `large`: an image of more than `SMALL_PIXELS` waits until it is sent `{"go": true}`,
 so that only one is decoded at once.
 """
 
@@ -32,7 +32,7 @@ with the usual halved colour. With colour in full it takes 10, so that the very 
 SPARE_BYTES = 24 * 2**20
 """Memory beside pixels and the file."""
 SMALL_PIXELS = 4_000_000
-"""Pictures of at most so many are decoded side by side."""
+"""Images of at most so many are decoded side by side."""
 MAX_HEAD_BYTES = 2**16
 _LENGTHS = struct.Struct(">II")
 
@@ -91,7 +91,7 @@ class Child:
 
     Args:
         connection: to whoever asks.
-        max_pixels: of the largest picture.
+        max_pixels: of the largest image.
     """
 
     def __init__(self, connection: socket.socket, max_pixels: int) -> None:
@@ -116,7 +116,7 @@ class Child:
 
     def _answer(self, order: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
         try:
-            # Pictures of an index were let in before, and a large JPEG is read at an eighth of its size.
+            # Images of an index were let in before, and a large JPEG is read at an eighth of its size.
             max_pixels = MAX_PIXELS if "thumbnail_px" in order else self.max_pixels
             small_pixels = min(SMALL_PIXELS, max_pixels)
             self._allow(len(content), small_pixels)
@@ -136,7 +136,7 @@ class Child:
             return {"memory": True}, b""
 
     def _allow(self, content_bytes: int, pixels: int) -> None:
-        """Let this process map so much memory for a picture."""
+        """Let this process map so much memory for an image."""
         wanted = self.idle_bytes + SPARE_BYTES + 3 * content_bytes + BYTES_A_PIXEL * pixels
         resource.setrlimit(resource.RLIMIT_AS, (min(wanted, self.most_bytes), self.most_bytes))
 
@@ -145,10 +145,10 @@ class Child:
     ) -> tuple[dict[str, Any], bytes | memoryview]:
         if "thumbnail_px" in order:
             side_px = int(order["thumbnail_px"])
-            picture = Image.fromarray(load_image(content, "index", side_px, max_pixels))
-            picture.thumbnail((side_px, side_px))
+            thumbnail = Image.fromarray(load_image(content, "index", side_px, max_pixels))
+            thumbnail.thumbnail((side_px, side_px))
             written = io.BytesIO()
-            picture.save(written, "JPEG", quality=85)
+            thumbnail.save(written, "JPEG", quality=85)
             return {"jpeg": True}, written.getbuffer()
         pixels = resize(load_image(content, "upload", max_pixels=max_pixels), Resizing.from_dict(order["resizing"]))
         return {"shape": pixels.shape}, np.ascontiguousarray(pixels).data.cast("B")

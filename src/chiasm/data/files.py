@@ -129,7 +129,7 @@ def open_other_files(
 def labels_in_words(examples: Iterable[Example], prompts: Sequence[str]) -> list[Example]:
     """Give examples with a label and no caption the prompts (see `data.prompts`) as captions.
 
-    Their group becomes their label, so that pictures of a class are positives of all its sentences (UniCL, Yang et
+    Their group becomes their label, so that images of a class are positives of all its sentences (UniCL, Yang et
     al. 2022, equation 3). Other examples stay as they are, and so do all where there are no prompts.
     """
     prompts = expanded(prompts)
@@ -185,7 +185,7 @@ def _by_fold(config: FilesConfig, found: ReadFiles) -> tuple[list[Example], list
     groups = {_group(example) for example in found.examples}
     if len(groups) < folds:
         raise InputError(
-            f"data.fold is {config.fold!r}, and {config.path} has {len(groups)} pictures or groups to train on",
+            f"data.fold is {config.fold!r}, and {config.path} has {len(groups)} images or groups to train on",
             "as many parts, or fewer",
             "--set data.fold=1/2",
         )

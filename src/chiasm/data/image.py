@@ -1,6 +1,6 @@
 """The one image loader: bytes from anywhere -> uint8 [h, w, 3] RGB, or one fixed reason why not.
 
-Training, evaluation, indexing and serving all decode here, so a picture has the same pixels everywhere. The
+Training, evaluation, indexing and serving all decode here, so an image has the same pixels everywhere. The
 content decides the format, never the file's name; sizes are judged on the header, before any pixel is decoded.
 
 Rules by kind: alpha and transparent palettes are laid over white; the EXIF orientation is applied; of an animation
@@ -24,7 +24,7 @@ from chiasm.core.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-"""Endings, in lower case, by which picture files are found in folders; the content alone decides the format."""
+"""Endings, in lower case, by which image files are found in folders; the content alone decides the format."""
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 MIN_SIDE_PX = 8
@@ -34,18 +34,18 @@ MAX_ASPECT = 32
 
 REASONS = {
     "missing": ("there is no such file", "a path that exists", "check the path"),
-    "not_regular": ("this is a folder, pipe or device", "a regular file", "give a picture file"),
+    "not_regular": ("this is a folder, pipe or device", "a regular file", "give an image file"),
     "unreadable": ("the file cannot be opened for reading", "a readable file", "check its permissions"),
-    "empty_file": ("the file has no bytes", "a picture", "fetch the file again"),
-    "too_many_bytes": ("the file is too large", f"at most {MAX_BYTES} bytes", "re-encode the picture"),
-    "not_an_image": ("the content is no picture", ", ".join(FORMATS), "look at the file; it may be an error page"),
-    "format_not_allowed": ("the picture's format is not accepted", ", ".join(FORMATS), "convert it to PNG"),
-    "corrupt": ("the content is damaged", "a picture that decodes without error", "fetch the file again"),
-    "truncated": ("the content ends too early", "a complete picture", "fetch the file again"),
-    "too_many_pixels": ("the picture has too many pixels", f"at most {MAX_PIXELS} pixels", "scale it down"),
+    "empty_file": ("the file has no bytes", "an image", "fetch the file again"),
+    "too_many_bytes": ("the file is too large", f"at most {MAX_BYTES} bytes", "re-encode the image"),
+    "not_an_image": ("the content is no image", ", ".join(FORMATS), "look at the file; it may be an error page"),
+    "format_not_allowed": ("the image's format is not accepted", ", ".join(FORMATS), "convert it to PNG"),
+    "corrupt": ("the content is damaged", "an image that decodes without error", "fetch the file again"),
+    "truncated": ("the content ends too early", "a complete image", "fetch the file again"),
+    "too_many_pixels": ("the image has too many pixels", f"at most {MAX_PIXELS} pixels", "scale it down"),
     "side_too_long": ("a side is too long", f"at most {MAX_SIDE_PX} px a side", "scale or cut it"),
     "too_small": ("a side is too short", f"at least {MIN_SIDE_PX} px a side", "leave it out"),
-    "aspect": ("the picture is too narrow", f"sides that differ by at most {MAX_ASPECT}:1", "cut it"),
+    "aspect": ("the image is too narrow", f"sides that differ by at most {MAX_ASPECT}:1", "cut it"),
     "mode": ("its kind of pixel has no agreed range", "8-bit pixels, or 16-bit grey", "convert it to 8 bits"),
     "metadata_bomb": ("its metadata unpack to too many bytes", "modest metadata", "remove the metadata"),
 }
@@ -63,7 +63,7 @@ _FOREIGN_MAGIC: tuple[bytes, ...] = (
 )
 _FOREIGN_MAGIC += (b"\0\0\1\0", b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"gimp xcf", b"DDS ")
 STRIP_PIXELS = 2**20
-"""A picture becomes RGB in strips of about so many pixels, so that no second copy of a large one is ever whole."""
+"""An image becomes RGB in strips of about so many pixels, so that no second copy of a large one is ever whole."""
 _UPRIGHT: dict[int, tuple[int, int, bool]] = {
     2: (1, -1, False),
     3: (-1, -1, False),
@@ -79,11 +79,11 @@ _warnings_lock = threading.Lock()
 
 
 class ImageError(InputError):
-    """A picture that is not used; `code` is a key of `REASONS`, the same in the ledger and in a served answer.
+    """An image that is not used; `code` is a key of `REASONS`, the same in the ledger and in a served answer.
 
     Args:
         code: a key of `REASONS`.
-        source: what the picture is called in the message (a path, "upload").
+        source: what the image is called in the message (a path, "upload").
     """
 
     def __init__(self, code: str, source: str) -> None:
@@ -96,12 +96,12 @@ class ImageError(InputError):
 
 
 def load_image(content: bytes, source: str, max_side_px: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode a picture.
+    """Decode an image.
 
     Args:
         content: the file's bytes.
-        source: what to call the picture in an error.
-        max_side_px: side of the square that the picture will be resized to. A larger JPEG is then decoded at 1/2,
+        source: what to call the image in an error.
+        max_side_px: side of the square that the image will be resized to. A larger JPEG is then decoded at 1/2,
             1/4 or 1/8 of its size (scaled DCT), never with a shorter side below this number; pixels may differ a
             little from a full decode, so training and serving must pass the same hint.
         max_pixels: largest width times height, checked on the header.
@@ -122,7 +122,7 @@ def load_image(content: bytes, source: str, max_side_px: int | None = None, max_
             _check_size(image.size, max_pixels, source)
             if max_side_px is not None and image.format in ("JPEG", "MPO"):
                 image.draft(None, (max_side_px, max_side_px))
-            # Another package may have switched this on; a half picture filled with grey is never wanted here.
+            # Another package may have switched this on; a half image filled with grey is never wanted here.
             ImageFile.LOAD_TRUNCATED_IMAGES = False
             image.load()
             try:
@@ -136,8 +136,8 @@ def load_image(content: bytes, source: str, max_side_px: int | None = None, max_
         raise ImageError(_code_of(error, content), source) from error
 
 
-def read_picture(path: str) -> bytes:
-    """Read the bytes of a picture file, at most `MAX_BYTES`, without decoding them.
+def read_image_bytes(path: str) -> bytes:
+    """Read the bytes of an image file, at most `MAX_BYTES`, without decoding them.
 
     Raises:
         ImageError: missing, no regular file (a pipe is not waited for), unreadable, or too large.
@@ -168,23 +168,23 @@ def resize_to(image: np.ndarray, height_px: int, width_px: int, crop: bool) -> n
         image: RGB pixels; returned as they are where they have the size already.
         height_px: target height, at least 1.
         width_px: target width, at least 1.
-        crop: True keeps the shapes: the picture is scaled until it covers the target and the middle is cut out. False
-            keeps the whole picture: both sides are squeezed.
+        crop: True keeps the shapes: the image is scaled until it covers the target and the middle is cut out. False
+            keeps the whole image: both sides are squeezed.
     """
     height, width = checked_pixels(image).shape[:2]
     if min(height_px, width_px) < 1:
         raise InputError(
-            f"height_px is {height_px}, width_px {width_px}", "sides of at least 1", "choose the model's picture size"
+            f"height_px is {height_px}, width_px {width_px}", "sides of at least 1", "choose the model's image size"
         )
     if (height, width) == (height_px, width_px):
         return image
-    picture = Image.fromarray(image)
+    pil_image = Image.fromarray(image)
     if not crop:
-        return np.array(picture.resize((width_px, height_px), Image.Resampling.BICUBIC))
+        return np.array(pil_image.resize((width_px, height_px), Image.Resampling.BICUBIC))
     scale = max(height_px / height, width_px / width)
     size = (max(width_px, round(width * scale)), max(height_px, round(height * scale)))
     left, top = (size[0] - width_px) // 2, (size[1] - height_px) // 2
-    resized = picture.resize(size, Image.Resampling.BICUBIC)
+    resized = pil_image.resize(size, Image.Resampling.BICUBIC)
     return np.array(resized.crop((left, top, left + width_px, top + height_px)))
 
 
@@ -198,8 +198,8 @@ def resize_and_crop(
 
     Args:
         image: RGB pixels, uint8 [h, w, 3].
-        resize_px: length of the shorter side, or height and width; empty leaves the picture as it is.
-        crop_px: height and width of the crop; empty cuts nothing. A picture that is smaller gets a black border.
+        resize_px: length of the shorter side, or height and width; empty leaves the image as it is.
+        crop_px: height and width of the crop; empty cuts nothing. An image that is smaller gets a black border.
         resample: Pillow's number of the filter.
     """
     height, width = checked_pixels(image).shape[:2]
@@ -244,7 +244,7 @@ def resize_within(image: np.ndarray, shorter_px: int, longest_px: int, divisor: 
 
 
 def checked_pixels(image: np.ndarray) -> np.ndarray:
-    """The picture, if it is uint8 [h, w, 3].
+    """The image, if it is uint8 [h, w, 3].
 
     Raises:
         InputError: says what it is.
@@ -289,13 +289,13 @@ def _orientation(image: Image.Image) -> int:
             return int(image.getexif().get(_ORIENTATION_TAG, 1))
         except MemoryError:
             raise
-        # Garbage makes the EXIF reader raise nearly any type; such a picture is used as it lies.
+        # Garbage makes the EXIF reader raise nearly any type; such an image is used as it lies.
         except Exception:
             return 1
 
 
 def _pixels(image: ImageFile.ImageFile, source: str) -> np.ndarray:
-    """A decoded picture -> uint8 [h, w, 3] RGB, upright."""
+    """A decoded image -> uint8 [h, w, 3] RGB, upright."""
     width, height = image.size
     rows, columns, is_turned = _UPRIGHT.get(_orientation(image), (1, 1, False))
     pixels = np.empty((width, height, 3) if is_turned else (height, width, 3), dtype=np.uint8)

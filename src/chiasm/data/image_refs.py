@@ -1,4 +1,4 @@
-"""References to pictures: files, bytes and arrays that are decoded only when somebody needs the pixels."""
+"""References to images: files, bytes and arrays that are decoded only when somebody needs the pixels."""
 
 from functools import partial
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 
 from chiasm.core.files import sha256_bytes
 from chiasm.core.types import ImageRef
-from chiasm.data.image import checked_pixels, load_image, read_picture
+from chiasm.data.image import checked_pixels, load_image, read_image_bytes
 
 
 def image_ref(path: Path | str, max_side_px: int | None = None) -> ImageRef:
-    """Refer to a picture file; it is opened only by `load()` or `content_key()`, which raise `ImageError`.
+    """Refer to an image file; it is opened only by `load()` or `content_key()`, which raise `ImageError`.
 
     A pipe or device is refused without waiting for it ("not_regular"), an absent file is "missing". The content key
     is the SHA-256 of the file's bytes.
@@ -20,7 +20,7 @@ def image_ref(path: Path | str, max_side_px: int | None = None) -> ImageRef:
 
 
 def image_ref_from_bytes(content: bytes, source: str = "upload", max_side_px: int | None = None) -> ImageRef:
-    """Refer to an encoded picture in memory, such as an upload; the content key is the SHA-256 of the bytes."""
+    """Refer to an encoded image in memory, such as an upload; the content key is the SHA-256 of the bytes."""
     return ImageRef(partial(load_image, content, source, max_side_px), partial(sha256_bytes, content))
 
 
@@ -31,16 +31,16 @@ def image_ref_from_array(image: np.ndarray) -> ImageRef:
 
 
 def mirrored(ref: ImageRef) -> ImageRef:
-    """Refer to the same picture with left and right exchanged; its content key is its own."""
+    """Refer to the same image with left and right exchanged; its content key is its own."""
     return ImageRef(partial(_load_mirrored, ref), partial(_mirrored_key, ref))
 
 
 def _load_file(path: str, max_side_px: int | None) -> np.ndarray:
-    return load_image(read_picture(path), str(path), max_side_px)
+    return load_image(read_image_bytes(path), str(path), max_side_px)
 
 
 def _file_key(path: str) -> str:
-    return sha256_bytes(read_picture(path))
+    return sha256_bytes(read_image_bytes(path))
 
 
 def _load_mirrored(ref: ImageRef) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""No picture that is measured on is trained on: training data is compared with every held-out split before step 0.
+"""No image that is measured on is trained on: training data is compared with every held-out split before step 0.
 
-Two pictures are the same where their bytes are, whatever the files are called, and count as copies where their group is
+Two images are the same where their bytes are, whatever the files are called, and count as copies where their group is
 the same (a patient, a concept) or, if `data.leak_likeness` asks for it, their small grey versions. Only files of equal
 size are hashed, so the comparison costs a fraction of a second for some thousand photos.
 """
@@ -136,7 +136,7 @@ def _without_leaks(
         raise InputError(
             f"{len(refused)} of the {len(part)} training examples of {path} are also held out; "
             f"the first: {_described(examples, refused[0])}",
-            "no picture, and no group such as a patient, both in training and in a split that is measured",
+            "no image, and no group such as a patient, both in training and in a split that is measured",
             "take it out of one side, or leave all of them out of training with --set data.on_leak=drop",
         )
     for one in found:
@@ -178,10 +178,10 @@ def _shared_groups(groups: Sequence[str], path: str, held: Sequence[HeldOut]) ->
 
 
 def _shared_bytes(examples: Sequence[Example], held: Sequence[HeldOut]) -> Iterator[Leak]:
-    own = [(number, ref) for number, example in enumerate(examples) for ref in _pictures(example)]
-    others = [(example, split, ref) for split in held for example in split.examples for ref in _pictures(example)]
+    own = [(number, ref) for number, example in enumerate(examples) for ref in _images(example)]
+    others = [(example, split, ref) for split in held for example in split.examples for ref in _images(example)]
     sizes, other_sizes = [_size_bytes(ref) for _, ref in own], [_size_bytes(ref) for *_, ref in others]
-    # Files of different sizes have different bytes; a picture without a file is compared with all.
+    # Files of different sizes have different bytes; an image without a file is compared with all.
     anywhere = {None} & {*sizes, *other_sizes}
     common = (set(sizes) & set(other_sizes)) | ({*sizes, *other_sizes} if anywhere else set())
     own = [one for one, size in zip(own, sizes, strict=True) if size in common]
@@ -196,8 +196,8 @@ def _shared_bytes(examples: Sequence[Example], held: Sequence[HeldOut]) -> Itera
 
 
 def _alike(examples: Sequence[Example], held: Sequence[HeldOut], above: float) -> Iterator[Leak]:
-    own = [(number, ref) for number, example in enumerate(examples) for ref in _pictures(example)]
-    others = [(example, split, ref) for split in held for example in split.examples for ref in _pictures(example)]
+    own = [(number, ref) for number, example in enumerate(examples) for ref in _images(example)]
+    others = [(example, split, ref) for split in held for example in split.examples for ref in _images(example)]
     grey, other_grey = (
         np.stack([*_in_threads(_grey, refs), np.zeros(GREY_PX**2, dtype=np.float32)])
         for refs in ([ref for _, ref in own], [ref for *_, ref in others])
@@ -212,12 +212,12 @@ def _alike(examples: Sequence[Example], held: Sequence[HeldOut], above: float) -
                 yield Leak(own[start + row][0], example, split, why)
 
 
-def _pictures(example: Example) -> list[ImageRef]:
+def _images(example: Example) -> list[ImageRef]:
     return [value for value in example.inputs.values() if isinstance(value, ImageRef)]
 
 
 def _size_bytes(ref: ImageRef) -> int | None:
-    """Size of the picture's file; None where there is none, and -1 where it cannot be found any more."""
+    """Size of the image's file; None where there is none, and -1 where it cannot be found any more."""
     if ref.path is None:
         return None
     try:
@@ -227,7 +227,7 @@ def _size_bytes(ref: ImageRef) -> int | None:
 
 
 def _key(ref: ImageRef) -> str:
-    """The content key; "" for a picture that cannot be read, of which reading the pictures will tell."""
+    """The content key; "" for an image that cannot be read, of which reading the images will tell."""
     try:
         return ref.content_key()
     except ImageError:
@@ -235,7 +235,7 @@ def _key(ref: ImageRef) -> str:
 
 
 def _grey(ref: ImageRef) -> np.ndarray:
-    """The small grey version as float32 [256]; zeros, which resemble nothing, for a picture that cannot be read."""
+    """The small grey version as float32 [256]; zeros, which resemble nothing, for an image that cannot be read."""
     try:
         grey = grey_version(ref.load()) if ref.path is None else grey_file(ref.path)
     except ImageError:

@@ -40,7 +40,7 @@ LEAK = "leak"
 class Ledger:
     """Counts items so that offered = used + rejected, exactly; safe to share between threads.
 
-    An item is what the source hands over in one piece: a row of a table, a picture of a caption file. A rejected
+    An item is what the source hands over in one piece: a row of a table, an image of a caption file. A rejected
     item is not used at all. A note tells of something dropped from an item that was otherwise used (an empty
     caption among five) or of a decision taken for the whole source; notes do not enter the sum.
     """
@@ -70,7 +70,7 @@ class Ledger:
             self.entries.append(Entry("rejected", source.file, source.row, code, text))
 
     def withdraw(self, source: Source, code: str, text: str) -> None:
-        """Enter an item that was counted as used and then failed, such as a picture that does not decode."""
+        """Enter an item that was counted as used and then failed, such as an image that does not decode."""
         with self._lock:
             self.used -= 1
             self.rejected += 1

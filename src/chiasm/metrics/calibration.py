@@ -77,7 +77,7 @@ def expected_calibration_error(
         is_right: bool [n].
         bins: b, of width 1/b, closed above.
         seed: decides the resamples.
-        clusters: int [n], equal for answers about one picture, which are drawn together; None draws answers.
+        clusters: int [n], equal for answers about one image, which are drawn together; None draws answers.
     """
     sure, right = _checked(confidence, is_right)
     group, groups = _groups(clusters, len(sure))
@@ -194,16 +194,16 @@ def abstain_threshold(
     """Find the smallest confidence from which on answers are wrong at most `risk` of the time.
 
     The guard for small samples: not the share itself but the upper end of its 95 % Wilson interval must be at most
-    `risk`; 10 right answers of 10 allow only a risk of 0.28. Answers about one picture are wrong together, so that they
+    `risk`; 10 right answers of 10 allow only a risk of 0.28. Answers about one image are wrong together, so that they
     count as fewer: n is divided by the design effect of the clusters (Kish 1965), which is estimated from the errors,
-    and taken at its most, as if all answers about a picture were equal, where there is no error or nothing else. It
+    and taken at its most, as if all answers about an image were equal, where there is no error or nothing else. It
     guards each threshold alone; confirm the chosen one on other data.
 
     Args:
         confidence: numbers in [0, 1], [n], on validation data.
         is_right: bool [n].
         risk: accepted share of wrong answers, in (0, 1).
-        clusters: int [n], equal for answers about one picture; None takes the answers for independent.
+        clusters: int [n], equal for answers about one image; None takes the answers for independent.
 
     Returns:
         One of the confidences, or `ABSTAIN_ALWAYS` where none is safe. Answer where confidence is at least this.
@@ -225,18 +225,18 @@ def _design_effects(sure: FloatArray, right: FloatArray, clusters: npt.ArrayLike
     """Variance of the share of wrong answers under clusters over that of independent answers, at each threshold.
 
     The linearised variance of a ratio (Cochran 1977, section 6.3), c / (c - 1) sum (e_i - p m_i)^2 / n^2 for e_i errors
-    of m_i answers about picture i, over p (1 - p) / n; at least 1. Sums run along with the falling confidence.
+    of m_i answers about image i, over p (1 - p) / n; at least 1. Sums run along with the falling confidence.
     """
     group, groups = _groups(clusters, len(sure))
     counts, errors = np.zeros(groups), np.zeros(groups)
     squares = products = sizes = 0.0
-    answers = wrong = pictures = 0
+    answers = wrong = images = 0
     found = []
     order = np.argsort(-sure, kind="stable")
     for place, number in enumerate(order):
         at, is_wrong = group[number], 1 - right[number]
         e, m = errors[at], counts[at]
-        pictures += m == 0
+        images += m == 0
         sizes += 2 * m + 1
         products += (e + is_wrong) * (m + 1) - e * m
         squares += (2 * e + 1) * is_wrong
@@ -247,10 +247,10 @@ def _design_effects(sure: FloatArray, right: FloatArray, clusters: npt.ArrayLike
         share = wrong / answers
         most = sizes / answers
         spread = squares - 2 * share * products + share**2 * sizes
-        if pictures < 2 or share in (0, 1):
+        if images < 2 or share in (0, 1):
             found.append(most)
         else:
-            effect = pictures / (pictures - 1) * spread / (answers * share * (1 - share))
+            effect = images / (images - 1) * spread / (answers * share * (1 - share))
             found.append(max(1.0, effect))
     return np.array(found)
 

@@ -3,7 +3,7 @@
 Numbers equal those of the COCO caption evaluation (Chen et al. 2015, arXiv:1504.00325), whose exact constants and
 tokens count: one token more or less in every caption moves CIDEr by several points.
 
-Axis legend: n pictures, g = 4 n-gram orders, s = 10 numbers that BLEU sums, r resamples.
+Axis legend: n images, g = 4 n-gram orders, s = 10 numbers that BLEU sums, r resamples.
 """
 
 import re
@@ -129,10 +129,10 @@ def _is_run_of_marks(token: str) -> bool:
 
 @dataclass(frozen=True)
 class CaptionStatistics:
-    """What each picture brings to the corpus scores, in the order of the pictures.
+    """What each image brings to the corpus scores, in the order of the images.
 
-    Two runs on the same pictures are compared by `paired.paired_difference(first.cider, second.cider)` for CIDEr and
-    ROUGE-L, and for BLEU-4, which is no mean over pictures, by `paired.paired_corpus_difference(first.bleu,
+    Two runs on the same images are compared by `paired.paired_difference(first.cider, second.cider)` for CIDEr and
+    ROUGE-L, and for BLEU-4, which is no mean over images, by `paired.paired_corpus_difference(first.bleu,
     second.bleu, lambda sums: bleu_of_sums(sums)[..., 3])`.
 
     Args:
@@ -152,22 +152,22 @@ def caption_scores(
     clusters: npt.ArrayLike | None = None,
     seed: int = 0,
 ) -> dict[str, Score]:
-    """Score one caption for each picture against what people wrote, with 95 % bootstrap intervals over pictures.
+    """Score one caption for each image against what people wrote, with 95 % bootstrap intervals over images.
 
     CIDEr's document frequencies come from these references and stay fixed in the resamples, so its scores compare
-    only between models on the same pictures.
+    only between models on the same images.
 
     Args:
         candidates: n captions, raw text.
-        references: for each picture at least one caption, raw text.
-        clusters: int [n], equal where captions belong together; None draws pictures one by one.
+        references: for each image at least one caption, raw text.
+        clusters: int [n], equal where captions belong together; None draws images one by one.
         seed: decides the resamples.
 
     Returns:
         `Bleu_1` to `Bleu_4` and `ROUGE_L` in [0, 1], `CIDEr` in [0, 10]. Papers print all of them times 100.
 
     Raises:
-        InputError: no pictures, unequal lengths, a bare text as references, or a picture without a reference.
+        InputError: no images, unequal lengths, a bare text as references, or an image without a reference.
     """
     _check(candidates, references)
     statistics = caption_statistics(
@@ -185,7 +185,7 @@ def caption_scores(
 
 
 def caption_statistics(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> CaptionStatistics:
-    """Measure every picture once; `candidates` holds one token list a picture, `references` one or more."""
+    """Measure every image once; `candidates` holds one token list an image, `references` one or more."""
     return CaptionStatistics(
         bleu_statistics(candidates, references), rouge_l(candidates, references), cider_d(candidates, references)
     )
@@ -197,7 +197,7 @@ def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -
 
 
 def bleu_statistics(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> FloatArray:
-    """Count for each picture what BLEU sums over the corpus: float64 [n, s].
+    """Count for each image what BLEU sums over the corpus: float64 [n, s].
 
     The columns are the clipped matches of orders 1 to 4, the n-grams offered of orders 1 to 4, the candidate's
     length, and the length of the reference that is closest to it (the shorter of two equally close ones).
@@ -226,7 +226,7 @@ def bleu_of_sums(sums: FloatArray) -> FloatArray:
 
 
 def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> FloatArray:
-    """ROUGE-L of each picture (Lin 2004, equations 2 to 4, beta 1.2): float64 [n] in [0, 1].
+    """ROUGE-L of each image (Lin 2004, equations 2 to 4, beta 1.2): float64 [n] in [0, 1].
 
     As in the COCO evaluation, the best precision and the best recall may come from two references.
     """
@@ -244,20 +244,20 @@ def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 
 
 def cider_d(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> FloatArray:
-    """CIDEr-D of each picture (Vedantam et al. 2015, section 3 and appendix; sigma 6): float64 [n] in [0, 10].
+    """CIDEr-D of each image (Vedantam et al. 2015, section 3 and appendix; sigma 6): float64 [n] in [0, 10].
 
-    The document frequency of an n-gram is the number of pictures whose references have it. With one picture every
+    The document frequency of an n-gram is the number of images whose references have it. With one image every
     n-gram is everywhere, all weights are 0, and so is the score.
     """
     _check(candidates, references)
     counted = [[_ngrams(text) for text in texts] for texts in references]
     documents = Counter(ngram for texts in counted for ngram in set().union(*texts))
-    log_pictures = float(np.log(len(candidates)))
-    rarity = {ngram: log_pictures - float(np.log(count)) for ngram, count in documents.items()}
+    log_images = float(np.log(len(candidates)))
+    rarity = {ngram: log_images - float(np.log(count)) for ngram, count in documents.items()}
     scores = np.zeros(len(candidates))
     for row, (candidate, texts) in enumerate(zip(candidates, counted, strict=True)):
-        weighed = _weigh(_ngrams(candidate), rarity, log_pictures)
-        similarity = sum(_cider_similarity(weighed, _weigh(text, rarity, log_pictures)) for text in texts)
+        weighed = _weigh(_ngrams(candidate), rarity, log_images)
+        similarity = sum(_cider_similarity(weighed, _weigh(text, rarity, log_images)) for text in texts)
         scores[row] = 10 * similarity / len(texts)
     return scores
 
@@ -316,11 +316,11 @@ def _check(candidates: Sequence[object], references: Sequence[Sequence[object]])
     if len(candidates) != len(references) or not candidates:
         raise InputError(
             f"{len(candidates)} candidates, {len(references)} lists of references",
-            "one candidate and one list of references for each picture, and at least one picture",
-            "leave out the pictures that have no caption",
+            "one candidate and one list of references for each image, and at least one image",
+            "leave out the images that have no caption",
         )
     for row, texts in enumerate(references):
         if isinstance(texts, str) or len(texts) == 0:
             raise InputError(
-                f"references of picture {row}: {texts!r}", "a list of at least one caption", "pass Example.captions"
+                f"references of image {row}: {texts!r}", "a list of at least one caption", "pass Example.captions"
             )

@@ -1,11 +1,11 @@
 """Events whose probability a model tells, and how far it is off: what calibration is fitted on and measured by.
 
-An answer is right. A sentence belongs to a picture, among pairs half of which match, the others being each picture's
-own sentence with the most similar other picture (`hard_picture`). A label is right, or, where the data have none, a
-sentence is a picture's own among ten (`picks`). A caption is true, where the truth is known, or as near to what people
+An answer is right. A sentence belongs to an image, among pairs half of which match, the others being each image's
+own sentence with the most similar other image (`hardest_images`). A label is right, or, where the data have none, a
+sentence is an image's own among ten (`picks`). A caption is true, where the truth is known, or as near to what people
 wrote as half of validation's captions are (ROUGE_L).
 
-Axis legend: n pictures, m texts, c candidates.
+Axis legend: n images, m texts, c candidates.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from chiasm.core.types import Prediction, Score
 from chiasm.metrics.calibration import expected_calibration_error
 
 CANDIDATES = 10
-"""Sentences among which a picture's own is picked: about as many as people give labels."""
+"""Sentences among which an image's own is picked: about as many as people give labels."""
 
 
 def calibration_errors(
@@ -26,7 +26,7 @@ def calibration_errors(
 ) -> dict[str, Score]:
     """ECE of the confidences, and of what the model said before calibration where that is another number.
 
-    `clusters` int [n] are equal for events of one picture; the intervals draw pictures.
+    `clusters` int [n] are equal for events of one image; the intervals draw images.
     """
     confidence = [one.confidence for one in predictions]
     own = [one.confidence if one.uncalibrated is None else one.uncalibrated for one in predictions]
@@ -36,12 +36,12 @@ def calibration_errors(
     return found
 
 
-def hard_picture(similarity: npt.NDArray[np.floating], fits: npt.NDArray[np.bool_]) -> list[int]:
-    """For each sentence the most similar of the pictures that it does not fit; -1 where it fits all.
+def hardest_images(similarity: npt.NDArray[np.floating], fits: npt.NDArray[np.bool_]) -> list[int]:
+    """For each sentence the most similar of the images that it does not fit; -1 where it fits all.
 
     Args:
         similarity: [m, n], finite.
-        fits: bool [m, n], True where sentence i is known to fit picture j.
+        fits: bool [m, n], True where sentence i is known to fit image j.
     """
     others = np.where(fits, -np.inf, similarity)
     return [int(row.argmax()) if np.isfinite(row).any() else -1 for row in others]
@@ -50,13 +50,13 @@ def hard_picture(similarity: npt.NDArray[np.floating], fits: npt.NDArray[np.bool
 def picks(
     text_group: Sequence[str], image_group: Sequence[str], first_text: Sequence[int], seed: int
 ) -> list[list[int]]:
-    """For each picture the numbers of `CANDIDATES` texts, its own first: the others are drawn from other groups.
+    """For each image the numbers of `CANDIDATES` texts, its own first: the others are drawn from other groups.
 
     Args:
         text_group: group of each of the m texts.
-        image_group: group of each of the n pictures.
-        first_text: number of each picture's first text.
-        seed: decides the draw, with the picture's place.
+        image_group: group of each of the n images.
+        first_text: number of each image's first text.
+        seed: decides the draw, with the image's place.
 
     Returns:
         n lists; [] where there are too few texts of other groups.

@@ -3,7 +3,7 @@
 Ties are counted against the model everywhere: a model that gives all candidates one score finds nothing.
 Numbers that are not finite are refused, because every comparison with NaN is false and would read as a hit.
 
-Axis legend: n pictures or questions, m texts, e numbers an embedding, c classes.
+Axis legend: n images or questions, m texts, e numbers an embedding, c classes.
 """
 
 from collections.abc import Collection, Sequence
@@ -30,9 +30,9 @@ def retrieval_ranks(
     text_group: npt.ArrayLike,
     chunk_rows: int = 512,
 ) -> tuple[IntArray, IntArray]:
-    """Rank of the best right candidate for every picture among all texts, and for every text among all pictures.
+    """Rank of the best right candidate for every image among all texts, and for every text among all images.
 
-    A text is right for a picture where their groups are equal. The rank is the number of wrong candidates that
+    A text is right for an image where their groups are equal. The rank is the number of wrong candidates that
     score at least as much as the best right one: 0 is a hit at 1, and a tie with a wrong candidate is a miss.
     Similarity is the dot product in float64, so that the ranks do not depend on `chunk_rows` or the machine;
     normalise rows first for cosine similarity.
@@ -54,13 +54,13 @@ def retrieval_ranks(
     texts = _embeddings(text_embeddings, "text_embeddings")
     if images.shape[1] != texts.shape[1] or chunk_rows < 1:
         raise InputError(
-            f"pictures of width {images.shape[1]}, texts of width {texts.shape[1]}, chunk_rows {chunk_rows}",
+            f"images of width {images.shape[1]}, texts of width {texts.shape[1]}, chunk_rows {chunk_rows}",
             "one shared width, and chunk_rows of at least 1",
             "embed both with one model",
         )
-    image_of, text_of = _groups(image_group, len(images), "picture"), _groups(text_group, len(texts), "text")
+    image_of, text_of = _groups(image_group, len(images), "image"), _groups(text_group, len(texts), "text")
     return (
-        _best_ranks(images, texts, image_of, text_of, chunk_rows, "picture"),
+        _best_ranks(images, texts, image_of, text_of, chunk_rows, "image"),
         _best_ranks(texts, images, text_of, image_of, chunk_rows, "text"),
     )
 
@@ -71,7 +71,7 @@ def recall_at(ranks: npt.ArrayLike, k: int, clusters: npt.ArrayLike | None = Non
     Args:
         ranks: int [n] from `retrieval_ranks`.
         k: candidates looked at.
-        clusters: int [n], such as the picture each text belongs to: the interval then draws pictures.
+        clusters: int [n], such as the image each text belongs to: the interval then draws images.
         seed: decides the resamples.
     """
     return proportion(np.asarray(ranks) < _checked_k(k), clusters, seed)
@@ -95,7 +95,7 @@ def exact_matches(answers: Sequence[str], acceptable: Sequence[Collection[str]])
 
 
 def accuracy(is_right: npt.ArrayLike, clusters: npt.ArrayLike | None = None, seed: int = 0) -> Score:
-    """Share of right answers; give `clusters` (int [n], the picture of each question) wherever pictures repeat."""
+    """Share of right answers; give `clusters` (int [n], the image of each question) wherever images repeat."""
     return proportion(is_right, clusters, seed)
 
 
@@ -104,13 +104,13 @@ def accuracy_by_kind(
 ) -> dict[str, Score]:
     """Accuracy of each kind of question, in order of first appearance; the counts add up to n."""
     right, names = np.asarray(is_right), np.asarray(kinds, dtype=object)
-    pictures = None if clusters is None else np.asarray(clusters)
+    images = None if clusters is None else np.asarray(clusters)
     if right.shape != names.shape:
         raise InputError(f"{right.shape} outcomes, {names.shape} kinds", "one kind an outcome", "pass both")
     scores = {}
     for kind in dict.fromkeys(kinds):
         chosen = names == kind
-        scores[kind] = proportion(right[chosen], None if pictures is None else pictures[chosen], seed)
+        scores[kind] = proportion(right[chosen], None if images is None else images[chosen], seed)
     return scores
 
 
@@ -190,7 +190,7 @@ def alignment(
     image_group: npt.ArrayLike,
     text_group: npt.ArrayLike,
 ) -> float:
-    """Mean squared distance of pictures and texts that belong together (Wang and Isola 2020, equation 5, alpha 2).
+    """Mean squared distance of images and texts that belong together (Wang and Isola 2020, equation 5, alpha 2).
 
     Rows are brought to length 1 first. 0 is perfect, 2 is what unrelated directions have, 4 is the most. A collapsed
     model is perfect too: read it together with `uniformity`.
@@ -198,15 +198,15 @@ def alignment(
     Args:
         image: float [n, e].
         text: float [m, e].
-        image_group: int [n]; a picture and a text of equal group are a pair.
+        image_group: int [n]; an image and a text of equal group are a pair.
         text_group: int [m].
     """
     images, texts = _unit_rows(image, "image"), _unit_rows(text, "text")
     if images.shape[1] != texts.shape[1]:
         raise InputError(
-            f"pictures of width {images.shape[1]}, texts of width {texts.shape[1]}", "one width", "embed with one model"
+            f"images of width {images.shape[1]}, texts of width {texts.shape[1]}", "one width", "embed with one model"
         )
-    groups = np.concatenate([_groups(image_group, len(images), "picture"), _groups(text_group, len(texts), "text")])
+    groups = np.concatenate([_groups(image_group, len(images), "image"), _groups(text_group, len(texts), "text")])
     names, index = np.unique(groups, return_inverse=True)
     # On the sphere |x - y|^2 = 2 - 2 x.y, and the products of a group's pairs add up to that of its sums.
     sums = np.zeros((2, len(names), images.shape[1]))
@@ -215,7 +215,7 @@ def alignment(
     of_image, of_text = (np.bincount(part, minlength=len(names)) for part in np.split(index, [len(images)]))
     pairs = int((of_image * of_text).sum())
     if pairs == 0:
-        raise InputError("no picture and text of one group", "at least one pair", "check image_group and text_group")
+        raise InputError("no image and text of one group", "at least one pair", "check image_group and text_group")
     return max(0.0, 2 - 2 * float((sums[0] * sums[1]).sum()) / pairs)
 
 
@@ -241,7 +241,7 @@ def uniformity(x: npt.NDArray[np.floating], t: float = 2) -> float:
 
 
 def modality_gap(image: npt.NDArray[np.floating], text: npt.NDArray[np.floating]) -> float:
-    """Distance of the centre of the pictures from the centre of the texts, in [0, 2] (Liang et al. 2022, section 2).
+    """Distance of the centre of the images from the centre of the texts, in [0, 2] (Liang et al. 2022, section 2).
 
     Rows are brought to length 1 first.
 
@@ -275,7 +275,7 @@ def _best_ranks(
         raise InputError(
             f"{int(lonely.sum())} queries have no right candidate, the first is {what} {int(lonely.argmax())}",
             "at least one candidate of the same group for every query",
-            "leave out the pictures without a text and the texts without a picture",
+            "leave out the images without a text and the texts without an image",
         )
     longest = np.linalg.norm(candidates, axis=1).max()
     ranks = np.empty(len(queries), dtype=np.int64)

@@ -1,10 +1,10 @@
 """95 % intervals: how far a measured number may be from the one an endless test set would give.
 
-Independent yes/no outcomes take Wilson's interval. Values that come several to a picture (questions, captions)
-take a bootstrap that draws pictures: questions about one picture succeed and fail together, and an interval that
+Independent yes/no outcomes take Wilson's interval. Values that come several to an image (questions, captions)
+take a bootstrap that draws images: questions about one image succeed and fail together, and an interval that
 treats them as independent is too narrow.
 
-Axis legend: n values, c clusters (pictures), r resamples.
+Axis legend: n values, c clusters (images), r resamples.
 """
 
 from statistics import NormalDist
@@ -59,7 +59,7 @@ def bootstrap_mean(
 
     Args:
         values: numbers [n].
-        clusters: int [n]; values with equal number are drawn together (the questions of a picture). None draws
+        clusters: int [n]; values with equal number are drawn together (the questions of an image). None draws
             values one by one.
         seed: decides the resamples, together with nothing else.
         resamples: r; 1000 fixes the ends of the interval to about 5 % of its width.
@@ -76,7 +76,7 @@ def mean_of_draws(values: npt.ArrayLike) -> Score:
     """Mean of a few repetitions with Student's t interval (Student 1908), n - 1 degrees of freedom.
 
     A bootstrap of ten values is too narrow by a tenth. The interval tells of the repetitions alone: what they share,
-    such as the pictures they are all measured on, is not in it.
+    such as the images they are all measured on, is not in it.
 
     Args:
         values: one number a repetition, at least 2.
@@ -106,7 +106,7 @@ def proportion(outcomes: npt.ArrayLike, clusters: npt.ArrayLike | None = None, s
 
     Args:
         outcomes: bool (or numbers in [0, 1], such as partly right answers) [n].
-        clusters: int [n], equal for outcomes of one picture; None if outcomes are independent.
+        clusters: int [n], equal for outcomes of one image; None if outcomes are independent.
         seed: decides the resamples.
     """
     numbers = _checked(outcomes)

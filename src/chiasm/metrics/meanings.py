@@ -3,29 +3,29 @@
 import re
 
 MEANINGS: dict[str, str] = {
-    r"image_to_text_R@1": "Share of pictures for which the best of all sentences is one of their own.",
-    r"text_to_image_R@1": "Share of sentences for which the best of all pictures is their own.",
-    r"image_to_text_R@(\d+)": "Share of pictures with a sentence of their own among the {0} best of all sentences.",
-    r"text_to_image_R@(\d+)": "Share of sentences with their own picture among the {0} best of all pictures.",
-    r"pick_1_of_(\d+)": "Share of pictures whose own sentence is chosen among {0} sentences drawn at random.",
+    r"image_to_text_R@1": "Share of images for which the best of all sentences is one of their own.",
+    r"text_to_image_R@1": "Share of sentences for which the best of all images is their own.",
+    r"image_to_text_R@(\d+)": "Share of images with a sentence of their own among the {0} best of all sentences.",
+    r"text_to_image_R@(\d+)": "Share of sentences with their own image among the {0} best of all images.",
+    r"pick_1_of_(\d+)": "Share of images whose own sentence is chosen among {0} sentences drawn at random.",
     r"vqa_accuracy": "Share of questions that are answered as people answered them.",
     r"accuracy": "Share of statements that are rightly called true or false.",
     r"answered_share": "Share of questions that the model answers; the rest it leaves open because it is not sure.",
     r"(.*)_when_answered": "The same share among the questions that the model does not leave open.",
-    r"zero_shot_acc1": "Share of pictures that are put in their class by the classes' names alone, without examples.",
-    r"zero_shot_acc(\d+)": "Share of pictures whose class is among the {0} likeliest by the classes' names alone.",
+    r"zero_shot_acc1": "Share of images that are put in their class by the classes' names alone, without examples.",
+    r"zero_shot_acc(\d+)": "Share of images whose class is among the {0} likeliest by the classes' names alone.",
     r"zero_shot_mean_per_class_recall": "Share put in their class by the names alone, averaged over classes.",
-    r"acc1": "Share of pictures that are put in their class.",
-    r"acc(\d+)": "Share of pictures whose class is among the {0} likeliest.",
-    r"mean_per_class_recall": "Share of pictures that are put in their class, averaged over classes.",
-    r"caption_truth": "Share of captions that say the whole truth about the picture and nothing else.",
+    r"acc1": "Share of images that are put in their class.",
+    r"acc(\d+)": "Share of images whose class is among the {0} likeliest.",
+    r"mean_per_class_recall": "Share of images that are put in their class, averaged over classes.",
+    r"caption_truth": "Share of captions that say the whole truth about the image and nothing else.",
     r"caption_near": "Share of captions as near to what people wrote as the better half of validation's captions.",
     r"CIDEr": "Agreement of captions with what people wrote, rare words counting more: 0 is none, 10 is the "
     "same words.",
     r"Bleu_1": "Share of the captions' words that people's captions also have.",
     r"Bleu_(\d)": "Share of the captions' runs of up to {0} words that people's captions also have.",
     r"ROUGE_L": "Longest common sequence of words with a caption by people, as a share of their length.",
-    r"matching_accuracy": "Share of pairs of a picture and a sentence that are rightly told to belong together or not.",
+    r"matching_accuracy": "Share of pairs of an image and a sentence that are rightly told to belong together or not.",
     r"matching_hard_accuracy": "The same where each wrong pair is the most similar that the model knows.",
     r"masked_word_accuracy": "Share of hidden words that are guessed exactly.",
     r"caption_swap_accuracy": "Share of captions preferred to the same caption with one word exchanged.",
@@ -53,8 +53,8 @@ def guessing(name: str) -> str:
 
 
 REMARKS = {
-    "matching_hard_accuracy": "wrong pairs are each sentence with the most similar picture that it does not fit",
-    "pick_1_of_10": "each picture's own sentence among ten; labels get their calibration from it",
+    "matching_hard_accuracy": "wrong pairs are each sentence with the most similar image that it does not fit",
+    "pick_1_of_10": "each image's own sentence among ten; labels get their calibration from it",
     "caption_near": "captions as near to what people wrote (ROUGE_L) as half of validation's were",
 }
 """What a reader of a metric must know that its name does not say."""

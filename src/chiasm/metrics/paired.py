@@ -1,11 +1,11 @@
-"""Is one model better than another on the same pictures? Paired intervals and tests.
+"""Is one model better than another on the same images? Paired intervals and tests.
 
-Two models succeed and fail on the same hard pictures, so that their difference is known far better than either
-score: two overlapping intervals say nothing about it. The interval draws pictures and keeps the two outcomes of
+Two models succeed and fail on the same hard images, so that their difference is known far better than either
+score: two overlapping intervals say nothing about it. The interval draws images and keeps the two outcomes of
 each together (Efron and Tibshirani 1993; Koehn 2004 for corpus scores). The p-value asks how often a difference at
-least this large appears when the two models' outcomes are swapped picture by picture by the toss of a coin.
+least this large appears when the two models' outcomes are swapped image by image by the toss of a coin.
 
-Axis legend: n items, c clusters (pictures), s numbers that a score sums, r resamples.
+Axis legend: n items, c clusters (images), s numbers that a score sums, r resamples.
 """
 
 from collections.abc import Callable
@@ -59,9 +59,9 @@ def paired_difference(
     """Compare the means of two models' outcomes on the same items in the same order.
 
     Args:
-        first: numbers or bools [n], such as `exact_matches`, recall hits, or per-picture CIDEr of one model.
+        first: numbers or bools [n], such as `exact_matches`, recall hits, or per-image CIDEr of one model.
         second: the same of the other model.
-        clusters: int [n], equal for items of one picture; they are drawn and swapped together.
+        clusters: int [n], equal for items of one image; they are drawn and swapped together.
         seed: decides the draws.
         resamples: r, of the bootstrap and of the test.
 
@@ -84,13 +84,13 @@ def paired_corpus_difference(
     seed: int = 0,
     resamples: int = PAIRED_RESAMPLES,
 ) -> PairedResult:
-    """Compare two models by a score of summed statistics, such as BLEU, which is no mean over pictures.
+    """Compare two models by a score of summed statistics, such as BLEU, which is no mean over images.
 
     Args:
         first: float [n, s], such as `CaptionStatistics.bleu` of one model.
         second: the same of the other model, same items in the same order.
         score: from sums [..., s] to one score [...], such as `lambda sums: bleu_of_sums(sums)[..., 3]` for BLEU-4.
-        clusters: int [n], equal for items of one picture.
+        clusters: int [n], equal for items of one image.
         seed: decides the draws.
         resamples: r, of the bootstrap and of the test.
 
@@ -130,7 +130,7 @@ def corpus_interval(
     Args:
         statistics: float [n, s].
         score: from sums [..., s] to scores.
-        clusters: int [n], equal for items of one picture.
+        clusters: int [n], equal for items of one image.
         seed: decides the draws.
         resamples: r.
 

@@ -1,7 +1,7 @@
 """The VQA accuracy: how far an answer agrees with what ten people said about the same question.
 
 Where every acceptable answer is fully right (VQA-RAD, generated questions), use `metrics.exact_matches`. The scores
-of many questions become one number with an interval by `intervals.proportion`, with the pictures as clusters.
+of many questions become one number with an interval by `intervals.proportion`, with the images as clusters.
 """
 
 import re

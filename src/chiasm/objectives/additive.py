@@ -1,6 +1,6 @@
-"""Additive fusion in the shared space: the sum of a picture's and its text's vector shall find both of them again.
+"""Additive fusion in the shared space: the sum of an image's and its text's vector shall find both of them again.
 
-Axis legend: n pictures and m texts of this process, e numbers of an embedding.
+Axis legend: n images and m texts of this process, e numbers of an embedding.
 """
 
 import torch
@@ -21,7 +21,7 @@ def additive_contrast(
     chunk_rows: int = 0,
     text_key: Int[Tensor, " m"] | None = None,
 ) -> dict[str, Tensor]:
-    """Softmax contrast of `Z_j = normalised(image_{i(j)} + text_j)` with all pictures, and with all texts.
+    """Softmax contrast of `Z_j = normalised(image_{i(j)} + text_j)` with all images, and with all texts.
 
     The loss is `1/m sum_j (l_v(Z_j, I) + l_t(Z_j, T))`; l_v and l_t are cross-entropies as in
     `contrastive.softmax_contrast`, with Z in the place of the searching side only. Where the text is a question, its
@@ -29,7 +29,7 @@ def additive_contrast(
     `shared_sum`.
 
     What it lacks: Z holds the very vectors that it shall find. Where the vectors of a batch point in different
-    directions at random, Z is at 45 degrees to its own picture and text and far from all others: 256 random pairs of
+    directions at random, Z is at 45 degrees to its own image and text and far from all others: 256 random pairs of
     256 numbers at the first temperature, 0.07, have a loss of 0.033, where an even guess has 2 log 256 = 11.09. Hardly
     anything is left to learn, and nothing but the negatives' spread draws the two sides together. A small loss says
     nothing about search; use `softmax_contrast` for search across the two sides.
@@ -40,9 +40,9 @@ def additive_contrast(
         image: unit vectors.
         text: unit vectors.
         logit_scale: factor on the cosine, above 0.
-        image_index: in [0, n), the picture that each text belongs to.
-        image_group: what each picture shows. Equal groups are never negatives: all pictures of the group, and all
-            texts of its pictures, are positives in equal parts.
+        image_index: in [0, n), the image that each text belongs to.
+        image_group: what each image shows. Equal groups are never negatives: all images of the group, and all
+            texts of its images, are positives in equal parts.
         chunk_rows: texts per piece, see `similarity.sum_in_pieces`; 0 takes all at once.
         text_key: which sentence each text is; texts of equal key are never negatives either.
 
@@ -59,7 +59,7 @@ def additive_contrast(
         group = image_group[image_index]
         texts = int(sum_over_processes([len(group)])[0])
         to_image = Pairing(group, gather_with_gradient(image_group), None, texts)
-        # Z_j stands for its picture: it searches texts as a picture of that group does.
+        # Z_j stands for its image: it searches texts as an image of that group does.
         to_text, _ = pair_up(group, group, text_key)
         fused_to_image = search_loss(fused, gather_with_gradient(image), to_image, chunk_rows)
         fused_to_text = search_loss(fused, gather_with_gradient(text), to_text, chunk_rows)

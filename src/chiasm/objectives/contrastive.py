@@ -1,10 +1,10 @@
-"""Image-text contrast: a picture shall find its sentences among all sentences of the batch, and the reverse.
+"""Image-text contrast: an image shall find its sentences among all sentences of the batch, and the reverse.
 
 InfoNCE of CLIP (Radford et al. 2021, figure 3) with several positives a row as in UniCL (Yang et al. 2022, "Unified
 Contrastive Learning in Image-Text-Label Space", equations 3 and 4), and with a teacher's soft targets as in ALBEF (Li
 et al. 2021, "Align before Fuse", section 3.3, equation 6).
 
-Axis legend: n pictures and m texts of this process, q rows that search, k rows that are searched (those of all
+Axis legend: n images and m texts of this process, q rows that search, k rows that are searched (those of all
 processes), e numbers of an embedding.
 """
 
@@ -29,7 +29,7 @@ from chiasm.objectives.similarity import (
 
 
 class HardNegatives(NamedTuple):
-    """For each text a sentence that resembles it and is not true of its picture, where there is one.
+    """For each text a sentence that resembles it and is not true of its image, where there is one.
 
     A row a text.
 
@@ -56,9 +56,9 @@ def softmax_contrast(
 ) -> dict[str, Tensor]:
     """Symmetric softmax contrast in which rows of equal group are positives of each other.
 
-    For a picture i with positive texts P(i), the loss is the cross-entropy between the softmax over all texts and the
+    For an image i with positive texts P(i), the loss is the cross-entropy between the softmax over all texts and the
     uniform distribution over P(i): `logsumexp_j s_ij - mean_{j in P(i)} s_ij` with `s_ij = logit_scale * <image_i,
-    text_j>`. With one positive a row it is CLIP's loss. Captions of one picture, or two copies of a picture, are
+    text_j>`. With one positive a row it is CLIP's loss. Captions of one image, or two copies of an image, are
     never pushed apart as false negatives. A row without positive has no target: it is left out of its mean and still
     serves as a negative.
 
@@ -70,22 +70,22 @@ def softmax_contrast(
         image: unit vectors.
         text: unit vectors.
         logit_scale: factor on the cosine, the inverse of the temperature, above 0 (CLIP learns its logarithm).
-        image_group: what each picture shows.
+        image_group: what each image shows.
         text_group: what each text is about.
         chunk_rows: searching rows per piece; a piece holds [chunk_rows, k] similarities and is computed again in the
             backward pass, so memory grows with chunk_rows * k and not with q * k. 0 takes all rows at once.
         text_key: which sentence each text is; texts of equal key are the same sentence (equal captions of two
-            pictures, the prompt of one label). A picture is then positive with every text that is the same sentence
+            images, the prompt of one label). An image is then positive with every text that is the same sentence
             as a text of its group, whatever group that text has.
-        hard_negatives: further texts among which pictures search, and which belong to none (NegCLIP, Yuksekgonul et
-            al. 2023, section 4); they do not search. One that is the same sentence as a text of a picture is not among
-            those that this picture searches. Needs text_key.
+        hard_negatives: further texts among which images search, and which belong to none (NegCLIP, Yuksekgonul et
+            al. 2023, section 4); they do not search. One that is the same sentence as a text of an image is not among
+            those that this image searches. Needs text_key.
 
     Returns:
         "image_to_text" and "text_to_image": mean over the rows that have a positive; "loss": mean of the two.
 
     Raises:
-        InputError: no picture of the batch has a text in it, chunk_rows is negative, or text_key is missing.
+        InputError: no image of the batch has a text in it, chunk_rows is negative, or text_key is missing.
     """
     if hard_negatives is not None and text_key is None:
         raise InputError("hard negatives without text_key", "a key for each sentence", "pass text_key")
@@ -129,10 +129,10 @@ def distilled_contrast(
     Args:
         image: unit vectors.
         text: unit vectors.
-        image_teacher: the teacher's unit vectors of the same pictures.
+        image_teacher: the teacher's unit vectors of the same images.
         text_teacher: the teacher's unit vectors of the same texts.
         logit_scale: factor on the cosine, above 0.
-        image_group: what each picture shows.
+        image_group: what each image shows.
         text_group: what each text is about.
         alpha: the teacher's share of the target, in [0, 1]; ALBEF raises it from 0 to 0.4 in the first epoch.
         text_key: which sentence each text is, as in `softmax_contrast`.
@@ -141,7 +141,7 @@ def distilled_contrast(
         "image_to_text", "text_to_image" and "loss", as `softmax_contrast`.
 
     Raises:
-        InputError: no picture of the batch has a text in it, or alpha is outside [0, 1].
+        InputError: no image of the batch has a text in it, or alpha is outside [0, 1].
     """
     check_share(alpha)
     with torch.autocast(image.device.type, enabled=False):
@@ -178,7 +178,7 @@ def _summed_among_wrong(
 ) -> Float[Tensor, ""]:
     positive = is_positive(query_label, torch.cat([key_label, wrong_label]), link)
     logits = query @ torch.cat([key, wrong]).T
-    # A swap that is a true sentence of the picture after all is neither right nor wrong to find: it is not there.
+    # A swap that is a true sentence of the image after all is neither right nor wrong to find: it is not there.
     is_true = positive.clone()
     is_true[:, : len(key)] = False
     return cross_entropy_rows(logits.masked_fill(is_true, -torch.inf), positive & ~is_true)[0].sum()

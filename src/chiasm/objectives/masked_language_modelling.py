@@ -1,4 +1,4 @@
-"""Masked language modelling: some words are hidden, and the model says from the rest, and the picture, what they were.
+"""Masked language modelling: some words are hidden, and the model says from the rest, and the image, what they were.
 
 Devlin et al. 2019, "BERT", section 3.1 and appendix A.1; with a teacher's soft targets as in ALBEF (Li et al. 2021,
 section 3.3, equation 7). `language_modelling` predicts each next word instead.

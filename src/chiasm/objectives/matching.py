@@ -1,4 +1,4 @@
-"""Image-text matching: do this picture and this text belong together, as a whole and word by patch.
+"""Image-text matching: do this image and this text belong together, as a whole and word by patch.
 
 Wrong pairs and the decision are those of ALBEF (Li et al. 2021, section 3.2), the alignment that of ViLT (Kim et al.
 2021, section 3.2), which took it from UNITER (Chen et al. 2020, section 3.2 and appendix).
@@ -74,7 +74,7 @@ def word_patch_alignment(
     image_is_real: Bool[Tensor, "n p"],
     is_match: Bool[Tensor, " n"],
 ) -> dict[str, Tensor]:
-    """Make words cheap to carry to the patches of their picture, and dear to those of another.
+    """Make words cheap to carry to the patches of their image, and dear to those of another.
 
     The distance of a pair is what the cheapest transport between its words and its patches costs, each side with
     equal mass a token and `1 - cosine` a unit of mass. The loss is the distances of matching pairs less those of the

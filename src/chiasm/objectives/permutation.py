@@ -33,7 +33,7 @@ def visible(
     those with order_k < order_q. Before the start token there is none: its query sees the token itself, since every
     query must see something. `TwoStreamTextEncoder.two_stream` keeps the same rules.
 
-    Fusion of the query stream g with a picture: every token may look at all of the picture, the picture at no word,
+    Fusion of the query stream g with an image: every token may look at all of the image, the image at no word,
     and the content rule is fusion's `text_allowed`. Although it lets token q look at itself, word q does not leak.
     What stands at token k when fusion begins is g_k, made from the words strictly before k. Token q gathers them over
     order_k <= order_q: all are words strictly before q. So the state at q has again seen words strictly before q

@@ -1,9 +1,9 @@
-"""Image-text contrast by pairs: each picture and text of the batch either belong together or do not (SigLIP).
+"""Image-text contrast by pairs: each image and text of the batch either belong together or do not (SigLIP).
 
 Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", equation 1 and algorithm 1. `contrastive` compares
 each row with all others instead.
 
-Axis legend: n pictures and m texts of this process, q rows that search, k rows that are searched (those of all
+Axis legend: n images and m texts of this process, q rows that search, k rows that are searched (those of all
 processes), e numbers of an embedding.
 """
 
@@ -26,10 +26,10 @@ def sigmoid_contrast(
     chunk_rows: int = 0,
     text_key: Int[Tensor, " m"] | None = None,
 ) -> dict[str, Tensor]:
-    """Sum over all pairs of `-log sigmoid(y_ij (logit_scale * <image_i, text_j> + logit_bias))`, for each picture.
+    """Sum over all pairs of `-log sigmoid(y_ij (logit_scale * <image_i, text_j> + logit_bias))`, for each image.
 
-    `y_ij` is 1 where picture i and text j belong together, which may be several times a row, and -1 elsewhere. The
-    sum is divided by the number of pictures. A pair's loss does not depend on the other rows, so rows that fit
+    `y_ij` is 1 where image i and text j belong together, which may be several times a row, and -1 elsewhere. The
+    sum is divided by the number of images. A pair's loss does not depend on the other rows, so rows that fit
     nothing teach as negatives, and a batch without any pair has a loss too.
 
     Precision, several processes and positives are as in `contrastive.softmax_contrast`.
@@ -39,9 +39,9 @@ def sigmoid_contrast(
         text: unit vectors.
         logit_scale: factor on the cosine, above 0; SigLIP starts at 10 and learns its logarithm.
         logit_bias: added to all similarities; SigLIP starts at -10, because nearly all pairs are negative.
-        image_group: what each picture shows.
+        image_group: what each image shows.
         text_group: what each text is about.
-        chunk_rows: pictures per piece, see `similarity.sum_in_pieces`; 0 takes all at once.
+        chunk_rows: images per piece, see `similarity.sum_in_pieces`; 0 takes all at once.
         text_key: which sentence each text is; texts of equal key are the same sentence.
 
     Returns:

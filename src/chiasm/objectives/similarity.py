@@ -1,6 +1,6 @@
 """What the contrasts share: which rows belong together, sums over all pairs in pieces, and several processes.
 
-Axis legend: n pictures and m texts of this process, q rows of it that search, k rows that are searched (those of all
+Axis legend: n images and m texts of this process, q rows of it that search, k rows that are searched (those of all
 processes), l links between labels (texts of all processes), e numbers of an embedding.
 """
 
@@ -41,12 +41,12 @@ def pair_up(
     text_key: Int[Tensor, " m"] | None = None,
     wrong_key: Int[Tensor, " m"] | None = None,
 ) -> tuple[Pairing, Pairing]:
-    """Return who belongs to whom among all processes: pictures that search texts, and texts that search pictures.
+    """Return who belongs to whom among all processes: images that search texts, and texts that search images.
 
-    A picture and a text belong together if their groups are equal. With `text_key`, texts of equal key are one
-    sentence, so a picture belongs with every text whose key occurs in the picture's group. The relation is not
-    transitive: of two pictures that share one of two sentences each, neither gets the other's second sentence.
-    `wrong_key` are sentences, one a text, that pictures search too; which of them are sentences of a picture after all
+    An image and a text belong together if their groups are equal. With `text_key`, texts of equal key are one
+    sentence, so an image belongs with every text whose key occurs in the image's group. The relation is not
+    transitive: of two images that share one of two sentences each, neither gets the other's second sentence.
+    `wrong_key` are sentences, one a text, that images search too; which of them are sentences of an image after all
     is told by the labels.
     """
     image_label, text_label = gather_with_gradient(image_group), gather_with_gradient(text_group)
@@ -131,7 +131,7 @@ def mean_over_rows(total: Float[Tensor, ""], pairing: Pairing) -> Float[Tensor, 
         InputError: there is no such row.
     """
     if not pairing.rows:
-        raise InputError("no picture of the batch shares its group with a text", "pairs", "collate texts along")
+        raise InputError("no image of the batch shares its group with a text", "pairs", "collate texts along")
     return share_of_mean(total, pairing.rows)
 
 

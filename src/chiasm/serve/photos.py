@@ -20,7 +20,7 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.core.types import IMAGE
-from chiasm.data.image import SUFFIXES, ImageError, load_image, read_picture
+from chiasm.data.image import SUFFIXES, ImageError, load_image, read_image_bytes
 from chiasm.pipeline.feature_cache import FeatureCache, cache_root, decode_images
 from chiasm.serve.engine import Model
 from chiasm.tasks.retrieval import Retrieval
@@ -156,7 +156,7 @@ class Encoder:
 def _read(path: str) -> tuple[Encoded, bytes]:
     state = file_state(path)
     try:
-        content = read_picture(path)
+        content = read_image_bytes(path)
     except ImageError as error:
         return Encoded(path, state=state, problem=error), b""
     is_racy = bool(state) and int(state.split("-")[2]) > time.time_ns() - RACY_NS

@@ -12,7 +12,7 @@ from torch import Tensor
 from chiasm.core.distributed import gather_tokens, gather_with_gradient, own_rows
 from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, Tokens
-from chiasm.metrics.certainty import hard_picture
+from chiasm.metrics.certainty import hardest_images
 from chiasm.metrics.classic import accuracy
 from chiasm.models.heads import FusedClasses, HeadSpec
 from chiasm.models.vision_language import VisionLanguageModel
@@ -230,7 +230,7 @@ class MatchingScorer(Scorer):
         known = [({one.text for one in part[row].captions}, part[row].group or part[row].id) for row in described]
         pairs = zip(texts, known, strict=True)
         fits = np.array([[text in own or group == mine for own, group in known] for text, (_, mine) in pairs])
-        hardest = hard_picture(similarity(encoded, texts)[:, described], fits)
+        hardest = hardest_images(similarity(encoded, texts)[:, described], fits)
         return [(row, described[other]) for row, other in zip(described, hardest, strict=True) if other >= 0]
 
     def finish(self) -> Outcome:

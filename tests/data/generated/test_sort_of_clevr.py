@@ -13,9 +13,9 @@ from chiasm.data.generated.sort_of_clevr import (
     IMAGE_SIZE_PX,
     RADIUS_PX,
     SortOfClevrConfig,
-    picture_at,
     questions,
     render,
+    scene_at,
     transformed,
 )
 from chiasm.data.opening import open_dataset
@@ -79,7 +79,7 @@ def slow_answer(seen: dict[str, Blob], text: str) -> tuple[str, str]:
 def test_answers_follow_from_the_pixels(language: str) -> None:
     """Guards against a wrong answer, swapped axes, and a picture that shows other objects than were asked about."""
     for index in range(NUM_PICTURES):
-        picture = picture_at("test", index, 0)
+        picture = scene_at("test", index, 0)
         seen = see(render(picture))
         for question in questions(picture, "test", index, 0, language):
             answer = ZH.get(question.answers[0], question.answers[0])
@@ -90,7 +90,7 @@ def test_pictures_are_as_published() -> None:
     """Stated: 75 x 75 pixels, six objects of six colours, squares and circles of one size, none overlapping."""
     shapes = Counter()
     for index in range(NUM_PICTURES):
-        image = render(picture_at("train", index, 0))
+        image = render(scene_at("train", index, 0))
         assert image.shape == (75, 75, 3) and image.dtype == np.uint8
         seen = see(image)
         assert len(seen) == 6
@@ -107,7 +107,7 @@ def test_twenty_questions_a_picture() -> None:
     """Stated: ten relational and ten non-relational questions; all six subtypes and six colours occur."""
     texts = []
     for index in range(NUM_PICTURES):
-        asked = questions(picture_at("train", index, 0), "train", index, 0)
+        asked = questions(scene_at("train", index, 0), "train", index, 0)
         assert [question.kind for question in asked] == ["relational"] * 10 + ["non-relational"] * 10
         texts += [question.text for question in asked]
     assert len(set(texts)) == 36
@@ -125,10 +125,10 @@ def test_number_of_pictures() -> None:
 
 def test_pictures_never_change_and_splits_differ() -> None:
     """A stated value, drawn when the format was fixed; and no test picture is among the first of training."""
-    first = picture_at("train", 0, 0)
+    first = scene_at("train", 0, 0)
     assert [(one.shape, one.x_px, one.y_px) for one in first] == FIRST
-    train = {picture_at("train", index, 0) for index in range(300)}
-    test = {picture_at("test", index, 0) for index in range(200)}
+    train = {scene_at("train", index, 0) for index in range(300)}
+    test = {scene_at("test", index, 0) for index in range(200)}
     assert len(train) == 300 and len(test) == 200 and not train & test
 
 
@@ -136,7 +136,7 @@ def test_symmetries_keep_what_relations_depend_on() -> None:
     """Guards against a mirrored or recoloured picture whose objects overlap, leave the picture, or change distance."""
     rng = random.Random(5)
     for index in range(40):
-        before = picture_at("train", index, 0)
+        before = scene_at("train", index, 0)
         after = transformed(before, rng)
         assert [thing.color for thing in after] == list(COLORS)
         distances = [

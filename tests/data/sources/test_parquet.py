@@ -73,7 +73,7 @@ def test_bad_rows_are_told_with_their_number(tmp_path: Path) -> None:
     assert [one.captions[0].text for one in data.examples] == ["one", "5"]
     rejected = [(entry.row, entry.code) for entry in data.ledger.entries if entry.kind == "rejected"]
     assert sorted(rejected) == [(2, "no_image"), (3, "no_image"), (4, "no_image"), (6, "path_escape")]
-    with pytest.raises(InputError, match=r"train.parquet:5: the content is no picture"):
+    with pytest.raises(InputError, match=r"train.parquet:5: the content is no image"):
         data.examples[1].inputs["image"].load()
 
 
@@ -94,7 +94,7 @@ def test_damaged_files_are_refused_whole(harm: str, tmp_path: Path) -> None:
 def test_unclear_columns(tmp_path: Path) -> None:
     """Guards against guessing which of two columns of bytes is the picture."""
     file = save(tmp_path / "train.parquet", {"left": [b"x"], "right": [b"y"], "caption": ["z"]})
-    with pytest.raises(InputError, match="no column that names a picture"):
+    with pytest.raises(InputError, match="no column that names an image"):
         read_source(file, "train")
     file = save(tmp_path / "more/train.parquet", {"url": ["http://x/1.jpg"], "caption": ["z"]})
     with pytest.raises(InputError, match="nothing is downloaded"):

@@ -1,4 +1,4 @@
-"""Scenes: generated pictures of coloured shapes whose every caption and answer is exactly true.
+"""Scenes: generated images of coloured shapes whose every caption and answer is exactly true.
 
 A scene has 1 to 5 objects near the cells of a 3 x 3 grid on 48 x 48 pixels. It exists to see in minutes whether
 a model binds attributes to objects, counts, compares and knows left from right, without any file on disk.

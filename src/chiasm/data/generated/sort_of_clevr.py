@@ -2,9 +2,9 @@
 
 Source: Santoro et al. 2017, "A simple neural network module for relational reasoning", section 4.
 
-75 x 75 pictures with six objects, one of each colour, each a square or a circle, none overlapping; ten
-relational and ten non-relational questions a picture; 9,800 pictures for training and 200 for testing. The
-paper has no validation pictures; 200 more are made here, so that the test pictures choose nothing.
+75 x 75 images with six objects, one of each colour, each a square or a circle, none overlapping; ten
+relational and ten non-relational questions an image; 9,800 images for training and 200 for testing. The
+paper has no validation images; 200 more are made here, so that the test images choose nothing.
 """
 
 import random
@@ -30,7 +30,7 @@ COLORS = {
     "yellow": (240, 220, 20),
 }
 SHAPES = ("square", "circle")
-PICTURES = {"train": 9800, "val": 200, "test": 200}
+SPLIT_SIZES = {"train": 9800, "val": 200, "test": 200}
 QUESTIONS_PER_KIND = 10
 KINDS = ("relational", "non-relational")
 LANGUAGES = ("en", "zh")
@@ -68,11 +68,11 @@ class ClevrObject:
         return (self.x_px - other.x_px) ** 2 + (self.y_px - other.y_px) ** 2
 
 
-Picture = tuple[ClevrObject, ...]
+ClevrScene = tuple[ClevrObject, ...]
 
 
-def picture_at(split: str, index: int, seed: int) -> Picture:
-    """Return picture number `index` of a split: a pure function of its arguments."""
+def scene_at(split: str, index: int, seed: int) -> ClevrScene:
+    """Return image number `index` of a split: a pure function of its arguments."""
     rng = random.Random(counter_seed("sort_of_clevr", seed, split, index))
     while True:
         objects: list[ClevrObject] = []
@@ -90,8 +90,8 @@ def picture_at(split: str, index: int, seed: int) -> Picture:
             return tuple(objects)
 
 
-def transformed(picture: Picture, rng: random.Random) -> Picture:
-    """Mirror, turn and recolour a picture: one of 8 symmetries of the square times 720 orders of the colours.
+def transformed(scene: ClevrScene, rng: random.Random) -> ClevrScene:
+    """Mirror, turn and recolour an image: one of 8 symmetries of the square times 720 orders of the colours.
 
     Distances and shapes stay, so every question is as hard as before, and its answer is computed anew.
     """
@@ -99,18 +99,18 @@ def transformed(picture: Picture, rng: random.Random) -> Picture:
     mirror_x, mirror_y, swap = rng.random() < 0.5, rng.random() < 0.5, rng.random() < 0.5
     colors = rng.sample(tuple(COLORS), len(COLORS))
     changed = []
-    for color, thing in zip(colors, picture, strict=True):
+    for color, thing in zip(colors, scene, strict=True):
         x_px = far - thing.x_px if mirror_x else thing.x_px
         y_px = far - thing.y_px if mirror_y else thing.y_px
         changed.append(ClevrObject(color, thing.shape, *((y_px, x_px) if swap else (x_px, y_px))))
     return tuple(sorted(changed, key=lambda thing: tuple(COLORS).index(thing.color)))
 
 
-def render(picture: Picture) -> np.ndarray:
-    """Draw a picture: uint8 [75, 75, 3] on white."""
+def render(scene: ClevrScene) -> np.ndarray:
+    """Draw an image: uint8 [75, 75, 3] on white."""
     canvas = np.full((IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), 255, dtype=np.uint8)
     y, x = np.mgrid[:IMAGE_SIZE_PX, :IMAGE_SIZE_PX]
-    for thing in picture:
+    for thing in scene:
         across, down = x - thing.x_px, y - thing.y_px
         if thing.shape == "circle":
             inside = across**2 + down**2 <= RADIUS_PX**2
@@ -120,13 +120,13 @@ def render(picture: Picture) -> np.ndarray:
     return canvas
 
 
-def answer(picture: Picture, color: str, subtype: str) -> str:
+def answer(scene: ClevrScene, color: str, subtype: str) -> str:
     """Return the English answer to one of the six kinds of question about the object of a colour.
 
     Equal distances are told apart by the order of colours; the object asked about counts as having its own shape.
     """
-    thing = next(one for one in picture if one.color == color)
-    others = [one for one in picture if one is not thing]
+    thing = next(one for one in scene if one.color == color)
+    others = [one for one in scene if one is not thing]
     if subtype == "shape":
         return thing.shape
     if subtype == "left":
@@ -137,11 +137,11 @@ def answer(picture: Picture, color: str, subtype: str) -> str:
         return min(others, key=thing.distance2).shape
     if subtype == "furthest":
         return max(others, key=thing.distance2).shape
-    return str(sum(one.shape == thing.shape for one in picture))
+    return str(sum(one.shape == thing.shape for one in scene))
 
 
-def questions(picture: Picture, split: str, index: int, seed: int, language: str = "en") -> list[Question]:
-    """The twenty questions of a picture: ten relational, then ten non-relational."""
+def questions(scene: ClevrScene, split: str, index: int, seed: int, language: str = "en") -> list[Question]:
+    """The twenty questions of an image: ten relational, then ten non-relational."""
     rng = random.Random(counter_seed("sort_of_clevr questions", seed, split, index))
     asked = []
     for kind in KINDS:
@@ -149,7 +149,7 @@ def questions(picture: Picture, split: str, index: int, seed: int, language: str
         for _ in range(QUESTIONS_PER_KIND):
             color, subtype = rng.choice(tuple(COLORS)), rng.choice(subtypes)
             english, chinese = _TEXTS[kind, subtype]
-            right = answer(picture, color, subtype)
+            right = answer(scene, color, subtype)
             if language == "zh":
                 asked.append(Question(chinese.format(_ZH[color]), (_ZH.get(right, right),), kind, "zh"))
             else:
@@ -171,20 +171,20 @@ class SortOfClevrDataset(GeneratedDataset):
     """Sort-of-CLEVR's images with their twenty questions each; `data.symmetries` varies the training images."""
 
     def __init__(self, split: str, config: SortOfClevrConfig, seed: int) -> None:
-        length = (config.train_pictures if split == "train" else 0) or PICTURES.get(split, 0)
-        super().__init__(split, config, length, tuple(PICTURES), LANGUAGES)
+        length = (config.train_pictures if split == "train" else 0) or SPLIT_SIZES.get(split, 0)
+        super().__init__(split, config, length, tuple(SPLIT_SIZES), LANGUAGES)
         self.seed, self.language = seed, config.languages[0]
         self.varies = config.symmetries and split == "train"
 
     def example(self, index: int, epoch: int = 0) -> Example:
         """Return image `index`: the same in every epoch, unless `data.symmetries` varies it."""
-        picture = picture_at(self.split, index, self.seed)
+        scene = scene_at(self.split, index, self.seed)
         if self.varies and epoch > 0:
             rng = random.Random(counter_seed("sort_of_clevr symmetry", self.seed, index, epoch))
-            picture = transformed(picture, rng)
+            scene = transformed(scene, rng)
         return Example(
             id=f"sort-of-clevr-{self.split}-{index}",
-            inputs={"image": image_ref_from_array(render(picture))},
-            questions=tuple(questions(picture, self.split, index, self.seed, self.language)),
+            inputs={"image": image_ref_from_array(render(scene))},
+            questions=tuple(questions(scene, self.split, index, self.seed, self.language)),
             source=Source("sort_of_clevr", index),
         )

@@ -1,1 +1,1 @@
-"""Captions with one thing exchanged, which no longer describe their picture."""
+"""Captions with one thing exchanged, which no longer describe their image."""

@@ -84,7 +84,7 @@ def english_swaps(text: str, colors: frozenset[str], numbers: frozenset[str]) ->
 
     Args:
         text: the caption.
-        colors: colours (keys of `COLORS`) that any caption of the picture mentions.
+        colors: colours (keys of `COLORS`) that any caption of the image mentions.
         numbers: numbers (keys of `NUMBERS`) likewise.
     """
     words = [(match[0].lower(), match.start(), match.end()) for match in _WORD.finditer(text)]

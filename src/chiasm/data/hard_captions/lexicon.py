@@ -1,6 +1,6 @@
 """What both languages of the swap rules share: what a swap is, and colours, numbers and sizes by their meaning.
 
-A word is looked up by its meaning because another caption of the same picture may say it in the other language.
+A word is looked up by its meaning because another caption of the same image may say it in the other language.
 """
 
 from collections.abc import Iterable, Sequence

@@ -2,7 +2,7 @@
 
 NegCLIP (Yuksekgonul et al. 2023, "When and why vision-language models behave like bags-of-words", section 4) swaps
 words within a caption, so that a model which only collects words cannot tell the two apart. Here the rules also look
-at what else is known of the picture, because a swapped caption may be true: at its other captions, which may mention
+at what else is known of the image, because a swapped caption may be true: at its other captions, which may mention
 the new colour or number, and at the truth of a generated scene.
 """
 
@@ -24,15 +24,15 @@ _BLANK = re.compile(r"[\s.,;!?。，；！？]+")
 
 
 def swaps(caption: Caption, others: Sequence[Caption] = (), truth: object = None) -> list[Swap]:
-    """Every sentence that the rules make of a caption and that is not known to be true of its picture.
+    """Every sentence that the rules make of a caption and that is not known to be true of its image.
 
     Left out are a swap that may say the same as before ("a black dog and a white dog" with the colours exchanged), one
-    that is another caption of the picture, and one whose new word another caption mentions (colours and numbers in
+    that is another caption of the image, and one whose new word another caption mentions (colours and numbers in
     whichever language). Where the truth of a scene is known it alone decides.
 
     Args:
         caption: in English or Chinese; other languages have no rules.
-        others: what else was said of the picture, the caption itself included or not.
+        others: what else was said of the image, the caption itself included or not.
         truth: `Example.truth`.
     """
     rules = RULES.get(caption.language)

@@ -60,7 +60,7 @@ def read_source(
     images: str = "",
     languages: tuple[str, ...] = ("en",),
 ) -> FileData:
-    """Read one split from files; pictures stay undecoded.
+    """Read one split from files; images stay undecoded.
 
     Args:
         path: folder or file.
@@ -77,7 +77,7 @@ def read_source(
     path = Path(os.path.expanduser(path))
     if not (path.is_dir() or path.is_file()):
         said = "is neither a folder nor a regular file" if path.exists() else "does not exist"
-        raise InputError(f"{path} {said}", "a folder or file with pictures and texts", "check data.path")
+        raise InputError(f"{path} {said}", "a folder or file with images and texts", "check data.path")
     name = _recognise(path) if format == "auto" else format
     if name not in FORMATS:
         given = f"data.format is {name!r}{nearest(name, FORMATS)}"

@@ -1,4 +1,4 @@
-"""What a person can type to make rejected rows usable: where the pictures lie, and what a file's encoding is."""
+"""What a person can type to make rejected rows usable: where the images lie, and what a file's encoding is."""
 
 import os
 import shlex
@@ -15,7 +15,7 @@ _HEAD_BYTES = 2**20
 
 
 def advice_on_missing(names: Sequence[str], path: Path) -> str:
-    """Say which folder holds pictures that were not found; "" where none near the data does.
+    """Say which folder holds images that were not found; "" where none near the data does.
 
     Args:
         names: as the rows write them.
@@ -27,15 +27,15 @@ def advice_on_missing(names: Sequence[str], path: Path) -> str:
     absolute = [name for name in tried if os.path.isabs(name) and os.path.isfile(name)]
     if absolute:
         folder = os.path.commonpath([os.path.dirname(name) for name in absolute])
-        return f"{_images(folder)} ({len(absolute)} of {len(tried)} missing pictures lie there)"
+        return f"{_images(folder)} ({len(absolute)} of {len(tried)} missing images lie there)"
     base = Path(os.path.abspath(path if path.is_dir() else path.parent))
     folders = list(_near(base))
     relative = [name for name in tried if not os.path.isabs(name)]
     if found := _best(folders, relative):
-        return f"{_images(found[0])} ({found[1]} of {len(tried)} missing pictures lie there)"
+        return f"{_images(found[0])} ({found[1]} of {len(tried)} missing images lie there)"
     if found := _best(folders, [os.path.basename(name.replace("\\", "/")) for name in tried]):
         name = os.path.basename(tried[0].replace("\\", "/"))
-        given = f"write the pictures' names without their folders ({name} for {tried[0][:200]})"
+        given = f"write the images' names without their folders ({name} for {tried[0][:200]})"
         return f"{given}, and add {_images(found[0])}"
     return ""
 

@@ -1,6 +1,6 @@
-"""Layout "class_folders": `SPLIT/CLASS/picture.jpg`, or `CLASS/picture.jpg` without splits. The folder is the label.
+"""Layout "class_folders": `SPLIT/CLASS/image.jpg`, or `CLASS/image.jpg` without splits. The folder is the label.
 
-Pictures may lie deeper in a class's folder. A folder that is named after a split is a class in no case.
+Images may lie deeper in a class's folder. A folder that is named after a split is a class in no case.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from chiasm.data.sources.walking import files_below, subfolders
 
 
 def recognises(path: Path) -> bool:
-    """True where two or more folders, below the folder itself or below a split, hold pictures."""
+    """True where two or more folders, below the folder itself or below a split, hold images."""
     if not path.is_dir():
         return False
     return any(sum(1 for _ in _classes(root)) >= 2 for root in _split_folders(path).values() or [path])
 
 
 def read(path: Path, split: str) -> Reading:
-    """List the pictures of the wanted split, by class and name. Other files among them are noted, not counted.
+    """List the images of the wanted split, by class and name. Other files among them are noted, not counted.
 
     Raises:
         InputError: no folder; or folders that are named after splits, where none of them holds classes.
@@ -36,7 +36,7 @@ def read(path: Path, split: str) -> Reading:
     name = choose_split(split, folders, path) if folders else ""
     reading = Reading([path], tuple(folders))
     for folder in bare:
-        text = "the folder is named after a split and holds pictures without a class; left out"
+        text = "the folder is named after a split and holds images without a class; left out"
         reading.notes.append(Rejected(Source(str(folder)), "no_class", text))
     for folder in subfolders(folders[name] if folders else path):
         for file in files_below(folder):
@@ -44,7 +44,7 @@ def read(path: Path, split: str) -> Reading:
                 relative = file.relative_to(path).as_posix()
                 reading.records.append(Record(Source(str(file)), relative, label=folder.name, split=name))
             else:
-                reading.notes.append(Rejected(Source(str(file)), "not_a_picture", "no picture's suffix; left out"))
+                reading.notes.append(Rejected(Source(str(file)), "not_a_picture", "no image's suffix; left out"))
     return reading
 
 
@@ -60,11 +60,11 @@ def _classes(root: Path) -> Iterator[Path]:
 
 
 def _splits_without_classes(path: Path, names: list[str]) -> InputError:
-    """A folder "train" whose pictures lie in it directly is a split without words, and no class called "train"."""
+    """A folder "train" whose images lie in it directly is a split without words, and no class called "train"."""
     said = "are named after splits" if len(names) > 1 else "is named after a split"
     return InputError(
-        f"{path}: {', '.join(names)} {said} and hold{'' if len(names) > 1 else 's'} pictures directly, "
-        "so they are no classes, and no words belong to the pictures",
-        f"{names[0]}/CLASS/picture.jpg; or {names[0]}/metadata.csv with the columns file_name and caption",
-        "sort the pictures into folders of classes, or add tables; rename a folder that really is a class",
+        f"{path}: {', '.join(names)} {said} and hold{'' if len(names) > 1 else 's'} images directly, "
+        "so they are no classes, and no words belong to the images",
+        f"{names[0]}/CLASS/image.jpg; or {names[0]}/metadata.csv with the columns file_name and caption",
+        "sort the images into folders of classes, or add tables; rename a folder that really is a class",
     )

@@ -31,7 +31,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, split: str) -> Reading:
-    """Read the wanted split's file. Pictures without a caption and captions without a picture are rejected."""
+    """Read the wanted split's file. Images without a caption and captions without an image are rejected."""
     files = _files(path)
     if not files:
         raise InputError(f"{path} holds no COCO captions file", _WHAT, "give the path of the JSON file")

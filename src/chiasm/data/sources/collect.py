@@ -1,4 +1,4 @@
-"""From records to examples: find each picture, keep the wanted language, put all about one picture together."""
+"""From records to examples: find each image, keep the wanted language, put all about one image together."""
 
 import os
 import re
@@ -26,10 +26,10 @@ _ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://|(?:file|pipe|data):|[A-Za-z]:[\\/]")
 def collect(
     reading: Reading, path: Path, split: str, languages: tuple[str, ...], ledger: Ledger
 ) -> tuple[list[Example], tuple[str, ...]]:
-    """Turn the records of one split into examples, one a picture, in the order of their first record.
+    """Turn the records of one split into examples, one an image, in the order of their first record.
 
-    A picture with one record keeps that record's id; with several, or without an id, the example is called by the
-    picture's path without its suffix.
+    An image with one record keeps that record's id; with several, or without an id, the example is called by the
+    image's path without its suffix.
 
     Returns:
         The examples, and the names of all splits.
@@ -52,8 +52,8 @@ def collect(
     elif reading.rejected:
         return [], ()
     else:
-        raise InputError(f"{path} holds no rows", "at least one picture with words or a label", "check the files")
-    finder = PictureFinder(reading.folders)
+        raise InputError(f"{path} holds no rows", "at least one image with words or a label", "check the files")
+    finder = ImageFinder(reading.folders)
     for record in unassigned:
         _note_missing(record, finder, ledger)
     collector = _Collector(finder, languages, ledger, bool(reading.splits))
@@ -63,10 +63,10 @@ def collect(
     return collector.examples(), splits
 
 
-def _note_missing(record: Record, finder: "PictureFinder", ledger: Ledger) -> None:
-    """Tell of a picture that is missing in no split at all (Flickr8k names one), since nobody reads that rest."""
+def _note_missing(record: Record, finder: "ImageFinder", ledger: Ledger) -> None:
+    """Tell of an image that is missing in no split at all (Flickr8k names one), since nobody reads that rest."""
     try:
-        if record.picture is None:
+        if record.embedded is None:
             finder.find(record.image, record.split)
     except BadRowError as error:
         ledger.note(record.source, error.code, f"{error.text}; it is in no split")
@@ -80,7 +80,7 @@ def _hashed_split(
     Of fewer than `FEW_GROUPS` groups, those with the smallest hashes are taken, and more than 5 %: a tenth of them up
     to ten, and two of eight or more, so that there is something to measure.
     """
-    group_of = {record.source: record.group or _picture_of(record) for record in records}
+    group_of = {record.source: record.group or _image_of(record) for record in records}
     groups = set(group_of.values())
     if len(groups) < FEW_GROUPS:
         held = min(max(len(groups) // 20, min(10, max(2, len(groups) // 10))), len(groups) // 4)
@@ -96,18 +96,18 @@ def _hashed_split(
     splits = tuple(name for name in ("train", "val", "test") if name in by_split)
     counts = Counter(drawn.values())
     told = ", ".join(f"{counts[name]} {name}" for name in splits)
-    text = f"the files tell of no split; {told} were drawn by a hash of each picture's group"
+    text = f"the files tell of no split; {told} were drawn by a hash of each image's group"
     ledger.note(Source(str(path)), "split_drawn", text)
     return by_split[choose_split(split, splits, path)], splits
 
 
-def _picture_of(record: Record) -> str:
-    """What tells the pictures of records apart: content where the file holds it, else the path as written."""
-    return record.picture.content_key() if record.picture else os.path.normpath(record.image)
+def _image_of(record: Record) -> str:
+    """What tells the images of records apart: content where the file holds it, else the path as written."""
+    return record.embedded.content_key() if record.embedded else os.path.normpath(record.image)
 
 
-class PictureFinder:
-    """Looks pictures up in folders that are listed once each, instead of asking the disk for every row.
+class ImageFinder:
+    """Looks images up in folders that are listed once each, instead of asking the disk for every row.
 
     Symbolic links are followed; a name that leads out of all the folders by itself ("..", an absolute path, an
     address) is refused. Where a folder is named after the record's split, those of other splits are not looked into:
@@ -122,7 +122,7 @@ class PictureFinder:
         self._alike: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str, split: str = "") -> str:
-        """Return the path of the picture called `name`.
+        """Return the path of the image called `name`.
 
         Raises:
             BadRowError: "address", "path_escape", "missing_image" or "not_regular".
@@ -134,7 +134,7 @@ class PictureFinder:
         found = self._find(name, split) or ("\\" in name and self._find(name.replace("\\", "/"), split))
         if found:
             return found
-        raise BadRowError("missing_image", f"there is no picture {name[:200]!r}")
+        raise BadRowError("missing_image", f"there is no image {name[:200]!r}")
 
     def _find(self, name: str, split: str) -> str:
         places = [os.path.normpath(os.path.join(root, name)) for root in self._roots_for(split)]
@@ -199,7 +199,7 @@ class _Draft:
     source: Source
     id: str
     group: str
-    picture: ImageRef
+    image: ImageRef
     captions: list[Caption] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     label: str | None = None
@@ -207,7 +207,7 @@ class _Draft:
 
 
 class _Collector:
-    def __init__(self, finder: PictureFinder, languages: tuple[str, ...], ledger: Ledger, needs_split: bool) -> None:
+    def __init__(self, finder: ImageFinder, languages: tuple[str, ...], ledger: Ledger, needs_split: bool) -> None:
         self._finder, self._languages, self._ledger, self._needs_split = finder, set(languages), ledger, needs_split
         self._drafts: dict[str, _Draft] = {}
         self._first_with_id: dict[str, Source] = {}
@@ -243,16 +243,16 @@ class _Collector:
             raise BadRowError("no_split", "the row names no split, although others do")
         if record.id in self._first_with_id:
             raise BadRowError("duplicate_id", f"the id {record.id!r} was used at {self._first_with_id[record.id]}")
-        full = _picture_of(record) if record.picture else self._finder.find(record.image, record.split)
+        full = _image_of(record) if record.embedded else self._finder.find(record.image, record.split)
         captions, questions = self._wanted(record)
         label = clean_text(record.label) if record.label else None
         draft = self._drafts.get(full)
         if draft is None:
-            picture = record.picture or image_ref(full)
+            image = record.embedded or image_ref(full)
             name = record.image.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8
-            draft = _Draft(name, record.source, clean_text(record.id), clean_text(record.group), picture)
+            draft = _Draft(name, record.source, clean_text(record.id), clean_text(record.group), image)
         elif label and draft.label and label != draft.label:
-            text = f"the picture is {label!r} here and {draft.label!r} at {draft.source}"
+            text = f"the image is {label!r} here and {draft.label!r} at {draft.source}"
             raise BadRowError("conflicting_label", text)
         draft.captions += captions
         draft.questions += questions
@@ -285,7 +285,7 @@ class _Collector:
                 raise BadRowError(
                     "other_language", f"no text in the wanted languages ({', '.join(sorted(self._languages))})"
                 )
-            raise BadRowError(*(notes[0] if notes else ("no_text", "the picture has no caption, question or label")))
+            raise BadRowError(*(notes[0] if notes else ("no_text", "the image has no caption, question or label")))
         for code, text in notes:
             self._ledger.note(record.source, code, text)
         return captions, questions
@@ -313,7 +313,7 @@ class _Collector:
             while name in taken:
                 name += "+"
             taken.add(name)
-            inputs = {"image": draft.picture}
+            inputs = {"image": draft.image}
             texts = tuple(draft.captions), tuple(draft.questions)
             result.append(Example(name, inputs, *texts, draft.label, draft.group, draft.source))
         return result

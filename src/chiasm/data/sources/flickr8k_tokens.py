@@ -1,6 +1,6 @@
 """Layout "flickr8k_tokens": `NAME#NUMBER<TAB>caption` lines, and `*.trainImages.txt` lists of the splits.
 
-This is how Flickr8k (Hodosh et al. 2013) and Flickr30k were given out. Pictures that stand in no list form the split
+This is how Flickr8k (Hodosh et al. 2013) and Flickr30k were given out. Images that stand in no list form the split
 "unassigned"; without any list there is no split information.
 """
 
@@ -87,7 +87,7 @@ def _read_captions(file: Path, reading: Reading) -> tuple[dict[str, list[Caption
 
 
 def _read_lists(folder: Path, reading: Reading) -> tuple[dict[str, str], dict[str, Source]]:
-    """Picture name -> split, and where it is listed; a picture in two lists stays with the first."""
+    """Image name -> split, and where it is listed; an image in two lists stays with the first."""
     split_of: dict[str, str] = {}
     listed_at: dict[str, Source] = {}
     for file in sorted(folder.glob("*Images.txt"), key=lambda f: ("train" not in f.name, f.name)):

@@ -1,4 +1,4 @@
-"""Layout "imagefolder": each split's folder holds its pictures and a table of them, as Hugging Face reads it.
+"""Layout "imagefolder": each split's folder holds its images and a table of them, as Hugging Face reads it.
 
 `train/metadata.csv` (or `.jsonl`, `.tsv`) has a column `file_name`, relative to the folder that the table lies in, and
 columns with captions, questions or labels. In a folder that is named after a split the table may have any name.
@@ -23,7 +23,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, split: str) -> Reading:
-    """Read the wanted split's table. Pictures that the table does not name are counted in one note.
+    """Read the wanted split's table. Images that the table does not name are counted in one note.
 
     Raises:
         InputError: no such table, several in one folder, or no such split.
@@ -31,7 +31,7 @@ def read(path: Path, split: str) -> Reading:
     tables = _tables(path) if path.is_dir() else {}
     if not tables:
         allowed = "SPLIT/metadata.csv or SPLIT/metadata.jsonl with a column file_name"
-        raise InputError(f"{path} has no subfolder with a table of pictures", allowed, "give the folder of the splits")
+        raise InputError(f"{path} has no subfolder with a table of images", allowed, "give the folder of the splits")
     name = choose_split(split, tables, path)
     if len(tables[name]) > 1:
         names = ", ".join(file.name for file in tables[name])
@@ -42,7 +42,7 @@ def read(path: Path, split: str) -> Reading:
     named = {Path(record.image).name for record in reading.records}
     others = [one for one in files_below(file.parent) if one.suffix.lower() in SUFFIXES and one.name not in named]
     if others:
-        text = f"{len(others)} pictures stand in no row of {file.name}; the first: {others[0].name}"
+        text = f"{len(others)} images stand in no row of {file.name}; the first: {others[0].name}"
         reading.notes.append(Rejected(Source(str(file)), "not_in_table", text))
     return reading
 

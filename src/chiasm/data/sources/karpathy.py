@@ -1,4 +1,4 @@
-"""Layout "karpathy": `dataset_*.json` with pictures, their sentences and split (Karpathy and Fei-Fei 2015).
+"""Layout "karpathy": `dataset_*.json` with images, their sentences and split (Karpathy and Fei-Fei 2015).
 
 COCO's fourth split "restval" stays a split of its own; papers usually train on train and restval together.
 """
@@ -23,7 +23,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, split: str) -> Reading:
-    """Read every picture entry; one that lacks its parts is rejected by its number in the list."""
+    """Read every image entry; one that lacks its parts is rejected by its number in the list."""
     file = _file(path)
     if file is None:
         raise InputError(f"{path} holds no Karpathy file", _WHAT, "give the path of the JSON file")
@@ -45,7 +45,7 @@ def _record(entry: Any, source: Source) -> Record:
         raise BadRowError("entry", "the entry is no object with a list of sentences")
     name = text_of(entry.get("filename"), "image").strip()
     if not name:
-        raise BadRowError("no_image", "the entry names no picture")
+        raise BadRowError("no_image", "the entry names no image")
     folder = text_of(entry.get("filepath"), "image").strip()
     raw = [sentence.get("raw") if isinstance(sentence, dict) else sentence for sentence in entry["sentences"]]
     return Record(

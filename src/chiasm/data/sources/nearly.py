@@ -55,8 +55,8 @@ def _causes(path: Path, recognise: Recognise, keys: Mapping[str, tuple[str, ...]
     files = [path] if path.is_file() else [one for one in sorted(path.iterdir()) if one.is_file()]
     if (path / "annotations").is_dir():
         files += [one for one in sorted((path / "annotations").iterdir()) if one.is_file()]
-    pictures = [one for one in files if one.suffix.lower() in SUFFIXES]
-    others = [one for one in files if one not in set(pictures)]
+    images = [one for one in files if one.suffix.lower() in SUFFIXES]
+    others = [one for one in files if one not in set(images)]
     for file in others[:_FILES_TRIED]:
         suffix = file.suffix.lower()
         if suffix in TABLES:
@@ -67,30 +67,30 @@ def _causes(path: Path, recognise: Recognise, keys: Mapping[str, tuple[str, ...]
             what, do = _OTHER[suffix]
             yield f"{file.name} is {what}, which is not read", f"{do} ({file.name})"
     above = path.absolute().parent
-    if pictures and path.is_dir() and (name := recognise(above)):
+    if images and path.is_dir() and (name := recognise(above)):
         yield f"the folder above, {above}, has the layout {name}", f"--set data.path={shlex.quote(str(above))}"
-    if pictures:
-        do = "add a table with the columns image and caption, or a .txt beside each picture"
-        yield f"{len(pictures)} pictures, and no words that belong to them", do
+    if images:
+        do = "add a table with the columns image and caption, or a .txt beside each image"
+        yield f"{len(images)} images, and no words that belong to them", do
     elif path.is_dir():
         yield from _classes(path)
 
 
 def _classes(path: Path) -> Iterator[tuple[str, str]]:
-    """Folders that could be classes: with pictures deeper in them, or just one of them."""
-    folders = [folder for folder in subfolders(path)[:_FOLDERS_TRIED] if _has_pictures(folder)]
+    """Folders that could be classes: with images deeper in them, or just one of them."""
+    folders = [folder for folder in subfolders(path)[:_FOLDERS_TRIED] if _has_images(folder)]
     splits = [folder for folder in folders if split_of_folder(folder.name)]
     for folder in splits:
-        classes = [one.name for one in subfolders(folder) if _has_pictures(one)]
+        classes = [one.name for one in subfolders(folder) if _has_images(one)]
         if len(classes) == 1:
             yield f"{folder.name} holds one class alone, {classes[0]}; class_folders needs two or more", ""
     if len(folders) > 1 and not splits:
         names = ", ".join(folder.name for folder in folders[:5])
         do = f"--set data.format=class_folders, where {names} are the classes"
-        yield f"{names} hold pictures in folders of their own", do
+        yield f"{names} hold images in folders of their own", do
 
 
-def _has_pictures(folder: Path) -> bool:
+def _has_images(folder: Path) -> bool:
     return any(file.suffix.lower() in SUFFIXES for file in islice(files_below(folder), 1000))
 
 
@@ -112,7 +112,7 @@ def _table(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _renaming(file: Path) -> str:
-    """How columns would have to be called, where the second line names a picture in a column of another name."""
+    """How columns would have to be called, where the second line names an image in a column of another name."""
     try:
         names, delimiter = read_header(file)
         row = next(islice(read_table(file, delimiter), 1, None), (None, None))[1]
@@ -123,11 +123,11 @@ def _renaming(file: Path) -> str:
         return ""
     roles = {role: [name for name in names if column_word(name) in ROLES[role]] for role in ("image", "caption")}
     cells = {name: cell.strip() for name, cell in zip(names, row, strict=True) if "://" not in cell}
-    pictures = [name for name, cell in cells.items() if Path(cell).suffix.lower() in SUFFIXES]
-    if roles["image"] or len(pictures) != 1:
+    images = [name for name, cell in cells.items() if Path(cell).suffix.lower() in SUFFIXES]
+    if roles["image"] or len(images) != 1:
         return ""
-    words = [name for name in names if name not in pictures] if not roles["caption"] and len(names) == 2 else []
-    changes = [f"{pictures[0]!r} to image", *(f"{name!r} to caption" for name in words)]
+    words = [name for name in names if name not in images] if not roles["caption"] and len(names) == 2 else []
+    changes = [f"{images[0]!r} to image", *(f"{name!r} to caption" for name in words)]
     return f"rename the column {' and '.join(changes)}"
 
 

@@ -1,10 +1,10 @@
-"""Layout "parquet": tables with the pictures in them, as Hugging Face writes data sets, or with their paths.
+"""Layout "parquet": tables with the images in them, as Hugging Face writes data sets, or with their paths.
 
-The picture column holds encoded bytes, objects with `bytes` and `path`, or paths; the others are understood as those of
+The image column holds encoded bytes, objects with `bytes` and `path`, or paths; the others are understood as those of
 a table (`records.ROLES`), and class numbers get the names that Hugging Face stores beside them. Files are named after
 their split (`train-00000-of-00002.parquet`) or lie in a folder of that name; several of one split are its parts.
 
-Pictures inside a file are copied, each once, into a temporary file without a name (in TMPDIR), which the system removes
+Images inside a file are copied, each once, into a temporary file without a name (in TMPDIR), which the system removes
 when nothing refers to it any more. Needs pyarrow (extra `parquet`).
 """
 
@@ -62,9 +62,9 @@ def read(path: Path, split: str) -> Reading:
     unnamed = by_split.pop("", [])
     reading = Reading(image_folders(files[0].parent), tuple(by_split))
     name = choose_split(split, by_split, path) if by_split else ""
-    pictures = _Pictures()
+    images = _ExtractedImages()
     for file in by_split[name] if by_split else unnamed:
-        _read_file(file, name, reading, pictures)
+        _read_file(file, name, reading, images)
     if not by_split:
         reading.set_splits_of_records()
     for file in unnamed if by_split else []:
@@ -80,10 +80,10 @@ def _files(path: Path) -> list[Path]:
 
 
 class _Spool:
-    """A temporary file that has no name, and that is closed with the last picture that refers to it."""
+    """A temporary file that has no name, and that is closed with the last image that refers to it."""
 
     def __init__(self) -> None:
-        self._descriptor, name = tempfile.mkstemp(prefix="chiasm-pictures-")
+        self._descriptor, name = tempfile.mkstemp(prefix="chiasm-images-")
         os.unlink(name)
         weakref.finalize(self, os.close, self._descriptor)
         self._end = 0
@@ -97,19 +97,19 @@ class _Spool:
         return start
 
     def load(self, start: int, size_bytes: int, source: str) -> np.ndarray:
-        """Decode the picture at a place."""
+        """Decode the image at a place."""
         return load_image(os.pread(self._descriptor, size_bytes, start), source)
 
 
-class _Pictures:
-    """Encoded pictures, each kept once."""
+class _ExtractedImages:
+    """Encoded images, each kept once."""
 
     def __init__(self) -> None:
         self._spool = _Spool()
         self._known: dict[str, ImageRef] = {}
 
     def add(self, content: bytes, source: Source) -> ImageRef:
-        """Keep a picture and refer to it."""
+        """Keep an image and refer to it."""
         key = sha256_bytes(content)
         if key not in self._known:
             load = partial(self._spool.load, self._spool.add(content), len(content), str(source))
@@ -117,7 +117,7 @@ class _Pictures:
         return self._known[key]
 
 
-def _read_file(file: Path, split: str, reading: Reading, pictures: _Pictures) -> None:
+def _read_file(file: Path, split: str, reading: Reading, images: _ExtractedImages) -> None:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -130,7 +130,7 @@ def _read_file(file: Path, split: str, reading: Reading, pictures: _Pictures) ->
             for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=table.columns.names):
                 for row in batch.to_pylist():
                     number += 1
-                    table.add(row, Source(str(file), number), split, reading, pictures)
+                    table.add(row, Source(str(file), number), split, reading, images)
     except (pyarrow.lib.ArrowException, UnicodeDecodeError, OSError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, OSError) and error.errno is not None:
@@ -151,42 +151,42 @@ class _Table:
         inside = [name for name in names if _holds_bytes(schema.field(name).type)]
         if len(inside) > 1:
             inside = [name for name in inside if column_word(name) in ROLES["image"]] or inside
-        self.picture = inside[0] if len(inside) == 1 else ""
-        if self.picture:
-            # The name of the file that the picture came from is no second picture.
-            names = [name for name in names if name == self.picture or column_word(name) not in ROLES["image"]]
-        plain = ["image" if name == self.picture else name for name in names]
+        self.image = inside[0] if len(inside) == 1 else ""
+        if self.image:
+            # The name of the file that the image came from is no second image.
+            names = [name for name in names if name == self.image or column_word(name) not in ROLES["image"]]
+        plain = ["image" if name == self.image else name for name in names]
         known = Columns(plain, str(file))
         wanted = {*known.by_role.values(), *(name for _, name in known.captions_in)}
         self.columns = Columns([name for name in plain if name in wanted], str(file))
-        self.columns.names = [self.picture if name == "image" and self.picture else name for name in self.columns.names]
+        self.columns.names = [self.image if name == "image" and self.image else name for name in self.columns.names]
         self.classes = _class_names(schema)
 
-    def add(self, row: dict[str, Any], source: Source, split: str, reading: Reading, pictures: _Pictures) -> None:
+    def add(self, row: dict[str, Any], source: Source, split: str, reading: Reading, images: _ExtractedImages) -> None:
         """Add the record of one row, or the reason why it has none."""
         try:
-            reading.add(self._record(row, source, pictures), split)
+            reading.add(self._record(row, source, images), split)
         except BadRowError as error:
             reading.reject(source, error.code, error.text)
 
-    def _record(self, row: dict[str, Any], source: Source, pictures: _Pictures) -> Record:
+    def _record(self, row: dict[str, Any], source: Source, images: _ExtractedImages) -> Record:
         values = {name: _plain(value, self.classes.get(name, ())) for name, value in row.items()}
-        if not self.picture:
+        if not self.image:
             return self.columns.record(source, values)
-        value = values.pop(self.picture)
+        value = values.pop(self.image)
         content, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         values["image"] = name if isinstance(name, str) and name else f"row {source.row}"
         if content is None and isinstance(name, str) and name:
             return self.columns.record(source, values)
         if not content:
-            raise BadRowError("no_image", "the row holds no picture")
+            raise BadRowError("no_image", "the row holds no image")
         if len(content) > MAX_BYTES:
-            raise BadRowError("too_many_bytes", f"the picture has {len(content)} bytes; at most {MAX_BYTES} are read")
-        return replace(self.columns.record(source, values), picture=pictures.add(content, source))
+            raise BadRowError("too_many_bytes", f"the image has {len(content)} bytes; at most {MAX_BYTES} are read")
+        return replace(self.columns.record(source, values), embedded=images.add(content, source))
 
 
 def _holds_bytes(kind: Any) -> bool:
-    """Whether a column holds encoded pictures: bytes, or objects with a field `bytes`."""
+    """Whether a column holds encoded images: bytes, or objects with a field `bytes`."""
     import pyarrow
 
     if pyarrow.types.is_struct(kind):

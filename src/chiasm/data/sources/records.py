@@ -1,4 +1,4 @@
-"""What a layout hands over: records about pictures, the splits it knows; and how a row's keys are understood."""
+"""What a layout hands over: records about images, the splits it knows; and how a row's keys are understood."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from chiasm.data.sources.walking import subfolders
 IMAGE_FOLDERS: tuple[str, ...] = ("images", "Images", "image", "img", "photos", "Flicker8k_Dataset", "Flickr8k_Dataset")
 IMAGE_FOLDERS += ("flickr30k-images", "flickr30k_images", "VQA_RAD Image Folder", "train2014", "val2014")
 IMAGE_FOLDERS += ("train2017", "val2017", "test2015")
-"""Names of folders beside (or up to two levels above) an annotation file that pictures are looked up in."""
+"""Names of folders beside (or up to two levels above) an annotation file that images are looked up in."""
 
 ROLES: dict[str, tuple[str, ...]] = {
     "image": (
@@ -56,7 +56,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 """Role -> usual names of the column, in lower case with _ for space and hyphen."""
 UNASSIGNED = "unassigned"
-"""Split of the pictures that stand in none of a layout's lists."""
+"""Split of the images that stand in none of a layout's lists."""
 _FIRST_WINS = ("id", "group", "kind")
 """Roles where several columns are common and the earliest name in `ROLES` is meant; elsewhere two are ambiguous."""
 _CAPTIONS_IN = re.compile(r"captions?_([a-z]{2})")
@@ -72,7 +72,7 @@ _TRUTH = {"true": "true", "false": "false"}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row (or picture entry) as its layout wrote it; texts are still raw."""
+    """One row (or image entry) as its layout wrote it; texts are still raw."""
 
     source: Source
     image: str
@@ -84,8 +84,8 @@ class Record:
     group: str = ""
     split: str = ""
     """As written; "" where the layout does not tell."""
-    picture: ImageRef | None = None
-    """The picture itself, where the file holds it; `image` is then only its name."""
+    embedded: ImageRef | None = None
+    """The image itself, where the file holds it; `image` is then only its name."""
 
 
 @dataclass(slots=True)
@@ -186,7 +186,7 @@ def choose_split(wanted: str, available: Iterable[str], path: Path) -> str:
 
 
 def image_folders(base: Path) -> list[Path]:
-    """Return `base`, the usual picture folders in it and up to two levels above, and folders of splits in these."""
+    """Return `base`, the usual image folders in it and up to two levels above, and folders of splits in these."""
     base = base.absolute()
     candidates = [up / name for up in (base, *list(base.parents)[:2]) for name in IMAGE_FOLDERS]
     found = [folder for folder in candidates if folder.is_dir()]
@@ -234,7 +234,7 @@ class Columns:
         where: what to call the file in the error.
 
     Raises:
-        InputError: no picture column, nothing to learn from, or two columns for one role.
+        InputError: no image column, nothing to learn from, or two columns for one role.
     """
 
     def __init__(self, names: Iterable[str], where: str) -> None:
@@ -253,10 +253,10 @@ class Columns:
         self.captions_in = [(match[1], name) for name, match in matches if match]
         addresses = [name for name, word in zip(self.names, plain, strict=True) if word in _ADDRESS_COLUMNS]
         if "image" not in self.by_role and addresses:
-            given = f"{where} names its pictures by addresses (column {addresses[0]!r}); nothing is downloaded"
-            raise InputError(given, "pictures on disk", "fetch them, and name the files in a column `image`")
+            given = f"{where} names its images by addresses (column {addresses[0]!r}); nothing is downloaded"
+            raise InputError(given, "images on disk", "fetch them, and name the files in a column `image`")
         if "image" not in self.by_role:
-            raise self._error(f"{where} has no column that names a picture")
+            raise self._error(f"{where} has no column that names an image")
         if not self.captions_in and not {"caption", "question", "questions", "label"} & set(self.by_role):
             raise self._error(f"{where} has no column with captions, questions or labels")
         if ("question" in self.by_role) != ("answer" in self.by_role):
@@ -271,12 +271,12 @@ class Columns:
         """Understand one row.
 
         Raises:
-            BadRowError: a value has the wrong type, or the picture is not named.
+            BadRowError: a value has the wrong type, or the image is not named.
         """
         get = {role: row.get(name) for role, name in self.by_role.items()}
         image = text_of(get.get("image"), "image").strip()
         if not image:
-            raise BadRowError("no_image", "the row names no picture")
+            raise BadRowError("no_image", "the row names no image")
         language = text_of(get.get("language"), "language").strip().lower()
         captions = captions_of(get.get("caption"), language)
         for code, name in self.captions_in:
@@ -287,7 +287,7 @@ class Columns:
             questions += (make_question(get["question"], get.get("answer"), kind, language),)
         label: str | None = text_of(get.get("label"), "label").strip() or None
         if label and label.lower() in _TRUTH and len(captions) == 1 and "question" not in self.by_role:
-            # A sentence that is true or false of the picture is a question with two answers, no caption.
+            # A sentence that is true or false of the image is a question with two answers, no caption.
             questions += (Question(captions[0].text, (_TRUTH[label.lower()],), kind, captions[0].language),)
             captions, label = (), None
         return Record(

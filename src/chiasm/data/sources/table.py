@@ -1,7 +1,7 @@
-"""Layout "table": a CSV, TSV or JSON lines file with one column for the picture and others for its words.
+"""Layout "table": a CSV, TSV or JSON lines file with one column for the image and others for its words.
 
-The columns are known by their usual names (`records.ROLES`), whatever their case. A table of two columns, picture and
-caption, needs no line of names. Rows about one picture come together in one example. The split is a column, or the
+The columns are known by their usual names (`records.ROLES`), whatever their case. A table of two columns, image and
+caption, needs no line of names. Rows about one image come together in one example. The split is a column, or the
 file's name (`train.csv`, `val.csv`), or is drawn.
 """
 
@@ -22,9 +22,9 @@ from chiasm.data.sources.records import Columns, Reading, choose_split, image_fo
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 """Suffixes of tables."""
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
-_PICTURE = r"\"?[^\",;|\t]*\.(?:" + "|".join(sorted(suffix[1:] for suffix in SUFFIXES)) + r")\"?"
-_PICTURE_FIRST = re.compile(rf"\s*{_PICTURE}\s*([,;|\t]).*", re.IGNORECASE)
-_PICTURE_LAST = re.compile(rf".*([,;|\t])\s*{_PICTURE}\s*", re.IGNORECASE)
+_IMAGE = r"\"?[^\",;|\t]*\.(?:" + "|".join(sorted(suffix[1:] for suffix in SUFFIXES)) + r")\"?"
+_IMAGE_FIRST = re.compile(rf"\s*{_IMAGE}\s*([,;|\t]).*", re.IGNORECASE)
+_IMAGE_LAST = re.compile(rf".*([,;|\t])\s*{_IMAGE}\s*", re.IGNORECASE)
 _ROWS_LOOKED_AT = 50
 """Rows of a table without names that tell how many columns it has."""
 
@@ -36,7 +36,7 @@ class Shape:
     columns: Columns
     delimiter: str
     has_names: bool
-    """Whether the first line holds the columns' names, and not a picture yet."""
+    """Whether the first line holds the columns' names, and not an image yet."""
 
     def fit(self, cells: list[str]) -> list[str] | None:
         """Return as many cells as there are columns, or None. A caption may hold the delimiter of a nameless table."""
@@ -58,7 +58,7 @@ def read(path: Path, split: str) -> Reading:
     """Read one file; in a folder with a file for each split, the wanted one."""
     files = [path] if path.is_file() else tables_in(path)
     if not files:
-        raise InputError(f"{path} holds no table with a picture column", ", ".join(TABLES), "give the file's path")
+        raise InputError(f"{path} holds no table with an image column", ", ".join(TABLES), "give the file's path")
     by_split = {split_in_name(file.stem): file for file in files}
     if len(by_split) < len(files) or (len(files) > 1 and "" in by_split):
         names = ", ".join(file.name for file in files)
@@ -106,7 +106,7 @@ def shape_of(file: Path) -> Shape:
     """
     first = next(read_lines(file), None)
     line = first[1] if first is not None and isinstance(first[1], str) else ""
-    for pattern, names in ((_PICTURE_FIRST, ("image", "caption")), (_PICTURE_LAST, ("caption", "image"))):
+    for pattern, names in ((_IMAGE_FIRST, ("image", "caption")), (_IMAGE_LAST, ("caption", "image"))):
         if match := pattern.fullmatch(line):
             _check_two_columns(file, match[1])
             return Shape(Columns(names, str(file)), match[1], False)
@@ -140,10 +140,10 @@ def read_header(file: Path) -> tuple[list[str], str]:
 
 
 def tables_in(folder: Path) -> list[Path]:
-    """Tables of a folder that have a picture column; other text files may lie beside them."""
+    """Tables of a folder that have an image column; other text files may lie beside them."""
     entries = sorted(folder.iterdir())
-    pictures = {file.stem for file in entries if file.suffix.lower() in SUFFIXES}
-    files = [file for file in entries if file.suffix.lower() in TABLES and file.stem not in pictures]
+    images = {file.stem for file in entries if file.suffix.lower() in SUFFIXES}
+    files = [file for file in entries if file.suffix.lower() in TABLES and file.stem not in images]
     return [file for file in files if _is_table(file)]
 
 
@@ -168,7 +168,7 @@ def _check_two_columns(file: Path, delimiter: str) -> None:
     if len(counts) == 1 and min(counts) > 2:
         raise InputError(
             f"{file} has {min(counts)} columns and no line with their names",
-            "two columns, picture and caption; or any number with names",
+            "two columns, image and caption; or any number with names",
             "put a line such as image,caption,split in front",
         )
 

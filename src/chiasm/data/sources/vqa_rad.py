@@ -1,7 +1,7 @@
-"""Layout "vqa_rad": the public JSON of VQA-RAD (Lau et al. 2018), a list of questions about radiology pictures.
+"""Layout "vqa_rad": the public JSON of VQA-RAD (Lau et al. 2018), a list of questions about radiology images.
 
 The release marks its test questions in `phrase_type` ("test_freeform", "test_para"); all others are for training.
-Many pictures occur in both splits, with different questions.
+Many images occur in both splits, with different questions.
 """
 
 from pathlib import Path
@@ -44,7 +44,7 @@ def _record(entry: Any, source: Source) -> Record:
         raise BadRowError("entry", "the entry is no object")
     name = text_of(entry.get("image_name"), "image").strip()
     if not name:
-        raise BadRowError("no_image", "the entry names no picture")
+        raise BadRowError("no_image", "the entry names no image")
     kind = text_of(entry.get("answer_type"), "kind").strip()
     phrase = text_of(entry.get("phrase_type"), "phrase_type").strip()
     return Record(

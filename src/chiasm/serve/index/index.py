@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes, write_bytes
-from chiasm.data.image import read_picture
+from chiasm.data.image import read_image_bytes
 from chiasm.pipeline.zero_shot_starter import STARTER
 from chiasm.serve.engine import Model, load
 from chiasm.serve.given import Picture
@@ -270,7 +270,7 @@ class Index:
         item = self.store.items([number]).get(number)
         if item is None:
             raise InputError(f"there is no picture {id!r}", "an id that a search returned", "search again")
-        content = read_picture(item.path)
+        content = read_image_bytes(item.path)
         if sha256_bytes(content) != item.content:
             raise InputError(
                 f"picture {id} has changed since it was indexed", "the file as it was", "build the index again"

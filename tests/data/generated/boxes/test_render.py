@@ -10,7 +10,7 @@ from PIL import Image
 
 from chiasm.core.errors import InputError
 from chiasm.data.generated.boxes.dataset import BoxesConfig
-from chiasm.data.generated.boxes.render import COLORS, SIZES, SPLITS, BoxesPicture, pair_at, render, split_of, tower
+from chiasm.data.generated.boxes.render import COLORS, SIZES, SPLITS, BoxesScene, pair_at, render, split_of, tower
 from chiasm.data.opening import open_dataset
 
 NUM_PAIRS = 120
@@ -18,11 +18,11 @@ BOXES = BoxesConfig(train_pictures=60, eval_pictures=20, questions_per_picture=4
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[BoxesPicture]:
+def pictures() -> list[BoxesScene]:
     return [picture for number in range(NUM_PAIRS) for picture in pair_at("train", number, 0)]
 
 
-def test_pixels_show_the_items(pictures: list[BoxesPicture]) -> None:
+def test_pixels_show_the_items(pictures: list[BoxesScene]) -> None:
     """Guards against an item drawn elsewhere, in another colour, shape or size, over another, or not at all."""
     # Area of a triangle is half of its box, of a circle pi / 4 of it.
     share = {"square": 1, "triangle": 0.5, "circle": np.pi / 4}
@@ -50,7 +50,7 @@ def test_pixels_show_the_items(pictures: list[BoxesPicture]) -> None:
             assert (inside[untouched] == 211).all(), "nothing else is drawn"
 
 
-def test_counts_are_those_of_the_published_pictures(pictures: list[BoxesPicture]) -> None:
+def test_counts_are_those_of_the_published_pictures(pictures: list[BoxesScene]) -> None:
     """Stated: towers of 1 to 4 blocks, in two pictures of three, or 1 to 7 strewn items in a box.
 
     Items gather at the right wall and the bottom, as often as their size says.
@@ -81,10 +81,10 @@ def test_pairs_differ_and_half_of_them_share_their_items() -> None:
         one, other = pair_at("val", number, 3)
         assert one.kind == other.kind
 
-        def looks(picture: BoxesPicture) -> list[tuple[str, str, str]]:
+        def looks(picture: BoxesScene) -> list[tuple[str, str, str]]:
             return sorted((item.size, item.color, item.shape) for box in picture.boxes for item in box)
 
-        def by_box(picture: BoxesPicture) -> list[list[tuple[str, str, str]]]:
+        def by_box(picture: BoxesScene) -> list[list[tuple[str, str, str]]]:
             boxes = [[(item.size, item.color, item.shape) for item in box] for box in picture.boxes]
             return sorted(boxes if picture.kind == "tower" else [sorted(box) for box in boxes])
 
@@ -107,7 +107,7 @@ def test_splits_have_no_picture_in_common() -> None:
     for boxes in permutations(picture.boxes):
         assert split_of(picture._replace(boxes=boxes)) == "val"
     everything = Counter(
-        split_of(BoxesPicture("tower", (tower([a]), tower([b, c]), tower([d, e]))))
+        split_of(BoxesScene("tower", (tower([a]), tower([b, c]), tower([d, e]))))
         for a in COLORS for b in COLORS for c in COLORS for d in COLORS for e in COLORS
     )  # fmt: skip
     assert 0.02 < everything["val"] / everything.total() < 0.12

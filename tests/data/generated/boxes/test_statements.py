@@ -12,12 +12,12 @@ import pytest
 from chiasm.data.generated.boxes import semantics as truth
 from chiasm.data.generated.boxes.dataset import BoxesConfig, BoxesTruth
 from chiasm.data.generated.boxes.questions import number_questions
-from chiasm.data.generated.boxes.render import COLORS, SHAPES, SIZES, BoxesPicture, BoxItem, inventory, pair_at, tower
+from chiasm.data.generated.boxes.render import COLORS, SHAPES, SIZES, BoxesScene, BoxItem, inventory, pair_at, tower
 from chiasm.data.generated.boxes.statements import FAMILIES, KINDS, Statement, statements
 from chiasm.data.opening import open_dataset
 
 NUM_PAIRS = 250
-Judged = list[tuple[BoxesPicture, Statement, bool]]
+Judged = list[tuple[BoxesScene, Statement, bool]]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def slow_property(name: str, item: BoxItem, number: int, box: tuple[BoxItem, ...
     return name in (item.color, item.shape, item.size)
 
 
-def slow_matches(chosen: truth.Filter, picture: BoxesPicture, box: tuple[BoxItem, ...]) -> list[BoxItem]:
+def slow_matches(chosen: truth.Filter, picture: BoxesScene, box: tuple[BoxItem, ...]) -> list[BoxItem]:
     asked = {name: bool(chosen.value & bit) for name, bit in truth.BIT.items() if chosen.mask & bit}
     return [
         item
@@ -68,14 +68,14 @@ def slow_compare(count: int, comparison: str, number: int) -> bool:
     return {"==": count == number, "bare": count == number, ">=": count >= number, "<=": count <= number}[comparison]
 
 
-def slow_stacks(stack: truth.Stack, picture: BoxesPicture, box: tuple[BoxItem, ...]) -> int:
+def slow_stacks(stack: truth.Stack, picture: BoxesScene, box: tuple[BoxItem, ...]) -> int:
     wanted = [set(slow_matches(one, picture, box)) for one in stack.filters]
     rising = sorted(box, key=lambda item: -item.y_px)
     runs = [rising[start : start + len(wanted)] for start in range(len(rising))]
     return sum(len(run) == len(wanted) and all(i in w for i, w in zip(run, wanted, strict=True)) for run in runs)
 
 
-def slow_condition(condition: truth.Condition, picture: BoxesPicture, box: tuple[BoxItem, ...]) -> bool:
+def slow_condition(condition: truth.Condition, picture: BoxesScene, box: tuple[BoxItem, ...]) -> bool:
     match condition:
         case truth.Amount(chosen, comparison, number):
             return slow_compare(len(slow_matches(chosen, picture, box)), comparison, number)
@@ -93,7 +93,7 @@ def slow_condition(condition: truth.Condition, picture: BoxesPicture, box: tuple
             return max(slow_condition(part, picture, box) for part in parts)
 
 
-def slow_measure(measure: truth.Measure, picture: BoxesPicture) -> int:
+def slow_measure(measure: truth.Measure, picture: BoxesScene) -> int:
     boxes = picture.boxes
     match measure:
         case truth.Items(chosen):
@@ -145,7 +145,7 @@ def how_many(match: re.Match[str], count: int) -> bool:
     return count >= number if how == "at least" or word == "a" else count == number
 
 
-def all_items(picture: BoxesPicture) -> list[BoxItem]:
+def all_items(picture: BoxesScene) -> list[BoxItem]:
     return [item for box in picture.boxes for item in box]
 
 
@@ -169,7 +169,7 @@ def wall_of(words: str) -> Callable[[BoxItem], bool]:
     return touches
 
 
-def read_count(match: re.Match[str], picture: BoxesPicture) -> bool:
+def read_count(match: re.Match[str], picture: BoxesScene) -> bool:
     name = match["name"].removesuffix("s")
     size = {"small": 10, "medium": 20, "big": 30, "large": 30}.get((match["size"] or "").strip())
     color = (match["c"] or "").strip() or None
@@ -186,13 +186,13 @@ def read_count(match: re.Match[str], picture: BoxesPicture) -> bool:
     return how_many(match, len(chosen))
 
 
-def read_place(match: re.Match[str], picture: BoxesPicture) -> bool:
+def read_place(match: re.Match[str], picture: BoxesScene) -> bool:
     pick = {"base": min, "bottom": min, "top": max}[match["place"]]
     ends = [pick(box, key=lambda item: -item.y_px) for box in picture.boxes]
     return how_many(match, sum(item.color == match["c"] for item in ends))
 
 
-def read_order(match: re.Match[str], picture: BoxesPicture) -> bool:
+def read_order(match: re.Match[str], picture: BoxesScene) -> bool:
     high, low = match["c"], match["d"]
     if match["over"] in ("below", "bellow", "under", "beneath"):
         high, low = low, high
@@ -203,7 +203,7 @@ def read_order(match: re.Match[str], picture: BoxesPicture) -> bool:
     return how_many(match, count)
 
 
-def read_tower_order(match: re.Match[str], picture: BoxesPicture) -> bool:
+def read_tower_order(match: re.Match[str], picture: BoxesScene) -> bool:
     high, low = match["c"], match["d"]
     if match["over"] in ("below", "bellow", "under", "beneath"):
         high, low = low, high
@@ -211,17 +211,17 @@ def read_tower_order(match: re.Match[str], picture: BoxesPicture) -> bool:
     return how_many(match, sum((high, low) in pairwise(colors) for colors in shown))
 
 
-def read_only(match: re.Match[str], picture: BoxesPicture) -> bool:
+def read_only(match: re.Match[str], picture: BoxesScene) -> bool:
     return how_many(match, sum({i.color for i in box} == {match["c"], match["d"]} for box in picture.boxes))
 
 
-def read_height(match: re.Match[str], picture: BoxesPicture) -> bool:
+def read_height(match: re.Match[str], picture: BoxesScene) -> bool:
     inner = re.fullmatch(HOW_MANY, match["inner"])
     assert inner is not None
     return how_many(match, sum(how_many(inner, len(box)) for box in picture.boxes))
 
 
-def read_amount(match: re.Match[str], picture: BoxesPicture) -> bool:
+def read_amount(match: re.Match[str], picture: BoxesScene) -> bool:
     inner = re.fullmatch(HOW_MANY, match["inner"])
     assert inner is not None
     name = match["name"].removesuffix("s")
@@ -236,7 +236,7 @@ THERE = rf"there (?:is|are) {HOW_MANY} "
 THINGS = r"(?:tower|box|boxe|grey box|grey boxe|grey square)s?"
 ITEM = r"(?:item|object|block|circle|square|triangle)s?"
 INNER = rf"(?P<inner>(?:{HOW})(?:{'|'.join(NUMBER)}|[0-9]))"
-READERS: list[tuple[str, Callable[[re.Match[str], BoxesPicture], bool]]] = [
+READERS: list[tuple[str, Callable[[re.Match[str], BoxesScene], bool]]] = [
     (
         rf"{THERE}(?P<size>small |medium |big |large |)(?P<c>black |blue |yellow |)(?P<name>{ITEM})"
         r"(?: (?P<not>not )?(?:closely )?touching (?P<wall>(?!.* in (?:each|every) ).*))?",
@@ -328,7 +328,7 @@ def test_inventory_names_every_item_once() -> None:
                 else:
                     named = [tuple(words[start : start + 3]) for start in range(0, len(words), 3)]
                     assert Counter(named) == Counter((item.size, item.color, item.shape) for item in box)
-            turned = BoxesPicture(picture.kind, tuple(box[::-1] for box in picture.boxes))
+            turned = BoxesScene(picture.kind, tuple(box[::-1] for box in picture.boxes))
             assert picture.kind == "tower" or inventory(turned) == inventory(picture)
 
 
@@ -346,8 +346,8 @@ def test_doubtful_readings_are_not_asked(judged: Judged) -> None:
     """Guards against "a tower with two blue blocks" where a tower has three, which people judge differently."""
     two = truth.Amount(truth.ANY.also("blue"), "bare", 2)
     meaning = (truth.Claim(truth.Boxes(two), ">=", 1),)
-    three_blue = BoxesPicture("tower", tuple(tower(colors) for colors in (["blue"] * 3, ["black"], ["black"])))
-    two_blue = BoxesPicture("tower", tuple(tower(colors) for colors in (["blue"] * 2, ["black"], ["black"])))
+    three_blue = BoxesScene("tower", tuple(tower(colors) for colors in (["blue"] * 3, ["black"], ["black"])))
+    two_blue = BoxesScene("tower", tuple(tower(colors) for colors in (["blue"] * 2, ["black"], ["black"])))
     assert truth.is_doubtful(meaning, truth.facts_of(three_blue))
     assert not truth.is_doubtful(meaning, truth.facts_of(two_blue)) and truth.is_true(meaning, truth.facts_of(two_blue))
     for picture, statement, _ in judged:
@@ -356,8 +356,8 @@ def test_doubtful_readings_are_not_asked(judged: Judged) -> None:
 
 def test_few_differences_are_enough() -> None:
     """Guards against an endless search where two pictures can hardly be told apart."""
-    one = BoxesPicture("tower", (tower(["blue"]), tower(["blue"]), tower(["blue"])))
-    other = BoxesPicture("tower", (tower(["blue"]), tower(["blue"]), tower(["black"])))
+    one = BoxesScene("tower", (tower(["blue"]), tower(["blue"]), tower(["blue"])))
+    other = BoxesScene("tower", (tower(["blue"]), tower(["blue"]), tower(["black"])))
     assert len(statements((one, other), 12, random.Random(0))) == 12
 
 

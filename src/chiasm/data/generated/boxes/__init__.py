@@ -1,1 +1,1 @@
-"""Pictures of boxes in the manner of NLVR, with statements that a program can judge."""
+"""Images of boxes in the manner of NLVR, with statements that a program can judge."""

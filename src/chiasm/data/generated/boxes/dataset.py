@@ -9,7 +9,7 @@ from chiasm.core.random import counter_seed
 from chiasm.core.types import Caption, Example, ImageRef, Question, Source
 from chiasm.data.generated.base import AskingConfig, GeneratedDataset
 from chiasm.data.generated.boxes.questions import KIND, NumberQuestion, number_questions
-from chiasm.data.generated.boxes.render import SPLITS, BoxesPicture, inventory, pair_at, render
+from chiasm.data.generated.boxes.render import SPLITS, BoxesScene, inventory, pair_at, render
 from chiasm.data.generated.boxes.statements import Statement, statements
 from chiasm.data.image_refs import image_ref_from_array
 
@@ -17,7 +17,7 @@ from chiasm.data.image_refs import image_ref_from_array
 class BoxesTruth(NamedTuple):
     """The objects of an image of boxes, and what is asked with its meaning, in the order of the questions."""
 
-    picture: BoxesPicture
+    scene: BoxesScene
     statements: tuple[Statement, ...]
     numbers: tuple[NumberQuestion, ...]
 
@@ -60,5 +60,5 @@ class BoxesDataset(GeneratedDataset):
         )
 
 
-def _rendered_key(picture: BoxesPicture) -> str:
-    return image_ref_from_array(render(picture)).content_key()
+def _rendered_key(scene: BoxesScene) -> str:
+    return image_ref_from_array(render(scene)).content_key()

@@ -1,6 +1,6 @@
 """How people word what they say of boxes: numbers, names of items and walls, slips of the keyboard.
 
-The wordings are those of the people who described the published pictures (Suhr et al. 2017), with their spelling.
+The wordings are those of the people who described the published images (Suhr et al. 2017), with their spelling.
 """
 
 import random

@@ -1,6 +1,6 @@
-"""Questions that ask a picture of boxes for a number: what a statement claims, left open.
+"""Questions that ask an image of boxes for a number: what a statement claims, left open.
 
-Practice for statements. A number says more about a picture than true or false, and is learned first.
+Practice for statements. A number says more about an image than true or false, and is learned first.
 """
 
 import random
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from chiasm.data.generated.boxes.descriptions import BOX_DESCRIPTIONS, TOWER_AS_BOX_DESCRIPTIONS, TOWER_DESCRIPTIONS
 from chiasm.data.generated.boxes.phrasing import Speaker, plural, touched
-from chiasm.data.generated.boxes.render import BoxesPicture
+from chiasm.data.generated.boxes.render import BoxesScene
 from chiasm.data.generated.boxes.semantics import Boxes, Facts, Items, Measure, facts_of
 
 KIND = "how_many"
@@ -16,25 +16,23 @@ _ABOUT_ITEMS, _ABOUT_WALLS = 0.5, 0.4
 
 
 class NumberQuestion(NamedTuple):
-    """A question, what it counts, and the count in the first and the second picture of a pair."""
+    """A question, what it counts, and the count in the first and the second image of a pair."""
 
     text: str
     measure: Measure
     counts: tuple[int, int]
 
 
-def number_questions(
-    pictures: tuple[BoxesPicture, BoxesPicture], count: int, rng: random.Random
-) -> list[NumberQuestion]:
-    """Make `count` questions that both pictures of a pair can be asked; their answers may be the same.
+def number_questions(scenes: tuple[BoxesScene, BoxesScene], count: int, rng: random.Random) -> list[NumberQuestion]:
+    """Make `count` questions that both images of a pair can be asked; their answers may be the same.
 
     Each counts items ("how many black circles are there?") or boxes ("how many boxes have a yellow item?"), which
-    are named by an item or a box that one of the pictures has.
+    are named by an item or a box that one of the images has.
     """
-    facts = facts_of(pictures[0]), facts_of(pictures[1])
+    facts = facts_of(scenes[0]), facts_of(scenes[1])
     made: list[NumberQuestion] = []
     while len(made) < count:
-        say = Speaker(rng, pictures[0].kind)
+        say = Speaker(rng, scenes[0].kind)
         text, measure = _of_items(say, facts) if say.chance(_ABOUT_ITEMS) else _of_boxes(say, facts)
         # A count that hangs on whether "two blocks" means "exactly two" has no right answer.
         if all(measure.measure(one) == measure.measure(one, is_lenient=True) for one in facts):

@@ -1,15 +1,15 @@
-"""Boxes: generated pictures in the manner of Cornell NLVR (Suhr et al. 2017, section 3), with all objects known.
+"""Boxes: generated images in the manner of Cornell NLVR (Suhr et al. 2017, section 3), with all objects known.
 
-A picture shows three light grey boxes of 100 x 100 pixels, side by side on darker grey. It either has a tower of 1
+An image shows three light grey boxes of 100 x 100 pixels, side by side on darker grey. It either has a tower of 1
 to 4 blocks in each box, or 1 to 7 items strewn in each: triangles, circles and squares of three colours and three
-sizes that do not overlap. Sizes, places and colours follow the published pictures: an item's corner is drawn evenly
+sizes that do not overlap. Sizes, places and colours follow the published images: an item's corner is drawn evenly
 over the box and pushed back inside, so that many items touch the right wall and the bottom.
 
-Two pictures make a pair. Every statement is put to both and is true of exactly one, as when the corpus was
-collected; in half of the pairs one picture holds the items of the other in new places, so that counting over the
-whole picture tells nothing. No statement's wording can therefore give its truth away.
+Two images make a pair. Every statement is put to both and is true of exactly one, as when the corpus was
+collected; in half of the pairs one image holds the items of the other in new places, so that counting over the
+whole image tells nothing. No statement's wording can therefore give its truth away.
 
-Splits cannot leak: a pair belongs to a split by the hash of what its pictures show, whatever the order of boxes.
+Splits cannot leak: a pair belongs to a split by the hash of what its images show, whatever the order of boxes.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ Box = tuple[BoxItem, ...]
 """Items of a box; the blocks of a tower stand from the base to the top."""
 
 
-class BoxesPicture(NamedTuple):
+class BoxesScene(NamedTuple):
     """Three boxes with towers, or with strewn items."""
 
     kind: Literal["tower", "scatter"]
@@ -96,8 +96,8 @@ def _strewn(looks: list[tuple[str, str, str]], rng: random.Random) -> Box:
             return tuple(placed)
 
 
-def sample_picture(rng: random.Random, kind: Literal["tower", "scatter"]) -> BoxesPicture:
-    """Draw a picture; counts, colours, shapes and sizes are even and independent, as in the published pictures."""
+def sample_scene(rng: random.Random, kind: Literal["tower", "scatter"]) -> BoxesScene:
+    """Draw an image; counts, colours, shapes and sizes are even and independent, as in the published images."""
     draw, colors, sizes = rng.random, tuple(COLORS), tuple(SIZES)
     boxes = []
     for _ in range(NUM_BOXES):
@@ -109,64 +109,64 @@ def sample_picture(rng: random.Random, kind: Literal["tower", "scatter"]) -> Box
                 for _ in range(1 + int(draw() * MAX_ITEMS))
             ]
             boxes.append(_strewn(looks, rng))
-    return BoxesPicture(kind, tuple(boxes))
+    return BoxesScene(kind, tuple(boxes))
 
 
-def rearranged(picture: BoxesPicture, rng: random.Random) -> BoxesPicture:
-    """Deal the items of a picture out anew: the same items in other places, and mostly in other boxes."""
-    items = [item for box in picture.boxes for item in box]
+def rearranged(scene: BoxesScene, rng: random.Random) -> BoxesScene:
+    """Deal the items of an image out anew: the same items in other places, and mostly in other boxes."""
+    items = [item for box in scene.boxes for item in box]
     rng.shuffle(items)
-    most = MAX_BLOCKS if picture.kind == "tower" else MAX_ITEMS
+    most = MAX_BLOCKS if scene.kind == "tower" else MAX_ITEMS
     while True:
         cuts = sorted(rng.sample(range(1, len(items)), NUM_BOXES - 1))
         parts = [items[start:end] for start, end in zip([0, *cuts], [*cuts, len(items)], strict=True)]
         if max(map(len, parts)) <= most:
             break
-    if picture.kind == "tower":
-        return BoxesPicture("tower", tuple(tower([item.color for item in part]) for part in parts))
+    if scene.kind == "tower":
+        return BoxesScene("tower", tuple(tower([item.color for item in part]) for part in parts))
     looks = [[(item.size, item.color, item.shape) for item in part] for part in parts]
-    return BoxesPicture("scatter", tuple(_strewn(part, rng) for part in looks))
+    return BoxesScene("scatter", tuple(_strewn(part, rng) for part in looks))
 
 
-def inventory(picture: BoxesPicture) -> str:
+def inventory(scene: BoxesScene) -> str:
     """Name every item: towers from the base up, strewn items from left to right; a semicolon between two boxes.
 
-    A sentence that is true of these items alone, which teaches more about a picture than statements that are true or
+    A sentence that is true of these items alone, which teaches more about an image than statements that are true or
     false: 21 items at most, three words each.
     """
-    if picture.kind == "tower":
-        return "; ".join(" ".join(item.color for item in box) for box in picture.boxes)
-    named = [" ".join(f"{item.size} {item.color} {item.shape}" for item in sorted(box)) for box in picture.boxes]
+    if scene.kind == "tower":
+        return "; ".join(" ".join(item.color for item in box) for box in scene.boxes)
+    named = [" ".join(f"{item.size} {item.color} {item.shape}" for item in sorted(box)) for box in scene.boxes]
     return "; ".join(named)
 
 
-def split_of(picture: BoxesPicture) -> str:
+def split_of(scene: BoxesScene) -> str:
     """Return the only split that may hold these boxes in any order: 1 in 16 is val, 1 in 16 test, the rest train."""
-    shown = repr(sorted(picture.boxes)).encode()
+    shown = repr(sorted(scene.boxes)).encode()
     digest = hashlib.blake2b(shown, digest_size=1).digest()[0]
     return {0: "val", 1: "test"}.get(digest % 16, "train")
 
 
-def _looks(picture: BoxesPicture) -> list[list[tuple[str, str, str]]]:
+def _looks(scene: BoxesScene) -> list[list[tuple[str, str, str]]]:
     """What the boxes hold apart from places, in an order that neither boxes nor strewn items have a say in."""
-    held = [[(item.size, item.color, item.shape) for item in box] for box in picture.boxes]
-    return sorted(held if picture.kind == "tower" else [sorted(box) for box in held])
+    held = [[(item.size, item.color, item.shape) for item in box] for box in scene.boxes]
+    return sorted(held if scene.kind == "tower" else [sorted(box) for box in held])
 
 
-def pair_at(split: str, number: int, seed: int) -> tuple[BoxesPicture, BoxesPicture]:
-    """Return pair `number` of a split, a pure function of its arguments: two pictures of one kind that differ."""
+def pair_at(split: str, number: int, seed: int) -> tuple[BoxesScene, BoxesScene]:
+    """Return pair `number` of a split, a pure function of its arguments: two images of one kind that differ."""
     rng = random.Random(counter_seed("boxes", seed, split, number))
     kind: Literal["tower", "scatter"] = "tower" if rng.random() < _TOWER_SHARE else "scatter"
-    first = sample_picture(rng, kind)
+    first = sample_scene(rng, kind)
     while split_of(first) != split:
-        first = sample_picture(rng, kind)
+        first = sample_scene(rng, kind)
     keeps_items = rng.random() < 0.5
     for attempt in range(10**6):
         # Three single blocks cannot be dealt out differently: after some attempts other items are taken.
-        second = rearranged(first, rng) if keeps_items and attempt < 100 else sample_picture(rng, kind)
+        second = rearranged(first, rng) if keeps_items and attempt < 100 else sample_scene(rng, kind)
         if split_of(second) == split and _looks(second) != _looks(first):
             return first, second
-    raise AssertionError("no second picture was found")
+    raise AssertionError("no second image was found")
 
 
 @cache
@@ -201,10 +201,10 @@ def _sprite(size: str, color: str, shape: str) -> np.ndarray:
     return np.round(coverage * np.array(COLORS[color]) + (1 - coverage) * np.array(BOX_COLOR)).astype(np.uint8)
 
 
-def render(picture: BoxesPicture) -> np.ndarray:
-    """Draw a picture: uint8 [100, 400, 3]. Bounding boxes never overlap, so a sprite may overwrite its square."""
+def render(scene: BoxesScene) -> np.ndarray:
+    """Draw an image: uint8 [100, 400, 3]. Bounding boxes never overlap, so a sprite may overwrite its square."""
     canvas = _background().copy()
-    for number, box in enumerate(picture.boxes):
+    for number, box in enumerate(scene.boxes):
         left = number * (BOX_PX + GAP_PX)
         for x, y, size, color, shape in box:
             sprite = _sprite(size, color, shape)

@@ -1,10 +1,10 @@
-"""What statements about boxes mean, and whether a picture makes them true.
+"""What statements about boxes mean, and whether an image makes them true.
 
 An item is seen as a set of properties, kept as the bits of an integer, so that "a small black circle that touches
 no wall" is one comparison. A statement's meaning is a count (of items, of neighbouring blocks, of boxes that fulfil
 a condition, of boxes that look alike) and what the count is compared with.
 
-Words that leave room for doubt are read as the people who judged the published pictures read them: a gap of one
+Words that leave room for doubt are read as the people who judged the published images read them: a gap of one
 pixel still touches; "above", "on" and "over" mean directly above; "only blue and black items" has both colours.
 A bare number ("two blocks") means exactly that many; `is_doubtful` tells where "at least" would change the truth.
 """
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from chiasm.data.generated.boxes.render import BOX_PX, COLORS, SHAPES, SIZES, BoxesPicture
+from chiasm.data.generated.boxes.render import BOX_PX, COLORS, SHAPES, SIZES, BoxesScene
 
 WALLS = ("left", "right", "roof", "bottom")
 PLACES = ("base", "top", "second", "third", "below_top", "middle")
@@ -42,10 +42,10 @@ BoxFacts = tuple[int, ...]
 Facts = tuple[BoxFacts, ...]
 
 
-def facts_of(picture: BoxesPicture) -> Facts:
+def facts_of(scene: BoxesScene) -> Facts:
     """See the properties of every item."""
     seen = []
-    for box in picture.boxes:
+    for box in scene.boxes:
         found = []
         last = len(box) - 1
         for number, (x, y, size, color, shape) in enumerate(box):
@@ -55,7 +55,7 @@ def facts_of(picture: BoxesPicture) -> Facts:
             down = BIT["roof"] if y <= TOUCH_GAP_PX else BIT["bottom"] if y >= far else 0
             if across or down:
                 bits |= across | down | BIT["edge"] | (BIT["corner"] if across and down else 0)
-            if picture.kind == "tower":
+            if scene.kind == "tower":
                 bits |= _place(number, last)
             found.append(bits)
         seen.append(tuple(found))
@@ -180,7 +180,7 @@ def kinds(attribute: str, chosen: Filter, box: Sequence[int]) -> int:
 
 
 class Items(NamedTuple):
-    """Number of items in the picture that match."""
+    """Number of items in the image that match."""
 
     filter: Filter
 
@@ -229,7 +229,7 @@ class Alike(NamedTuple):
 
 
 class Touching(NamedTuple):
-    """Number of different colours among the items of the picture that match."""
+    """Number of different colours among the items of the image that match."""
 
     filter: Filter
 
@@ -254,7 +254,7 @@ Meaning = tuple[Claim, ...]
 
 
 def is_true(meaning: Meaning, facts: Facts, is_lenient: bool = False) -> bool:
-    """Whether the picture makes a statement true."""
+    """Whether the image makes a statement true."""
     compare = _COMPARE_LENIENT if is_lenient else _COMPARE
     return all(compare[comparison](measure.measure(facts, is_lenient), k) for measure, comparison, k in meaning)
 

@@ -1,6 +1,6 @@
-"""Statements about pairs of box pictures, each true of exactly one of the two.
+"""Statements about pairs of box images, each true of exactly one of the two.
 
-A family of statements looks at both pictures, says something that fits the one better than the other, and leaves it
+A family of statements looks at both images, says something that fits the one better than the other, and leaves it
 to `statements` to see whether it tells them apart. Families are weighed as they occur in the published corpus.
 """
 
@@ -18,7 +18,7 @@ from chiasm.data.generated.boxes.descriptions import (
     place,
 )
 from chiasm.data.generated.boxes.phrasing import Speaker, color_of, plural, touched
-from chiasm.data.generated.boxes.render import BoxesPicture
+from chiasm.data.generated.boxes.render import BoxesScene
 from chiasm.data.generated.boxes.semantics import (
     ANY,
     BIT,
@@ -48,7 +48,7 @@ KINDS = ("box", "count", "place", "order", "touch", "same", "every", "definite")
 
 
 class Statement(NamedTuple):
-    """A sentence, its kind, what it means, and whether it is true of the first and the second picture of a pair."""
+    """A sentence, its kind, what it means, and whether it is true of the first and the second image of a pair."""
 
     text: str
     kind: str
@@ -57,7 +57,7 @@ class Statement(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """What two pictures show."""
+    """What two images show."""
 
     first: Facts
     second: Facts
@@ -203,7 +203,7 @@ def by_place(say: Speaker, pair: Pair) -> Statement | None:
 
 
 def counted(say: Speaker, pair: Pair) -> Statement | None:
-    """How many items of a kind the picture has, or of two kinds."""
+    """How many items of a kind the image has, or of two kinds."""
     name, chosen = say.item(pair.any_item(say))
     claim = _claim(say, pair, Items(chosen))
     if claim is None:
@@ -309,7 +309,7 @@ def same(say: Speaker, pair: Pair) -> Statement | None:
 
 
 def definite(say: Speaker, pair: Pair) -> Statement | None:
-    """Something about the one item or tower of a kind that either picture has."""
+    """Something about the one item or tower of a kind that either image has."""
     if say.kind == "scatter":
         bits = pair.any_item(say)
         name, chosen = say.item(bits)
@@ -361,13 +361,13 @@ _CUMULATIVE = {kind: (tuple(weights), tuple(accumulate(weights.values()))) for k
 MAX_ATTEMPTS = 400
 
 
-def statements(pictures: tuple[BoxesPicture, BoxesPicture], count: int, rng: random.Random) -> list[Statement]:
-    """Make `count` different statements that are each true of exactly one of two pictures of one kind.
+def statements(scenes: tuple[BoxesScene, BoxesScene], count: int, rng: random.Random) -> list[Statement]:
+    """Make `count` different statements that are each true of exactly one of two images of one kind.
 
     Statements are repeated only where `MAX_ATTEMPTS` for one did not find another.
     """
-    pair = Pair(facts_of(pictures[0]), facts_of(pictures[1]))
-    families, cumulative = _CUMULATIVE[pictures[0].kind]
+    pair = Pair(facts_of(scenes[0]), facts_of(scenes[1]))
+    families, cumulative = _CUMULATIVE[scenes[0].kind]
     found: dict[str, Statement] = {}
     attempts = 0
     while len(found) < count and (not found or attempts < MAX_ATTEMPTS * count):
@@ -375,7 +375,7 @@ def statements(pictures: tuple[BoxesPicture, BoxesPicture], count: int, rng: ran
         family = rng.choices(families, cum_weights=cumulative)[0]
         for _ in range(8):
             attempts += 1
-            say = Speaker(rng, pictures[0].kind)
+            say = Speaker(rng, scenes[0].kind)
             made = family(say, pair)
             truth = None if made is None else _truth(made.meaning, pair)
             if made is not None and truth is not None:
@@ -387,7 +387,7 @@ def statements(pictures: tuple[BoxesPicture, BoxesPicture], count: int, rng: ran
 
 
 def _truth(meaning: Meaning, pair: Pair) -> tuple[bool, bool] | None:
-    """The truth for both pictures; None where it is the same, or hangs on the reading of a bare number."""
+    """The truth for both images; None where it is the same, or hangs on the reading of a bare number."""
     truth = is_true(meaning, pair.first), is_true(meaning, pair.second)
     is_useless = truth[0] == truth[1] or any(is_doubtful(meaning, facts) for facts in pair)
     return None if is_useless else truth
