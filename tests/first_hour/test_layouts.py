@@ -145,4 +145,4 @@ def test_pictures_without_a_row_are_told(rows: list[Photo], tmp_path: Path) -> N
     root = imagefolder(tmp_path / "data", rows)
     rows[0].save(root / "train/extra.png")
     (note,) = read_source(root, "train").ledger.entries
-    assert note.code == "not_in_table" and "1 pictures" in note.text and "extra.png" in note.text
+    assert note.code == "not_in_table" and "1 images" in note.text and "extra.png" in note.text
