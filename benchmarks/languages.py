@@ -1,8 +1,8 @@
 """What the starter finds in sixteen languages: `python benchmarks/languages.py [photos] [emoji] [captions]`.
 
 Compares four rules for which tower reads a text: `letters` (A to Z is English), `words` (the starter's own,
-`pipeline.polyglot.reader_of`), `both` towers for every text in Latin letters, and `other`, the multilingual tower
-alone.
+`data.tokenizers.by_language.route_of`), `both` towers for every text in Latin letters, and `other`, the
+multilingual tower alone.
 
 photos: the 26 queries of photo_queries.tsv, checked by hand, in sixteen languages. Ten ask 1,000 training pictures of
 `cifar10_subset` for their class, the others the validation photos of Flickr8k, where a photo is right if its English
@@ -37,19 +37,19 @@ from chiasm.data.dataset import ListDataset, examples_of
 from chiasm.data.english import is_latin
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
+from chiasm.data.tokenizers.by_language import Route, TokenizerByLanguage, by_letters, route_of
 from chiasm.metrics.intervals import bootstrap_mean
 from chiasm.metrics.paired import paired_difference
 from chiasm.pipeline.batching import FEATURES
 from chiasm.pipeline.feature_cache import cache_root, encode_images
-from chiasm.pipeline.polyglot import PolyglotTokenizer, Reader, by_letters, reader_of
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("CHIASM_DATA", "../shared/data")).absolute()
-RULES: dict[str, Callable[[str], Reader]] = {
+RULES: dict[str, Callable[[str], Route]] = {
     "letters": by_letters,
-    "words": reader_of,
-    "both": lambda text: Reader.BOTH if is_latin(text) else Reader.OTHER,
-    "other": lambda text: Reader.OTHER,
+    "words": route_of,
+    "both": lambda text: Route.BOTH if is_latin(text) else Route.OTHER,
+    "other": lambda text: Route.OTHER,
 }
 EMOJI_LANGUAGES = ("en", "de", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "zh", "zh-hant")
 ARTICLES = {"a", "an", "ein", "eine", "un", "una", "une", "des", "unas", "een", "um", "uma", "bir"}
@@ -62,23 +62,23 @@ class Starter:
 
     def __init__(self) -> None:
         self.model = chiasm.load("starter")
-        self.known: dict[tuple[str, Reader], Vectors] = {}
+        self.known: dict[tuple[str, Route], Vectors] = {}
 
-    def texts(self, texts: Sequence[str], rule: Callable[[str], Reader]) -> Vectors:
+    def texts(self, texts: Sequence[str], rule: Callable[[str], Route]) -> Vectors:
         """Unit vectors [m, e] of texts, each by the reader that the rule names; by both, the mean of the two."""
         wanted = [(text, rule(text)) for text in texts]
-        for reader in (Reader.ENGLISH, Reader.OTHER):
-            self._read([text for text, one in wanted if one in (reader, Reader.BOTH)], reader)
+        for reader in (Route.ENGLISH, Route.OTHER):
+            self._read([text for text, one in wanted if one in (reader, Route.BOTH)], reader)
         for text, one in wanted:
-            if one is Reader.BOTH:
-                total = self.known[text, Reader.ENGLISH] + self.known[text, Reader.OTHER]
+            if one is Route.BOTH:
+                total = self.known[text, Route.ENGLISH] + self.known[text, Route.OTHER]
                 self.known[text, one] = total / np.linalg.norm(total)
         return np.stack([self.known[one] for one in wanted])
 
-    def _read(self, texts: Sequence[str], reader: Reader) -> None:
+    def _read(self, texts: Sequence[str], reader: Route) -> None:
         """Learn what one reader says of texts; short ones together, so that little padding is computed."""
         tokenizer = self.model.pipeline.codec.tokenizer
-        assert isinstance(tokenizer, PolyglotTokenizer)
+        assert isinstance(tokenizer, TokenizerByLanguage)
         tokenizer.rule = lambda text: reader
         missing = sorted({text for text in texts if (text, reader) not in self.known}, key=len)
         for text, row in zip(missing, self.model.encode_text(missing), strict=True):
@@ -184,7 +184,7 @@ def captions(starter: Starter, split: str) -> dict[str, Any]:
         scores = starter.texts([text for _, text in texts], reader) @ vectors.T
         ahead = (scores > scores[np.arange(len(of)), of][:, None]).sum(1)
         values[rule] = [float(one < FIRST) for one in ahead]
-    opened = [float(reader_of(text) is not Reader.ENGLISH) for _, text in texts]
+    opened = [float(route_of(text) is not Route.ENGLISH) for _, text in texts]
     return {"en": compared(values, of.tolist()), "captions that open the second tower": float(np.mean(opened))}
 
 

