@@ -20,4 +20,4 @@ def test_evaluate_is_the_commands(tiny_run: Path, tmp_path: Path, monkeypatch: p
     assert found.as_dict() | {"run": str(tiny_run)} == said
     assert said["metrics"] == {name: score.as_dict() for name, score in found.metrics.items()}
     assert said["blind"] == {name: score.as_dict() for name, score in found.blind.items()}
-    assert "6 pictures of split 'test'" in repr(found) and "vqa_accuracy" in repr(found)
+    assert "6 images of split 'test'" in repr(found) and "vqa_accuracy" in repr(found)

@@ -87,7 +87,7 @@ def test_own_files_in_the_place_of_a_recipe(kind: str, recipe: str, kinds: Path,
     if recipe == "captions":
         fed = set()
     else:
-        assert f"12 pictures to train on, 12 with {'labels' if kind == 'classes' else kind}" in said.err
+        assert f"12 images to train on, 12 with {'labels' if kind == 'classes' else kind}" in said.err
         assert f"going on with the recipe {recipe}" in said.err
     assert fed == {other for other in OWN_DATA if f"chiasm train {other} --data {kinds / kind}" in said.err}
     assert json.loads((tmp_path / "run/config.json").read_text())["recipe"] == recipe

@@ -61,7 +61,7 @@ def test_a_model_comes_out(name: str, rows: list[Photo], tmp_path: Path, train: 
     summary = json.loads((train.out / "ledger.jsonl").read_text().splitlines()[-1])
     assert summary["rejected"] == 0 and summary["used"] > 10
     if name in ("imagefolder", "coco"):
-        assert f"{VALIDATION} pictures of split 'val'" in said.out and summary["used"] == len(rows) - VALIDATION
+        assert f"{VALIDATION} images of split 'val'" in said.out and summary["used"] == len(rows) - VALIDATION
 
 
 def test_splits_are_no_classes(rows: list[Photo], tmp_path: Path, train: Trainer) -> None:

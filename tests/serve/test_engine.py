@@ -13,7 +13,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Example, ImageRef
 from chiasm.data.image import ImageError
 from chiasm.serve.engine import Model
-from chiasm.serve.given import Picture, picture_ref
+from chiasm.serve.given import ImageInput, ref_of
 from chiasm.tasks.scoring import Outcome
 
 CLOSE = 1e-5
@@ -77,7 +77,7 @@ def test_picture_comes_in_four_ways(model: Model, examples: list[Example], tmp_p
     path, buffer = tmp_path / "one.png", io.BytesIO()
     Image.fromarray(array).save(path)
     Image.fromarray(array).save(buffer, "PNG")
-    ways: list[Picture] = [path, str(path), buffer.getvalue(), Image.fromarray(array), array]
+    ways: list[ImageInput] = [path, str(path), buffer.getvalue(), Image.fromarray(array), array]
     vectors = [model.encode_image([way])[0] for way in ways]
     assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
     assert not np.allclose(model.encode_image([array[..., ::-1].copy()])[0], vectors[0], atol=1e-3)
@@ -146,6 +146,6 @@ def test_error_of_a_picture_is_wrong_input() -> None:
 
 def test_projected_tower_vectors_are_the_embeddings(model: Model, photos: Path) -> None:
     """Guards against a search over a frozen tower's cache that ranks by other vectors than evaluation does."""
-    refs = [picture_ref(path) for path in sorted(photos.glob("*.png"))[:3]]
+    refs = [ref_of(path) for path in sorted(photos.glob("*.png"))[:3]]
     said = model.pipeline.encode_images(refs).pooled.numpy()
     np.testing.assert_allclose(model.project(said), model.encode_image(refs), atol=1e-6)

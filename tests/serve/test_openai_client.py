@@ -57,5 +57,5 @@ def test_embeddings_and_models(client: openai.OpenAI, model: Model) -> None:
     assert [one.id for one in client.models.list()] == ["demo"]
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="text-embedding-3-small", input="a")
-    with pytest.raises(openai.UnprocessableEntityError, match="no picture"):
+    with pytest.raises(openai.UnprocessableEntityError, match="no image"):
         client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "hello"}])

@@ -208,7 +208,7 @@ def test_it_opens_with_an_example_and_what_the_model_knows(
     assert tuple(size) == PillowImage.open(io.BytesIO(stored.png)).size
     assert page.text_content("#file-name").startswith("Example")
     told = page.text_content("#facts")
-    for words in ("Ask, Describe, Classify, Search", "English, Chinese", "recipe demo", "6 pictures"):
+    for words in ("Ask, Describe, Classify, Search", "English, Chinese", "recipe demo", "6 images"):
         assert words in told, words
     chips = [one.text_content() for one in page.locator("#questions .chip").all()]
     assert chips == list(stored.questions) and page.get_attribute("#question", "placeholder") == chips[0]

@@ -38,7 +38,7 @@ def configure(
     Args:
         recipe: name of a recipe (`chiasm.recipes` lists them); or a folder or file of your own, for the recipe that
             fits it; or a config that is changed.
-        data: folder or file of your own pictures and words.
+        data: folder or file of your own images and words.
         tiny: shrink the recipe to seconds, which only shows that it works.
         overrides: config keys with dots -> values, such as `{"train.steps": 50}`.
         **keys: the same with two underscores in the place of a dot, such as `train__steps=50`.

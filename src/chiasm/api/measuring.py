@@ -58,7 +58,7 @@ class Evaluation:
 
     @property
     def blind(self) -> Mapping[str, Score]:
-        """The same metrics with every question put to another picture: what is reached without seeing."""
+        """The same metrics with every question put to another image: what is reached without seeing."""
         return self.measured.blind["shuffled"].scores
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a run on a split: metrics with count and 95 % interval, and the scores without seeing or reading.
 
-    The same model is also measured with each question put to another picture, with no picture, and with no text.
+    The same model is also measured with each question put to another image, with no image, and with no text.
 
     Example:
         >>> found = chiasm.evaluate("runs/photos", split="val")
@@ -147,11 +147,11 @@ def probe(
 
     Args:
         run: as of `evaluate`.
-        data: pictures with classes: a folder of classes, or files with a label.
+        data: images with classes: a folder of classes, or files with a label.
         split: split to measure on; it is neither fitted nor chosen on.
         shots: examples a class to learn from.
         draws: how often the few examples are drawn, 2 or more.
-        mirror: also use every picture's mirror image.
+        mirror: also use every image's mirror image.
         overrides: config keys with dots -> values; only those of `data` and `seed` can still be changed.
         progress: show bars and remarks on standard error.
         **keys: overrides with two underscores in the place of a dot.
@@ -197,7 +197,7 @@ class ProbeResult:
 
     @property
     def blind(self) -> Mapping[str, Score]:
-        """The same with the pictures dealt wrongly."""
+        """The same with the images dealt wrongly."""
         return self.probed.blind
 
     def as_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ WIDTH = 100
 
 def measured_tables(measured: SplitResult) -> list[RenderableType]:
     """Scores beside blind scores, scores by kind, and the geometry of the shared space."""
-    title = f"{len(measured.examples)} pictures of split {measured.split!r}"
+    title = f"{len(measured.examples)} images of split {measured.split!r}"
     tables: list[RenderableType] = [metric_table(measured.rows(), title)]
     if kinds := measured.kind_rows():
         tables.append(metric_table(kinds, "\nby kind"))
@@ -27,7 +27,7 @@ def measured_tables(measured: SplitResult) -> list[RenderableType]:
 def probe_tables(probed: Probed) -> list[RenderableType]:
     """Scores of a linear probe, and of few and no examples a class."""
     counted = probed.counts
-    fitted = f"linear probe: {counted['fitted']} pictures fitted, {counted['choosing']} choose the weight decay "
+    fitted = f"linear probe: {counted['fitted']} images fitted, {counted['choosing']} choose the weight decay "
     title = f"{fitted}({probed.decay:g}), {counted['measured']} of {probed.split!r}"
     tables: list[RenderableType] = [metric_table(probed.rows(), title)]
     if rows := probed.shot_rows():

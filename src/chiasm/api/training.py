@@ -46,7 +46,7 @@ def train(
     Args:
         recipe: name of a recipe (`chiasm.recipes` lists them); or a folder or file of your own, for the recipe that
             fits it; or a config (`chiasm.configure`). None with `resume` goes on with what `out` began with.
-        data: folder or file of your own pictures and words.
+        data: folder or file of your own images and words.
         out: run folder to create; runs/RECIPE if not given.
         resume: go on with the run in `out`, bit for bit unless a time limit ends it.
         tiny: shrink the recipe to seconds, which only shows that it works.
@@ -88,7 +88,7 @@ class TrainedRun:
 
     @property
     def blind(self) -> Mapping[str, Score]:
-        """The same metrics with every question put to another picture: what is reached without seeing."""
+        """The same metrics with every question put to another image: what is reached without seeing."""
         return self.finished.measured.blind["shuffled"].scores if self.finished else {}
 
     @property

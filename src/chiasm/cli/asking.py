@@ -1,4 +1,4 @@
-"""Verbs that use a run on pictures: ask, caption, match, classify, embed."""
+"""Verbs that use a run on images: ask, caption, match, classify, embed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,12 +25,12 @@ from chiasm.cli.suggesting import suggesting
 
 def ask(
     run: Run,
-    image: Annotated[Path, typer.Argument(help="A picture file.")],
+    image: Annotated[Path, typer.Argument(help="An image file.")],
     question: Annotated[str, typer.Argument(help="A question about it.")],
     set_: SetDecoding = None,
     json_file: Json = None,
 ) -> None:
-    """Answer one question about a picture.
+    """Answer one question about an image.
 
     Example: chiasm ask runs/demo picture.png 'what color is the circle?'
     """
@@ -47,12 +47,12 @@ def ask(
 
 def caption(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
     language: Annotated[str, typer.Option(help="en, zh, ...; the run's first language if not given.")] = "",
     set_: SetDecoding = None,
     json_file: Json = None,
 ) -> None:
-    """Describe pictures in a sentence each.
+    """Describe images in a sentence each.
 
     Example: chiasm caption runs/demo picture.png --language zh --set decoding.method=beam
     """
@@ -71,11 +71,11 @@ def caption(
 
 def match(
     run: Run,
-    image: Annotated[Path, typer.Argument(help="A picture file.")],
+    image: Annotated[Path, typer.Argument(help="An image file.")],
     texts: Annotated[list[str], typer.Argument(help="Sentences to compare with it.")],
     json_file: Json = None,
 ) -> None:
-    """Say how well sentences fit a picture, best first: cosine, and probability where the run was trained to match.
+    """Say how well sentences fit an image, best first: cosine, and probability where the run was trained to match.
 
     Example: chiasm match runs/photos dog.jpg 'a dog in the snow' 'a red car'
     """
@@ -95,7 +95,7 @@ def match(
 
 def classify(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
     labels: Annotated[
         str,
         typer.Option(
@@ -111,7 +111,7 @@ def classify(
     ] = None,
     json_file: Json = None,
 ) -> None:
-    """Say which class a picture shows: of those that a run was trained on, or of your own labels by their words.
+    """Say which class an image shows: of those that a run was trained on, or of your own labels by their words.
 
     Example: chiasm classify runs/photos dog.jpg cat.jpg --labels 'dog,cat,red car'
     """
@@ -131,13 +131,13 @@ def classify(
 
 def embed(
     run: Run,
-    path: Annotated[Path, typer.Argument(help="A picture file, or a folder of them.")],
+    path: Annotated[Path, typer.Argument(help="An image file, or a folder of them.")],
     out: Annotated[
         Path, typer.Option(help="File to write: safetensors with `vectors`, paths in its metadata.", callback=writable)
     ],
     json_file: Json = None,
 ) -> None:
-    """Write the vectors of pictures, unit length, float32.
+    """Write the vectors of images, unit length, float32.
 
     Example: chiasm embed runs/photos PHOTOS --out photos.safetensors
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chiasm.serve.index.strength import Strength
 
 LEAST_SHOWN = 3
-"""Best pictures that are shown even where nothing fits."""
+"""Best images that are shown even where nothing fits."""
 SHEET_ENDINGS = (".html", ".htm", ".png")
 READ_PX = 600
 """Decoding may stop at this size; the sheet is smaller."""
@@ -31,7 +31,7 @@ class Found:
         strength: how they stand among those of unrelated names; None where that is not known.
         shows_all: True shows hits that fit no better than unrelated names would.
         folder: where was searched, for short paths; None for an index.
-        searched: how many pictures there are.
+        searched: how many images there are.
     """
 
     hits: "Sequence[Hit]"
@@ -54,7 +54,7 @@ class Found:
         if self.strength is None or not self.strength.is_weak:
             return ""
         share = f"{100 * self.strength.unrelated:.0f} % of {self.strength.names} unrelated words"
-        return f"weak match: {share} (a robin, a bullfrog, ...) find a picture here that stands out as much"
+        return f"weak match: {share} (a robin, a bullfrog, ...) find an image here that stands out as much"
 
     def rest(self) -> str:
         """What is said below the result of hits that are not shown; "" where all are."""
@@ -72,7 +72,7 @@ class Found:
         return os.path.commonpath(places) if places else ""
 
     def short(self, path: str) -> str:
-        """A picture's path without the folder that was searched."""
+        """An image's path without the folder that was searched."""
         root = self.root().rstrip(os.sep) + os.sep
         return path.removeprefix(root) if len(root) > 1 else path
 
@@ -93,7 +93,7 @@ class Found:
 
 
 def score_of(hit: "Hit") -> str:
-    """The score as it is printed: the cosine, after the probability where pictures were looked at twice."""
+    """The score as it is printed: the cosine, after the probability where images were looked at twice."""
     return ("" if hit.score is None else f"{hit.score:6.1%}  ") + f"{hit.similarity:+.3f}"
 
 
@@ -114,13 +114,13 @@ def print_found(found: Found) -> None:
 
 
 def check_sheet(path: Path | None) -> None:
-    """Refuse an ending that says neither page nor picture, before anything is searched."""
+    """Refuse an ending that says neither page nor image, before anything is searched."""
     if path is not None and path.suffix.lower() not in SHEET_ENDINGS:
         raise InputError(f"--page {path}", "a file that ends in " + " or ".join(SHEET_ENDINGS), "--page found.html")
 
 
 def write_sheet(path: Path, query: str, found: Found) -> None:
-    """Write the contact sheet: an HTML page, or a PNG picture where the file's name ends so."""
+    """Write the contact sheet: an HTML page, or a PNG image where the file's name ends so."""
     from chiasm.core.files import write_bytes, write_text
     from chiasm.report.contact_sheet import Thumbnail, contact_page, contact_png
 
@@ -131,12 +131,12 @@ def write_sheet(path: Path, query: str, found: Found) -> None:
     if path.suffix.lower() == ".png":
         write_bytes(path, contact_png(sheet))
         return
-    foot = ". ".join(filter(None, [f"{found.searched:,} pictures searched, below {found.root()}", found.rest()]))
+    foot = ". ".join(filter(None, [f"{found.searched:,} images searched, below {found.root()}", found.rest()]))
     write_text(path, contact_page(query, found.remark().capitalize(), sheet, f"{foot}."))
 
 
 def _thumbnail(path: str) -> "npt.NDArray[np.uint8] | None":
-    """The picture, or None where its file is gone or broken by now."""
+    """The image, or None where its file is gone or broken by now."""
     from chiasm.data.image import ImageError, load_image, read_image_bytes
 
     try:

@@ -21,7 +21,7 @@ def evaluate(
 ) -> None:
     """Measure a run on a split: metrics with count, 95 % interval, and the scores without seeing or reading.
 
-    The same model is also measured with each question put to another picture, with no picture, and with no text.
+    The same model is also measured with each question put to another image, with no image, and with no text.
 
     Example: chiasm evaluate runs/photos --data PHOTOS --split val --json numbers.json
     """
@@ -33,18 +33,18 @@ def evaluate(
     found = evaluate_run(run, data, split, against=against, overrides=as_overrides(set_ or ()))
     print_tables(measured_tables(found.measured), found.measured.ledger)
     if found.differences:
-        say(f"\n{run} less {against}, on the same pictures")
+        say(f"\n{run} less {against}, on the same images")
         console().print(difference_table(found.measured.rows(), found.differences))
     write_result(json_file, found.as_dict())
 
 
 def probe(
     run: Run,
-    data: Annotated[Path, typer.Option(help="Pictures with classes: a folder of classes, or files with a label.")],
+    data: Annotated[Path, typer.Option(help="Images with classes: a folder of classes, or files with a label.")],
     split: Annotated[str, typer.Option(help="Split to measure on; it is neither fitted nor chosen on.")] = "val",
     shots: Annotated[str, typer.Option(help="Examples a class to learn from, separated by commas; 0 for none.")] = "0",
     draws: Annotated[int, typer.Option(help="How often the few examples are drawn.")] = 10,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Also use every picture's mirror image.")] = False,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Also use every image's mirror image.")] = False,
     page: Annotated[
         Path | None,
         typer.Option(help="Also write tables and curve to this HTML file.", metavar="FILE", callback=writable),

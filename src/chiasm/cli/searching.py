@@ -1,4 +1,4 @@
-"""Verbs that find pictures: search, and index with its own verbs.
+"""Verbs that find images: search, and index with its own verbs.
 
 `search` has more than eight arguments because each is an option that a person types.
 """
@@ -31,12 +31,12 @@ ModelOf = Annotated[
 ]
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", help="Only pictures of which this holds; may be repeated.", metavar="KEY=VALUE"),
+    typer.Option("--where", help="Only images of which this holds; may be repeated.", metavar="KEY=VALUE"),
 ]
 Metadata = Annotated[
     Path | None,
     typer.Option(
-        "--metadata", help="Table with a picture column (CSV, TSV, JSONL), or a captions' data set.", metavar="FILE"
+        "--metadata", help="Table with an image column (CSV, TSV, JSONL), or a captions' data set.", metavar="FILE"
     ),
 ]
 Workers = Annotated[
@@ -51,27 +51,27 @@ RayAddress = Annotated[
 # More than eight arguments: each is an option of the command line, which typer reads from the signature.
 def search(
     source: Annotated[
-        str, typer.Argument(metavar="INDEX", help="An index; or a run folder, and then a folder of pictures.")
+        str, typer.Argument(metavar="INDEX", help="An index; or a run folder, and then a folder of images.")
     ],
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="QUERY", help="A sentence, or the path of a picture; after a run folder: FOLDER QUERY."),
+        typer.Argument(metavar="QUERY", help="A sentence, or the path of an image; after a run folder: FOLDER QUERY."),
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option("--image", help="Look for what is like this picture, and fits the words if there are any."),
+        typer.Option("--image", help="Look for what is like this image, and fits the words if there are any."),
     ] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many to show.")] = 10,
     where: Where = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Look at the nearest again with the fusion model.")] = False,
     approximate: Annotated[
-        bool, typer.Option("--approximate", help="Quicker on a large index; may miss a few pictures.")
+        bool, typer.Option("--approximate", help="Quicker on a large index; may miss a few images.")
     ] = False,
     model: ModelOf = None,
     page: Annotated[
         Path | None,
         typer.Option(
-            "--page", help="Also write a contact sheet, a page or a .png picture.", metavar="FILE", callback=writable
+            "--page", help="Also write a contact sheet, a page or a .png image.", metavar="FILE", callback=writable
         ),
     ] = None,
     shows_all: Annotated[
@@ -79,7 +79,7 @@ def search(
     ] = False,
     json_file: Json = None,
 ) -> None:
-    """Find the photos that fit a sentence, look like a picture, or both.
+    """Find the photos that fit a sentence, look like an image, or both.
 
     `chiasm search INDEX QUERY` asks an index, which knows its model. `chiasm search RUN FOLDER QUERY` needs no index:
     it encodes the folder, once, and finds the same. Says "weak match" where nothing fits.
@@ -93,18 +93,18 @@ def search(
     rest = typed[1:] if folder else typed
     if len(rest) > 1:
         raise InputError(f"{len(rest)} words after {source}: {' '.join(rest)}", "one QUERY", "put quotes around it")
-    text, picture = _query(rest[0] if rest else "", image)
+    text, query_image = _query(rest[0] if rest else "", image)
     check_sheet(page)
     with _opened(source, folder, rest, model, approximate) as opened:
         chosen = filters(where)
-        hits = opened.search(text=text, image=picture, count=count, where=chosen, rerank=rerank)
-        judged = opened.strength(text, hits, chosen) if picture is None else None
+        hits = opened.search(text=text, image=query_image, count=count, where=chosen, rerank=rerank)
+        judged = opened.strength(text, hits, chosen) if query_image is None else None
         found = Found(hits, judged, shows_all, Path(folder) if folder else None, len(opened))
         remark(opened.model, [text] if text else [])
     print_found(found)
     asked = {"query": rest[0] if rest else "", "image": str(image or "")}
     if page is not None:
-        write_sheet(page, text or str(picture), found)
+        write_sheet(page, text or str(query_image), found)
     weak = {} if judged is None else {"weak": judged.is_weak, "unrelated": judged.unrelated}
     write_result(json_file, {**asked, "searched": found.searched, **weak, "results": found.as_rows()})
 
@@ -134,12 +134,12 @@ def _opened(source: str, folder: str, words: list[str], model: Path | None, appr
 
 
 def _query(words: str, image: Path | None) -> tuple[str, Path | None]:
-    from chiasm.serve.photos import is_picture_file
+    from chiasm.serve.photos import is_image_file
 
-    if image is None and is_picture_file(words):
+    if image is None and is_image_file(words):
         return "", Path(words)
     if not words.strip() and image is None:
-        raise InputError("nothing to look for", "a sentence, the path of a picture, or --image PATH", "give one")
+        raise InputError("nothing to look for", "a sentence, the path of an image, or --image PATH", "give one")
     return words, image
 
 
@@ -162,7 +162,7 @@ def _model(run: Path | None) -> "Model | None":
 
 @index.command()
 def build(
-    photos: Annotated[Path, typer.Argument(help="Folder of pictures.")],
+    photos: Annotated[Path, typer.Argument(help="Folder of images.")],
     place: IndexPlace,
     model: Annotated[Path, typer.Option("--model", help="Run folder, or the word starter.", metavar="RUN")],
     metadata: Metadata = None,
@@ -170,7 +170,7 @@ def build(
     ray: RayAddress = "",
     json_file: Json = None,
 ) -> None:
-    """Make an index of a folder, or bring it in line with the folder: new, changed and vanished pictures.
+    """Make an index of a folder, or bring it in line with the folder: new, changed and vanished images.
 
     Only what is new is encoded. A stopped or killed build goes on where it was when the same command is given again.
 
@@ -188,12 +188,12 @@ def build(
 @index.command()
 def add(
     place: IndexPlace,
-    photos: Annotated[list[Path], typer.Argument(help="Folders of pictures, and picture files.")],
+    photos: Annotated[list[Path], typer.Argument(help="Folders of images, and image files.")],
     model: ModelOf = None,
     metadata: Metadata = None,
     json_file: Json = None,
 ) -> None:
-    """Add pictures to an index; those that are there and have not changed are left as they are.
+    """Add images to an index; those that are there and have not changed are left as they are.
 
     Example: chiasm index add photos.index MORE_PHOTOS one.jpg
     """
@@ -207,18 +207,18 @@ def add(
 def _tell(made: "Index", report: "Report", json_file: Path | None) -> None:
     with made:
         print_rejected(report.ledger)
-        say(f"{report.text()}\n{len(made)} pictures in {made.store.where}")
+        say(f"{report.text()}\n{len(made)} images in {made.store.where}")
         write_result(json_file, {"index": made.store.where, "pictures": len(made), **report.as_dict()})
 
 
 @index.command()
 def delete(
     place: IndexPlace,
-    photos: Annotated[list[Path] | None, typer.Argument(help="Pictures, or folders with all below them.")] = None,
+    photos: Annotated[list[Path] | None, typer.Argument(help="Images, or folders with all below them.")] = None,
     where: Where = None,
     json_file: Json = None,
 ) -> None:
-    """Take pictures out of an index; their files stay, and the next build of their folder brings them back.
+    """Take images out of an index; their files stay, and the next build of their folder brings them back.
 
     Example: chiasm index delete photos.index PHOTOS/private
     """
@@ -230,7 +230,7 @@ def delete(
         gone, left = take_out(store, [str(one) for one in photos or []], filters(where)), store.count()
     finally:
         store.close()
-    say(f"{gone} pictures taken out, {left} left in {store.where}")
+    say(f"{gone} images taken out, {left} left in {store.where}")
     write_result(json_file, {"removed": gone, "pictures": left})
 
 
@@ -255,7 +255,7 @@ def check(place: IndexPlace, json_file: Json = None) -> None:
     for one in found:
         say(f"{'wrong' if one.harms else 'note'}: {one.text}\n  do: {one.do}")
     harms = sum(one.harms for one in found)
-    say(f"{count} pictures in {store.where}, {harms} things wrong, {len(found) - harms} notes")
+    say(f"{count} images in {store.where}, {harms} things wrong, {len(found) - harms} notes")
     write_result(json_file, {"pictures": count, "findings": [asdict(one) for one in found]})
     if harms:
         raise JobError(f"{store.where} needs care")
@@ -264,10 +264,10 @@ def check(place: IndexPlace, json_file: Json = None) -> None:
 @index.command()
 def duplicates(
     place: IndexPlace,
-    above: Annotated[float, typer.Option(help="Cosine from which on two pictures are compared by their pixels.")] = 0.9,
+    above: Annotated[float, typer.Option(help="Cosine from which on two images are compared by their pixels.")] = 0.9,
     json_file: Json = None,
 ) -> None:
-    """Find pictures that are the same, or nearly: copies, other sizes, other compressions.
+    """Find images that are the same, or nearly: copies, other sizes, other compressions.
 
     Example: chiasm index duplicates photos.index
     """
@@ -282,6 +282,6 @@ def duplicates(
     for group in found.groups:
         say("\n".join(group) + "\n")
     notes().print(f"{found.compared} pairs were near enough to compare their pixels", highlight=False)
-    say(f"{len(found.groups)} groups of pictures that show the same, {sum(map(len, found.groups))} pictures in them")
+    say(f"{len(found.groups)} groups of images that show the same, {sum(map(len, found.groups))} images in them")
     pairs = [one._asdict() for one in found.pairs]
     write_result(json_file, {"groups": found.groups, "pairs": pairs, "compared": found.compared})

@@ -23,13 +23,13 @@ def serve(
         Path | None, typer.Option(help="File, mode 0600, with the token that clients must send. Or set CHIASM_TOKEN.")
     ] = None,
     allow_domain: Annotated[
-        list[str] | None, typer.Option(help="Host that pictures may be fetched from by https; may be repeated.")
+        list[str] | None, typer.Option(help="Host that images may be fetched from by https; may be repeated.")
     ] = None,
     queue: Annotated[int, typer.Option(help="Rows that may wait; more are refused with 503.", min=1)] = 64,
     batch: Annotated[int, typer.Option(help="Most rows computed at once.", min=1)] = 32,
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.", min=0.1)] = 30.0,
     max_pixels: Annotated[
-        int, typer.Option(help="Most pixels of a picture; decoding takes up to 8 bytes for each.", min=1)
+        int, typer.Option(help="Most pixels of an image; decoding takes up to 8 bytes for each.", min=1)
     ] = 25_000_000,
     set_: SetDecoding = None,
 ) -> None:

@@ -115,14 +115,14 @@ def print_rejected(ledger: "Ledger") -> None:
 
 
 def with_bar(work: Callable[[Callable[[int, int], None]], T]) -> T:
-    """Run `work(progress)` with a bar of pictures that appears when there is something to encode."""
+    """Run `work(progress)` with a bar of images that appears when there is something to encode."""
     from chiasm.core.log import Bar
 
     open_bars: list[Bar] = []
 
     def progress(done: int, total: int) -> None:
         if not open_bars and total:
-            open_bars.append(Bar(notes(), "encoding pictures", "pictures", total))
+            open_bars.append(Bar(notes(), "encoding images", "images", total))
         for one in open_bars:
             one.update(done)
 

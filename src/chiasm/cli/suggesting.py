@@ -22,20 +22,20 @@ CAPTIONED = ("retrieval", "captioning", "matching")
 def commands(
     tasks: Sequence[str], run: str, images: Sequence[str], folder: str, example: "StoredExample | None"
 ) -> list[str]:
-    """What can be typed about pictures with a run, as command lines.
+    """What can be typed about images with a run, as command lines.
 
     Args:
         tasks: of the run.
         run: its folder.
-        images: paths of pictures; the first is enough for most verbs.
-        folder: of pictures, to search in.
+        images: paths of images; the first is enough for most verbs.
+        folder: of images, to search in.
         example: whose words are used; without one, words in capitals stand for the reader's own.
     """
     from chiasm.serve.abilities import can
 
     questions = example.questions[:1] if example else ()
     texts = (*example.texts[:1], *example.others[:1]) if example else ()
-    first = list(images[:1]) or ["PICTURE"]
+    first = list(images[:1]) or ["IMAGE"]
     found = []
     if can(tasks, "ask"):
         found.append(["ask", run, *first, *(questions or (QUESTION,))])
@@ -51,15 +51,15 @@ def commands(
 
 
 def print_next(run: Path, tasks: Sequence[str]) -> None:
-    """Print what to try on the example of a new run: words that are true of its picture."""
+    """Print what to try on the example of a new run: words that are true of its image."""
     from chiasm.cli.shared import say
     from chiasm.pipeline.stored_example import StoredExample
 
-    picture = str(run / "example.png")
-    lines = commands(tasks, str(run), [picture], "PHOTOS", StoredExample.read(run))
+    image = str(run / "example.png")
+    lines = commands(tasks, str(run), [image], "PHOTOS", StoredExample.read(run))
     if lines:
         lines.append(shlex.join(["chiasm", "serve", str(run)]))
-        say(f"\nTry it on {picture}, one of the pictures that it was measured on:")
+        say(f"\nTry it on {image}, one of the images that it was measured on:")
         say("".join(f"  {line}\n" for line in lines))
 
 
@@ -70,8 +70,8 @@ def suggesting(verb: str, run: Path, images: Sequence[Path] = (), rest: Sequence
     Args:
         verb: as it is typed.
         run: a run folder, or another name of a model.
-        images: pictures that the verb is about.
-        rest: what else was typed after the pictures, such as sentences.
+        images: images that the verb is about.
+        rest: what else was typed after the images, such as sentences.
 
     Raises:
         InputError: in the place of a MissingTaskError.

@@ -18,7 +18,7 @@ RecipeOrData = Annotated[
         "for the recipe that fits it.",
     ),
 ]
-Data = Annotated[str, typer.Option("--data", help="Folder or file of your own pictures and words.", metavar="DATA")]
+Data = Annotated[str, typer.Option("--data", help="Folder or file of your own images and words.", metavar="DATA")]
 Tiny = Annotated[bool, typer.Option("--tiny", help="Shrink the recipe to seconds; only shows that it works.")]
 
 
@@ -29,7 +29,7 @@ def demo(
     tiny: Tiny = False,
     json_file: Json = None,
 ) -> None:
-    """Train one model on three tasks in minutes, measure it, and write a report with pictures.
+    """Train one model on three tasks in minutes, measure it, and write a report with images.
 
     Example: chiasm demo --out runs/demo
     """

@@ -1,4 +1,4 @@
-"""A trained retrieval run learns to read another language, and keeps its pictures where they are."""
+"""A trained retrieval run learns to read another language, and keeps its images where they are."""
 
 from chiasm.data.files import FilesConfig
 from chiasm.models.config import ModelConfig
@@ -13,14 +13,14 @@ def another_language(tiny: bool = False) -> RunConfig:
 
     The tower learns words from the captions, or knows them already: the packaged `model.text.kind=multilingual_e5`, or
     one of yours (`model.text.kind=hugging_face`, `model.text.name=FOLDER`). Half of its loss draws each caption to
-    where the run of `init_from` puts it, or puts the other captions of the same picture (Reimers and Gurevych 2020);
-    half is contrast with the locked pictures (LiT). An index of the teacher's run stays good: the vectors of pictures
+    where the run of `init_from` puts it, or puts the other captions of the same image (Reimers and Gurevych 2020);
+    half is contrast with the locked images (LiT). An index of the teacher's run stays good: the vectors of images
     do not change.
 
     Command: chiasm train another_language --set init_from=RUN --data FLICKR8K --out runs/zh
     Cost: a quarter of an hour on one thread of a shared AMD EPYC.
     Expect, on Flickr8k's 1,000 validation photos taught by `flickr8k_retrieval`: text_to_image_R@10 Chinese 0.384,
-    English 0.477 (the teacher: 0.037, 0.617; with shuffled pictures 0.01); docs/languages.md has the table.
+    English 0.477 (the teacher: 0.037, 0.617; with shuffled images 0.01); docs/languages.md has the table.
     """
     config = RunConfig(
         recipe="another_language",

@@ -1,4 +1,4 @@
-"""Name the class of one's own pictures: the packaged tower, and a linear layer fitted on labels."""
+"""Name the class of one's own images: the packaged tower, and a linear layer fitted on labels."""
 
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
@@ -9,7 +9,7 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 
 def classify(tiny: bool = False) -> RunConfig:
-    """Name the class of a picture: logistic regression on the vectors of a frozen packaged tower, in seconds.
+    """Name the class of an image: logistic regression on the vectors of a frozen packaged tower, in seconds.
 
     The data are a folder for each class, or files with a label. It is the fit of `chiasm probe`, saved as a model; by
     other words it searches and names classes as the starter does, whose space it keeps. To train the tower too, go on

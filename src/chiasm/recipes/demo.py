@@ -13,12 +13,12 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 
 def demo(tiny: bool = False) -> RunConfig:
-    """One model learns to match, answer and describe pictures of coloured shapes.
+    """One model learns to match, answer and describe images of coloured shapes.
 
     Command: chiasm demo
     Cost: 4.5 minutes on two cores of an AMD EPYC (AVX2, fp32), most of it training, which its time limit ends.
-    Expect, on 500 test pictures after 746 steps: vqa_accuracy 0.880, text_to_image_R@1 0.997, caption_truth 0.982; with
-    shuffled pictures 0.433, 0.000 and 0.000.
+    Expect, on 500 test images after 746 steps: vqa_accuracy 0.880, text_to_image_R@1 0.997, caption_truth 0.982; with
+    shuffled images 0.433, 0.000 and 0.000.
     """
     data = ScenesConfig(
         languages=("en", "en", "en", "zh"), train_pictures=65_536, eval_pictures=500, questions_per_picture=12

@@ -1,4 +1,4 @@
-"""Is the sentence true? Human statements about pictures of three boxes, after practice on generated ones."""
+"""Is the sentence true? Human statements about images of three boxes, after practice on generated ones."""
 
 from dataclasses import replace
 
@@ -21,12 +21,12 @@ def nlvr(tiny: bool = False) -> RunConfig:
     many, then by judging statements. Writing down what the boxes hold accompanies both, since it teaches the image
     tower faster than true and false do.
 
-    Pictures of NLVR repeat by construction (six box permutations, few boxes): 221 of the 6,910 training pictures have
+    Images of NLVR repeat by construction (six box permutations, few boxes): 221 of the 6,910 training images have
     the bytes of one in `dev`. They are left out of training (`data.on_leak` is "drop").
 
     Command: chiasm train nlvr --data NLVR --out runs/nlvr
     Cost: 40 minutes on one core of an AMD EPYC (bf16), which the stages' time limits end, and which other work shared.
-    Expect, on the 5,934 pictures of `dev`, from `train` and `hidden`: accuracy 0.667 (0.655-0.678); with pictures
+    Expect, on the 5,934 images of `dev`, from `train` and `hidden`: accuracy 0.667 (0.655-0.678); with images
     shuffled 0.534, the answer given most 0.553. Published on `dev`, from ten times as many examples (Suhr et al. 2017):
     CNN and RNN 0.566, neural module networks 0.631.
     """

@@ -41,7 +41,7 @@ class Proposed:
         kinds = {one.needs: one.examples for one in self.proposals}
         found = ", ".join(f"{count:,} with {needs}" for needs, count in kinds.items())
         width = max(len(self.command(one.recipe)) for one in self.proposals)
-        lines = [f"{self.path}: {self.examples:,} pictures to train on, {found}. These recipes fit:"]
+        lines = [f"{self.path}: {self.examples:,} images to train on, {found}. These recipes fit:"]
         lines += [f"  {self.command(one.recipe):{width}}  {one.does}" for one in self.proposals]
         return "\n".join(lines)
 
@@ -53,7 +53,7 @@ class Proposed:
 def propose(data: DataConfig) -> Proposed:
     """Look at the training split of files and say which recipes of `OWN_DATA` it can feed.
 
-    First stand the recipes on what most pictures have; among these, the order of `OWN_DATA`.
+    First stand the recipes on what most images have; among these, the order of `OWN_DATA`.
 
     Raises:
         InputError: the files cannot be read, or feed no recipe.
@@ -66,10 +66,10 @@ def propose(data: DataConfig) -> Proposed:
     fed = sorted((one for one in found if one.examples), key=lambda one: -one.examples)
     if not fed:
         raise InputError(
-            f"{data.path} has {len(examples)} pictures to train on, and nothing to learn from: "
+            f"{data.path} has {len(examples)} images to train on, and nothing to learn from: "
             f"{dataset.ledger.summary()}",
             "captions, questions with answers, or labels in the training split",
-            "give the pictures words, or sort them into a folder for each class",
+            "give the images words, or sort them into a folder for each class",
         )
     return Proposed(data.path, len(examples), fed)
 

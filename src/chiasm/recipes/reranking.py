@@ -1,4 +1,4 @@
-"""A trained retrieval run gets a second look: its nearest pictures are read again together with the sentence."""
+"""A trained retrieval run gets a second look: its nearest images are read again together with the sentence."""
 
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
@@ -10,7 +10,7 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 
 def reranking(tiny: bool = False) -> RunConfig:
-    """Cross-attention of a sentence's words over a photo's grid, trained to tell its picture from the nearest others.
+    """Cross-attention of a sentence's words over a photo's grid, trained to tell its image from the nearest others.
 
     Towers and projections are those of the run of `init_from` and stay as they are (ALBEF's matching with hard
     negatives, Li et al. 2021, section 3.2, on towers that are aligned already): its vectors, and an index of them, stay
@@ -19,8 +19,8 @@ def reranking(tiny: bool = False) -> RunConfig:
     Command: chiasm train reranking --set init_from=RUN --data FLICKR8K --out runs/reranking
     Cost: 52 s on an NVIDIA H200. On two busy cores of an AMD EPYC an epoch with two captions a photo took 9 minutes
     (`tasks.matching.captions_per_picture=2`, `train.batch_size=64`).
-    Expect, on Flickr8k's 1,000 validation photos: matching_accuracy 0.751 against drawn pictures and 0.531 against the
-    nearest wrong ones (chance 0.5; with shuffled pictures 0.498). Looking twice, text_to_image_R@1 goes from 0.204 to
+    Expect, on Flickr8k's 1,000 validation photos: matching_accuracy 0.751 against drawn images and 0.531 against the
+    nearest wrong ones (chance 0.5; with shuffled images 0.498). Looking twice, text_to_image_R@1 goes from 0.204 to
     0.206 and R@10 from 0.617 to 0.624 (`benchmarks/reranking.py`, n 5,000).
     """
     config = RunConfig(

@@ -1,4 +1,4 @@
-"""Find pictures by sentences, and sentences by pictures, in one's own photos with captions."""
+"""Find images by sentences, and sentences by images, in one's own photos with captions."""
 
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config

@@ -12,13 +12,13 @@ from chiasm.train.config import RunConfig, StageConfig, TrainConfig
 
 
 def sort_of_clevr(tiny: bool = False) -> RunConfig:
-    """Sort-of-CLEVR (Santoro et al. 2017): relational and non-relational questions on 75 x 75 pictures.
+    """Sort-of-CLEVR (Santoro et al. 2017): relational and non-relational questions on 75 x 75 images.
 
     Command: chiasm train sort_of_clevr --out runs/sort_of_clevr
     Cost: 9 minutes on two cores of an AMD EPYC (AVX2, fp32), 7 of them training.
-    Expect, on the 200 test pictures, n 2,000 a kind: non-relational 1.000, relational 0.970 (the published relation
-    network: about 0.94); with shuffled pictures 0.530 and 0.421. Pictures are read at twelve points that know their
-    distances, questions on one object come first, and, unlike in the published training, the same 9,800 pictures are
+    Expect, on the 200 test images, n 2,000 a kind: non-relational 1.000, relational 0.970 (the published relation
+    network: about 0.94); with shuffled images 0.530 and 0.421. Images are read at twelve points that know their
+    distances, questions on one object come first, and, unlike in the published training, the same 9,800 images are
     shown mirrored, turned and recoloured (docs/log.md has what each brought).
     """
     data = SortOfClevrConfig(symmetries=True)

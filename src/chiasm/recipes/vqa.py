@@ -1,4 +1,4 @@
-"""Questions about one's own pictures."""
+"""Questions about one's own images."""
 
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
@@ -9,9 +9,9 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 
 def vqa(tiny: bool = False) -> RunConfig:
-    """Answer questions about your pictures: with answers of your training data, or written word by word.
+    """Answer questions about your images: with answers of your training data, or written word by word.
 
-    A frozen packaged tower looks at the picture.
+    A frozen packaged tower looks at the image.
 
     The answer vocabulary is built from the training questions and saved with the model.
     For open questions, answers that are written: --set tasks.vqa.objective=generate

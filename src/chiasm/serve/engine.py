@@ -1,4 +1,4 @@
-"""The Python door to a trained model: pictures and words in, plain answers out.
+"""The Python door to a trained model: images and words in, plain answers out.
 
 Every answer comes from the task's own `predict`, which evaluation also calls.
 """
@@ -24,7 +24,7 @@ from chiasm.pipeline.batching import Features, stack_features, stack_images
 from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
-from chiasm.serve.given import Picture, checked_words, choices, listed, paired, picture_ref
+from chiasm.serve.given import ImageInput, checked_words, choices, listed, paired, ref_of
 from chiasm.tasks.base import Query, queries_of
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.classification import Classification
@@ -40,7 +40,7 @@ CLASS_SETS = 32
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How well a picture and a text fit; None where the model was not trained to say."""
+    """How well an image and a text fit; None where the model was not trained to say."""
 
     similarity: float | None
     """Cosine in [-1, 1]: larger fits better. No probability, and not to be compared between models."""
@@ -82,7 +82,7 @@ def load(run: str | PathLike[str]) -> "Model":
 class Model:
     """A trained model. Methods that a run was not trained for raise an InputError that says what it was trained for.
 
-    Every method takes one picture or text where it takes a list: one gives one result, a list gives a list.
+    Every method takes one image or text where it takes a list: one gives one result, a list gives a list.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -105,36 +105,36 @@ class Model:
         how = self.pipeline.codec.calibration.get(Captioning.name)
         return "words" if how is None else "near" if how.near_from else "truth"
 
-    def encode_image(self, images: Picture | Sequence[Picture]) -> npt.NDArray[np.float32]:
-        """Pictures -> unit vectors float32 [n, e] in the space shared with `encode_text`; a single one -> [e]."""
-        pictures, is_one = listed(images)
+    def encode_image(self, images: ImageInput | Sequence[ImageInput]) -> npt.NDArray[np.float32]:
+        """Images -> unit vectors float32 [n, e] in the space shared with `encode_text`; a single one -> [e]."""
+        image_list, is_one = listed(images)
         if is_one:
-            return self.encode_image(pictures)[0]
+            return self.encode_image(image_list)[0]
         task: Retrieval = self.pipeline.task(Retrieval)
-        parts = [task.embed_images(self.pipeline.model, encoded) for encoded in self._encoded(pictures)]
+        parts = [task.embed_images(self.pipeline.model, encoded) for encoded in self._encoded(image_list)]
         return np.concatenate(parts) if parts else self._no_vectors()
 
-    def prepare(self, picture: Picture) -> Tensor:
+    def prepare(self, image: ImageInput) -> Tensor:
         """Decode and resize: uint8 [3, h, w] as the image tower takes it, for any method; may run in other threads.
 
         Raises:
-            ImageError: the picture cannot be used.
+            ImageError: the image cannot be used.
         """
-        return stack_images([picture_ref(picture).load()], self.pipeline.resizing)[0]
+        return stack_images([ref_of(image).load()], self.pipeline.resizing)[0]
 
     @property
     def resizing(self) -> Resizing:
-        """What `prepare` does to the pixels of a picture, for another process to do."""
+        """What `prepare` does to the pixels of an image, for another process to do."""
         return self.pipeline.resizing
 
     def project(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What a frozen tower said of pictures, [n, d] -> unit vectors [n, e], equal to their `encode_image`."""
+        """What a frozen tower said of images, [n, d] -> unit vectors [n, e], equal to their `encode_image`."""
         task: Retrieval = self.pipeline.task(Retrieval)
         tokens = self.pipeline.encode_pixels(stack_features([Features(vector) for vector in vectors]))
         return task.embed_images(self.pipeline.model, {IMAGE: tokens})
 
     def encode_text(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
-        """Sentences -> unit vectors float32 [m, e], one -> [e]; its product with a picture's vector is the cosine."""
+        """Sentences -> unit vectors float32 [m, e], one -> [e]; its product with an image's vector is the cosine."""
         if isinstance(texts, str):
             return self.encode_text([texts])[0]
         task: Retrieval = self.pipeline.task(Retrieval)
@@ -147,32 +147,32 @@ class Model:
 
     @overload
     def ask(  # type: ignore[overload-overlap]  # a text is also a list of texts to the type checker
-        self, image: Picture, question: str, heat_map: bool = False
+        self, image: ImageInput, question: str, heat_map: bool = False
     ) -> Prediction: ...
     @overload
     def ask(
-        self, image: Picture | Sequence[Picture], question: str | Sequence[str], heat_map: bool = False
+        self, image: ImageInput | Sequence[ImageInput], question: str | Sequence[str], heat_map: bool = False
     ) -> list[Prediction]: ...
     def ask(
-        self, image: Picture | Sequence[Picture], question: str | Sequence[str], heat_map: bool = False
+        self, image: ImageInput | Sequence[ImageInput], question: str | Sequence[str], heat_map: bool = False
     ) -> Prediction | list[Prediction]:
-        """Answer questions about pictures.
+        """Answer questions about images.
 
         Args:
-            image: a picture, or a list of them.
+            image: an image, or a list of them.
             question: a question, or a list of them. Two lists go in pairs; a single one goes with each of the other.
             heat_map: also say where the model looked, for about twice the time.
 
         Returns:
-            An answer for a picture and a question, a list of answers where one of them is a list.
+            An answer for an image and a question, a list of answers where one of them is a list.
             `evidence["answers"]` holds the likeliest answers, `evidence["heat_map"]` what was asked for (see
-            `tasks.heat_map`), None where the model has no attention over the picture. `domain` says how far picture and
+            `tasks.heat_map`), None where the model has no attention over the image. `domain` says how far image and
             question lie from training, and `abstain_reasons` what is against taking the guess for an answer.
         """
         task: VisualQuestionAnswering = self.pipeline.task(VisualQuestionAnswering)
-        pictures, questions, is_single = paired(image, question, "question")
+        image_list, questions, is_single = paired(image, question, "question")
         answers = []
-        for part, texts, of in self._in_parts(pictures, questions):
+        for part, texts, of in self._in_parts(image_list, questions):
             queries = queries_of(texts, of)
             found = task.predict(self.pipeline.model, self.pipeline.codec, part, queries)
             if heat_map:
@@ -183,35 +183,35 @@ class Model:
 
     @overload
     def caption(  # type: ignore[overload-overlap]  # a path is also a list of paths to the type checker
-        self, images: Picture, language: str = "", heat_map: bool = False
+        self, images: ImageInput, language: str = "", heat_map: bool = False
     ) -> Prediction: ...
     @overload
-    def caption(self, images: Sequence[Picture], language: str = "", heat_map: bool = False) -> list[Prediction]: ...
+    def caption(self, images: Sequence[ImageInput], language: str = "", heat_map: bool = False) -> list[Prediction]: ...
     def caption(
-        self, images: Picture | Sequence[Picture], language: str = "", heat_map: bool = False
+        self, images: ImageInput | Sequence[ImageInput], language: str = "", heat_map: bool = False
     ) -> Prediction | list[Prediction]:
-        """Describe pictures, each in one sentence.
+        """Describe images, each in one sentence.
 
         Args:
-            images: a picture, or a list of them.
+            images: an image, or a list of them.
             language: one that the model was trained on; "" is the first.
             heat_map: as in `ask`.
 
         Returns:
-            A sentence for a picture, a list of them for a list. The confidence is the probability that it is true,
+            A sentence for an image, a list of them for a list. The confidence is the probability that it is true,
             where the run's validation knew the truth, else that it is as near to what people write as half of the run's
             captions are; where nothing was fitted, the geometric mean probability of its words, which is also in
             `evidence["word_probability"]`.
         """
-        pictures, is_one = listed(images)
+        image_list, is_one = listed(images)
         if is_one:
-            return self.caption(pictures, language, heat_map)[0]
+            return self.caption(image_list, language, heat_map)[0]
         task: Captioning = self.pipeline.task(Captioning)
         known = self.languages
         if language and language not in known:
             raise InputError(f"language {language!r}", "one of " + ", ".join(known), "choose one of them")
         said = []
-        for part in self._encoded(pictures):
+        for part in self._encoded(image_list):
             queries = [Query(row, language=language or known[0]) for row in range(len(part[IMAGE].pooled))]
             found = task.predict(self.pipeline.model, self.pipeline.codec, part, queries)
             if heat_map:
@@ -231,38 +231,38 @@ class Model:
 
     @overload
     def classify(  # type: ignore[overload-overlap]  # a path is also a list of paths to the type checker
-        self, images: Picture, labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
+        self, images: ImageInput, labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
     ) -> Prediction: ...
     @overload
     def classify(
-        self, images: Sequence[Picture], labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
+        self, images: Sequence[ImageInput], labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
     ) -> list[Prediction]: ...
     def classify(
-        self, images: Picture | Sequence[Picture], labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
+        self, images: ImageInput | Sequence[ImageInput], labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
     ) -> Prediction | list[Prediction]:
-        """Say which class a picture shows: of those that the model was trained on, or of labels of your own.
+        """Say which class an image shows: of those that the model was trained on, or of labels of your own.
 
         Args:
-            images: a picture, or a list of them.
+            images: an image, or a list of them.
             labels: two or more different names, in a language the model reads. None takes `classes`; where all are
                 among these, and no prompts are given, the trained head chooses among them.
             prompts: sentences with `{label}` where the name belongs, or words of `data.prompts`; none takes those that
                 the run was evaluated with, or packaged ones where none is in the language of the labels.
 
         Returns:
-            A class for a picture, a list of them for a list; see `Classification.predict` and, for other labels,
+            A class for an image, a list of them for a list; see `Classification.predict` and, for other labels,
             `Retrieval.classify`.
         """
-        pictures, is_one = listed(images)
+        image_list, is_one = listed(images)
         if is_one:
-            return self.classify(pictures, labels, prompts)[0]
+            return self.classify(image_list, labels, prompts)[0]
         if not self.classes:
             self.pipeline.task(Retrieval)
         names = self.choices(labels)
         model, codec, found = self.pipeline.model, self.pipeline.codec, list[Prediction]()
         if self.classes and not prompts and set(names) <= set(self.classes):
             head: Classification = self.pipeline.task(Classification)
-            for part in self._encoded(pictures):
+            for part in self._encoded(image_list):
                 queries = [Query(row, among=names) for row in range(len(part[IMAGE].pooled))]
                 found += self._placed(head.predict(model, codec, part, queries), part)
             return found
@@ -270,29 +270,29 @@ class Model:
         own = self.pipeline.config.data.label_prompts
         sentences = expanded([prompts] if isinstance(prompts, str) else prompts) or prompts_for(names, own)
         classes = self._class_vectors(task, names, sentences)
-        for part in self._encoded(pictures):
+        for part in self._encoded(image_list):
             said = task.classify(model, codec, task.embed_images(model, part), classes, names)
             found += self._placed(said, part)
         return found
 
     @overload
     def match(  # type: ignore[overload-overlap]  # a text is also a list of texts to the type checker
-        self, image: Picture, texts: str
+        self, image: ImageInput, texts: str
     ) -> Match: ...
     @overload
-    def match(self, image: Picture | Sequence[Picture], texts: str | Sequence[str]) -> list[Match]: ...
-    def match(self, image: Picture | Sequence[Picture], texts: str | Sequence[str]) -> Match | list[Match]:
-        """Say how well pictures and texts fit; two lists go in pairs, a single one goes with each of the other.
+    def match(self, image: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]) -> list[Match]: ...
+    def match(self, image: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]) -> Match | list[Match]:
+        """Say how well images and texts fit; two lists go in pairs, a single one goes with each of the other.
 
         Returns:
-            A `Match` for a picture and a text, a list of them where one of them is a list.
+            A `Match` for an image and a text, a list of them where one of them is a list.
         """
-        pictures, words, is_single = paired(image, texts, "text")
+        image_list, words, is_single = paired(image, texts, "text")
         known = self.pipeline.tasks
         if Matching.name not in known:
             self.pipeline.task(Retrieval)
         matches = []
-        for part, some, of in self._in_parts(pictures, words):
+        for part, some, of in self._in_parts(image_list, words):
             cosines: list[float | None] = [None] * len(some)
             chances: list[float | None] = [None] * len(some)
             if Retrieval.name in known:
@@ -327,13 +327,13 @@ class Model:
 
     def _cosines(self, encoded: Encoded, texts: Sequence[str], of: Sequence[int]) -> list[float]:
         task: Retrieval = self.pipeline.task(Retrieval)
-        pictures, words = task.embed_images(self.pipeline.model, encoded), self.encode_text(texts)
-        return [float(np.dot(pictures[row], word)) for row, word in zip(of, words, strict=True)]
+        images, words = task.embed_images(self.pipeline.model, encoded), self.encode_text(texts)
+        return [float(np.dot(images[row], word)) for row, word in zip(of, words, strict=True)]
 
     def _class_vectors(
         self, task: Retrieval, names: tuple[str, ...], prompts: tuple[str, ...]
     ) -> npt.NDArray[np.float32]:
-        """Vectors of the classes; the newest sets are remembered, since one is asked about many pictures."""
+        """Vectors of the classes; the newest sets are remembered, since one is asked about many images."""
         key = (names, prompts)
         if key not in self._classes:
             while len(self._classes) >= CLASS_SETS:
@@ -341,21 +341,21 @@ class Model:
             self._classes[key] = task.embed_classes(self.pipeline.model, self.pipeline.codec, *key)
         return self._classes[key]
 
-    def _encoded(self, pictures: Sequence[Picture]) -> Iterator[Encoded]:
-        """Encode pictures, a part at a time, so that a thousand of them need no more memory than one part."""
-        for start in range(0, len(pictures), ENCODE_AT_ONCE):
-            yield {IMAGE: self._tokens(pictures[start : start + ENCODE_AT_ONCE])}
+    def _encoded(self, image_list: Sequence[ImageInput]) -> Iterator[Encoded]:
+        """Encode images, a part at a time, so that a thousand of them need no more memory than one part."""
+        for start in range(0, len(image_list), ENCODE_AT_ONCE):
+            yield {IMAGE: self._tokens(image_list[start : start + ENCODE_AT_ONCE])}
 
-    def _tokens(self, pictures: Sequence[Picture]) -> Tokens:
-        ready = [one if isinstance(one, Tensor) else self.prepare(one) for one in pictures]
+    def _tokens(self, image_list: Sequence[ImageInput]) -> Tokens:
+        ready = [one if isinstance(one, Tensor) else self.prepare(one) for one in image_list]
         return self.pipeline.encode_pixels(torch.stack(ready))
 
     def _in_parts(
-        self, pictures: Sequence[Picture], texts: Sequence[str]
+        self, image_list: Sequence[ImageInput], texts: Sequence[str]
     ) -> Iterator[tuple[Encoded, list[str], list[int]]]:
-        """Pairs in parts: the pictures encoded, each once where neighbours share it, the texts, and whose they are."""
+        """Pairs in parts: the images encoded, each once where neighbours share it, the texts, and whose they are."""
         for start in range(0, len(texts), ENCODE_AT_ONCE):
-            some = pictures[start : start + ENCODE_AT_ONCE]
+            some = image_list[start : start + ENCODE_AT_ONCE]
             distinct: dict[int, int] = {}
             of = [distinct.setdefault(id(one), len(distinct)) for one in some]
             by_place = {place: one for one, place in zip(some, of, strict=True)}

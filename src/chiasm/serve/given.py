@@ -1,4 +1,4 @@
-"""What people give a model: a picture or a list of them, words or a list of them, labels; checked and in one form."""
+"""What people give a model: an image or a list of them, words or a list of them, labels; checked and in one form."""
 
 import os
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import ImageRef
 from chiasm.data.image_refs import image_ref, image_ref_from_array, image_ref_from_bytes
 
-Picture = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | ImageRef | Tensor
+ImageInput = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | ImageRef | Tensor
 """A path, the bytes of a file, a Pillow image, an RGB array uint8 [h, w, 3], or what `Model.prepare` made of one."""
 
 
-def listed(given: Picture | Sequence[Picture]) -> tuple[list[Picture], bool]:
-    """Pictures as a list, and whether a single one was given; an array or tensor [n, ...] is a list of n."""
+def listed(given: ImageInput | Sequence[ImageInput]) -> tuple[list[ImageInput], bool]:
+    """Images as a list, and whether a single one was given; an array or tensor [n, ...] is a list of n."""
     if isinstance(given, np.ndarray | Tensor):
         return ([given], True) if given.ndim <= 3 else (list(given), False)
     if isinstance(given, str | bytes | PathLike | Image.Image | ImageRef):
@@ -27,19 +27,19 @@ def listed(given: Picture | Sequence[Picture]) -> tuple[list[Picture], bool]:
     return list(given), False
 
 
-def picture_ref(picture: Picture) -> ImageRef:
-    """Take a picture in any of the accepted forms; nothing is decoded yet, except a Pillow image."""
-    if isinstance(picture, ImageRef):
-        return picture
-    if isinstance(picture, Tensor):
-        raise InputError("a prepared picture", "a path, bytes, a Pillow image or an array", "give the picture itself")
-    if isinstance(picture, bytes):
-        return image_ref_from_bytes(picture)
-    if isinstance(picture, np.ndarray):
-        return image_ref_from_array(picture)
-    if isinstance(picture, Image.Image):
-        return image_ref_from_array(np.asarray(picture.convert("RGB")))
-    return image_ref(os.path.expanduser(picture))
+def ref_of(given: ImageInput) -> ImageRef:
+    """Take an image in any of the accepted forms; nothing is decoded yet, except a Pillow image."""
+    if isinstance(given, ImageRef):
+        return given
+    if isinstance(given, Tensor):
+        raise InputError("a prepared image", "a path, bytes, a Pillow image or an array", "give the image itself")
+    if isinstance(given, bytes):
+        return image_ref_from_bytes(given)
+    if isinstance(given, np.ndarray):
+        return image_ref_from_array(given)
+    if isinstance(given, Image.Image):
+        return image_ref_from_array(np.asarray(given.convert("RGB")))
+    return image_ref(os.path.expanduser(given))
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
@@ -79,26 +79,26 @@ def choices(labels: Sequence[str], known: tuple[str, ...], reads_names: bool) ->
 
 
 def paired(
-    image: Picture | Sequence[Picture], text: str | Sequence[str], what: str
-) -> tuple[list[Picture], list[str], bool]:
-    """Lists of one length, and whether a single picture met a single text.
+    image: ImageInput | Sequence[ImageInput], text: str | Sequence[str], what: str
+) -> tuple[list[ImageInput], list[str], bool]:
+    """Lists of one length, and whether a single image met a single text.
 
     Raises:
         InputError: lists of different lengths, or a text without words; `what` names the texts.
     """
-    pictures, is_one = listed(image)
+    images, is_one = listed(image)
     texts = [checked_words(one, what) for one in ([text] if isinstance(text, str) else text)]
     if not isinstance(text, str) and is_one:
-        pictures = pictures * len(texts)
+        images = images * len(texts)
     elif isinstance(text, str) and not is_one:
-        texts = texts * len(pictures)
-    if len(pictures) != len(texts):
+        texts = texts * len(images)
+    if len(images) != len(texts):
         raise InputError(
-            f"{len(pictures)} pictures and {len(texts)} {what}s",
+            f"{len(images)} images and {len(texts)} {what}s",
             "as many of both, or one of either",
             f"pair {what}s up",
         )
-    return pictures, texts, is_one and isinstance(text, str)
+    return images, texts, is_one and isinstance(text, str)
 
 
 def checked_words(text: Any, what: str) -> str:

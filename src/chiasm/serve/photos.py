@@ -1,7 +1,7 @@
-"""Picture files -> unit vectors: the one way in which a folder is encoded, for `search`, `embed` and the index.
+"""Image files -> unit vectors: the one way in which a folder is encoded, for `search`, `embed` and the index.
 
 A file is read once, so that what is hashed is what is encoded. Reading and decoding run in threads, one part ahead of
-the model. What a frozen tower says of a picture is shared with training and evaluation through their cache.
+the model. What a frozen tower says of an image is shared with training and evaluation through their cache.
 """
 
 import os
@@ -26,7 +26,7 @@ from chiasm.serve.engine import Model
 from chiasm.tasks.retrieval import Retrieval
 
 AT_ONCE = 64
-"""Pictures encoded, and by the index written, at once."""
+"""Images encoded, and by the index written, at once."""
 RACY_NS = 2_000_000_000
 """A file that was changed this shortly before it was read may change again within the same tick of the clock."""
 Vector = npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ class Encoded:
         size_bytes: how many they were.
         state: what `file_state` said of the file before it was read; "" where it was too new to be sure of.
         vector: float32 [e], unit length; None where there is a problem.
-        problem: why the picture cannot be used.
+        problem: why the image cannot be used.
     """
 
     path: str
@@ -56,27 +56,25 @@ class Encoded:
 
 
 def photo_paths(folder: Path) -> list[Path]:
-    """Every picture file below a folder, by name; hidden folders are left out, links to folders not followed.
+    """Every image file below a folder, by name; hidden folders are left out, links to folders not followed.
 
     The path of a single file is that file, whatever its name ends in.
     """
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
-        raise InputError(f"{folder} does not exist", "a folder with photos, or a picture file", "check the path")
+        raise InputError(f"{folder} does not exist", "a folder with photos, or an image file", "check the path")
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(place) / name for name in sorted(files) if Path(name).suffix.lower() in SUFFIXES]
     if not found:
-        raise InputError(
-            f"{folder} holds no picture", "files ending in " + " ".join(sorted(SUFFIXES)), "check the path"
-        )
+        raise InputError(f"{folder} holds no image", "files ending in " + " ".join(sorted(SUFFIXES)), "check the path")
     return found
 
 
-def is_picture_file(words: str) -> bool:
-    """Whether words that a person typed are the path of a picture rather than something to look for."""
+def is_image_file(words: str) -> bool:
+    """Whether words that a person typed are the path of an image rather than something to look for."""
     try:
         return Path(words).suffix.lower() in SUFFIXES and Path(words).is_file()
     except (OSError, ValueError):  # words can be longer than a path may be
@@ -113,7 +111,7 @@ class Encoder:
         self.cache = FeatureCache(cache_root(), fingerprint)
 
     def encode(self, paths: Sequence[str], known: Known | None = None) -> Iterator[list[Encoded]]:
-        """Encode files in parts of `AT_ONCE`, in their order; a picture that cannot be used has a `problem`."""
+        """Encode files in parts of `AT_ONCE`, in their order; an image that cannot be used has a `problem`."""
         parts = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             ahead: list[Future[tuple[Encoded, bytes]]] = []

@@ -1,9 +1,9 @@
-"""Does a model prefer what is true of a picture to the same sentence with one thing swapped? Chance is 0.5.
+"""Does a model prefer what is true of an image to the same sentence with one thing swapped? Chance is 0.5.
 
 The test of NegCLIP and ARO (Yuksekgonul et al. 2023) on a set's own captions, swapped by the rules of
 `data.hard_captions`.
 Some swaps can be told from the sentence alone, because nobody would write them (SugarCrepe, Hsieh et al. 2023): the
-score without pictures says how many, and only what is above it comes from looking.
+score without images says how many, and only what is above it comes from looking.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class Swapped:
     """The outcome for each caption that has a swap.
 
     Attributes:
-        right: float64 [s], 1 where the true caption is nearer to the picture, 0.5 where both are as near.
+        right: float64 [s], 1 where the true caption is nearer to the image, 0.5 where both are as near.
         of: int64 [s], number of the example.
         kinds: what was swapped.
     """
@@ -48,7 +48,7 @@ def caption_swaps(
     Args:
         examples: one split.
         captioned: numbers of the examples whose captions are measured.
-        images: unit vectors float32 [n, e] of the pictures that are shown, one an example.
+        images: unit vectors float32 [n, e] of the images that are shown, one an example.
         texts: unit vectors float32 [m, e] of all captions of these examples, in their order.
         embed: sentences -> unit vectors float32 [s, e].
     """

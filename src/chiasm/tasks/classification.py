@@ -50,7 +50,7 @@ def class_vocabulary(examples: Iterable[Example]) -> tuple[str, ...]:
     counts = Counter(example.label for example in examples if example.label)
     if len(counts) < 2:
         found = f"one class, {next(iter(counts))!r}" if counts else "no class"
-        raise InputError(f"the training data have {found}", "pictures of two or more classes", "add another class")
+        raise InputError(f"the training data have {found}", "images of two or more classes", "add another class")
     return tuple(sorted(counts))
 
 
@@ -95,7 +95,7 @@ class Classification(Task[ClassificationConfig]):
         return cast(nn.Linear, model.heads[self.name]) if self.config.linear_probe else None
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
-        """`label` int64 [k] and `image_index` int64 [k] of the pictures that have one of the model's classes."""
+        """`label` int64 [k] and `image_index` int64 [k] of the images that have one of the model's classes."""
         rows = [(row, codec.class_index(one.label)) for row, one in enumerate(examples) if one.label]
         known = [(row, number) for row, number in rows if number is not None]
         return {
@@ -104,7 +104,7 @@ class Classification(Task[ClassificationConfig]):
         }
 
     def count(self, batch: Batch) -> int:
-        """Pictures whose class is known."""
+        """Images whose class is known."""
         return len(batch.by_task[self.name]["label"])
 
     def _terms(

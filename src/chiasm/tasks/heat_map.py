@@ -1,4 +1,4 @@
-"""A picture's heat-map in plain Python, the same for every task that has attention over the picture."""
+"""An image's heat-map in plain Python, the same for every task that has attention over the image."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from chiasm.models.vision_language import VisionLanguageModel
 HeatMap = dict[str, Any]
 """`{"grid": rows of numbers in [0, 1] that sum to 1 in all, "covers": "whole" | "middle"}`.
 
-"middle": the tower was shown the middle of the picture, cut to its own shape; the grid lies over that part.
+"middle": the tower was shown the middle of the image, cut to its own shape; the grid lies over that part.
 """
 
 

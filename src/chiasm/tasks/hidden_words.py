@@ -129,7 +129,7 @@ class MaskedLanguageModelling(HiddenWordTask[MaskingConfig]):
 class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
     """Words are predicted in a random order, each from those before it in that order (XLNet, Yang et al. 2019).
 
-    No [MASK] token is ever seen, and hidden words are not taken to be independent of each other. The picture is
+    No [MASK] token is ever seen, and hidden words are not taken to be independent of each other. The image is
     visible to every word.
     """
 
@@ -181,7 +181,7 @@ class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
 def _at(
     task: str, model: VisionLanguageModel, encoded: Encoded, text: TextTokens, of: Tensor, chosen: Tensor
 ) -> Tensor:
-    """Word logits [r, v] of the chosen places [m, l] of texts that are fused with their pictures."""
+    """Word logits [r, v] of the chosen places [m, l] of texts that are fused with their images."""
     fused = model.fuse(model.fusion_text(model.encode_text(text)), model.fusion_inputs(encoded), of)
     return model.logits(task, fused.values[:, : chosen.shape[1]][chosen])
 
@@ -189,7 +189,7 @@ def _at(
 def _in_order(
     task: str, model: VisionLanguageModel, encoded: Encoded, text: TextTokens, of: Tensor, order: Tensor, chosen: Tensor
 ) -> Tensor:
-    """Word logits [r, v] of the chosen places, each from the words before it in `order` and from the picture."""
+    """Word logits [r, v] of the chosen places, each from the words before it in `order` and from the image."""
     _, query = model.two_stream(text, order)
     content_allowed, _ = visible(order, text.is_real)
     fused = model.fuse(query, model.fusion_inputs(encoded), of, content_allowed)

@@ -35,9 +35,9 @@ class MatchingConfig(CaptionConfig):
 
 
 class Matching(CaptionTask[MatchingConfig]):
-    """Right pairs against wrong ones drawn in the batch: for each sentence a wrong picture, and the reverse.
+    """Right pairs against wrong ones drawn in the batch: for each sentence a wrong image, and the reverse.
 
-    Wrong pairs are drawn from the pictures and sentences of all processes, which exchange their tokens for it.
+    Wrong pairs are drawn from the images and sentences of all processes, which exchange their tokens for it.
     With a contrast in the same run, wrong pairs are drawn by its similarity ("hard", ALBEF, Li et al. 2021, section
     3.2); without, or with `negatives` "random", evenly (ViLT).
     """
@@ -62,7 +62,7 @@ class Matching(CaptionTask[MatchingConfig]):
         if self.config.word_patch_weight and model.fusion != "merged_attention":
             raise InputError(
                 f"tasks.matching.word_patch_weight {self.config.word_patch_weight} with model.fusion {model.fusion!r}",
-                "merged_attention, which keeps words and picture tokens side by side",
+                "merged_attention, which keeps words and image tokens side by side",
                 "--set tasks.matching.word_patch_weight=0, or --set model.fusion=merged_attention",
             )
 
@@ -77,9 +77,9 @@ class Matching(CaptionTask[MatchingConfig]):
         own_texts = own_rows(len(fields["image_index"]))
         own = torch.arange(own_texts.start, own_texts.stop, device=text.values.device)
         of = fields["image_index"] + own_rows(len(batch.group)).start
-        wrong_picture, wrong_text = self._negatives(model, image, read.pooled, fields["text_key"], of, batch.group)
-        text_row = torch.cat([own, own[wrong_picture >= 0], wrong_text[wrong_text >= 0]])
-        image_row = torch.cat([of, wrong_picture[wrong_picture >= 0], of[wrong_text >= 0]])
+        wrong_image, wrong_text = self._negatives(model, image, read.pooled, fields["text_key"], of, batch.group)
+        text_row = torch.cat([own, own[wrong_image >= 0], wrong_text[wrong_text >= 0]])
+        image_row = torch.cat([of, wrong_image[wrong_image >= 0], of[wrong_text >= 0]])
         is_match = torch.arange(len(text_row), device=of.device) < len(of)
         fused = model.fuse(text.rows(text_row), seen, image_row)
         found = image_text_matching(model.logits(self.name, fused.pooled), is_match)["loss"]
@@ -103,7 +103,7 @@ class Matching(CaptionTask[MatchingConfig]):
         own_of: Tensor,
         own_group: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """For each sentence a wrong picture, and for its picture a wrong sentence, of all processes; -1 without any.
+        """For each sentence a wrong image, and for its image a wrong sentence, of all processes; -1 without any.
 
         Every process draws for the whole batch and takes what its own sentences got.
         """
@@ -111,7 +111,7 @@ class Matching(CaptionTask[MatchingConfig]):
         own = own_rows(len(own_key))
         same_text = (key[:, None] == key).float()
         same_group = (group[of][:, None] == group).float()
-        is_positive = same_text @ same_group > 0  # a sentence fits every picture that has it, whoever wrote it
+        is_positive = same_text @ same_group > 0  # a sentence fits every image that has it, whoever wrote it
         is_hard = self.config.negatives == "hard" and model.logit_scale is not None
         similarity = torch.zeros(len(of), len(group), device=of.device)
         if is_hard:
@@ -119,8 +119,8 @@ class Matching(CaptionTask[MatchingConfig]):
                 scale = model.logit_scale.exp().float() if model.logit_scale is not None else 1.0
                 texts = gather_with_gradient(model.embed_text(text_pooled))
                 similarity = scale * texts @ gather_with_gradient(model.embed_image(image)).T
-        wrong_picture = draw_negatives(similarity, is_positive, is_hard)
-        return wrong_picture[own], draw_negatives(similarity.T[of], is_positive.T[of], is_hard)[own]
+        wrong_image = draw_negatives(similarity, is_positive, is_hard)
+        return wrong_image[own], draw_negatives(similarity.T[of], is_positive.T[of], is_hard)[own]
 
     @torch.no_grad()
     def predict(

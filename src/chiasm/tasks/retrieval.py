@@ -61,7 +61,7 @@ class RetrievalConfig(CaptionConfig):
 
 
 class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
-    """Contrast in which every caption of a picture, equal captions, and equal pictures are positives."""
+    """Contrast in which every caption of an image, equal captions, and equal images are positives."""
 
     name: ClassVar[str] = "retrieval"
     primary_metric: ClassVar[str] = "text_to_image_R@1"
@@ -135,15 +135,15 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
         """The chosen contrast; terms by direction, "text_teacher" where there is one, and "loss"."""
         fields, image = batch.by_task[self.name], encoded[IMAGE]
         assert model.logit_scale is not None
-        pictures, all_texts = model.embed_image(image), model.embed_text(_pooled(model, fields))
+        images, all_texts = model.embed_image(image), model.embed_text(_pooled(model, fields))
         scale, of, key = model.logit_scale.exp(), fields["image_index"], fields["text_key"]
         text_group = batch.group[of]
         texts = all_texts[: len(of)]
         if self.objective == "additive":
-            return additive_contrast(pictures, texts, scale, of, batch.group, text_key=key)
+            return additive_contrast(images, texts, scale, of, batch.group, text_key=key)
         if self.objective == "sigmoid":
             assert model.logit_bias is not None
-            return sigmoid_contrast(pictures, texts, scale, model.logit_bias, batch.group, text_group, text_key=key)
+            return sigmoid_contrast(images, texts, scale, model.logit_bias, batch.group, text_group, text_key=key)
         if self.config.distil and teacher is not None:
             with torch.no_grad():
                 soft = (
@@ -151,10 +151,10 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
                     teacher.model.embed_text(_pooled(teacher.model, fields)),
                 )
             return distilled_contrast(
-                pictures, texts, *soft, scale, batch.group, text_group, alpha=self.config.distil, text_key=key
+                images, texts, *soft, scale, batch.group, text_group, alpha=self.config.distil, text_key=key
             )
         wrong = _hard_negatives(all_texts, fields) if self.config.hard_negatives else None
-        terms = softmax_contrast(pictures, texts, scale, batch.group, text_group, text_key=key, hard_negatives=wrong)
+        terms = softmax_contrast(images, texts, scale, batch.group, text_group, text_key=key, hard_negatives=wrong)
         share = self.config.text_teacher
         if not share:
             return terms
@@ -231,24 +231,24 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
         return {"similarity": float(cosines[0, 0])}
 
     def classify(
-        self, model: VisionLanguageModel, codec: Codec, pictures: np.ndarray, classes: np.ndarray, names: Sequence[str]
+        self, model: VisionLanguageModel, codec: Codec, images: np.ndarray, classes: np.ndarray, names: Sequence[str]
     ) -> list[Prediction]:
-        """Zero-shot: the class whose vector is nearest to each picture's.
+        """Zero-shot: the class whose vector is nearest to each image's.
 
         Args:
             model: with a contrast.
             codec: holds the temperature, where one was fitted.
-            pictures: float32 [n, e] of `embed_images`.
+            images: float32 [n, e] of `embed_images`.
             classes: float32 [c, e] of `embed_classes`.
             names: c class names.
 
         Returns:
-            For each picture the nearest class with its share of a softmax over all of them; `evidence["labels"]` holds
+            For each image the nearest class with its share of a softmax over all of them; `evidence["labels"]` holds
             all, likeliest first, with "label", "probability" and "similarity". The temperature is fitted on labels
-            where validation has them, and else on picking a picture's sentence among ten (see `metrics.certainty`).
+            where validation has them, and else on picking an image's sentence among ten (see `metrics.certainty`).
         """
         assert model.logit_scale is not None, "a model with a contrast has a scale"
-        similarity = class_similarity(pictures, classes)
+        similarity = class_similarity(images, classes)
         logits = model.logit_scale.exp().item() * similarity.astype(np.float64)
         shares = softmax(logits / codec.calibration.get(self.name, Calibration()).temperature)
         predictions = []

@@ -13,7 +13,7 @@ TARGETS = "text_targets"
 
 
 def caption_targets(captions: Sequence[Caption], known: Mapping[str, np.ndarray]) -> dict[Caption, np.ndarray]:
-    """Where each caption of one picture shall be.
+    """Where each caption of one image shall be.
 
     Args:
         captions: in any language.
@@ -21,7 +21,7 @@ def caption_targets(captions: Sequence[Caption], known: Mapping[str, np.ndarray]
 
     Returns:
         The teacher's own vector of a caption that it reads; for a caption in another language the direction of the mean
-        over those of its picture, since captions that people wrote each in their language are no translations of each
+        over those of its image, since captions that people wrote each in their language are no translations of each
         other. Empty where the teacher reads none.
     """
     read = [known[caption.text] for caption in captions if caption.text in known]

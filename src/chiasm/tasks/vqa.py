@@ -77,7 +77,7 @@ def answer_vocabulary(examples: Iterable[Example]) -> tuple[str, ...]:
 
 
 class VisualQuestionAnswering(Task[VqaConfig]):
-    """Answers as classes or as text. All questions of a picture share its encoding; equal questions share theirs."""
+    """Answers as classes or as text. All questions of an image share its encoding; equal questions share theirs."""
 
     name: ClassVar[str] = "vqa"
     primary_metric: ClassVar[str] = "vqa_accuracy"
@@ -159,7 +159,7 @@ class VisualQuestionAnswering(Task[VqaConfig]):
     ) -> dict[str, Tensor]:
         """Cross-entropy over the answer vocabulary, over the words of the answer, or against soft scores.
 
-        With the fusion `shared_sum` beside the additive contrast, the sum of a picture and a question is contrasted
+        With the fusion `shared_sum` beside the additive contrast, the sum of an image and a question is contrasted
         with both as well: terms "answer", "fused_to_image", "fused_to_text" and "loss", their sum.
         """
         fields, image = batch.by_task[self.name], encoded[IMAGE]
@@ -281,7 +281,7 @@ class VisualQuestionAnswering(Task[VqaConfig]):
 
 
 class Statements(VisualQuestionAnswering):
-    """Is a sentence true of the picture? Questions whose answers are "true" and "false" (NLVR, Suhr et al. 2017)."""
+    """Is a sentence true of the image? Questions whose answers are "true" and "false" (NLVR, Suhr et al. 2017)."""
 
     name: ClassVar[str] = "statements"
     primary_metric: ClassVar[str] = "accuracy"

@@ -73,7 +73,7 @@ def test_beams_keep_their_own_words(tmp_path: Path) -> None:
     """Guards the reordering of keys and values: a beam's score is what its sentence gets when it is read at once."""
     reference, model = loaded(tmp_path, BLIP[0])
     inner, codec = model.pipeline.model, model.pipeline.codec
-    image = model.pipeline.encode_images([chiasm.serve.engine.picture_ref(one) for one in pictures()])
+    image = model.pipeline.encode_images([chiasm.serve.engine.ref_of(one) for one in pictures()])
     how = DecodingConfig(method="beam", beams=4, max_words=9)
     said = inner.write("captioning", image, torch.zeros(4, dtype=torch.long), 3, how, codec.tokenizer.suppressed_ids)
     start = reference.config.text_config.bos_token_id
@@ -91,7 +91,7 @@ def test_the_probability_of_a_caption_is_that_of_transformers(tmp_path: Path) ->
     """Guards the teacher-forced logits, which re-ranking and training use."""
     reference, model = loaded(tmp_path, BLIP[0])
     task, pipeline = model.pipeline.tasks["captioning"], model.pipeline
-    image = pipeline.encode_images([chiasm.serve.engine.picture_ref(one) for one in pictures()])
+    image = pipeline.encode_images([chiasm.serve.engine.ref_of(one) for one in pictures()])
     got = task.log_likelihood(pipeline.model, pipeline.codec, {IMAGE: image}, queries_of(TEXTS, range(4)))
     for row, text in enumerate(TEXTS):
         given = asked(tmp_path, pictures()[row], text)

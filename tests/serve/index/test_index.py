@@ -18,7 +18,7 @@ from chiasm.core.types import IMAGE, Example
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.serve import photos as photo_files
 from chiasm.serve.engine import Model
-from chiasm.serve.given import picture_ref
+from chiasm.serve.given import ref_of
 from chiasm.serve.index import Index, folder_index, make_index, open_index
 from chiasm.serve.index.duplicates import find_duplicates
 from chiasm.serve.index.header import Header
@@ -103,7 +103,7 @@ def test_only_what_changed_is_encoded(
     assert after[str(photos / "03.png")] != before[str(photos / "03.png")], "an id never means another picture"
     assert after[str(photos / "05.png")] == before[str(photos / "05.png")]
     assert index.search(photos / "01.png", count=2)[1].similarity == pytest.approx(1, abs=1e-6)
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="no image"):
         index.picture(before[str(photos / "03.png")])
 
 
@@ -222,7 +222,7 @@ def test_reranking_orders_by_the_fusion_model(index: Index, model: Model, exampl
     follows = torch.ones_like(ids[:, 1:], dtype=torch.bool)
     scale, weights = pipeline.model.logit_scale.exp().item(), []
     for hit in hits:
-        tokens = pipeline.encode_images([picture_ref(hit.path)])
+        tokens = pipeline.encode_images([ref_of(hit.path)])
         with torch.no_grad():
             logits = pipeline.model.writer_logits(
                 "captioning", pipeline.model.fusion_image(tokens), ids[:, :-1], follows, torch.tensor([0])
@@ -242,7 +242,7 @@ def test_second_look_keeps_what_it_read(index: Index, monkeypatch: pytest.Monkey
     monkeypatch.setattr(pipeline, "encode_pixels", lambda pixels: (read.append(len(pixels)), inner(pixels))[1])
     fresh = index.search("a circle", count=30, rerank=True)
     assert read == [30] and index.search("a circle", count=30, rerank=True) == fresh and read == [30]
-    small = SecondLook(index.model, most_bytes=10 * pipeline.encode_images([picture_ref(fresh[0].path)]).nbytes)
+    small = SecondLook(index.model, most_bytes=10 * pipeline.encode_images([ref_of(fresh[0].path)]).nbytes)
     paths, cosines = {hit.id: hit.path for hit in fresh}, {hit.id: hit.similarity for hit in fresh}
     read.clear()
     for _ in range(2):
@@ -274,7 +274,7 @@ def test_bad_queries_are_refused(index: Index) -> None:
     with pytest.raises(InputError):
         index.search("  ")
     for name in ("999", "-1", "x", "1; DROP TABLE items", "٣"):
-        with pytest.raises(InputError, match="no picture"):
+        with pytest.raises(InputError, match="no image"):
             index.picture(name)
     assert len(index.search("a circle", count=10_000)) == 30
 

@@ -51,7 +51,7 @@ def test_same_answers_as_in_a_folder(address: str, photos: Path, tmp_path: Path,
     assert server.delete(where={"place": "Rome"}) == folder.delete(where={"place": "Rome"}) == 25
     assert found(reader, "a red circle") == found(folder, "a red circle") and len(reader) == 5
     assert [one.code for one in reader.check()] == ["rejected"]
-    with pytest.raises(InputError, match=r"no picture of .* has 'yeer'"):
+    with pytest.raises(InputError, match=r"no image of .* has 'yeer'"):
         reader.search("a circle", where={"yeer": "1"})
     for one in (folder, server, reader):
         one.close()

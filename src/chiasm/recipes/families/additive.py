@@ -9,10 +9,10 @@ from chiasm.train.config import RunConfig
 
 
 def additive(tiny: bool = False, files: bool = False) -> RunConfig:
-    """A sum of picture and text, drawn towards its picture and its text; on scenes also towards the answer.
+    """A sum of image and text, drawn towards its image and its text; on scenes also towards the answer.
 
     L = 1/N sum(l_v(Z_i, I_i) + l_t(Z_i, T_i) + l_q(Z_i, Q_i)) with one Z: captions and questions are added to their
-    picture and contrasted with both parts, and on scenes the sum of picture and question also answers. Files with
+    image and contrasted with both parts, and on scenes the sum of image and question also answers. Files with
     questions take them in with `--set tasks.vqa.weight=1`. A sum of pooled vectors cannot tell which colour belongs to
     which shape, and the two contrasts are small from the start (docs/fusion.md).
 

@@ -19,7 +19,7 @@ def albef(tiny: bool = False, files: bool = False) -> RunConfig:
     Command: chiasm train albef --out runs/albef
     On photos: chiasm train albef --data FLICKR8K --out runs/albef
     Cost: 11 minutes on one core of an AMD EPYC that other runs shared.
-    Expect, on 500 test scenes: vqa_accuracy 0.784 (0.773-0.794, n 6,000); with shuffled pictures 0.445.
+    Expect, on 500 test scenes: vqa_accuracy 0.784 (0.773-0.794, n 6,000); with shuffled images 0.445.
     On Flickr8k's 1,000 validation photos after 5 of 8 epochs (`train.epochs=5`, 32 minutes on one busy core):
     matching_accuracy 0.651 (0.634-0.669, n 2,000; shuffled 0.491), image_to_text_R@1 0.085 (0.069-0.104), masked words
     0.253 (0.228-0.282; shuffled 0.241).

@@ -20,7 +20,7 @@ def blip(tiny: bool = False, files: bool = False) -> RunConfig:
     On photos: chiasm train blip --data FLICKR8K --out runs/blip
     Cost: 8 minutes on one core of an AMD EPYC that other runs shared.
     Expect, on 500 test scenes: caption_truth 0.824 (0.788-0.856), CIDEr 9.59, matching_accuracy 0.999, both R@1 0.998;
-    with shuffled pictures 0.000, 1.04, 0.498 and 0.000.
+    with shuffled images 0.000, 1.04, 0.498 and 0.000.
     On Flickr8k's 1,000 validation photos after 6 of 10 epochs (`train.epochs=6`, 72 minutes): CIDEr 0.254
     (0.231-0.279; shuffled 0.091), Bleu_4 0.127, matching_accuracy 0.690 (0.672-0.708, n 2,000; shuffled 0.498),
     image_to_text_R@1 0.093 (0.077-0.113).

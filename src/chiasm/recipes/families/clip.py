@@ -8,15 +8,15 @@ from chiasm.train.config import RunConfig
 
 
 def clip(tiny: bool = False, files: bool = False) -> RunConfig:
-    """Two towers that meet only in one space: softmax contrast, every caption of a picture a positive.
+    """Two towers that meet only in one space: softmax contrast, every caption of an image a positive.
 
-    The cheapest to search with, and blind to what only shows when words and picture tokens meet.
+    The cheapest to search with, and blind to what only shows when words and image tokens meet.
 
     Command: chiasm train clip --out runs/clip
     On photos: chiasm train clip --data FLICKR8K --out runs/clip
     Cost: 84 s on one busy core of an AMD EPYC.
     Expect, on 500 test scenes: image_to_text_R@1 0.996 (0.986-0.999), text_to_image_R@1 0.994 (0.988-1.000); with
-    shuffled pictures 0.000.
+    shuffled images 0.000.
     On Flickr8k's 1,000 validation photos: image_to_text_R@1 0.186 (0.163-0.211), text_to_image_R@1 0.129 (0.117-0.142);
     shuffled 0.002 and 0.001. 42 minutes on one busy core. A packaged text tower in the place of one from scratch
     finds more (`flickr8k_retrieval`).

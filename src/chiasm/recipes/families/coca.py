@@ -11,15 +11,15 @@ from chiasm.train.config import RunConfig
 
 
 def coca(tiny: bool = False, files: bool = False) -> RunConfig:
-    """A causal text tower for contrast, continued by a decoder that looks at the picture; attentional pooling.
+    """A causal text tower for contrast, continued by a decoder that looks at the image; attentional pooling.
 
-    Captions weigh 2 and contrast 1, as published; 16 learned queries gather the picture for captions and one for
+    Captions weigh 2 and contrast 1, as published; 16 learned queries gather the image for captions and one for
     contrast (the paper: 256 and one).
 
     Command: chiasm train coca --out runs/coca
     On photos: chiasm train coca --data FLICKR8K --out runs/coca
     Cost: 6 minutes on one core of an AMD EPYC that other runs shared.
-    Expect, on 500 test scenes: caption_truth 0.902 (0.876-0.928), CIDEr 9.76, both R@1 0.998; with shuffled pictures
+    Expect, on 500 test scenes: caption_truth 0.902 (0.876-0.928), CIDEr 9.76, both R@1 0.998; with shuffled images
     0.000, 1.04 and 0.000.
     On Flickr8k's 1,000 validation photos: CIDEr 0.330 (0.307-0.356; shuffled 0.093), Bleu_4 0.154, image_to_text_R@1
     0.076 (0.061-0.094). 27 minutes on one busy core.

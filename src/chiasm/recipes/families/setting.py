@@ -1,4 +1,4 @@
-"""What the families share, so that they can be compared: the pictures, the towers' sizes, and the tiny switch."""
+"""What the families share, so that they can be compared: the images, the towers' sizes, and the tiny switch."""
 
 from dataclasses import replace
 

@@ -16,7 +16,7 @@ def siglip(tiny: bool = False, files: bool = False) -> RunConfig:
     On photos: chiasm train siglip --data FLICKR8K --out runs/siglip
     Cost: 84 s on one busy core of an AMD EPYC.
     Expect, on 500 test scenes: image_to_text_R@1 0.996 (0.986-0.999), text_to_image_R@1 0.996 (0.990-1.000); with
-    shuffled pictures 0.000.
+    shuffled images 0.000.
     On Flickr8k's 1,000 validation photos after 6 of 15 epochs (`train.epochs=6`, 12 minutes on one busy core):
     image_to_text_R@1 0.089 (0.073-0.108), text_to_image_R@1 0.061 (0.053-0.070); shuffled at most 0.001.
     """

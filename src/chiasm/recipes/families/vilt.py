@@ -1,4 +1,4 @@
-"""ViLT: no towers, one transformer over words and picture tokens (Kim et al. 2021)."""
+"""ViLT: no towers, one transformer over words and image tokens (Kim et al. 2021)."""
 
 from dataclasses import replace
 
@@ -18,9 +18,9 @@ def vilt(tiny: bool = False, files: bool = False) -> RunConfig:
     Command: chiasm train vilt --out runs/vilt
     On photos: chiasm train vilt --data FLICKR8K --out runs/vilt
     Cost: 17 minutes on one core of an AMD EPYC that other runs shared.
-    Expect, on 500 test scenes: vqa_accuracy 0.724 (0.711-0.736, n 6,000); with shuffled pictures 0.451.
+    Expect, on 500 test scenes: vqa_accuracy 0.724 (0.711-0.736, n 6,000); with shuffled images 0.451.
     On Flickr8k's 1,000 validation photos after 2.5 of 8 epochs (`train.epochs=2.5`, 49 minutes, one busy core) nothing
-    is learned yet: matching_accuracy 0.496 (0.474-0.518, n 2,000; shuffled 0.490), masked words 0.153 with any picture.
+    is learned yet: matching_accuracy 0.496 (0.474-0.518, n 2,000; shuffled 0.490), masked words 0.153 with any image.
     """
     words = words_of(files, layers=0)
     pre_training = {

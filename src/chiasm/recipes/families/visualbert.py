@@ -12,16 +12,16 @@ from chiasm.train.config import RunConfig, StageConfig
 def visualbert(tiny: bool = False, files: bool = False) -> RunConfig:
     """Merged attention over words and a tower's features: masked words and matching first, then questions.
 
-    Unlike `vilt`, a tower reads the picture first, and alignment is left to attention. On files, which may hold no
+    Unlike `vilt`, a tower reads the image first, and alignment is left to attention. On files, which may hold no
     questions, the pre-training is the run; `--set init_from=RUN` carries it to a recipe with questions.
 
     Command: chiasm train visualbert --out runs/visualbert
     On photos: chiasm train visualbert --data FLICKR8K --out runs/visualbert
     Cost: 17 minutes on one core of an AMD EPYC that other runs shared.
-    Expect, on 500 test scenes: vqa_accuracy 0.659 (0.646-0.671, n 6,000); with shuffled pictures 0.456.
+    Expect, on 500 test scenes: vqa_accuracy 0.659 (0.646-0.671, n 6,000); with shuffled images 0.456.
     On Flickr8k's 1,000 validation photos after 2 of 8 epochs (`train.epochs=2`, 41 minutes on one busy core) hardly
     anything is learned yet: matching_accuracy 0.521 (0.503-0.537, n 2,000; shuffled 0.514), masked words 0.227 with any
-    picture.
+    image.
     """
     pre_training = {"masked_language_modelling": MaskingConfig(), "matching": MatchingConfig(negatives="random")}
     stages = {"pre_training": StageConfig(tasks=pre_training, train=training(files, steps=400, epochs=0))}

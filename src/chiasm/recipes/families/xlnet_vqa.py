@@ -10,7 +10,7 @@ from chiasm.train.config import RunConfig, StageConfig
 
 
 def xlnet_vqa(tiny: bool = False, files: bool = False) -> RunConfig:
-    """A two-stream text tower, pre-trained by permutation language modelling with the picture; then questions.
+    """A two-stream text tower, pre-trained by permutation language modelling with the image; then questions.
 
     Positions are absolute, where XLNet has relative ones with memory for long documents. On files, which may hold no
     questions, the pre-training is the run.
@@ -18,7 +18,7 @@ def xlnet_vqa(tiny: bool = False, files: bool = False) -> RunConfig:
     Command: chiasm train xlnet_vqa --out runs/xlnet_vqa
     On photos: chiasm train xlnet_vqa --data FLICKR8K --out runs/xlnet_vqa
     Cost: 10 minutes on one core of an AMD EPYC that other runs shared.
-    Expect, on 500 test scenes: vqa_accuracy 0.765 (0.753-0.776, n 6,000); with shuffled pictures 0.448.
+    Expect, on 500 test scenes: vqa_accuracy 0.765 (0.753-0.776, n 6,000); with shuffled images 0.448.
     On Flickr8k's 1,000 validation photos after 3 of 8 epochs (`train.epochs=3`, 7 minutes, one busy core): masked words
     0.222 (0.196-0.248), with another photo 0.221: it has learned the language and not yet to look.
     """

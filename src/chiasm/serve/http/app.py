@@ -28,7 +28,7 @@ PAGE = {
 }
 PAGE |= {"/page.js": ("page.js", "text/javascript")}
 TOLD = (
-    "Ask a vision-language model, search with it, and name pictures by labels of your own. Pictures are data URIs. "
+    "Ask a vision-language model, search with it, and name images by labels of your own. Images are data URIs. "
     'Errors are `{"error": {"code", "message", "type", "id"}}` with fixed codes.'
 )
 

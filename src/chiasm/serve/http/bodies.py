@@ -28,7 +28,7 @@ MAX_JSON_PARTS = 250_000
 """Most of `PARTS` in a body, those inside of texts included."""
 PARTS = (b",", b"[", b"{", b'"')
 LONG_BYTES = 2**18
-"""No text may be so long, in whatever letters; a picture may, and is in ASCII."""
+"""No text may be so long, in whatever letters; an image may, and is in ASCII."""
 LARGE_BYTES = 2**20
 """A body of more is followed by a collection of young garbage, and what it took is given back to the system."""
 TRIM_AFTER_S = 0.5

@@ -1,4 +1,4 @@
-"""Child processes that decode pictures, each with a thread that talks to it; one that takes too long is killed.
+"""Child processes that decode images, each with a thread that talks to it; one that takes too long is killed.
 
 A thread cannot be ended, nor its memory limited; a process can. So nothing that a client sends is decoded in this one
 (`data.decoding_child`). A few children are kept, with all they need imported; one that is killed, or dies of what it
@@ -22,7 +22,7 @@ from chiasm.data.decoding_child import receive, send
 T = TypeVar("T")
 COMMAND = (sys.executable, "-m", "chiasm.data.decoding_child")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(2**22)}
-"""One thread; and what a large picture took is given back, where glibc would keep 100 MiB of it in its heap."""
+"""One thread; and what a large image took is given back, where glibc would keep 100 MiB of it in its heap."""
 START_S = 60.0
 """Longest time that a child may take to start."""
 CLOSE_S = 2.0
@@ -30,11 +30,11 @@ CLOSE_S = 2.0
 
 
 class TooSlowError(Exception):
-    """The picture took longer than it may; its child was killed."""
+    """The image took longer than it may; its child was killed."""
 
 
 class TooHeavyError(Exception):
-    """The picture took more memory than it may, or ended its child."""
+    """The image took more memory than it may, or ended its child."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,10 @@ class _Child:
         receive(self.connection)
 
     def ask(self, job: _Job, content: bytes, one_at_once: threading.Lock) -> Decoded:
-        """Decode one picture.
+        """Decode one image.
 
         Raises:
-            TimeoutError: it took too long, or no large picture could be begun before the request's end.
+            TimeoutError: it took too long, or no large image could be begun before the request's end.
             ConnectionError: the process has ended.
         """
         end = time.monotonic() + job.limit_s
@@ -115,7 +115,7 @@ class Decoders:
 
     Args:
         children: how many decode at once.
-        max_pixels: of the largest picture.
+        max_pixels: of the largest image.
     """
 
     def __init__(self, children: int, max_pixels: int) -> None:
@@ -134,11 +134,11 @@ class Decoders:
             self._threads[-1].start()
 
     async def run(self, order: Mapping[str, Any], read: Callable[[], bytes], limit_s: float, end: float) -> Decoded:
-        """What a child makes of a picture.
+        """What a child makes of an image.
 
         Args:
             order: see `data.decoding_child`.
-            read: gives the picture's bytes; called in a thread, and what it raises is raised here.
+            read: gives the image's bytes; called in a thread, and what it raises is raised here.
             limit_s: how long decoding may take.
             end: when nobody waits any more, on the clock of `time.monotonic`; bounds the wait for a child.
 

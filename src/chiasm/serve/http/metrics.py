@@ -1,4 +1,4 @@
-"""What /metrics says, in Prometheus' text format (version 0.0.4): counts, times and memory; never words or pictures."""
+"""What /metrics says, in Prometheus' text format (version 0.0.4): counts, times and memory; never words or images."""
 
 import resource
 import time
@@ -50,7 +50,7 @@ class Metrics:
             ("open_requests", "gauge", "Requests that are not answered yet, this one included.", open_requests),
             ("queue_rows", "gauge", "Rows admitted and not yet answered.", batcher.admitted),
             ("queue_capacity_rows", "gauge", "Rows that may be admitted at once.", batcher.capacity),
-            ("decoders_killed_total", "counter", "Processes that a picture cost, by time or memory.", decoders_killed),
+            ("decoders_killed_total", "counter", "Processes that an image cost, by time or memory.", decoders_killed),
             ("body_bytes", "gauge", "Bytes of bodies that are held.", held_bytes),
             ("resident_bytes", "gauge", "Memory of the process.", resident_bytes()),
             ("start_time_seconds", "gauge", "When the process began to serve.", f"{self.started:.3f}"),

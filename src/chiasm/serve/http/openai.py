@@ -1,4 +1,4 @@
-"""Routes in OpenAI's shape, so that clients that people have work unchanged: embeddings, and chat about a picture."""
+"""Routes in OpenAI's shape, so that clients that people have work unchanged: embeddings, and chat about an image."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ def speaking_openai(service: Service) -> APIRouter:
 
     @router.post("/embeddings")
     async def embeddings(request: Request, body: schemas.EmbeddingsRequest) -> Any:
-        """Unit vectors of texts and pictures in one space."""
+        """Unit vectors of texts and images in one space."""
         service.check_model(body.model)
         service.need("embeddings")
         width = service.model.pipeline.config.model.embedding_dim
@@ -49,7 +49,7 @@ def speaking_openai(service: Service) -> APIRouter:
 
     @router.post("/chat/completions")
     async def chat(request: Request, body: schemas.ChatRequest) -> Any:
-        """Answer the user's last words about the last picture; without words, or asked to, describe it."""
+        """Answer the user's last words about the last image; without words, or asked to, describe it."""
         service.check_model(body.model)
         image, words = asked(body.messages)
         said = await _said(service, request, image, words)
@@ -67,10 +67,10 @@ def speaking_openai(service: Service) -> APIRouter:
 
 
 def asked(messages: Sequence[schemas.Message]) -> tuple[str, str]:
-    """The last picture of the conversation, and the words of the user's last message.
+    """The last image of the conversation, and the words of the user's last message.
 
     Raises:
-        ServedError: no picture.
+        ServedError: no image.
     """
     image, words = "", ""
     for message in messages:
@@ -123,7 +123,7 @@ def _event(content: dict[str, Any]) -> str:
 def _sorted(
     given: str | list[str | schemas.TextPart | schemas.ImagePart],
 ) -> tuple[list[str], list[str], list[tuple[str, int]]]:
-    """Texts, pictures, and for each input which of both it is and where."""
+    """Texts, images, and for each input which of both it is and where."""
     texts: list[str] = []
     images: list[str] = []
     order: list[tuple[str, int]] = []
@@ -163,7 +163,7 @@ def _written(vector: np.ndarray, encoding: str) -> list[float] | str:
 
 
 def _usage(service: Service, texts: Sequence[str], said: Sequence[str] = ()) -> dict[str, int]:
-    """Tokens of the words; pictures count as none."""
+    """Tokens of the words; images count as none."""
     ids = service.model.pipeline.codec.tokenizer.ids
     read, written = (sum(len(ids(text)) for text in some if text) for some in (texts, said))
     usage = {"prompt_tokens": read, "total_tokens": read + written}

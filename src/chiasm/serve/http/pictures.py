@@ -1,4 +1,4 @@
-"""Pictures as clients send them: data URIs, bare base64, or addresses of hosts that are allowed."""
+"""Images as clients send them: data URIs, bare base64, or addresses of hosts that are allowed."""
 
 import asyncio
 import base64
@@ -21,11 +21,11 @@ from chiasm.serve.http.fetching import fetch
 from chiasm.serve.http.settings import ServerSettings
 
 FETCHES = 2
-"""Pictures that are fetched from other hosts at once, and kept until they are decoded."""
+"""Images that are fetched from other hosts at once, and kept until they are decoded."""
 
 
-def picture_bytes(text: str) -> bytes:
-    """The bytes of a picture file that was sent as a data URI or in bare base64.
+def image_bytes(text: str) -> bytes:
+    """The bytes of an image file that was sent as a data URI or in bare base64.
 
     Raises:
         ServedError: no base64, or too large.
@@ -42,11 +42,11 @@ def picture_bytes(text: str) -> bytes:
         raise ServedError("not_base64") from None
 
 
-class Pictures:
-    """Decodes in child processes, so that the model thread never waits for a JPEG and no picture fills the memory.
+class ImageDecoding:
+    """Decodes in child processes, so that the model thread never waits for a JPEG and no image fills the memory.
 
     Args:
-        model: whose pictures they become.
+        model: whose images they become.
         settings: limits.
         children: decoders.
     """
@@ -57,7 +57,7 @@ class Pictures:
         self._fetches = asyncio.Semaphore(FETCHES)
 
     async def prepared(self, texts: list[str], end: float) -> list[Tensor]:
-        """Pictures as the model takes them; equal ones are decoded once.
+        """Images as the model takes them; equal ones are decoded once.
 
         Args:
             texts: as clients send them.
@@ -75,7 +75,7 @@ class Pictures:
         """A JPEG whose longer side is at most `side_px`.
 
         Args:
-            read: gives the bytes of the picture, in a thread; what it raises is raised here.
+            read: gives the bytes of the image, in a thread; what it raises is raised here.
             side_px: of the JPEG.
 
         Raises:
@@ -90,7 +90,7 @@ class Pictures:
 
     async def _prepared(self, text: str, end: float) -> Tensor:
         if "://" not in text[:64]:
-            return await self._pixels(partial(picture_bytes, text), end)
+            return await self._pixels(partial(image_bytes, text), end)
         # Waiting for another host is no decoding: it has its own limit. What was fetched is kept until it is decoded.
         async with self._fetches:
             loop, domains = asyncio.get_running_loop(), self.settings.allow_domains

@@ -33,7 +33,7 @@ WRONG: dict[int | str, dict[str, Any]] = {
         (408, "Too slow."),
         (413, "Too large."),
         (415, "Another type than JSON."),
-        (422, "A request that does not fit, a picture that cannot be used, or a task that was not trained."),
+        (422, "A request that does not fit, an image that cannot be used, or a task that was not trained."),
         (500, "A mistake of the server's own."),
         (503, "Full, late or stopping; see Retry-After."),
     )
@@ -46,7 +46,7 @@ def answering(service: Service) -> APIRouter:
 
     @router.post("/ask", response_model=schemas.AskAnswer)
     async def ask(request: Request, body: schemas.AskRequest) -> Any:
-        """Answer questions about pictures."""
+        """Answer questions about images."""
         service.need("ask")
         images, questions = service.paired(body.image, body.question, "question")
 
@@ -58,12 +58,12 @@ def answering(service: Service) -> APIRouter:
 
     @router.post("/caption", response_model=schemas.CaptionAnswer)
     async def caption(request: Request, body: schemas.CaptionRequest) -> Any:
-        """Describe pictures in a sentence each."""
+        """Describe images in a sentence each."""
         return JSONResponse({"captions": [_caption(one) for one in await captions_of(service, request, body)]})
 
     @router.post("/classify", response_model=schemas.ClassifyAnswer)
     async def classify(request: Request, body: schemas.ClassifyRequest) -> Any:
-        """Say which class each picture shows: of the model's own, or of your labels."""
+        """Say which class each image shows: of the model's own, or of your labels."""
         service.need("classify")
         try:
             labels, prompts = model.choices(body.labels), expanded(body.prompts)
@@ -75,7 +75,7 @@ def answering(service: Service) -> APIRouter:
 
     @router.post("/match", response_model=schemas.MatchAnswer)
     async def match(request: Request, body: schemas.MatchRequest) -> Any:
-        """Say how well texts fit pictures."""
+        """Say how well texts fit images."""
         service.need("match")
         images, texts = service.paired(body.image, body.text, "text")
         found = await service.pairs(request, "match", images, texts, model.match)
@@ -107,7 +107,7 @@ def searching(service: Service) -> APIRouter:
 
     @router.post("/search", response_model=schemas.SearchAnswer)
     async def search(request: Request, body: schemas.SearchRequest) -> Any:
-        """Find pictures of the index by words, by a picture, or by both."""
+        """Find images of the index by words, by an image, or by both."""
         service.need("search")
         index = service.index
         assert index is not None, "asked before"
@@ -138,7 +138,7 @@ def searching(service: Service) -> APIRouter:
 
     @router.get("/pictures/{id:path}", response_class=Response)
     async def picture(id: str) -> Response:  # noqa: A002  the word of the address
-        """A small JPEG of an indexed picture, decoded and written anew: the file itself is never sent."""
+        """A small JPEG of an indexed image, decoded and written anew: the file itself is never sent."""
         service.need("search")
         try:
             content = await service.pictures.thumbnail(partial(_indexed, service, id), THUMBNAIL_PX)
@@ -188,7 +188,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
 
     @router.get("/v1/example", response_class=Response)
     async def example() -> Response:
-        """The picture that the run folder keeps as its example, a PNG file."""
+        """The image that the run folder keeps as its example, a PNG file."""
         stored = service.model.pipeline.example
         if stored is None:
             raise ServedError("picture_not_found")
@@ -234,7 +234,7 @@ def _trained_on(service: Service) -> dict[str, str] | None:
 
 
 def _example(service: Service) -> dict[str, Any] | None:
-    """Where the run's example picture is, and words that suit it."""
+    """Where the run's example image is, and words that suit it."""
     stored = service.model.pipeline.example
     if stored is None:
         return None

@@ -33,7 +33,7 @@ class Lenient(BaseModel):
 
 
 class AskRequest(Strict):
-    """Questions about pictures: lists of one length are pairs, a single one goes with each of the other."""
+    """Questions about images: lists of one length are pairs, a single one goes with each of the other."""
 
     image: Images
     question: Texts
@@ -41,7 +41,7 @@ class AskRequest(Strict):
 
 
 class CaptionRequest(Strict):
-    """Pictures to describe."""
+    """Images to describe."""
 
     image: Images
     language: Annotated[str, Field(max_length=16, description="Such as en or zh; empty is the model's first.")] = ""
@@ -49,7 +49,7 @@ class CaptionRequest(Strict):
 
 
 class ClassifyRequest(Strict):
-    """Pictures to name: by the classes that the model was trained on, or by labels of your own."""
+    """Images to name: by the classes that the model was trained on, or by labels of your own."""
 
     image: Images
     labels: Annotated[
@@ -63,21 +63,21 @@ class ClassifyRequest(Strict):
 
 
 class MatchRequest(Strict):
-    """A picture and texts, or pairs of both."""
+    """An image and texts, or pairs of both."""
 
     image: Images
     text: Texts
 
 
 class SearchRequest(Strict):
-    """A query of the index: words, a picture, or both."""
+    """A query of the index: words, an image, or both."""
 
     text: Annotated[str, StringConstraints(max_length=LONGEST_TEXT)] = ""
     image: Image | None = None
     count: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 12
     where: Annotated[
         dict[Annotated[str, Field(max_length=200)], Value],
-        Field(max_length=32, description="Metadata that a picture must have."),
+        Field(max_length=32, description="Metadata that an image must have."),
     ] = {}
     rerank: Annotated[bool, Field(description="Let the fusion model judge the best of what was found.")] = False
 
@@ -96,7 +96,7 @@ class TextPart(Lenient):
 
 
 class ImagePart(Lenient):
-    """A picture of a message."""
+    """An image of a message."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -120,7 +120,7 @@ class StreamOptions(Lenient):
 
 
 class ChatRequest(Lenient):
-    """A conversation; the last words of the user are asked about the last picture."""
+    """A conversation; the last words of the user are asked about the last image."""
 
     model: Annotated[str, Field(max_length=500)] = ""
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST)]
@@ -130,7 +130,7 @@ class ChatRequest(Lenient):
 
 
 class EmbeddingsRequest(Lenient):
-    """Texts and pictures; a text that is a data URI of a picture is one."""
+    """Texts and images; a text that is a data URI of an image is one."""
 
     model: Annotated[str, Field(max_length=500)] = ""
     input: (
@@ -142,7 +142,7 @@ class EmbeddingsRequest(Lenient):
 
 
 class HeatMap(BaseModel):
-    """Where the model looked: shares that sum to 1, over the whole picture or its middle square."""
+    """Where the model looked: shares that sum to 1, over the whole image or its middle square."""
 
     grid: list[list[float]]
     covers: Literal["whole", "middle"]
@@ -198,7 +198,7 @@ class Caption(Placed):
 
 
 class CaptionAnswer(BaseModel):
-    """Captions in the order of the pictures."""
+    """Captions in the order of the images."""
 
     captions: list[Caption]
 
@@ -212,7 +212,7 @@ class Label(BaseModel):
 
 
 class Class(Placed):
-    """The likeliest label of a picture, and all of them."""
+    """The likeliest label of an image, and all of them."""
 
     label: str
     confidence: float
@@ -220,7 +220,7 @@ class Class(Placed):
 
 
 class ClassifyAnswer(BaseModel):
-    """Classes in the order of the pictures."""
+    """Classes in the order of the images."""
 
     classes: list[Class]
 
@@ -240,12 +240,12 @@ class MatchAnswer(BaseModel):
 
 
 class Hit(BaseModel):
-    """A picture of the index."""
+    """An image of the index."""
 
     id: str
     similarity: float = Field(description="Cosine to the query.")
     score: float | None = Field(
-        description="With re-ranking, the probability that this picture is meant, of those that were looked at twice."
+        description="With re-ranking, the probability that this image is meant, of those that were looked at twice."
     )
     fits: bool | None = Field(
         default=None, description="False where unrelated words fit as well; null where that is not known."
@@ -255,7 +255,7 @@ class Hit(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """Pictures, best first."""
+    """Images, best first."""
 
     weak: bool | None = Field(default=None, description="True where nothing fits; null where that is not known.")
     hits: list[Hit]

@@ -1,4 +1,4 @@
-"""Between the routes and the model: names checked, pictures decoded, rows queued, answers awaited or abandoned."""
+"""Between the routes and the model: names checked, images decoded, rows queued, answers awaited or abandoned."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from chiasm.serve.engine import Model
 from chiasm.serve.http.bodies import Held
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.guard import Health
-from chiasm.serve.http.pictures import Pictures
+from chiasm.serve.http.pictures import ImageDecoding
 from chiasm.serve.http.settings import ServerSettings
 from chiasm.serve.index import Index
 
@@ -34,7 +34,7 @@ class Service:
     def __init__(self, model: Model, name: str, settings: ServerSettings, index: Index | None = None) -> None:
         self.model, self.name, self.settings, self.index = model, name, settings, index
         self.batcher = Batcher(settings.max_rows, settings.queue_rows)
-        self.pictures = Pictures(model, settings)
+        self.pictures = ImageDecoding(model, settings)
         self.health = Health()
         self.held = Held(settings.max_held_bytes)
         self.created = int(time.time())
@@ -84,7 +84,7 @@ class Service:
     async def each(
         self, request: Request, kind: Hashable, images: str | list[str], work: Callable[[list[Any]], Sequence[Any]]
     ) -> Sequence[Any]:
-        """Answers to pictures: decoded, then computed with those of other requests of this kind."""
+        """Answers to images: decoded, then computed with those of other requests of this kind."""
         given = [images] if isinstance(images, str) else images
         self.check_count(len(given))
         with self.room(len(given)) as deadline:
@@ -99,7 +99,7 @@ class Service:
         texts: list[str],
         work: Callable[[list[Any], list[str]], Sequence[Any]],
     ) -> Sequence[Any]:
-        """Answers to pictures with a text each, as `paired` makes them."""
+        """Answers to images with a text each, as `paired` makes them."""
         with self.room(len(images)) as deadline:
             rows = list(zip(await self.pictures.prepared(images, deadline), texts, strict=True))
 

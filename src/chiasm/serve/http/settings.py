@@ -35,7 +35,7 @@ class ServerSettings:
     token: str = ""
     """What clients must send; "" asks nobody, and is allowed on this machine's own address alone."""
     allow_domains: tuple[str, ...] = ()
-    """Hosts that pictures may be fetched from, by https; none fetches nothing."""
+    """Hosts that images may be fetched from, by https; none fetches nothing."""
     max_body_bytes: int = 32 * 2**20
     """Largest body of one request."""
     max_held_bytes: int = 48 * 2**20
@@ -43,7 +43,7 @@ class ServerSettings:
     max_connections: int = 512
     """Most connections; beyond it the one that has waited longest for its client is closed."""
     max_items: int = 32
-    """Most pictures or texts in one request."""
+    """Most images or texts in one request."""
     max_rows: int = 32
     """Most rows that the model computes at once."""
     queue_rows: int = 64
@@ -51,9 +51,9 @@ class ServerSettings:
     timeout_s: float = 30.0
     """Longest time from a request's admission to its answer, for its head to arrive, and for its body."""
     decode_s: float = 5.0
-    """Longest time that decoding one picture may take; it answers 422 then, and its process is replaced."""
+    """Longest time that decoding one image may take; it answers 422 then, and its process is replaced."""
     max_pixels: int = 25_000_000
-    """Width times height of the largest picture; decoding one takes up to 8 bytes a pixel, in a child process."""
+    """Width times height of the largest image; decoding one takes up to 8 bytes a pixel, in a child process."""
     drain_s: float = 30.0
     """Longest time for open requests to end when the server is stopped."""
 

@@ -1,4 +1,4 @@
-"""Pictures that can be searched: `open_index(path, model)`, and what it returns."""
+"""Images that can be searched: `open_index(path, model)`, and what it returns."""
 
 from chiasm.serve.index.index import (
     Hit,

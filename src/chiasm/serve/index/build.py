@@ -1,6 +1,6 @@
 """Files -> items: an index is brought in line with folders, and only what is new or changed is encoded.
 
-Each part of `photos.AT_ONCE` pictures is one transaction. A killed or stopped job has lost at most the part in hand,
+Each part of `photos.AT_ONCE` images is one transaction. A killed or stopped job has lost at most the part in hand,
 and the same command goes on with the rest, because what is done is seen in the index itself.
 """
 
@@ -18,7 +18,7 @@ from chiasm.serve.photos import Encoded, Known, file_state, photo_paths
 
 Encode = Callable[[Sequence[str], Known | None], Iterator[list[Encoded]]]
 Progress = Callable[[int, int], None]
-"""Called with (pictures done, pictures to do)."""
+"""Called with (images done, images to do)."""
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Report:
     """What was done.
 
     Attributes:
-        added, changed, unchanged, removed: pictures. `removed` vanished from the folder, or were taken out.
+        added, changed, unchanged, removed: images. `removed` vanished from the folder, or were taken out.
         ledger: what was offered, used and rejected, files that were known to be unusable included.
     """
 
@@ -62,13 +62,13 @@ def sync(
     Args:
         store: the index.
         encode: `Encoder.encode`, or what does the same in several processes.
-        places: folders, searched below, and picture files.
+        places: folders, searched below, and image files.
         progress: told of each part.
         forgets: take out what the index has below these folders and they have no longer.
-        described: metadata; pictures that it does not know keep theirs.
+        described: metadata; images that it does not know keep theirs.
 
     Raises:
-        InputError: a place is missing or has no picture; another process writes.
+        InputError: a place is missing or has no image; another process writes.
         Interrupted: Ctrl-C; all parts before are kept.
     """
     offered = list(dict.fromkeys(str(path) for place in places for path in photo_paths(Path(os.path.abspath(place)))))
@@ -84,16 +84,16 @@ def sync(
                 progress(done, len(due))
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped: {done} of {len(due)} pictures are in {store.where}\n  to go on: give the same command again"
+                f"stopped: {done} of {len(due)} images are in {store.where}\n  to go on: give the same command again"
             ) from None
-        if forgets:  # at the end, so that a picture that was moved finds its vector under the old path
+        if forgets:  # at the end, so that an image that was moved finds its vector under the old path
             work.forget_vanished([os.path.abspath(place) for place in places], offered)
     ledger = work.report.ledger
     if not ledger.used:
         first = "; ".join(f"{entry.file}: {entry.code}" for entry in ledger.entries[:3])
         raise InputError(
-            f"no picture in {', '.join(map(str, places))} can be read; {ledger.summary()}; the first: {first}",
-            "readable pictures",
+            f"no image in {', '.join(map(str, places))} can be read; {ledger.summary()}; the first: {first}",
+            "readable images",
             "look at the files",
         )
     return work.report
@@ -146,7 +146,7 @@ class _Work:
                 change.touch.append((one.state, one.path))
                 self._keep(one.path, change)
             else:
-                assert one.vector is not None, "a picture without a problem has a vector"
+                assert one.vector is not None, "an image without a problem has a vector"
                 kept = self.metadata.get(one.path) or {}
                 metadata = self._described(one.path) or kept
                 change.put.append(Entry(one.path, one.content, one.size_bytes, one.state, one.vector, metadata))
@@ -170,9 +170,9 @@ class _Work:
 
 
 def delete(store: Store, what: Sequence[str], where: Mapping[str, Value] | None = None) -> int:
-    """Take pictures out of an index by path, or all below a folder, or all that fit a filter; return how many.
+    """Take images out of an index by path, or all below a folder, or all that fit a filter; return how many.
 
-    Files are not touched. A picture that still lies in its folder comes back with the next build of that folder.
+    Files are not touched. An image that still lies in its folder comes back with the next build of that folder.
 
     Raises:
         InputError: neither was given, or something of that is not in the index.
@@ -186,9 +186,7 @@ def delete(store: Store, what: Sequence[str], where: Mapping[str, Value] | None 
             path = os.path.abspath(one)
             found = [path] if path in known else [name for name in known if name.startswith(path.rstrip("/") + "/")]
             if not found:
-                raise InputError(
-                    f"{path} is not in {store.where}", "pictures and folders of the index", "check the path"
-                )
+                raise InputError(f"{path} is not in {store.where}", "images and folders of the index", "check the path")
             gone += found
         gone = list(dict.fromkeys(gone))
         store.apply(Change(remove=gone))

@@ -65,8 +65,8 @@ def _counts(store: Store, again: str) -> list[Finding]:
         "SELECT count(*) FROM vectors v WHERE NOT EXISTS (SELECT 1 FROM items i WHERE i.number = v.number)"
     )
     both = (
-        ("items_without_vector", int(lone[0][0]), "pictures without a vector"),
-        ("vectors_without_item", int(spare[0][0]), "vectors without a picture"),
+        ("items_without_vector", int(lone[0][0]), "images without a vector"),
+        ("vectors_without_item", int(spare[0][0]), "vectors without an image"),
     )
     return [Finding(code, count, f"{count} {what}", again, True) for code, count, what in both if count]
 
@@ -99,7 +99,7 @@ def _files(store: Store) -> list[Finding]:
             changed.append(path)
     found = []
     for code, paths, text in (
-        ("missing_files", missing, "files of pictures are not there any more"),
+        ("missing_files", missing, "files of images are not there any more"),
         ("changed_files", changed, "files were changed since they were indexed"),
     ):
         if paths:

@@ -1,7 +1,7 @@
-"""Pictures that are the same, or nearly: copies, other sizes, other compressions, small cuts.
+"""Images that are the same, or nearly: copies, other sizes, other compressions, small cuts.
 
 Vectors propose and pixels decide. A model puts two different scenes that mean the same next to each other, so its
-cosine alone would call them duplicates; two files of one picture also agree in a small grey version of it.
+cosine alone would call them duplicates; two files of one image also agree in a small grey version of it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,13 +17,13 @@ from chiasm.data.likeness import grey_file
 from chiasm.serve.index.store import Store, Vector
 
 LIKE = 0.95
-"""Correlation of two grey versions from which on they show one picture."""
+"""Correlation of two grey versions from which on they show one image."""
 ROWS_AT_ONCE = 2048
 MOST_PAIRS = 1_000_000
 
 
 class Pair(NamedTuple):
-    """Two pictures that show the same; `pixels` is the correlation of their grey versions, 1 for equal content."""
+    """Two images that show the same; `pixels` is the correlation of their grey versions, 1 for equal content."""
 
     first: str
     second: str
@@ -36,7 +36,7 @@ class Duplicates:
     """What was found.
 
     Attributes:
-        groups: paths of pictures that show the same, the first by name first; the largest group first.
+        groups: paths of images that show the same, the first by name first; the largest group first.
         pairs: the pairs they are made of.
         compared: pairs whose vectors were near enough to look at pixels.
     """
@@ -47,11 +47,11 @@ class Duplicates:
 
 
 def find_duplicates(store: Store, above: float = 0.9, like: float = LIKE) -> Duplicates:
-    """Compare every picture with every other one.
+    """Compare every image with every other one.
 
     Args:
         store: an index.
-        above: cosine, in (0, 1], from which on two pictures are looked at.
+        above: cosine, in (0, 1], from which on two images are looked at.
         like: correlation of their grey versions, in [-1, 1], from which on they are the same.
 
     Raises:

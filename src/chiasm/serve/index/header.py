@@ -1,7 +1,7 @@
 """Whose vectors an index holds: a model and its preprocessing by their hashes; another one is refused, with the reason.
 
 Two models of one width give vectors that can be compared and mean nothing; no error ever shows it later. A model of
-which the text side alone differs makes the very same vectors of pictures: it has learned to read into the same space.
+which the text side alone differs makes the very same vectors of images: it has learned to read into the same space.
 """
 
 from collections.abc import Mapping

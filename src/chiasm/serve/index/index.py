@@ -1,4 +1,4 @@
-"""An open index: search by words, by a picture, or by both; filters; re-ranking; and what keeps it true.
+"""An open index: search by words, by an image, or by both; filters; re-ranking; and what keeps it true.
 
 `Index.open` and `Index.build` are the two ways in. A search sees what other processes have written until it began.
 """
@@ -19,7 +19,7 @@ from chiasm.core.files import sha256_bytes, write_bytes
 from chiasm.data.image import read_image_bytes
 from chiasm.pipeline.zero_shot_starter import STARTER
 from chiasm.serve.engine import Model, load
-from chiasm.serve.given import Picture
+from chiasm.serve.given import ImageInput
 from chiasm.serve.index import rerank as reranking
 from chiasm.serve.index.build import Encode, Progress, Report, delete, sync
 from chiasm.serve.index.check import Finding, check
@@ -38,13 +38,13 @@ MAX_COUNT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One picture that was found.
+    """One image that was found.
 
     Attributes:
-        id: names the picture in this index for as long as its file stays as it is; never used for another one.
+        id: names the image in this index for as long as its file stays as it is; never used for another one.
         path: where it was when it was indexed, absolute.
         similarity: cosine to the query, in [-1, 1].
-        score: with re-ranking, the probability that of all pictures that were looked at twice this one is meant, by
+        score: with re-ranking, the probability that of all images that were looked at twice this one is meant, by
             both looks together; None without.
         metadata: what is known about it.
     """
@@ -102,7 +102,7 @@ def _run_of(header: Header, where: str) -> Model:
 
 
 class Index:
-    """Pictures that can be searched. To be closed, or used in a `with` block; threads may share it.
+    """Images that can be searched. To be closed, or used in a `with` block; threads may share it.
 
     Args:
         store: the open tables.
@@ -150,30 +150,30 @@ class Index:
 
     def search(
         self,
-        query: str | Picture | None = None,
+        query: str | ImageInput | None = None,
         *,
         text: str = "",
-        image: Picture | None = None,
+        image: ImageInput | None = None,
         count: int = 10,
         where: Mapping[str, Value] | None = None,
         rerank: bool = False,
     ) -> list[Hit]:
-        """Find the pictures that fit best.
+        """Find the images that fit best.
 
         Args:
-            query: words where it is a `str`, else a picture: a short way to give `text` or `image`.
+            query: words where it is a `str`, else an image: a short way to give `text` or `image`.
             text: words. With an image too, both count alike: the query is the sum of their unit vectors.
-            image: a picture; a `str` is its path.
+            image: an image; a `str` is its path.
             count: how many, 1 to 10,000; fewer where there are not so many.
-            where: only pictures that have all of these: metadata, `path` (or how it ends), `folder` (any level), or
+            where: only images that have all of these: metadata, `path` (or how it ends), `folder` (any level), or
                 `size` in bytes. Values are compared as text, so 2021 equals "2021".
-            rerank: look at the nearest pictures again with the fusion model, and order them by both looks together.
+            rerank: look at the nearest images again with the fusion model, and order them by both looks together.
 
         Returns:
             Best first; by `score` where they were re-ranked, else by `similarity`.
 
         Raises:
-            InputError: no query, a broken picture, an unknown key, or a model that cannot re-rank.
+            InputError: no query, a broken image, an unknown key, or a model that cannot re-rank.
         """
         if isinstance(query, str):
             text = text or query
@@ -184,12 +184,12 @@ class Index:
         if rerank:
             reranking.reranker(self.model)
             if not text.strip():
-                raise InputError("re-ranking without words", "words, alone or with a picture", "give a text")
+                raise InputError("re-ranking without words", "words, alone or with an image", "give a text")
         wanted = max(count, reranking.LOOKED_AT) if rerank else count
         hits = self.nearest(self.vector(text, image)[None], wanted, where)[0]
         return self._reranked(text, hits)[:count] if rerank else hits
 
-    def vector(self, text: str = "", image: Picture | None = None) -> Vector:
+    def vector(self, text: str = "", image: ImageInput | None = None) -> Vector:
         """A query as a unit vector float32 [e]."""
         given = text is not None and (bool(text) or image is None)
         parts = [self.model.encode_text([text])[0]] if given else []
@@ -200,7 +200,7 @@ class Index:
         total = parts[0] + parts[1]
         length = float(np.linalg.norm(total))
         if length < 1e-6:
-            raise InputError("words and a picture that cancel each other out", "a query with a direction", "give one")
+            raise InputError("words and an image that cancel each other out", "a query with a direction", "give one")
         return (total / length).astype(np.float32)
 
     def nearest(self, queries: Vector, count: int, where: Mapping[str, Value] | None = None) -> list[list[Hit]]:
@@ -247,7 +247,7 @@ class Index:
         return strength(self.store, names, self._standing(names, where), self.vector(text), found)
 
     def _standing(self, names: Vector, where: Mapping[str, Value] | None) -> npt.NDArray[np.float64]:
-        """How much the names' pictures stand out; without a filter remembered until there are some percent more."""
+        """How much the names' images stand out; without a filter remembered until there are some percent more."""
         if where:
             return standing_of_names(self.store, names, where)
         state = f"{self.store.count():.1e}"  # two digits: a large index that grows is not judged anew all the time
@@ -261,7 +261,7 @@ class Index:
         return sorted(scored, key=lambda hit: (-(hit.score or 0.0), -hit.similarity, int(hit.id)))
 
     def picture(self, id: str) -> bytes:  # noqa: A002  the word of the HTTP interface
-        """The bytes of a picture's file.
+        """The bytes of an image's file.
 
         Raises:
             InputError: no such id, or the file is gone or no longer what was indexed.
@@ -269,11 +269,11 @@ class Index:
         number = int(id) if id.isascii() and id.isdigit() and len(id) < 19 else -1
         item = self.store.items([number]).get(number)
         if item is None:
-            raise InputError(f"there is no picture {id!r}", "an id that a search returned", "search again")
+            raise InputError(f"there is no image {id!r}", "an id that a search returned", "search again")
         content = read_image_bytes(item.path)
         if sha256_bytes(content) != item.content:
             raise InputError(
-                f"picture {id} has changed since it was indexed", "the file as it was", "build the index again"
+                f"image {id} has changed since it was indexed", "the file as it was", "build the index again"
             )
         return content
 
@@ -292,7 +292,7 @@ class Index:
         )
 
     def delete(self, places: Path_ | Sequence[Path_] = (), where: Mapping[str, Value] | None = None) -> int:
-        """Take out pictures, folders, or all that fit a filter; return how many. Files stay as they are."""
+        """Take out images, folders, or all that fit a filter; return how many. Files stay as they are."""
         return delete(self.store, [str(one) for one in _listed(places)], where)
 
     def check(self) -> list[Finding]:
@@ -300,7 +300,7 @@ class Index:
         return check(self.store)
 
     def duplicates(self, above: float = 0.9) -> Duplicates:
-        """Groups of pictures that are the same or nearly so, see `find_duplicates`."""
+        """Groups of images that are the same or nearly so, see `find_duplicates`."""
         return find_duplicates(self.store, above)
 
 
@@ -322,16 +322,16 @@ def make_index(
     Args:
         path: folder of the index, or a postgresql:// address; None for one in memory, which uses and fills the cache
             on disk instead.
-        photos: folders and picture files.
+        photos: folders and image files.
         model: the run folder of one, which the index then knows; or an open model, which must be given again whenever
             the index is opened.
-        metadata: table or data set with what is known about the pictures.
+        metadata: table or data set with what is known about the images.
         progress: told of each part.
         spread: makes of the index's header what encodes in several processes; None encodes here.
         forgets: take out what has vanished from the folders.
 
     Raises:
-        InputError: another model's index; no picture; another process writes.
+        InputError: another model's index; no image; another process writes.
     """
     described = Described(Path(metadata)) if metadata is not None else None
     opened = model if isinstance(model, Model) else load(model)
@@ -359,7 +359,7 @@ def folder_index(model: Model, folder: Path, progress: Progress = lambda done, t
 def write_vectors(path: Path, index: Index) -> tuple[int, int]:
     """Write `vectors` float32 [n, e] of an index in memory or a folder as safetensors; return n and e.
 
-    The pictures' paths are a JSON list in the file's metadata.
+    The images' paths are a JSON list in the file's metadata.
     """
     store = index.store
     assert isinstance(store, SqliteStore), "the vectors are in memory"

@@ -1,6 +1,6 @@
-"""What is known about photos beside their pixels: a table with a row a picture, or a captions' data set.
+"""What is known about photos beside their pixels: a table with a row an image, or a captions' data set.
 
-A row belongs to the pictures whose path ends as its picture column says: `2021/cat.jpg` to `/photos/2021/cat.jpg`. The
+A row belongs to the images whose path ends as its image column says: `2021/cat.jpg` to `/photos/2021/cat.jpg`. The
 longest end decides where several rows fit.
 """
 
@@ -25,17 +25,17 @@ LONGEST_VALUE = 4096
 
 
 class Described:
-    """Metadata by picture.
+    """Metadata by image.
 
     Args:
-        path: CSV, TSV, JSON lines with a picture column; or anything that `chiasm train` reads, whose first caption,
+        path: CSV, TSV, JSON lines with an image column; or anything that `chiasm train` reads, whose first caption,
             label and split become metadata.
 
     Attributes:
         ledger: rows that could not be used.
 
     Raises:
-        InputError: no picture column, a column called as one of the index's own keys, or nothing readable.
+        InputError: no image column, a column called as one of the index's own keys, or nothing readable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,7 @@ class Described:
         return len(self._rows)
 
     def of(self, path: str) -> dict[str, Value] | None:
-        """Metadata of the picture at an absolute path; None where no row is about it."""
+        """Metadata of the image at an absolute path; None where no row is about it."""
         parts = path.strip("/").split("/")
         for end in (path, *("/".join(parts[start:]) for start in range(len(parts)))):
             if end in self._rows:
@@ -63,7 +63,7 @@ class Described:
         return None
 
     def unused(self) -> int:
-        """Number of rows that no picture asked for."""
+        """Number of rows that no image asked for."""
         return len(self._rows) - len(self._used)
 
     def _take(self, rows: Iterator[tuple[Source, Mapping[str, Any] | Rejected]]) -> None:
@@ -76,19 +76,19 @@ class Described:
             column = next((words[word] for word in ROLES["image"] if word in words), None)
             if column is None:
                 raise InputError(
-                    f"{source} names no picture", f"a column such as {', '.join(ROLES['image'][:4])}", "add one"
+                    f"{source} names no image", f"a column such as {', '.join(ROLES['image'][:4])}", "add one"
                 )
-            picture = row[column]
-            if not isinstance(picture, str) or not picture.strip():
-                self.ledger.reject(source, "no_picture", "the row names no picture")
+            image_path = row[column]
+            if not isinstance(image_path, str) or not image_path.strip():
+                self.ledger.reject(source, "no_picture", "the row names no image")
                 continue
-            self._rows[os.path.normpath(picture.strip())] = self._values(row, column, source)
+            self._rows[os.path.normpath(image_path.strip())] = self._values(row, column, source)
             self.ledger.use()
 
-    def _values(self, row: Mapping[str, Any], picture_column: str, source: Source) -> dict[str, Value]:
+    def _values(self, row: Mapping[str, Any], image_column: str, source: Source) -> dict[str, Value]:
         values: dict[str, Value] = {}
         for name, value in row.items():
-            if name == picture_column or value is None or value == "":
+            if name == image_column or value is None or value == "":
                 continue
             if name in OWN_KEYS:
                 raise InputError(

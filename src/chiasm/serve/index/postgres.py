@@ -1,4 +1,4 @@
-"""An index in PostgreSQL with the extension pgvector, for more pictures than one machine's memory holds.
+"""An index in PostgreSQL with the extension pgvector, for more images than one machine's memory holds.
 
 The same tables and the same answers as in a folder; the database compares the vectors. Exact search reads all of them;
 approximate search uses an HNSW index of pgvector, which the database keeps up to date itself.

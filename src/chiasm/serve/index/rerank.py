@@ -1,10 +1,10 @@
-"""The nearest pictures looked at again together with the words, by what the run has learnt for that.
+"""The nearest images looked at again together with the words, by what the run has learnt for that.
 
-Two towers compare a sentence with a picture as two points. A model that lets them meet sees which word belongs to which
-part of the picture; it is too slow for a whole folder, and quick enough for the first fifty.
+Two towers compare a sentence with an image as two points. A model that lets them meet sees which word belongs to which
+part of the image; it is too slow for a whole folder, and quick enough for the first fifty.
 
-Both looks count. Matching is trained against wrong pictures drawn in proportion to exp(s cos), s the contrast's scale,
-so what it has learnt is how much likelier the right picture is than that draw: the logarithm of their ratio, to which
+Both looks count. Matching is trained against wrong images drawn in proportion to exp(s cos), s the contrast's scale,
+so what it has learnt is how much likelier the right image is than that draw: the logarithm of their ratio, to which
 the draw's own logarithm has to be added again (noise-contrastive estimation with a learned noise, Gutmann and Hyvärinen
 2012, section 2.2). Putting its verdict in the place of the first look's would forget what both of them rest on.
 """
@@ -28,7 +28,7 @@ from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.matching import Matching
 
 LOOKED_AT = 50
-"""Pictures that are looked at again, unless more are asked for."""
+"""Images that are looked at again, unless more are asked for."""
 KEPT_BYTES = 256 * 2**20
 """A photo on a grid of 7 x 7 is 50 kB, so these are some 5,000."""
 
@@ -51,10 +51,10 @@ def reranker(model: Model) -> Matching | Captioning:
 
 
 def evidence(model: Model, text: str, tokens: Tokens) -> list[float]:
-    """What the second look says of a sentence and each of n encoded pictures: a logarithm, larger for a better fit.
+    """What the second look says of a sentence and each of n encoded images: a logarithm, larger for a better fit.
 
     With matching the logit that they belong together, calibrated; with captioning the logarithm of the
-    probability that the model writes this sentence about the picture.
+    probability that the model writes this sentence about the image.
     """
     task, pipeline, count = reranker(model), model.pipeline, len(tokens.pooled)
     queries, encoded = queries_of([text] * count, range(count)), {IMAGE: tokens}
@@ -65,7 +65,7 @@ def evidence(model: Model, text: str, tokens: Tokens) -> list[float]:
 
 
 def shares(model: Model, cosines: Sequence[float], second: Sequence[float]) -> list[float]:
-    """Probability of each picture that it is the one meant, among these: the softmax of s cos + `evidence`."""
+    """Probability of each image that it is the one meant, among these: the softmax of s cos + `evidence`."""
     scale = model.pipeline.model.logit_scale
     assert scale is not None, "a model with an index has a contrast"
     logits = scale.exp().item() * np.asarray(cosines, dtype=np.float64) + np.asarray(second, dtype=np.float64)
@@ -73,14 +73,14 @@ def shares(model: Model, cosines: Sequence[float], second: Sequence[float]) -> l
 
 
 class SecondLook:
-    """The fusion model's look at pictures that vectors found. Threads may share it.
+    """The fusion model's look at images that vectors found. Threads may share it.
 
-    Most of its time goes into encoding the pictures, so what the model made of the last ones is kept: whoever changes a
+    Most of its time goes into encoding the images, so what the model made of the last ones is kept: whoever changes a
     word of the query looks at many of them again.
 
     Args:
         model: with a contrast, and with matching or captioning.
-        most_bytes: of encoded pictures that are kept.
+        most_bytes: of encoded images that are kept.
     """
 
     def __init__(self, model: Model, most_bytes: int = KEPT_BYTES) -> None:
@@ -90,12 +90,12 @@ class SecondLook:
         self._lock = threading.Lock()
 
     def scores(self, text: str, paths: Mapping[str, str], cosines: Mapping[str, float]) -> dict[str, float]:
-        """`shares` of pictures, by their ids; those whose files are gone or broken by now are left out.
+        """`shares` of images, by their ids; those whose files are gone or broken by now are left out.
 
         Args:
             text: the sentence.
             paths: id -> file. An id stands for one content, whatever becomes of the file.
-            cosines: id -> cosine of the picture to the query.
+            cosines: id -> cosine of the image to the query.
         """
         names, found = list(paths), dict[str, float]()
         for start in range(0, len(names), ENCODE_AT_ONCE):
@@ -109,7 +109,7 @@ class SecondLook:
         return dict(zip(found, told, strict=True))
 
     def _read(self, paths: Mapping[str, str]) -> dict[str, Tokens]:
-        """Id -> tokens of one row, in the order given, where there still is a picture."""
+        """Id -> tokens of one row, in the order given, where there still is an image."""
         with self._lock:
             known = {name: self._kept[name] for name in paths if name in self._kept}
         ready = dict[str, Tensor]()

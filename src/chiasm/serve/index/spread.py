@@ -1,6 +1,6 @@
 """Encoding in several processes, on one host or many, through Ray Data; one process writes the index.
 
-Every host must see the pictures and the run folder under the same paths.
+Every host must see the images and the run folder under the same paths.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The truth of an index as tables, whichever database keeps them: what is written, found and forgotten.
 
-Tables: `header` (one row a fact), `items` (one row a picture), `vectors` (one row an item), `facts` (one row a key of
-an item's metadata), `rejected` (files that cannot be used). A picture that changes becomes a new item with a new
+Tables: `header` (one row a fact), `items` (one row an image), `vectors` (one row an item), `facts` (one row a key of
+an item's metadata), `rejected` (files that cannot be used). An image that changes becomes a new item with a new
 number, and numbers are never used twice: a vector, once written, stays what it was for as long as its number lives.
 
 SQL is written once, with "?" for parameters, and never holds a value itself.
@@ -34,7 +34,7 @@ MARGIN = 16
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture as it is written: `vector` float32 [e] of unit length, `state` of `file_state`."""
+    """One image as it is written: `vector` float32 [e] of unit length, `state` of `file_state`."""
 
     path: str
     content: str
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture as it is read."""
+    """One image as it is read."""
 
     number: int
     path: str
@@ -70,7 +70,7 @@ class Change:
     """What one transaction writes; all of it is there afterwards, or nothing.
 
     Attributes:
-        put: new pictures, and changed ones, whose path is taken from the item before.
+        put: new images, and changed ones, whose path is taken from the item before.
         touch: (state, path) of files that were written anew with the content they had.
         describe: (path, metadata) of items that are otherwise as they were.
         remove: paths that are forgotten.
@@ -257,7 +257,7 @@ class Store(ABC):
         """A filter as SQL over `items i`, with its values.
 
         Raises:
-            InputError: a key that no picture has.
+            InputError: a key that no image has.
         """
         parts, values = ["1 = 1"], list[Any]()
         for key, value in where.items():
@@ -273,7 +273,7 @@ class Store(ABC):
                 *(row[0] for row in self.rows("SELECT DISTINCT name FROM facts ORDER BY name LIMIT 50")),
             ]
             raise InputError(
-                f"no picture of {self.where} has {key!r}{nearest(key, known)}",
+                f"no image of {self.where} has {key!r}{nearest(key, known)}",
                 "one of " + ", ".join(known),
                 "choose one, or add it with --metadata FILE",
             )

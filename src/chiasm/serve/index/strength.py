@@ -1,11 +1,11 @@
 """Whether what a search found fits the words better than unrelated words would: "weak match" where nothing does.
 
 A cosine has no fixed meaning: it depends on the model, on the words and on the collection. So 200 names of unrelated
-things are searched for in the same pictures, most of which are in none of them. Each picture's cosine with the query is
-put in units of that picture's cosines with the names (mean 0, standard deviation 1), which also takes out pictures that
-are near to every text. Where the best picture stands out no more than that of many names, nothing was found.
+things are searched for in the same images, most of which are in none of them. Each image's cosine with the query is
+put in units of that image's cosines with the names (mean 0, standard deviation 1), which also takes out images that
+are near to every text. Where the best image stands out no more than that of many names, nothing was found.
 
-Measured by `python benchmarks/weak_matches.py`, in docs/search.md. English only; pictures as queries are not judged.
+Measured by `python benchmarks/weak_matches.py`, in docs/search.md. English only; images as queries are not judged.
 
 Axis legend: r names, e numbers of a vector.
 """
@@ -29,9 +29,9 @@ FEWEST = 100
 MOST_PIECES = 2.0
 """Tokens a word up to which a name counts as read: a vocabulary of other things spells it letter by letter."""
 UNRELATED = 0.3
-"""Share of names up to which as good a best picture is no reason for doubt, chosen on Flickr8k (docs/search.md)."""
+"""Share of names up to which as good a best image is no reason for doubt, chosen on Flickr8k (docs/search.md)."""
 COMPARED, THIRD = 10, 3
-"""Pictures that are compared of each name, the nearest by cosine; and the place of the one that hits are cut by."""
+"""Images that are compared of each name, the nearest by cosine; and the place of the one that hits are cut by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Strength:
     """How a result list stands among those of unrelated names.
 
     Attributes:
-        unrelated: share of the names whose best picture stands out as much as the query's, in [0, 1].
-        fits: for each hit, in order, whether it stands out as much as the third best picture of `1 - UNRELATED` of the
+        unrelated: share of the names whose best image stands out as much as the query's, in [0, 1].
+        fits: for each hit, in order, whether it stands out as much as the third best image of `1 - UNRELATED` of the
             names. At least one is True.
         names: how many names were compared.
     """
@@ -76,7 +76,7 @@ def reference_vectors(model: Model) -> Vector | None:
 
 
 def standing_of_names(store: Store, names: Vector, where: Mapping[str, Value] | None = None) -> npt.NDArray[np.float64]:
-    """How much the nearest pictures of each name stand out, float64 [r, k] in rising order; k is at most `COMPARED`.
+    """How much the nearest images of each name stand out, float64 [r, k] in rising order; k is at most `COMPARED`.
 
     Args:
         store: where is searched.
@@ -100,7 +100,7 @@ def strength(
         names: as `reference_vectors` returns them.
         of_names: as `standing_of_names` returns it, of the same store and filter.
         query: the words' unit vector, float32 [e].
-        found: number and cosine of the pictures that were found, best first; not empty.
+        found: number and cosine of the images that were found, best first; not empty.
     """
     among = _among(store, names, {number for number, _ in found})
     own = np.array([_standing(cosine, among[number]) for number, cosine in found])
@@ -111,11 +111,11 @@ def strength(
 
 
 def _among(store: Store, names: Vector, numbers: set[int]) -> dict[int, npt.NDArray[np.float64]]:
-    """Number of a picture -> its cosines with the names, float64 [r]."""
+    """Number of an image -> its cosines with the names, float64 [r]."""
     vectors = store.vectors(sorted(numbers))
     return {number: names.astype(np.float64) @ vector.astype(np.float64) for number, vector in vectors.items()}
 
 
 def _standing(cosine: float, among: npt.NDArray[np.float64]) -> float:
-    """A cosine of a picture in units of its cosines with the names, [r]."""
+    """A cosine of an image in units of its cosines with the names, [r]."""
     return (cosine - float(among.mean())) / (float(among.std()) + 1e-9)
