@@ -69,7 +69,7 @@ def test_splits_are_no_classes(rows: list[Photo], tmp_path: Path, train: Trainer
     for row in rows:
         row.save(tmp_path / "data" / ("train2017" if row.split == "train" else "validation") / f"{row.name}.png")
     said = train(tmp_path / "data")
-    assert_refused(said, "train2017, validation are named after splits", "metadata.csv", "CLASS/picture.jpg")
+    assert_refused(said, "train2017, validation are named after splits", "metadata.csv", "CLASS/image.jpg")
     assert_nothing_half_written(tmp_path)
 
 

@@ -1,1 +1,1 @@
-"""The shared vocabulary of every room, and plumbing that has no opinion about images or words."""
+"""Types, configuration, errors, files, randomness and process groups that all rooms share."""

@@ -1,4 +1,4 @@
-"""What this machine is and what it does fastest: device, precision by measurement, threads, memory allocator."""
+"""Device, measured precision, memory allocator settings and environment of this machine."""
 
 import ctypes
 import math

@@ -76,7 +76,7 @@ class Interrupted(JobError):
 
 
 def from_system(error: OSError | MemoryError) -> ChiasmError:
-    """Say in the words of this tree what the operating system refused: a path, or room."""
+    """Convert an error of the operating system into an error of this module."""
     if isinstance(error, MemoryError):
         return JobError("out of memory\n  do: lower train.batch_size or model.image.size_px, or raise train.accumulate")
     said = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)

@@ -57,7 +57,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Atomic write of indented JSON; NaN and infinity are refused, because JSON has no word for them."""
+    """Atomic write of indented JSON; NaN and infinity are refused, because JSON cannot represent them."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What a run says while it works: a progress bar for people, one JSON object a line for programs."""
+"""Progress bars for people, and metrics as JSON lines for programs."""
 
 import json
 import sys
@@ -55,7 +55,7 @@ class Bar:
             self.progress.start()
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
-        """Say how far it is; `note` is a short remark, `total` a changed total."""
+        """Show the progress; `note` is a short remark, `total` a changed total."""
         self.total = self.total if total is None else total
         now = time.monotonic()
         rate = self._rate(now, done)

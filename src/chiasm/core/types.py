@@ -1,4 +1,4 @@
-"""The nouns that travel between rooms: Example, Batch, Tokens, Prediction.
+"""The types that all rooms exchange: Example, Batch, Tokens, Prediction.
 
 Axis legend: n images, m texts, l tokens, d numbers a token, h/w image height and width in pixels.
 Masks say what True means: `is_real[i, j]` is True where token j of row i is not padding.
@@ -61,7 +61,7 @@ class Checkable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image (or other input) with all that is known about it.
+    """One image (or other input) with its captions, questions, label and group.
 
     All captions and questions of an image stay in one Example, so that they can never become false
     negatives of each other, and so that an image is encoded once for many questions.
@@ -247,12 +247,12 @@ class Prediction:
     uncalibrated: float | None = None
     """The model's own number in [0, 1], of which calibration made the probability; evaluation compares the two."""
     domain: Domain | None = field(default=None, compare=False)
-    """How far the image and the text lie from training; None where the run does not know. No part of the answer:
-    predictions that differ in it alone are equal."""
+    """How far the image and the text lie from training; None where the run has no domain statistics.
+    Not part of the answer: predictions that differ in it alone are equal."""
 
     @property
     def abstain_reasons(self) -> tuple[str, ...]:
-        """Why this should not be taken for an answer; () where nothing is against it.
+        """Reasons to abstain from the answer; () where there are none.
 
         "low_confidence" (below the threshold of `abstain_risk`), "image_out_of_domain", "text_out_of_domain".
         """

@@ -2,7 +2,8 @@
 
 A pickle can run code, and can ask for more memory than there is. Here it may do neither: only tensors and plain
 containers are read (`weights_only`), a file that unpacks to more than it is long is refused before that, and this
-process has a limit on its memory, its time and what it writes. It says in one line of JSON what it did, or why not.
+process has a limit on its memory, its time and what it writes. It prints one line of JSON: the
+result, or the reason of the refusal.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Where examples come from, as a run's config says it."""
+"""Configuration of data sources: the section `data` of a run's config."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What every set of examples looks like to the rest: indexable, and a pure function of (index, epoch)."""
+"""The dataset protocol: indexable, and a pure function of (index, epoch)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ class Dataset(Protocol):
         ...
 
     def example(self, index: int, epoch: int = 0) -> Example:
-        """Return an example; a generator may ask new questions in each epoch, files ignore it."""
+        """Return an example; a generator may make new questions in each epoch, files ignore the epoch."""
         ...
 
     def map_parts(self, change: Callable[[str, "Dataset"], "Dataset"]) -> "Dataset":

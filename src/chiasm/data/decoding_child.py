@@ -104,7 +104,7 @@ class Child:
         self.most_bytes = most
 
     def serve(self) -> None:
-        """Until whoever asks has gone."""
+        """Serve requests until the parent process ends."""
         send(self.connection, {"ready": True})
         while True:
             try:

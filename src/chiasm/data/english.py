@@ -1,4 +1,4 @@
-"""Is a text English? By how often its words occur in nine languages that are written with Latin letters.
+"""Detect English text by the word frequencies of nine languages in Latin script.
 
 A search is one to five words long, too short for the n-grams of letters that most detectors count. The package wordfreq
 (extra [multilingual]) lists 30,000 words a language with their frequencies; a naive Bayes classifier over whole words

@@ -1,4 +1,4 @@
-"""Examples from files as training and evaluation want them: splits joined, validation kept apart, classes in words."""
+"""Examples from files for training and evaluation: splits joined, validation held out, class prompts added."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -64,7 +64,7 @@ class ReadFiles:
     examples: list[Example]
     ledger: Ledger
     splits: tuple[str, ...]
-    """Splits that the files have; () where they tell of none."""
+    """Splits that the files have; () where they name none."""
 
     @property
     def has_validation(self) -> bool:

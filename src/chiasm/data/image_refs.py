@@ -1,4 +1,4 @@
-"""References to images: files, bytes and arrays that are decoded only when somebody needs the pixels."""
+"""References to images: files, bytes and arrays that are decoded on demand."""
 
 from functools import partial
 from pathlib import Path

@@ -50,7 +50,7 @@ class RunData(Protocol):
 
 
 class Training(NamedTuple):
-    """A training set without what is held out; `message` says what was left out or kept, "" where nothing was."""
+    """A training set without held-out images; `message` states what was removed or kept, "" where nothing was."""
 
     dataset: Dataset
     message: str
@@ -227,7 +227,7 @@ def _size_bytes(ref: ImageRef) -> int | None:
 
 
 def _key(ref: ImageRef) -> str:
-    """The content key; "" for an image that cannot be read, of which reading the images will tell."""
+    """The content key; "" for an image that cannot be read, which is reported when the images are read."""
     try:
         return ref.content_key()
     except ImageError:

@@ -107,7 +107,7 @@ class Ledger:
         return text + (f"; {sum(notes.values())} notes{_listed(notes)}" if notes else "")
 
     def advise(self, text: str) -> None:
-        """Keep a sentence that says what would make rejected items usable; shown where a run stops for them."""
+        """Keep a hint how to make rejected items usable; shown where a run stops for them."""
         with self._lock:
             if text not in self.advice:
                 self.advice.append(text)
@@ -152,7 +152,7 @@ class Ledger:
 
 
 class RejectedDataError(InputError):
-    """Too little of the data is usable; says each reason with its number and first place.
+    """Too little of the data is usable; states each reason with its count and first place.
 
     Args:
         ledger: of the data.

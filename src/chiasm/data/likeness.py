@@ -1,4 +1,4 @@
-"""A small grey version of an image: what stays through copies, other sizes, other compressions and small cuts."""
+"""A small grey version of an image, for near-duplicates: robust to resizing, recompression and small crops."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Several sets of examples trained on at once, in shares that do not follow their sizes alone."""
+"""A mixture of datasets, sampled in shares that do not depend on their sizes alone."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +73,7 @@ class MixedDataset:
 
 @lru_cache(maxsize=16)
 def _order(name: str, size: int, seed: int, passes: int) -> np.ndarray:
-    """The shuffled order of one pass through a set; kept, since all places of the pass ask for it."""
+    """The shuffled order of one pass through a set; cached for all positions of the pass."""
     return counter_rng("mixture", seed, name, passes).permutation(size)
 
 

@@ -1,4 +1,4 @@
-"""Carries out a `Resizing`: an image of any size -> the size that an encoder takes."""
+"""Apply a `Resizing`: an image of any size -> the size that an encoder takes."""
 
 import numpy as np
 

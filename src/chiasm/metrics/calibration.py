@@ -1,4 +1,4 @@
-"""Does a confidence of 0.8 mean right 8 times in 10? Calibration, temperature, and when to say "I do not know".
+"""Calibration error, temperature and Platt scaling, abstention thresholds and risk-coverage curves.
 
 Fit a temperature or a threshold on validation data and measure on other data: both look too good where they were
 chosen.

@@ -1,4 +1,4 @@
-"""Events whose probability a model tells, and how far it is off: what calibration is fitted on and measured by.
+"""Events with predicted probabilities, on which calibration is fitted and measured.
 
 An answer is right. A sentence belongs to an image, among pairs half of which match, the others being each image's
 own sentence with the most similar other image (`hardest_images`). A label is right, or, where the data have none, a

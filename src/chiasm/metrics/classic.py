@@ -78,7 +78,7 @@ def recall_at(ranks: npt.ArrayLike, k: int, clusters: npt.ArrayLike | None = Non
 
 
 def exact_matches(answers: Sequence[str], acceptable: Sequence[Collection[str]]) -> BoolArray:
-    """Tell which answers equal one of their question's acceptable answers after `normalise_answer`: bool [n].
+    """Return which answers equal one of their question's acceptable answers after `normalise_answer`: bool [n].
 
     This is not the VQAv2 score, which weighs ten people's answers; it is for data where every acceptable answer
     is fully right.

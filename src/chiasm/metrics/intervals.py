@@ -75,8 +75,8 @@ def bootstrap_mean(
 def mean_of_draws(values: npt.ArrayLike) -> Score:
     """Mean of a few repetitions with Student's t interval (Student 1908), n - 1 degrees of freedom.
 
-    A bootstrap of ten values is too narrow by a tenth. The interval tells of the repetitions alone: what they share,
-    such as the images they are all measured on, is not in it.
+    A bootstrap of ten values is too narrow by a tenth. The interval covers the repetitions alone: it leaves out
+    what they share, such as the test images.
 
     Args:
         values: one number a repetition, at least 2.

@@ -39,7 +39,7 @@ MOST_COMMON = ("vqa_accuracy", "accuracy")
 
 
 def meaning(name: str) -> str:
-    """What a metric of this name means, "" where nobody has said; a kind after a colon makes no difference."""
+    """What a metric of this name means, "" for an unknown metric; a kind after a colon is ignored."""
     plain = name.partition(":")[0]
     for pattern, text in MEANINGS.items():
         if found := re.fullmatch(pattern, plain):

@@ -1,9 +1,9 @@
-"""Is one model better than another on the same images? Paired intervals and tests.
+"""Paired intervals and tests: is one model better than another on the same images?
 
 Two models succeed and fail on the same hard images, so that their difference is known far better than either
 score: two overlapping intervals say nothing about it. The interval draws images and keeps the two outcomes of
-each together (Efron and Tibshirani 1993; Koehn 2004 for corpus scores). The p-value asks how often a difference at
-least this large appears when the two models' outcomes are swapped image by image by the toss of a coin.
+each together (Efron and Tibshirani 1993; Koehn 2004 for corpus scores). The test swaps the two models' outcomes image
+by image by a fair coin; the p-value is the share of swaps with a difference at least as large as the observed one.
 
 Axis legend: n items, c clusters (images), s numbers that a score sums, r resamples.
 """

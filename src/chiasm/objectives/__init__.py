@@ -1,1 +1,1 @@
-"""Loss functions of tensors: they return named terms and their total, and know nothing of models, data or files."""
+"""Loss functions of tensors: each returns named terms and their total, and depends on no model, data or file."""

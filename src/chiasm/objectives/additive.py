@@ -1,4 +1,4 @@
-"""Additive fusion in the shared space: the sum of an image's and its text's vector shall find both of them again.
+"""Additive fusion in the shared space: the sum of an image and a text embedding retrieves both.
 
 Axis legend: n images and m texts of this process, e numbers of an embedding.
 """
@@ -28,11 +28,11 @@ def additive_contrast(
     answer adds `l_q(Z_j, Q_j)`, `answer.answer_classification` on the same Z: the task "vqa" with the fusion
     `shared_sum`.
 
-    What it lacks: Z holds the very vectors that it shall find. Where the vectors of a batch point in different
+    Limitation: Z contains the vectors that it must retrieve. Where the vectors of a batch point in different
     directions at random, Z is at 45 degrees to its own image and text and far from all others: 256 random pairs of
-    256 numbers at the first temperature, 0.07, have a loss of 0.033, where an even guess has 2 log 256 = 11.09. Hardly
-    anything is left to learn, and nothing but the negatives' spread draws the two sides together. A small loss says
-    nothing about search; use `softmax_contrast` for search across the two sides.
+    256 numbers at the first temperature, 0.07, have a loss of 0.033, where an even guess has 2 log 256 = 11.09. The
+    loss is nearly 0 before training, and only the spread of the negatives aligns the two modalities. A small loss does
+    not imply good retrieval; use `softmax_contrast` for cross-modal retrieval.
 
     Precision and several processes are as in `softmax_contrast`.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from chiasm.core.distributed import mean_over_terms
 
 IGNORED = -100
-"""Target of a question whose answer is not in the vocabulary: it teaches nothing, and counts as wrong in scores."""
+"""Target of a question whose answer is not in the vocabulary: ignored by the loss, wrong in scores."""
 
 
 def answer_classification(
@@ -41,14 +41,14 @@ def soft_answer_classification(
 
     Summed over answers and averaged over known questions (Teney et al. 2018, "Tips and Tricks for Visual Question
     Answering"; ViLT, which calls it the mean over answers times their number). Unlike a softmax, answers
-    do not compete, and a question that no answer of the vocabulary fits can teach that none does.
+    do not compete, and a question without a right answer in the vocabulary is a target of zeros.
 
     Args:
         logits: a score for each answer of the vocabulary; computed in float32 (float64 for float64). Probabilities
             are `logits.sigmoid()`.
         score: how right each answer is, in [0, 1]: VQAv2 takes min(annotators who gave it / 3, 1). No gradient
             reaches it.
-        is_known: True where the question teaches, also where its scores are all 0.
+        is_known: True where the question counts in the loss, also where its scores are all 0.
 
     Returns:
         {"loss": scalar}; zero with a zero gradient where no question is known.

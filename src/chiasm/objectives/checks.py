@@ -1,4 +1,4 @@
-"""What every objective must hold: run by our own tests over each, and by anybody over theirs."""
+"""Contract checks for objectives, for those of this package and for your own."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -18,9 +18,9 @@ def check_objective(
         inputs: small float64 tensors that get a gradient, and whole-number or truth tensors that get none.
         rows: name of an input -> name of its first axis. Inputs that share an axis are put into another order
             together, which must not change any term. Inputs without rows, such as a temperature, are left out.
-        constant: names of float64 inputs that must get no gradient, such as what a teacher says.
+        constant: names of float64 inputs that must get no gradient, such as a teacher's outputs.
 
-    Checked are that all terms are finite scalars, that gradients agree with finite differences in float64, that
+    Checks that all terms are finite scalars, that gradients agree with finite differences in float64, that
     bfloat16 inputs are computed with in float32, under autocast too, and that the order of rows does not matter.
 
     Raises:

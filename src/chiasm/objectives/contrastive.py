@@ -1,4 +1,4 @@
-"""Image-text contrast: an image shall find its sentences among all sentences of the batch, and the reverse.
+"""Image-text contrast: retrieve each image's sentences among all sentences of the batch, and the reverse.
 
 InfoNCE of CLIP (Radford et al. 2021, figure 3) with several positives a row as in UniCL (Yang et al. 2022, "Unified
 Contrastive Learning in Image-Text-Label Space", equations 3 and 4), and with a teacher's soft targets as in ALBEF (Li
@@ -29,12 +29,12 @@ from chiasm.objectives.similarity import (
 
 
 class HardNegatives(NamedTuple):
-    """For each text a sentence that resembles it and is not true of its image, where there is one.
+    """For each text, a similar sentence that is false for its image, where there is one.
 
     A row a text.
 
     Attributes:
-        text: unit vectors float [m, e]; what stands where there is none does not count.
+        text: unit vectors float [m, e]; rows without a hard negative are ignored.
         key: int64 [m], which sentence it is, comparable with the key of the texts.
         is_real: bool [m], True where there is one.
     """
@@ -113,7 +113,7 @@ def distilled_contrast(
     alpha: float,
     text_key: Int[Tensor, " m"] | None = None,
 ) -> dict[str, Tensor]:
-    """`softmax_contrast` towards softer targets: a teacher's view of which other rows fit too.
+    """`softmax_contrast` with soft targets from a teacher's similarities.
 
     The target of a row is `alpha * softmax(teacher's similarities) + (1 - alpha) * uniform over the positives` (ALBEF,
     equation 6, up to the teacher's entropy, see `distillation`); with alpha 0 it is `softmax_contrast`. A row without
@@ -121,10 +121,8 @@ def distilled_contrast(
     nor the scale through it.
 
     The rows searched are those of the batch, of all processes, and the model's own. ALBEF also searches a queue of
-    the teacher's rows of earlier batches; there is no queue here, so a small batch has few candidates to be soft
-    about. All similarities are held at once, without pieces.
-
-    The ninth argument is there because the teacher has a vector for each of the two sides.
+    the teacher's rows of earlier batches; there is no queue here, so a small batch has few candidates for
+    soft targets. All similarities are held in memory at once.
 
     Args:
         image: unit vectors.
@@ -178,7 +176,7 @@ def _summed_among_wrong(
 ) -> Float[Tensor, ""]:
     positive = is_positive(query_label, torch.cat([key_label, wrong_label]), link)
     logits = query @ torch.cat([key, wrong]).T
-    # A swap that is a true sentence of the image after all is neither right nor wrong to find: it is not there.
+    # A hard negative that is also a true sentence of the image is neither positive nor negative: it is masked out.
     is_true = positive.clone()
     is_true[:, : len(key)] = False
     return cross_entropy_rows(logits.masked_fill(is_true, -torch.inf), positive & ~is_true)[0].sum()

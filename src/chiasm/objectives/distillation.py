@@ -1,4 +1,4 @@
-"""What a teacher says: soft targets (ALBEF, Li et al. 2021, section 3.3), and vectors to agree with."""
+"""Distillation: soft targets (ALBEF, Li et al. 2021, section 3.3) and regression to a teacher's vectors."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,7 +29,7 @@ def vector_distillation(
 
     Args:
         student: vectors of m sentences.
-        teacher: where they shall be.
+        teacher: target vectors of the same sentences.
         has_teacher: rows that have a teacher; others do not count.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Masked language modelling: some words are hidden, and the model says from the rest, and the image, what they were.
+"""Masked language modelling: predict masked words from the rest of the text and the image.
 
 Devlin et al. 2019, "BERT", section 3.1 and appendix A.1; with a teacher's soft targets as in ALBEF (Li et al. 2021,
 section 3.3, equation 7). `language_modelling` predicts each next word instead.
@@ -23,12 +23,12 @@ _MASKED_SHARE, _REPLACED_SHARE = 0.8, 0.1
 
 
 class MaskedWords(NamedTuple):
-    """What the model reads, what it shall say, and where.
+    """Masked inputs, targets, and the positions that are predicted.
 
     Attributes:
         inputs: int64 [m, l], ids with some words hidden.
         target: int64 [m, l], the ids as they were.
-        is_masked: bool [m, l], True where the word is asked for, whether it was hidden, replaced or left.
+        is_masked: bool [m, l], True where the word is predicted, whether it was masked, replaced or kept.
     """
 
     inputs: Tensor
@@ -45,12 +45,12 @@ def mask_words(
     vocabulary: int,
     share: float,
 ) -> MaskedWords:
-    """Choose words that the model is asked for, and hide most of them.
+    """Choose words to predict, and mask most of them.
 
     Each word is chosen with probability `share`, and at least one in a text that has any. Of those chosen, 80 % are
-    replaced by the mask token, 10 % by a random word, and 10 % stay as they are, so that the model cannot tell by
-    the mask alone where it will be asked (Devlin et al. 2019, appendix A.1). Torch's global generator draws, and in
-    several processes one that they share (`core.shared_draws`).
+    replaced by the mask token, 10 % by a random word, and 10 % stay as they are, so that the mask does
+    not show which positions are predicted (Devlin et al. 2019, appendix A.1). Torch's global generator draws; several
+    processes share one (`core.shared_draws`).
 
     Args:
         ids: token ids in [0, vocabulary).

@@ -1,4 +1,4 @@
-"""Image-text matching: do this image and this text belong together, as a whole and word by patch.
+"""Image-text matching of whole pairs, and alignment of words with patches.
 
 Wrong pairs and the decision are those of ALBEF (Li et al. 2021, section 3.2), the alignment that of ViLT (Kim et al.
 2021, section 3.2), which took it from UNITER (Chen et al. 2020, section 3.2 and appendix).
@@ -15,7 +15,7 @@ from chiasm.core.distributed import mean_over_terms
 from chiasm.core.shared_draws import shared_generator
 
 NOTHING_WRONG = -1
-"""In the place of a negative: every candidate fits the row."""
+"""Stands for a negative in a row that every candidate fits."""
 _PROXIMITY = 0.5
 _PROXIMAL_STEPS = 50
 
@@ -29,7 +29,7 @@ def draw_negatives(similarity: Float[Tensor, "n k"], is_positive: Bool[Tensor, "
     processes share one, so each passes the rows and candidates of all of them and takes its own out of what comes.
 
     Args:
-        similarity: as the contrast sees it: cosine times logit_scale.
+        similarity: the logits of the contrast, cosine times logit_scale.
         is_positive: True where the candidate fits the row, and so must not be drawn (`similarity.is_positive`).
         hard: draw by similarity.
 
@@ -74,15 +74,15 @@ def word_patch_alignment(
     image_is_real: Bool[Tensor, "n p"],
     is_match: Bool[Tensor, " n"],
 ) -> dict[str, Tensor]:
-    """Make words cheap to carry to the patches of their image, and dear to those of another.
+    """Lower the transport cost from words to the patches of a matching image, and raise it for others.
 
     The distance of a pair is what the cheapest transport between its words and its patches costs, each side with
     equal mass a token and `1 - cosine` a unit of mass. The loss is the distances of matching pairs less those of the
     others, for each pair; it may be negative. ViLT adds it with weight 0.1 to image-text matching.
 
     Args:
-        text_values: what fusion made of the words.
-        image_values: what fusion made of the patches.
+        text_values: fused word tokens.
+        image_values: fused patch tokens.
         text_is_real: True where a word takes part; ViLT leaves the start and end token out, and so should the caller.
         image_is_real: True where a patch takes part.
         is_match: True where the pair belongs together.

@@ -15,7 +15,7 @@ from chiasm.objectives.masked_language_modelling import masked_words
 def draw_order(is_real: Bool[Tensor, "n l"]) -> Int[Tensor, "n l"]:
     """Draw an order a row, all orders of its words equally likely, from torch's global generator or the processes' own.
 
-    Words keep their positions: only what each may look at follows the order.
+    Words keep their positions; only the attention masks follow the order.
     """
     assert bool(is_real[:, 0].all()), "every text begins with its start token"
     key = RowDraws(is_real).uniform()
@@ -27,14 +27,14 @@ def draw_order(is_real: Bool[Tensor, "n l"]) -> Int[Tensor, "n l"]:
 def visible(
     order: Int[Tensor, "n l"], is_real: Bool[Tensor, "n l"]
 ) -> tuple[Bool[Tensor, "n q k"], Bool[Tensor, "n q k"]]:
-    """Where the content stream and the query stream may look: True where allowed, padding never.
+    """Attention masks of the content stream and the query stream: True where allowed, False at padding.
 
     The content stream at token q sees the tokens k with order_k <= order_q; the query stream sees the contents of
     those with order_k < order_q. Before the start token there is none: its query sees the token itself, since every
     query must see something. `TwoStreamTextEncoder.two_stream` keeps the same rules.
 
-    Fusion of the query stream g with an image: every token may look at all of the image, the image at no word,
-    and the content rule is fusion's `text_allowed`. Although it lets token q look at itself, word q does not leak.
+    Fusion of the query stream g with an image: every token may attend to the whole image, the image to no word,
+    and the content rule is fusion's `text_allowed`. Although token q attends to itself, word q does not leak.
     What stands at token k when fusion begins is g_k, made from the words strictly before k. Token q gathers them over
     order_k <= order_q: all are words strictly before q. So the state at q has again seen words strictly before q
     alone, and the argument repeats with each further block. The query rule would be as safe, but hide from q its own

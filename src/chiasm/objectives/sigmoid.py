@@ -29,8 +29,8 @@ def sigmoid_contrast(
     """Sum over all pairs of `-log sigmoid(y_ij (logit_scale * <image_i, text_j> + logit_bias))`, for each image.
 
     `y_ij` is 1 where image i and text j belong together, which may be several times a row, and -1 elsewhere. The
-    sum is divided by the number of images. A pair's loss does not depend on the other rows, so rows that fit
-    nothing teach as negatives, and a batch without any pair has a loss too.
+    sum is divided by the number of images. A pair's loss does not depend on the other rows, so rows without a
+    positive count as negatives, and a batch without any pair has a loss too.
 
     Precision, several processes and positives are as in `contrastive.softmax_contrast`.
 

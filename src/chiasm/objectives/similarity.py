@@ -1,4 +1,4 @@
-"""What the contrasts share: which rows belong together, sums over all pairs in pieces, and several processes.
+"""Shared by the contrasts: positive pairs, sums over all pairs in chunks, and several processes.
 
 Axis legend: n images and m texts of this process, q rows of it that search, k rows that are searched (those of all
 processes), l links between labels (texts of all processes), e numbers of an embedding.
@@ -41,13 +41,13 @@ def pair_up(
     text_key: Int[Tensor, " m"] | None = None,
     wrong_key: Int[Tensor, " m"] | None = None,
 ) -> tuple[Pairing, Pairing]:
-    """Return who belongs to whom among all processes: images that search texts, and texts that search images.
+    """Return the positives among all processes: of images that search texts, and of texts that search images.
 
     An image and a text belong together if their groups are equal. With `text_key`, texts of equal key are one
     sentence, so an image belongs with every text whose key occurs in the image's group. The relation is not
     transitive: of two images that share one of two sentences each, neither gets the other's second sentence.
-    `wrong_key` are sentences, one a text, that images search too; which of them are sentences of an image after all
-    is told by the labels.
+    `wrong_key` are sentences, one a text, that images search too; the labels show which of
+    them are true sentences of an image.
     """
     image_label, text_label = gather_with_gradient(image_group), gather_with_gradient(text_group)
     sentence, link, wrong = text_label, None, None

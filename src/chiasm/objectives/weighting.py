@@ -1,4 +1,4 @@
-"""Several tasks in one model: weights of their losses that are learned, and gradients that go against each other.
+"""Several tasks in one model: learned loss weights, and conflicting gradients.
 
 Axis legend: t tasks, p numbers of the shared parameters.
 """
@@ -39,10 +39,10 @@ def uncertainty_weighted(losses: Mapping[str, Tensor], log_variance: Mapping[str
 
 @torch.no_grad()
 def project_conflicts(gradients: Float[Tensor, "t p"]) -> Float[Tensor, "t p"]:
-    """Take from each task's gradient what goes against another task's (PCGrad, Yu et al. 2020, algorithm 1).
+    """Remove from each task's gradient what conflicts with another task's (PCGrad, Yu et al. 2020, algorithm 1).
 
-    One after the other, in random order, each other task's gradient is looked at: where the inner product is
-    negative, the part along it is taken away. The step follows the sum of the rows returned.
+    The other tasks' gradients are compared one after the other, in random order. Where the inner product is
+    negative, the component along that gradient is removed. The step follows the sum of the rows returned.
 
     Torch's global generator draws the orders, and in several processes one that they share, so every process calls
     this, with gradients that are already averaged.

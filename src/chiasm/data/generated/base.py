@@ -1,4 +1,4 @@
-"""What every generator of examples shares: a known split, languages that it speaks, and a ledger without rejections."""
+"""Base of all generators of examples: known splits, supported languages, and a ledger without rejections."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

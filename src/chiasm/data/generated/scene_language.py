@@ -113,7 +113,7 @@ def read_caption(text: str) -> tuple[tuple[int, int, str, str, str], ...] | None
 
 @dataclass(frozen=True, slots=True)
 class SceneTruth:
-    """The objects of a generated example; tells whether a sentence is the whole truth about them."""
+    """The objects of a generated example; checks whether a sentence states the whole truth about them."""
 
     scene: Scene
 

@@ -28,7 +28,7 @@ _OPPOSITE_SIZE = {
 }  # fmt: skip
 _COATS = word_set("dog puppy puppie cat horse cow bull sheep goat bird hair haired fur")
 _YOUTH = word_set("child kid boy girl baby toddler children puppy puppie infant babie")
-"""Nouns whose size nobody turns round: "an old baby" gives itself away."""
+"""Nouns whose size is never swapped, because the result ("an old baby") is implausible."""
 _JOINS = word_set("and or but nor")
 _FUNCTION = word_set(
     "a an the and or but of in on at to with by for from is are was were be as while that which who one "

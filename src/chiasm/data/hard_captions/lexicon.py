@@ -80,7 +80,7 @@ NUMBER_OF = meanings(NUMBERS, NUMBER_SPELLINGS)
 
 
 def another(table: Table, own: str, mentioned: Iterable[str], text: str) -> str | None:
-    """A meaning that nobody mentioned, the same one for a text in every process; None where all were mentioned."""
+    """A meaning that the text does not mention, the same in every process; None where it mentions all."""
     left = [one for one in table if one != own and one not in set(mentioned)]
     return left[counter_seed("swap", text, own) % len(left)] if left else None
 

@@ -58,7 +58,7 @@ def _remembered(caption: Caption, others: tuple[Caption, ...], truth: SceneTruth
 
 
 def swaps_of(example: Example, caption: Caption) -> Sequence[Swap]:
-    """`swaps` of one of an example's captions; remembered, since each epoch asks again."""
+    """`swaps` of one of an example's captions; cached across epochs."""
     truth = example.truth if isinstance(example.truth, SceneTruth) else None
     return _remembered(caption, example.captions, truth)
 

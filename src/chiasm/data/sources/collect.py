@@ -64,7 +64,7 @@ def collect(
 
 
 def _note_missing(record: Record, finder: "ImageFinder", ledger: Ledger) -> None:
-    """Tell of an image that is missing in no split at all (Flickr8k names one), since nobody reads that rest."""
+    """Note a missing image of a record without a split (Flickr8k names one), since no split reads that record."""
     try:
         if record.embedded is None:
             finder.find(record.image, record.split)
@@ -102,7 +102,7 @@ def _hashed_split(
 
 
 def _image_of(record: Record) -> str:
-    """What tells the images of records apart: content where the file holds it, else the path as written."""
+    """Key of a record's image: the content's hash where the file embeds it, else the path as written."""
     return record.embedded.content_key() if record.embedded else os.path.normpath(record.image)
 
 
@@ -193,7 +193,7 @@ def _plain(name: str) -> str:
 
 @dataclass(slots=True)
 class _Draft:
-    """An example while its records come in."""
+    """An example under construction, to which records are added."""
 
     name: str
     source: Source
@@ -226,7 +226,7 @@ class _Collector:
             self._ledger.use()
 
     def tell(self, path: Path) -> None:
-        """Say what would make more of the data usable, and which languages nobody asked for."""
+        """Note how to make more of the data usable, and which languages were left out."""
         if text := advice_on_missing(self._missing, path):
             self._ledger.advise(text)
         if self._unread:

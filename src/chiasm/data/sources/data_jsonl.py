@@ -44,7 +44,7 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def read_rows(file: Path, split: str, reading: Reading) -> None:
-    """Add the rows of a JSON lines file; `split` is what its place says, "" where it says nothing.
+    """Add the rows of a JSON lines file; `split` is taken from its path, "" where the path names none.
 
     Raises:
         InputError: the first row's keys cannot be understood; later rows alone are rejected for that.

@@ -24,7 +24,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, split: str) -> Reading:
-    """Read one file; in a folder with a file for each split, the wanted one. A bad row is told by its number."""
+    """Read one file; in a folder with a file for each split, the wanted one. A bad row is reported with its number."""
     files = _files(path)
     if not files:
         raise InputError(f"{path} holds no JSON file with a list of rows", _WHAT, "give the path of the JSON file")

@@ -1,4 +1,4 @@
-"""Why the layout of some data is not recognised: which file nearly fits which layout, and what it lacks."""
+"""Diagnosis of unrecognised data: which file nearly fits which layout, and what it lacks."""
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping

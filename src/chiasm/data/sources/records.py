@@ -1,4 +1,4 @@
-"""What a layout hands over: records about images, the splits it knows; and how a row's keys are understood."""
+"""Records that a layout reads, its splits, and the mapping from column names to roles."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -83,7 +83,7 @@ class Record:
     label: str | None = None
     group: str = ""
     split: str = ""
-    """As written; "" where the layout does not tell."""
+    """As written; "" where the layout names none."""
     embedded: ImageRef | None = None
     """The image itself, where the file holds it; `image` is then only its name."""
 
@@ -106,7 +106,7 @@ class Reading:
     notes: list[Rejected] = field(default_factory=list)
 
     def add(self, record: Record, split: str = "") -> None:
-        """Keep a record; `split` is what its folder or file says, and a row that says another is rejected."""
+        """Keep a record; `split` is that of its folder or file; a row that names another is rejected."""
         if not split or record.split == split:
             self.records.append(record)
         elif not record.split or canonical_split(record.split) == canonical_split(split):
@@ -120,7 +120,7 @@ class Reading:
         self.rejected.append(Rejected(source, code, text))
 
     def set_splits_of_records(self) -> None:
-        """Let the records tell which splits exist; without a record that names one, there are none."""
+        """Take the splits from the records; without a record that names one, there are none."""
         self.splits = tuple(dict.fromkeys(record.split for record in self.records if record.split))
 
 

@@ -26,7 +26,7 @@ _IMAGE = r"\"?[^\",;|\t]*\.(?:" + "|".join(sorted(suffix[1:] for suffix in SUFFI
 _IMAGE_FIRST = re.compile(rf"\s*{_IMAGE}\s*([,;|\t]).*", re.IGNORECASE)
 _IMAGE_LAST = re.compile(rf".*([,;|\t])\s*{_IMAGE}\s*", re.IGNORECASE)
 _ROWS_LOOKED_AT = 50
-"""Rows of a table without names that tell how many columns it has."""
+"""Rows that are read to count the columns of a table without a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def read(path: Path, split: str) -> Reading:
 
 
 def read_file(file: Path, split: str, reading: Reading) -> None:
-    """Add the rows of one table; `split` is what its place says, "" where it says nothing.
+    """Add the rows of one table; `split` is taken from its path, "" where the path names none.
 
     Raises:
         InputError: the first line cannot be understood.
@@ -162,7 +162,7 @@ def _is_table(file: Path) -> bool:
 
 
 def _check_two_columns(file: Path, delimiter: str) -> None:
-    """Rows of three or more cells each are columns that somebody has to name; of various lengths, they are captions."""
+    """Rows of three or more cells each are columns that need a header; rows of various lengths are captions."""
     rows = islice(read_table(file, delimiter), _ROWS_LOOKED_AT)
     counts = {len(cells) for _, cells in rows if not isinstance(cells, Rejected)}
     if len(counts) == 1 and min(counts) > 2:

@@ -88,7 +88,7 @@ def _is_split(folder: str) -> bool:
 
 
 def _add(pair: _Pair, path: Path, reading: Reading) -> None:
-    """Add the record of one name, or say why there is none."""
+    """Add the record of one name, or the reason why there is none."""
     if not pair.images:
         if len(pair.texts[0].stem) and pair.texts[0].stem.lower().startswith(("readme", "license", "licence")):
             reading.notes.append(Rejected(Source(str(pair.texts[0])), "no_picture_of_the_name", "left out"))

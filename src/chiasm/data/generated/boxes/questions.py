@@ -1,4 +1,4 @@
-"""Questions that ask an image of boxes for a number: what a statement claims, left open.
+"""Counting questions about box images, derived from statements.
 
 Practice for statements. A number says more about an image than true or false, and is learned first.
 """
