@@ -76,7 +76,7 @@ def test_splits_are_no_classes(rows: list[Photo], tmp_path: Path, train: Trainer
 def test_addresses_are_not_fetched(tmp_path: Path, train: Trainer) -> None:
     """Guards against "no column that names an image", where a column names addresses."""
     file = table(tmp_path / "data.csv", ["url", "caption"], [["https://example.org/1.jpg", "a dog"]])
-    assert_refused(train(file), "names its pictures by addresses (column 'url')", "nothing is downloaded", "fetch them")
+    assert_refused(train(file), "names its images by addresses (column 'url')", "nothing is downloaded", "fetch them")
     file = table(tmp_path / "data.csv", ["image", "caption"], [["https://example.org/1.jpg", "a dog"]])
     assert_refused(train(file), "is an address, and nothing is downloaded")
 
