@@ -1,7 +1,7 @@
-"""Fusion methods: dict of Tokens -> Tokens. One file each; this table is where a config's word finds its class.
+"""Fusion methods: dict of Tokens -> Tokens. One file each; `FUSIONS` maps the name in a config to its class.
 
-Whoever chooses: `cross_attention` is the default, since it shares a picture among its questions; `merged_attention`
-and `co_attention` are more expressive and dearer; `resampler` is for large pictures and long texts; `film` is the
+Whoever chooses: `cross_attention` is the default, since it shares an image among its questions; `merged_attention`
+and `co_attention` are more expressive and dearer; `resampler` is for large images and long texts; `film` is the
 cheapest that sees which property belongs to which object; `sum`, `shared_sum`, `concat_mlp`, `gated` and `bilinear`
 fuse one vector of each modality. Each class says its equation, cost and source.
 """
@@ -36,7 +36,7 @@ FUSIONS: dict[str, type[Fusion]] = {
 
 
 def build_fusion(config: ModelConfig, modalities: tuple[str, ...] = ("text", "image")) -> Fusion:
-    """Build the fusion that the config names; the first modality asks, the others are looked at."""
+    """Build the fusion that the config names; the first modality asks, the others are attended to."""
     return FUSIONS[config.fusion](
         FusionShape(
             config.dim,

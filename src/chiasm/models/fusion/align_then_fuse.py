@@ -14,7 +14,7 @@ class AlignThenFuse(CrossAttentionFusion, Aligning):
     """x_shared = W_x x + b_x for every token of modality x; then `cross_attention` among shared tokens.
 
     After ALBEF (Li et al. 2021, sections 3.1 and 3.2), where a contrastive loss on the pooled vectors draws words and
-    pictures together before fusion relates them. ALBEF projects only the pooled vectors; here the tokens that fusion
+    images together before fusion relates them. ALBEF projects only the pooled vectors; here the tokens that fusion
     sees go through the same map, so that what contrast learns is where attention starts. The map is linear: the mean
     of shared tokens is the shared vector of the mean. Without a contrastive loss on `align` this is `cross_attention`
     with d^2 more weights a modality.

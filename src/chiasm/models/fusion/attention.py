@@ -1,4 +1,4 @@
-"""What the methods share that pass every text token on, changed by what it saw.
+"""Base and masks of the methods whose output has one vector for every text token.
 
 Axis legend: m rows of the text, q text tokens, k keys, d width.
 """
@@ -45,7 +45,7 @@ def with_words_apart(
 ) -> Bool[Tensor, "m 1 _ k"]:
     """Mask for `attend` over one sequence of q text tokens and others.
 
-    With `text_allowed` the text keeps to it, and the others look at no text.
+    With `text_allowed` the text keeps to it, and the others attend to no text.
     """
     allowed = key_padding_mask(is_real)
     if text_allowed is None:

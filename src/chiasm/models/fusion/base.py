@@ -1,4 +1,4 @@
-"""What every fusion method is: a module that lets the rows of one modality meet those of the others.
+"""The interface of all fusion methods: the rows of one modality are fused with those of the others.
 
 Axis legend: m rows of the text, n rows of the other modalities, r rows of these with one more that stands for none,
 l, q, k tokens, d width, s summary tokens.
@@ -38,7 +38,7 @@ class FusionShape:
     modality_dropout: float = 0.0
     """Probability, in [0, 1), that a training row loses its other modalities, and as often its text."""
     modalities: tuple[str, ...] = ("text", "image")
-    """The first asks; the others are looked at."""
+    """The first attends; the others are attended to."""
 
 
 class FusionInputs(NamedTuple):
@@ -56,11 +56,11 @@ class FusionInputs(NamedTuple):
 
 
 class Fusion(nn.Module, ABC):
-    """dict of Tokens -> Tokens. Leaves implement `fuse`; this base sees to it that they never meet a missing modality.
+    """dict of Tokens -> Tokens. Leaves implement `fuse`; this base replaces missing modalities first.
 
     A modality that is missing, in one row or in all, is replaced by learned tokens of its own (`absent`), as BERT's
     mask token stands for a word: one token, or `summary_tokens` for a text of these. To learn them, training with
-    `modality_dropout` hides whole modalities of single rows ("ModDrop", Neverova et al. 2015). A picture hidden from
+    `modality_dropout` hides whole modalities of single rows ("ModDrop", Neverova et al. 2015). An image hidden from
     one question stays visible to the other questions about it.
 
     Attributes:
@@ -81,7 +81,7 @@ class Fusion(nn.Module, ABC):
 
     def __init__(self, shape: FusionShape) -> None:
         super().__init__()
-        assert len(shape.modalities) >= 2, "fusion needs a modality that asks and one to look at"
+        assert len(shape.modalities) >= 2, "fusion needs a modality that asks and one to attend to"
         if not 0 <= shape.modality_dropout < 1:
             raise InputError(
                 f"model.modality_dropout is {shape.modality_dropout}", "a number in [0, 1)", "0.1 is common; 0 is off"
@@ -123,8 +123,8 @@ class Fusion(nn.Module, ABC):
         Args:
             tokens: modality -> Tokens. Any of them may be missing, or have rows without a real token.
             image_index: which of the n rows each text row belongs to; None: n equals m, row by row.
-            text_allowed: True where text token q may look at text token k, on top of padding; each token must be
-                allowed a real one. Other modalities then look at no text, through which words would see what they
+            text_allowed: True where text token q may attend to text token k, on top of padding; each token must be
+                allowed a real one. Other modalities then attend to no text, through which words would see what they
                 may not. Only where `keeps_words`.
 
         Raises:
@@ -135,7 +135,7 @@ class Fusion(nn.Module, ABC):
         assert text_allowed is None or self.keeps_words, f"{type(self).__name__} keeps no words to restrict"
         assert text_allowed is None or asking in tokens, f"text_allowed restricts {asking}, which is missing"
         if not tokens:
-            raise InputError("no modality is given", f"one or more of {', '.join(known)}", "give a text or a picture")
+            raise InputError("no modality is given", f"one or more of {', '.join(known)}", "give a text or an image")
         text, others = tokens.get(asking), {name: tokens[name] for name in looked_at if name in tokens}
         rows, count, index = _sizes(text, others, image_index)
         text_here, others_here = self._here([text], rows), take(self._here(others.values(), count), index)
@@ -223,7 +223,7 @@ def _sizes(
 ) -> tuple[int, int, Int[Tensor, " m"] | None]:
     """m, n, and which of the n rows each of the m belongs to, from whatever is given."""
     counts = {len(part.values) for part in others.values()}
-    assert len(counts) <= 1, f"modalities that are looked at have different numbers of rows: {counts}"
+    assert len(counts) <= 1, f"modalities that are attended to have different numbers of rows: {counts}"
     if not counts:
         assert text is not None, "checked by the caller"
         # One row of absent tokens stands for all, so that it is projected once.

@@ -19,7 +19,7 @@ class BilinearFusion(PooledFusion):
     Multimodal low-rank bilinear pooling ("Hadamard Product for Low-rank Bilinear Pooling", Kim et al. 2017; here over
     one vector a modality, without its attention glimpses). A full bilinear map has d^3 weights and gives every pair
     of input numbers its own; a rank of 2 d needs 6 d^2. What `sum` cannot say, that a word means one thing in this
-    picture and the opposite in that, is one product here. Products of many modalities grow small: with more than
+    image and the opposite in that, is one product here. Products of many modalities grow small: with more than
     three prefer `gated`.
 
     Args:

@@ -14,7 +14,7 @@ class ConcatMlpFusion(PooledFusion):
     """Z = W_2 gelu(W_1 [T; I] + b_1) + b_2, with `mlp_ratio` * d hidden units.
 
     The first layer over a concatenation is the sum of its parts' maps, W_1 [T; I] = W_t T + W_i I, and is computed so:
-    the picture's part once a picture. Against `sum`, the non-linearity lets the picture decide what a word means, for
+    the image's part once an image. Against `sum`, the non-linearity lets the image decide what a word means, for
     3 * `mlp_ratio` * d^2 weights instead of 2 d^2; against `bilinear` it has to learn products from sums. A baseline
     since the first models of visual question answering (Antol et al. 2015).
 

@@ -1,4 +1,4 @@
-"""Cross-attention fusion: text tokens look at image tokens (ALBEF, Li et al. 2021, section 3.1)."""
+"""Cross-attention fusion: text tokens attend to image tokens (ALBEF, Li et al. 2021, section 3.1)."""
 
 from typing import cast
 
@@ -13,11 +13,11 @@ from chiasm.models.transformer import Attention, Block, drop_uniform_index, init
 class CrossAttentionFusion(WordFusion):
     """`layers` times T + attend(T, T), T + attend(T, I), T + MLP(T), each with its norm before.
 
-    The fusion encoder of ALBEF (Li et al. 2021, section 3.1). The picture's tokens stay as they are, so one encoded
-    picture serves many questions and its keys and values are projected once a picture; a question costs
-    l_text (l_text + l_image). Against its neighbours: `merged_attention` and `co_attention` let pictures look at
-    words too, for a copy of the picture a question; `align_then_fuse` is this over tokens in a shared space;
-    `resampler` lets few learned queries look in the place of every word.
+    The fusion encoder of ALBEF (Li et al. 2021, section 3.1). The image's tokens stay as they are, so one encoded
+    image serves many questions and its keys and values are projected once an image; a question costs
+    l_text (l_text + l_image). Against its neighbours: `merged_attention` and `co_attention` let images attend to
+    words too, for a copy of the image a question; `align_then_fuse` is this over tokens in a shared space;
+    `resampler` lets few learned queries attend in place of every word.
 
     Args:
         shape: sizes; `layers` counts blocks of self-attention, cross-attention, MLP.
@@ -36,18 +36,18 @@ class CrossAttentionFusion(WordFusion):
         return cast(list[Attention], [block.cross_attention for block in self.blocks])
 
     def fuse(self, inputs: FusionInputs) -> Tokens:
-        """Let the words look at each other and at the picture; see the class."""
+        """Self-attention among words, then cross-attention to the image; see the class."""
         text, others, index, text_allowed = inputs
         x = text.values
-        picture, picture_is_real = self.join(others)
+        image, image_is_real = self.join(others)
         # Asked alone or among others, a question keeps its own rows, and so its answer to the last bit.
-        index = drop_uniform_index(index, len(picture)) if self.training else index
+        index = drop_uniform_index(index, len(image)) if self.training else index
         for block in self.blocks:
             x = block(
                 x,
                 allowed=among_words(text.is_real, text_allowed),
-                context=picture,
-                context_allowed=key_padding_mask(take(picture_is_real, index)),
+                context=image,
+                context_allowed=key_padding_mask(take(image_is_real, index)),
                 context_index=index,
             )
         return self.finish(x, text.is_real, x.shape[1])

@@ -1,4 +1,4 @@
-"""FiLM: the text scales and shifts the channels of the picture's tokens (Perez et al. 2018).
+"""FiLM: the text scales and shifts the channels of the image's tokens (Perez et al. 2018).
 
 Axis legend: m rows of the text, r rows of the tokens, l tokens, d width.
 """
@@ -44,11 +44,11 @@ class FilmBlock(nn.Module):
 
 
 class FilmFusion(Fusion):
-    """`layers` FiLM blocks over the picture's tokens, their maximum over tokens, LayerNorm: one vector a row.
+    """`layers` FiLM blocks over the image's tokens, their maximum over tokens, LayerNorm: one vector a row.
 
     The text chooses channels (such as "red") in every token alike, and the maximum then finds whether a token had
     them: attention without comparing tokens, in 4 d^2 weights a block and linear time. It sees which colour belongs
-    to which shape, which `sum` to `bilinear` cannot, as they meet the picture's mean; it cannot relate two tokens, as
+    to which shape, which `sum` to `bilinear` cannot, as they meet the image's mean; it cannot relate two tokens, as
     the attention methods do. `values` is [m, 1, d].
 
     Args:

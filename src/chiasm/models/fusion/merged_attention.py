@@ -1,4 +1,4 @@
-"""Merged attention: one sequence of words and picture tokens under self-attention (ViLT, Kim et al. 2021).
+"""Merged attention: one sequence of words and image tokens under self-attention (ViLT, Kim et al. 2021).
 
 Axis legend: m rows of the text, l tokens of all modalities, d width.
 """
@@ -16,10 +16,10 @@ from chiasm.models.transformer import Attention, Block, init_weights
 class MergedAttentionFusion(WordFusion):
     """x = [T + type_text; I + type_image], then `layers` blocks of self-attention and MLP over the whole of it.
 
-    VisualBERT (Li et al. 2019) and ViLT (Kim et al. 2021, equations 3 to 5, pre-norm). Every token looks at every
+    VisualBERT (Li et al. 2019) and ViLT (Kim et al. 2021, equations 3 to 5, pre-norm). Every token attends to every
     other with the same weights, so it has the fewest weights of the attention methods, 12 d^2 a block, and the
-    highest cost: (l_text + l_image)^2 and a copy of the picture in every layer for every question. `cross_attention`
-    leaves the picture as it is and so shares it; `co_attention` gives each side its own weights.
+    highest cost: (l_text + l_image)^2 and a copy of the image in every layer for every question. `cross_attention`
+    leaves the image as it is and so shares it; `co_attention` gives each side its own weights.
 
     `values` are the text's tokens, then those of the others, in the order of `shape.modalities`.
 
@@ -40,7 +40,7 @@ class MergedAttentionFusion(WordFusion):
         return cast(list[Attention], [block.self_attention for block in self.blocks])
 
     def fuse(self, inputs: FusionInputs) -> Tokens:
-        """Fuse one sequence a text row; with `text_allowed` the others' tokens look at no text."""
+        """Fuse one sequence a text row; with `text_allowed` the others' tokens attend to no text."""
         text, others, index, text_allowed = inputs
         repeated = {name: part if index is None else part.rows(index) for name, part in others.items()}
         x, is_real = self.join({self.shape.modalities[0]: text, **repeated})

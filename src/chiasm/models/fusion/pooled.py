@@ -1,4 +1,4 @@
-"""What the methods share that fuse one vector of each modality.
+"""Base of the methods that fuse one pooled vector of each modality.
 
 Axis legend: m rows of the text, n rows of the other modalities, d width, w width after the modalities' maps.
 """
@@ -13,11 +13,11 @@ from chiasm.models.fusion.base import Fusion, FusionInputs, FusionShape, take
 
 
 class PooledFusion(Fusion):
-    """Base of the methods that see of each modality its `pooled` vector alone. Leaves implement `combine`.
+    """Base of the methods whose input is the `pooled` vector of each modality. Leaves implement `combine`.
 
     A linear map a modality, `combine`, `shape.layers` residual MLPs, LayerNorm. Linear in the number of rows and
-    blind to tokens: two pictures with the same mean are the same picture (which colour belongs to which shape is
-    lost). `values` is [m, 1, d], the fused vector as a token. A picture is mapped once, however many texts share it.
+    blind to tokens: two images with the same mean are the same image (which colour belongs to which shape is
+    lost). `values` is [m, 1, d], the fused vector as a token. An image is mapped once, however many texts share it.
 
     Args:
         shape: sizes; `layers` counts the residual MLPs after fusing, `heads` is not used.
@@ -66,7 +66,7 @@ class ResidualMlp(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-        """Add what the MLP makes of `x`."""
+        """Return x + MLP(LayerNorm(x))."""
         return x + self.layers(x)
 
 

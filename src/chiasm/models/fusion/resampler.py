@@ -1,6 +1,6 @@
-"""Resampler: a few learned queries read the words, then fetch from the picture what matters (Li et al. 2023).
+"""Resampler: a few learned queries attend to the words, then to the image (Li et al. 2023).
 
-Axis legend: m rows of the text, r rows of the picture, l words then queries, k picture tokens, d width.
+Axis legend: m rows of the text, r rows of the image, l words then queries, k image tokens, d width.
 """
 
 from typing import cast
@@ -15,11 +15,11 @@ from chiasm.models.fusion.base import Fusion, FusionInputs, FusionShape, Join, t
 from chiasm.models.transformer import Attention, Block, init_weights, key_padding_mask
 
 QUERIES = 8
-"""Learned queries. BLIP-2 has 32 for a picture of 257 tokens and Flamingo 64 for a video; ours have 9 to 49 tokens."""
+"""Learned queries. BLIP-2 has 32 for an image of 257 tokens and Flamingo 64 for a video; ours have 9 to 49 tokens."""
 
 
 class ResamplerBlock(nn.Module):
-    """A block in which words and queries attend to each other, and the queries alone to the picture.
+    """A block in which words and queries attend to each other, and the queries alone to the image.
 
     Args:
         shape: sizes.
@@ -33,8 +33,8 @@ class ResamplerBlock(nn.Module):
         self,
         x: Float[Tensor, "m l d"],
         allowed: Bool[Tensor, "..."],
-        picture: Float[Tensor, "r k d"],
-        picture_allowed: Bool[Tensor, "..."],
+        image: Float[Tensor, "r k d"],
+        image_allowed: Bool[Tensor, "..."],
         index: Int[Tensor, " m"] | None,
     ) -> Float[Tensor, "m l d"]:
         """Words come first in `x`, the last QUERIES tokens are the queries."""
@@ -42,7 +42,7 @@ class ResamplerBlock(nn.Module):
         assert block.cross_norm is not None and block.cross_attention is not None
         x = x + block.dropout(block.self_attention(block.self_norm(x), allowed=allowed))
         words, queries = x[:, :-QUERIES], x[:, -QUERIES:]
-        fetched = block.cross_attention(block.cross_norm(queries), picture, picture_allowed, context_index=index)
+        fetched = block.cross_attention(block.cross_norm(queries), image, image_allowed, context_index=index)
         x = torch.cat([words, queries + block.dropout(fetched)], dim=1)
         return x + block.dropout(block.mlp(block.mlp_norm(x)))
 
@@ -51,11 +51,11 @@ class ResamplerFusion(Fusion):
     """[T; Q] under self-attention, Q' = Q + attend(Q, I), MLP, `layers` times; `pooled` is the mean of the queries.
 
     The querying transformer of BLIP-2 (Li et al. 2023, section 3.1, with one MLP for words and queries), which
-    follows the Perceiver resampler of Flamingo (Alayrac et al. 2022). Whatever its size, a picture
-    reaches the words through 8 queries: (l_text + 8)^2 + 8 l_image. Against `cross_attention`, where every word looks
-    for itself, this is cheaper for long texts and large pictures, and the fused length no longer depends on them; for
-    short texts it costs more and is a bottleneck. With one layer the queries know the words and the picture, but the
-    words do not yet know the picture; words that are to be predicted need two.
+    follows the Perceiver resampler of Flamingo (Alayrac et al. 2022). Whatever its size, an image
+    reaches the words through 8 queries: (l_text + 8)^2 + 8 l_image. Against `cross_attention`, where every word attends
+    for itself, this is cheaper for long texts and large images, and the fused length no longer depends on them; for
+    short texts it costs more and is a bottleneck. With one layer the queries know the words and the image, but the
+    words do not yet know the image; words that are to be predicted need two.
 
     `values` are the text's tokens, then the queries. `pooled` is d wide, also for a text of summary tokens.
 
@@ -78,17 +78,17 @@ class ResamplerFusion(Fusion):
         return [cast(Attention, cast(ResamplerBlock, one).block.cross_attention) for one in self.blocks]
 
     def fuse(self, inputs: FusionInputs) -> Tokens:
-        """Fuse; with `text_allowed` the queries look at no word (BLIP-2's mask for generation)."""
+        """Fuse; with `text_allowed` the queries attend to no word (BLIP-2's mask for generation)."""
         text, others, index, text_allowed = inputs
         rows = len(text.values)
-        picture, picture_is_real = self.join(others)
+        image, image_is_real = self.join(others)
         x = torch.cat([text.values, self.queries.expand(rows, -1, -1)], dim=1)
         is_real = torch.cat([text.is_real, text.is_real.new_ones(rows, QUERIES)], dim=1)
-        allowed, picture_allowed = (
+        allowed, image_allowed = (
             with_words_apart(is_real, text_allowed),
-            key_padding_mask(take(picture_is_real, index)),
+            key_padding_mask(take(image_is_real, index)),
         )
         for block in self.blocks:
-            x = block(x, allowed, picture, picture_allowed, index)
+            x = block(x, allowed, image, image_allowed, index)
         x = self.norm(x)
         return Tokens(x, is_real, x[:, -QUERIES:].mean(1))

@@ -1,4 +1,4 @@
-"""Additive fusion in the shared space: the sum that a contrast draws towards its parts is the sum that answers."""
+"""Additive fusion in the shared space: the contrastive loss and the heads use the same sum of embeddings."""
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ class SharedSum(PooledFusion, Aligning):
 
     `align` gives f_v and f_t to a contrast, so that `objectives.additive` and what answers questions see one and the
     same Z, up to dropout, which is drawn anew; `sum` has maps of its own beside those of a contrast. As there, only the
-    MLPs after the sum can make what a text does depend on the picture.
+    MLPs after the sum can make what a text does depend on the image.
 
     Args:
         shape: sizes; `layers` counts the residual MLPs after the sum, `heads` is not used. The shared space has

@@ -13,7 +13,7 @@ class SumFusion(PooledFusion):
     """Z = W_v I + W_t T + b of the pooled vectors; a third modality adds a third term.
 
     The cheapest method, d^2 a modality, and the baseline of all others: a text moves the result by the same amount
-    whatever the picture, and only the MLPs after it can make the one depend on the other. `gated` weighs the terms,
+    whatever the image, and only the MLPs after it can make the one depend on the other. `gated` weighs the terms,
     `concat_mlp` puts a non-linearity between, `bilinear` multiplies. The sum of maps is the linear layer over the
     concatenation, known as joint representation (Baltrusaitis et al. 2019, section 3.1).
 
