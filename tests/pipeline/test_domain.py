@@ -14,7 +14,7 @@ from chiasm.data.dataset import ListDataset, examples_of
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
-from chiasm.pipeline.domain import FILE, TOLD, DomainModel, image_features
+from chiasm.pipeline.domain import FILE, METADATA_KEY, DomainModel, image_features
 from chiasm.pipeline.domain_fitting import fit_domain
 from chiasm.pipeline.feature_cache import encode_images
 from chiasm.pipeline.pipeline import Pipeline
@@ -122,7 +122,7 @@ def test_another_version_is_refused(tmp_path: Path, fitted: Pipeline) -> None:
     """Guards against arrays read as something that they are not."""
     assert fitted.domain is not None
     arrays = safetensors.numpy.load(fitted.domain.to_bytes())
-    (tmp_path / FILE).write_bytes(safetensors.numpy.save(arrays, {TOLD: '{"format": 2}'}))
+    (tmp_path / FILE).write_bytes(safetensors.numpy.save(arrays, {METADATA_KEY: '{"format": 2}'}))
     with pytest.raises(InputError, match="format version 2"):
         DomainModel.read(tmp_path)
 

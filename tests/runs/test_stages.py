@@ -57,7 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = staged()
     fast = replace(config, train=replace(config.train, lr=0.05))
     _, said = go(fast, folder)
-    assert "tensors taken" in said and "may ruin" not in said, "a recipe is not warned of its own stages"
+    assert "tensors taken" in said and "may destroy" not in said, "a recipe is not warned of its own stages"
     return folder
 
 

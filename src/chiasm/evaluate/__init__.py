@@ -1,1 +1,1 @@
-"""Predictions to honest numbers: pure metrics, intervals, the evaluator, and the report page."""
+"""Evaluation: scores with intervals and blind views, calibration, comparison of runs, and the verdict on a run."""

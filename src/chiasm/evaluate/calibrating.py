@@ -1,8 +1,8 @@
-"""Calibration fitted on validation, and its error measured on examples that did not fit it.
+"""Fit calibration on validation, and measure its error by cross-fitting.
 
-A temperature or a threshold looks too good on the examples that chose it. Where the measured split is the one that
-fitted them, the calibration error, the share of answers given and their accuracy are therefore cross-fitted: the
-examples are dealt into `FOLDS` parts, and each part is judged by what the others fitted.
+A temperature or a threshold scores too well on the examples that it was fitted on. If the measured split is the one of
+the fit, the calibration error, the share of answers given and their accuracy are therefore cross-fitted: the examples
+are split into `FOLDS` folds, and each fold is scored with the calibration that was fitted on the others.
 
 Axis legend: n events.
 """
@@ -24,18 +24,18 @@ from chiasm.tasks.calibration import CalibratedOn, Calibration, Events
 from chiasm.tasks.scoring import Outcome
 
 FOLDS = 5
-"""Parts that the examples are dealt into for cross-fitting."""
+"""Number of folds for cross-fitting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What `fit_calibration` found.
+    """Result of `fit_calibration`.
 
     Args:
-        calibration: task -> what was fitted; tasks of which nothing could be learned are left out.
+        calibration: task -> fitted calibration; tasks without one are left out.
         examples: fingerprint of the examples it was fitted on.
         scores: cross-fitted scores of these examples, by the names that `evaluate` gives them.
-        confidences: event -> cross-fitted confidences float64 [n], and whether it was so bool [n].
+        confidences: event -> cross-fitted confidences float64 [n], and whether the event occurred bool [n].
     """
 
     calibration: dict[str, Calibration]
@@ -44,7 +44,7 @@ class Fitted:
     confidences: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = field(default_factory=dict)
 
     def apply(self, pipeline: Pipeline) -> "Fitted":
-        """Give the pipeline the calibration and the name of what it was fitted on; returns itself."""
+        """Set the pipeline's calibration and the fingerprint of its examples; returns itself."""
         pipeline.codec.calibration.clear()
         pipeline.codec.calibration.update(self.calibration)
         pipeline.codec.calibrated_on = CalibratedOn(self.examples, self.scores)
@@ -52,10 +52,10 @@ class Fitted:
 
 
 def fit_calibration(pipeline: Pipeline, examples: Sequence[Example]) -> Fitted:
-    """Fit what makes confidences probabilities, and the threshold for abstaining where one is asked for.
+    """Fit calibration of confidences, and the threshold for abstaining if the config sets a risk.
 
-    Answers out of a softmax, and labels, get a temperature; soft and written answers, matches and captions one
-    probability each, by Platt scaling. `metrics.certainty` says of which events.
+    Softmax answers and labels get a temperature; soft and generated answers, matches and captions get Platt scaling.
+    `metrics.certainty` defines the events.
 
     The pipeline is left without calibration; `Fitted.apply` gives it the new one.
     """
@@ -68,10 +68,10 @@ def fit_calibration(pipeline: Pipeline, examples: Sequence[Example]) -> Fitted:
         events = pipeline.tasks[task].calibrate(outcome)
         if events is None:
             continue
-        how = events.fit(np.ones(len(events.of), dtype=np.bool_))
-        if how == Calibration():
+        fitted = events.fit(np.ones(len(events.of), dtype=np.bool_))
+        if fitted == Calibration():
             continue
-        calibration[task] = how
+        calibration[task] = fitted
         found = cross_fitted(events, pipeline.config.seed)
         if found is not None:
             sure, is_given = found
@@ -81,10 +81,10 @@ def fit_calibration(pipeline: Pipeline, examples: Sequence[Example]) -> Fitted:
 
 
 def cross_fitted(events: Events, seed: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]] | None:
-    """Confidence of each event by what the other parts' images fitted, and whether the answer is then given.
+    """Confidence of each event with the calibration of the other folds, and whether the answer is given.
 
     Returns:
-        float64 [n] and bool [n]; None with fewer images than parts.
+        float64 [n] and bool [n]; None with fewer images than folds.
     """
     images, index = np.unique(events.of, return_inverse=True)
     if len(images) < FOLDS:
@@ -93,9 +93,9 @@ def cross_fitted(events: Events, seed: int) -> tuple[npt.NDArray[np.float64], np
     sure, is_given = np.zeros(len(index)), np.ones(len(index), dtype=np.bool_)
     for number in range(FOLDS):
         held = fold == number
-        how = events.fit(~held)
-        sure[held] = events.confidence(how)[held]
-        is_given[held] = sure[held] >= how.abstain_below
+        calibration = events.fit(~held)
+        sure[held] = events.confidence(calibration)[held]
+        is_given[held] = sure[held] >= calibration.abstain_below
     return sure, is_given
 
 
@@ -105,14 +105,14 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
 
 def out_of_sample(pipeline: Pipeline, examples: Sequence[Example], outcome: Outcome, fitted: Fitted | None) -> None:
-    """Replace what calibration decides, where these examples fitted it, by the cross-fitted scores.
+    """Replace the scores that depend on calibration by cross-fitted ones, if it was fitted on these examples.
 
-    Where these are of other events (another language of the same images), such scores are left out.
+    If the events differ (another language of the same images), these scores are left out.
 
     Args:
         pipeline: holds the calibration and what it was fitted on.
-        examples: those measured.
-        outcome: of the pass that sees; changed.
+        examples: the measured examples.
+        outcome: result of the view "seen"; changed in place.
         fitted: of a run that has just been trained, for the confidences in its report.
     """
     known = pipeline.codec.calibrated_on
@@ -128,7 +128,7 @@ def out_of_sample(pipeline: Pipeline, examples: Sequence[Example], outcome: Outc
 
 
 def _is_fitted(name: str, outcome: Outcome) -> bool:
-    """Whether a score depends on what was fitted: a calibration error of fitted confidences, or on the threshold."""
+    """True if a score depends on the fit: a calibration error of fitted confidences, or a score of the threshold."""
     if name.endswith("_ECE"):
         own = f"{name.removesuffix('_ECE')}_uncalibrated_ECE"
         return not name.endswith("_uncalibrated_ECE") and own in outcome.scores

@@ -1,4 +1,4 @@
-"""How much of the starter's space a run has kept, as plain data for `results.json` and the verdict."""
+"""Share of the starter's class space in a run's cosine, as plain data for `results.json` and the verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from chiasm.core.types import Score
 
 @dataclass(frozen=True, slots=True)
 class ClassShare:
-    """What each share reaches on validation, and the one that was taken."""
+    """Validation score of each share, and the selected share."""
 
     metric: str
     rows: Mapping[float, Score]
@@ -17,7 +17,7 @@ class ClassShare:
 
     @property
     def keeps_start(self) -> bool:
-        """Whether the model is what it was before training."""
+        """True if the model is the one before training."""
         return self.share == 1
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Two runs measured on the same items: how far apart they are, metric by metric, with interval and p-value."""
+"""Paired comparison of two runs on the same items: difference of each metric with interval and p-value."""
 
 import numpy as np
 
@@ -12,9 +12,9 @@ def paired_differences(first: Outcome, second: Outcome, seed: int = 0) -> dict[s
     """Compare two runs on every metric whose items both kept.
 
     Args:
-        first: what one run reaches on a split, seen.
-        second: what the other one reaches on the same examples.
-        seed: decides the draws of interval and test.
+        first: outcome of one run on a split, in the view "seen".
+        second: outcome of the other run on the same examples.
+        seed: of the draws for interval and test.
 
     Returns:
         Metric name -> first less second, in the order of `first`.

@@ -1,7 +1,7 @@
-"""A pipeline and a split -> the outcome of every task: predictions, and numbers with intervals.
+"""Evaluate a pipeline on a split: predictions of every task, and scores with intervals.
 
-Inputs are encoded once for all tasks. The same pass with the images dealt out wrongly, without images and without texts
-says how much of a score needs vision, and how much needs words.
+Inputs are encoded once for all tasks. Further passes with shuffled images, without images and without texts measure how
+much of a score depends on each input.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,17 +19,17 @@ from chiasm.tasks.scoring import Context, Outcome, Similarity, View
 CHUNK = 128
 """Examples decoded and encoded at once."""
 GREY = 127
-"""Value of the uniform image that stands for none."""
+"""Pixel value of the uniform image in the view without images."""
 Report = Callable[[int, int], None]
 """Called with (examples done, examples in all)."""
 
 
 def derangement(count: int, seed: int) -> list[int]:
-    """Return a permutation that leaves nothing in its place (for count of at least 2), to deal images wrongly."""
-    turn = counter_rng("blind", seed, count).permutation(count)
-    dealt = np.empty(count, dtype=np.int64)
-    dealt[turn] = np.roll(turn, 1)
-    return [int(number) for number in dealt]
+    """Return a permutation of `count` (at least 2) without fixed points, which gives each example another's image."""
+    cycle = counter_rng("blind", seed, count).permutation(count)
+    order = np.empty(count, dtype=np.int64)
+    order[cycle] = np.roll(cycle, 1)
+    return [int(number) for number in order]
 
 
 def evaluate(
@@ -41,8 +41,8 @@ def evaluate(
         pipeline: a trained model, in evaluation mode.
         examples: one split.
         view: "seen" as it is; "shuffled" gives every example the image of another one; "no_picture" a uniform grey
-            one; "no_text" takes the words out of questions and sentences. A task that such a view leaves nothing to be
-            asked takes no part in it.
+            one; "no_text" empties questions and sentences. A view leaves out a task that has no
+            query in it.
         report: called after each part.
     """
     return Outcome.joined([*evaluate_tasks(pipeline, examples, view, report).values()])
@@ -71,11 +71,11 @@ def evaluate_tasks(
     )
     made = {name: task.scorer(context) for name, task in pipeline.tasks.items()}
     scorers = {name: scorer for name, scorer in made.items() if scorer is not None}
-    dealt = derangement(len(examples), config.seed) if view == "shuffled" else range(len(examples))
+    order = derangement(len(examples), config.seed) if view == "shuffled" else range(len(examples))
     nothing = _grey(pipeline) if view == "no_picture" else None
     for start in range(0, len(examples), CHUNK):
         part = examples[start : start + CHUNK]
-        shown = [examples[number] for number in dealt[start : start + CHUNK]]
+        shown = [examples[number] for number in order[start : start + CHUNK]]
         encoded = _encoded(pipeline, shown) if nothing is None else _repeated(nothing, len(part))
         for scorer in scorers.values():
             scorer.add(start, part, encoded)

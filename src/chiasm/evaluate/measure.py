@@ -1,4 +1,4 @@
-"""One split measured honestly: the scores, and beside them those of the same model with the images dealt wrongly."""
+"""Measure one split: the model's scores, and its scores with shuffled images, without images and without texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from chiasm.pipeline.requirements import check_scorable
 from chiasm.tasks.scoring import Outcome, View
 
 VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
-"""What the final measurement shows of each example, one pass each."""
+"""Views of the final measurement; each is one pass over the split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ class SplitResult:
     examples: Sequence[Example]
     outcome: Outcome
     blind: Mapping[View, Outcome]
-    """View ("shuffled", "no_picture", "no_text") -> what the model reaches so."""
+    """View ("shuffled", "no_picture", "no_text") -> the model's outcome in that view."""
     ledger: Ledger
     start: Outcome | None = None
-    """What the model that training began from reaches on the same examples, where it was measured beside this one."""
+    """Outcome of the model that training started from on the same examples; None if it was not measured."""
 
     def rows(self) -> list[MetricRow]:
-        """The table: score, blind score, and what guessing reaches; the headline numbers stand first."""
+        """Rows of the table: score, blind scores and chance; the main metrics come first."""
         scores = self.outcome.scores
         wide = [name for name in scores if name.endswith(("@5", "@10"))]
         wide += [name for name in ("Bleu_1", "Bleu_2", "Bleu_3", "ROUGE_L") if name in scores]
         return [
-            self._row(name, scores[name], {view: one.scores for view, one in self.blind.items()})
+            self._row(name, scores[name], {view: outcome.scores for view, outcome in self.blind.items()})
             for name in [name for name in scores if name not in wide] + wide
         ]
 
@@ -108,7 +108,7 @@ def open_prepared(pipeline: Pipeline, split: str, console: Console) -> tuple[lis
     """Open a split of the data that the pipeline's config names, checked and encoded where towers are frozen.
 
     Raises:
-        InputError: as `open_dataset`; or none of the tasks finds anything in the split, said before it is encoded.
+        InputError: as `open_dataset`; or no task can be scored on the split, raised before it is encoded.
     """
     dataset = open_dataset(pipeline.config.data, split, pipeline.config.seed)
     check_scorable([*pipeline.tasks.values()], dataset, pipeline.config.data)
@@ -118,14 +118,14 @@ def open_prepared(pipeline: Pipeline, split: str, console: Console) -> tuple[lis
     finally:
         bars.close()
     examples = [dataset.example(number) for number in range(len(dataset))]
-    tell_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, split, console)
+    warn_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, split, console)
     return examples, dataset.ledger
 
 
-def tell_cut_texts(
+def warn_cut_texts(
     tokenizer: TextTokenizer, examples: Iterable[Example], ledger: Ledger, split: str, console: Console
 ) -> None:
-    """Say how many texts are too long for the model and are read without their ends; the ledger says which."""
+    """Print the number of texts that are truncated to the model's length, and list them in the ledger."""
     texts = cut = 0
     for example in examples:
         own = list(texts_of([example]))
@@ -152,10 +152,10 @@ def measure(
     console: Console,
     fitted: Fitted | None = None,
 ) -> SplitResult:
-    """Evaluate a prepared split four times: as it is, with images shuffled, without images, without texts.
+    """Evaluate a prepared split in four views: as it is, with images shuffled, without images, without texts.
 
-    What calibration decides is cross-fitted where the split is the one that fitted it (`evaluate.calibrating`);
-    `fitted` is what a run that has just been trained fitted.
+    Scores that depend on calibration are cross-fitted if it was fitted on this split (`evaluate.calibrating`);
+    `fitted` is the fit of a run that has just been trained.
     """
     if len(examples) < 2:
         raise InputError(f"usable examples in split {split!r}: {len(examples)}", "at least 2", "give more data")

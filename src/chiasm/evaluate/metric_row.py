@@ -1,4 +1,4 @@
-"""A measured number beside what it must beat: one row of every table of results."""
+"""One row of a results table: a score with its baselines."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from chiasm.metrics.meanings import remark
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One measured number and what it must beat."""
+    """One score and its baselines."""
 
     name: str
     score: Score
@@ -33,5 +33,5 @@ class MetricRow:
 
     @property
     def remark(self) -> str:
-        """The note, or what a reader of this metric must know."""
+        """The note, or the remark that belongs to this metric."""
         return self.note or remark(self.name)

@@ -1,4 +1,4 @@
-"""Whether a finished run has learned, in words: said in the terminal, kept in `results.json`, shown by the report."""
+"""Verdict on a finished run: printed in the terminal, stored in `results.json`, shown by the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from chiasm.evaluate.measure import SplitResult
 from chiasm.metrics.paired import PairedResult
 
 FEW_STEPS = 50
-"""Optimiser steps below which a run is said to be too short, whatever it reaches."""
+"""Optimiser steps below which a run counts as too short, whatever its scores."""
 
 Level = Literal["learned", "kept_start", "doubtful", "not_learned"]
 _OPENINGS: dict[Level, str] = {
@@ -23,7 +23,7 @@ _OPENINGS: dict[Level, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """How training went, as far as a verdict asks.
+    """Facts of training that the verdict uses.
 
     Attributes:
         metric: the primary metric, which chose the weights that are kept.
@@ -44,14 +44,14 @@ class Course:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What to think of a run.
+    """Verdict on a run, with reasons and advice.
 
     Attributes:
         level: "learned"; "kept_start" where training did not improve on the model that it began from, which was saved;
-            "doubtful" where something speaks against trusting the run; "not_learned" where it does no better than with
+            "doubtful" if there are reasons against the run; "not_learned" where it does no better than with
             other examples' images, or than chance.
         sentence: the level with its numbers, one sentence.
-        reasons: what speaks against the run, one sentence each.
+        reasons: reasons against the run, one sentence each.
         advice: what to do about it, one sentence each.
         metric: the primary metric.
         shuffled: its difference from the same model with images shuffled, on the same items; None where not measured.
@@ -70,15 +70,15 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing speaks against the run."""
+        """True if the run has learned and there is no reason against it."""
         return self.level == "learned" and not self.reasons
 
     def lines(self) -> list[str]:
         """The verdict for a terminal: the sentence, then reasons and advice, each on a line of its own."""
         return [
             self.sentence,
-            *(f"  why: {one}" for one in self.reasons),
-            *(f"  do: {one}" for one in self.advice),
+            *(f"  why: {reason}" for reason in self.reasons),
+            *(f"  do: {step}" for step in self.advice),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -87,11 +87,11 @@ class Verdict:
 
 
 def judge(measured: SplitResult, course: Course) -> Verdict:
-    """Judge a run by its final measurement and by how training went.
+    """Derive the verdict from the final measurement and the course of training.
 
     Args:
         measured: the final split, with its views and, where training began from another model, that model's outcome.
-        course: how training went.
+        course: facts of training.
     """
     score = measured.outcome.scores.get(course.metric)
     shuffled = _against_shuffled(measured, course.metric)
@@ -101,14 +101,14 @@ def judge(measured: SplitResult, course: Course) -> Verdict:
     reasons, advice = _remarks(course, difference is not None and not behind)
     level: Level = "doubtful" if reasons or behind else "learned"
     if score is None:
-        level, said = "doubtful", f"the split that was measured has no {course.metric}"
+        level, finding = "doubtful", f"the split that was measured has no {course.metric}"
     else:
-        said = _blind_words(measured, course.metric, score, shuffled)
+        finding = _blind_words(measured, course.metric, score, shuffled)
         level = "not_learned" if _is_blind(measured, course.metric, score, shuffled) else level
-    sentence = f"{_OPENINGS[level]}: {said}."
+    sentence = f"{_OPENINGS[level]}: {finding}."
     if course.start and course.steps and course.kept_step == 0:
         level, reasons = "kept_start", []
-        sentence = f"Training did not improve on the {course.start}, whose weights are what this run saved: {said}."
+        sentence = f"Training did not improve on the {course.start}, whose weights are what this run saved: {finding}."
     elif behind:
         reasons.append(behind)
     if difference is not None and difference.difference > 0 and level != "kept_start":
@@ -128,9 +128,9 @@ def judge(measured: SplitResult, course: Course) -> Verdict:
 
 
 def _remarks(course: Course, beats_start: bool) -> tuple[list[str], list[str]]:
-    """What speaks against the course of training, and what to do about it.
+    """Reasons against the course of training, and advice.
 
-    Few examples are soon learned: a first validation that stays the best is no fault of a run that beats its start.
+    Few examples need few steps: the first validation may stay the best in a run that beats its start.
     """
     reasons, advice = [], []
     if 0 < course.steps < FEW_STEPS:  # no step at all: a head was fitted, and not by steps
@@ -166,11 +166,11 @@ def _against_start(measured: SplitResult) -> dict[str, PairedResult]:
 
 
 def _behind_start(course: Course, difference: PairedResult | None) -> str:
-    """What to say of a run that is not shown to be better than the model that it began from; "" where it is."""
+    """Reason against a run that is not significantly better than the model that it started from; else ""."""
     if difference is None or difference.low > 0:
         return ""
     value, low, high = (
-        _number(course.metric, one, has_sign=True) for one in (difference.difference, difference.low, difference.high)
+        _number(course.metric, end, has_sign=True) for end in (difference.difference, difference.low, difference.high)
     )
     return (
         f"it is not shown to be better than the {course.start}: {course.metric} differs by {value} "
@@ -179,9 +179,9 @@ def _behind_start(course: Course, difference: PairedResult | None) -> str:
 
 
 def _is_blind(measured: SplitResult, metric: str, score: Score, shuffled: PairedResult | None) -> bool:
-    """Whether nothing shows that the images matter: the interval of the difference reaches 0.
+    """True if the score does not depend on the images: the interval of the difference includes 0.
 
-    Where there is no shuffled score: the interval of the score reaches chance.
+    Without a shuffled score: the interval of the score includes chance.
     """
     if shuffled is not None:
         return shuffled.low <= 0
@@ -190,13 +190,13 @@ def _is_blind(measured: SplitResult, metric: str, score: Score, shuffled: Paired
 
 
 def _blind_words(measured: SplitResult, metric: str, score: Score, shuffled: PairedResult | None) -> str:
-    said = f"{metric} {_number(metric, score.value)}"
+    finding = f"{metric} {_number(metric, score.value)}"
     if shuffled is not None:
         low, high = _number(metric, shuffled.low, has_sign=True), _number(metric, shuffled.high, has_sign=True)
         others = f"{_number(metric, score.value - shuffled.difference)} with the images shuffled"
-        return f"{said}, {others} (95 % interval of the difference {low} to {high})"
+        return f"{finding}, {others} (95 % interval of the difference {low} to {high})"
     chance = measured.outcome.baseline.get(metric)
-    return said if chance is None else f"{said}, where chance reaches {_number(metric, chance)}"
+    return finding if chance is None else f"{finding}, where chance reaches {_number(metric, chance)}"
 
 
 def _number(metric: str, value: float, has_sign: bool = False) -> str:

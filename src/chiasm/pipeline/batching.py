@@ -1,4 +1,4 @@
-"""Examples -> Batch: images stacked once, and each task's own fields beside them."""
+"""Collate examples into a Batch: the inputs stacked once, and the fields of each task."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +28,12 @@ T = TypeVar("T")
 MOST_WORKERS = 8
 """Threads beside a GPU where `data.workers` chooses."""
 FEATURES = "image_features"
-"""Key in `Example.inputs` of the `Features` that stand for the image."""
+"""Key in `Example.inputs` of the cached `Features` of the image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """What a frozen image tower made of one image, as the cache of `pipeline.feature_cache` keeps it.
+    """Output of a frozen image tower for one image, as `pipeline.feature_cache` stores it.
 
     Attributes:
         pooled: float32 [d], one vector for the image.
@@ -58,7 +58,7 @@ def stack_resized(resized: Sequence[np.ndarray]) -> Tensor:
 
 
 def to_model_range(value: InputValue, dtype: torch.dtype) -> InputValue:
-    """uint8 images -> numbers in [-1, 1]; what is no uint8 only changes its type."""
+    """uint8 images -> numbers in [-1, 1]; other types are only cast to `dtype`."""
     if isinstance(value, Stacked):
         return value._replace(values=_in_range(value.values, dtype))
     if isinstance(value, Tokens):
@@ -80,7 +80,7 @@ def input_values(
 
     Args:
         examples: a batch, or a part of a split.
-        model: says which inputs there are, and what encodes each.
+        model: config of the inputs and their encoders.
         workers: `data.workers`; the result does not depend on it.
         resizing: of the image encoder.
     """
@@ -113,7 +113,11 @@ def _stacked(
     name: str, examples: Sequence[Example], modality: Modality, preprocessing: Resizing, workers: int
 ) -> dict[str, InputValue]:
     """One input of the examples under its name; {} where none has it."""
-    references = [(row, one) for row, example in enumerate(examples) for one in references_of(example.inputs.get(name))]
+    references = [
+        (row, reference)
+        for row, example in enumerate(examples)
+        for reference in references_of(example.inputs.get(name))
+    ]
     if not references:
         return {}
     work = partial(_prepared, modality, preprocessing)
@@ -144,8 +148,8 @@ def stack_features(features: Sequence[Features]) -> Tokens:
 
     `values` are the grids, float16 [n, l, c]; without grids the vector is the image's one token, float32 [n, 1, d].
     """
-    pooled = torch.from_numpy(np.stack([one.pooled for one in features]))
-    grids = [one.values for one in features if one.values is not None]
+    pooled = torch.from_numpy(np.stack([feature.pooled for feature in features]))
+    grids = [feature.values for feature in features if feature.values is not None]
     assert len(grids) in (0, len(features)), "some images of the batch have a grid, and some have none"
     values = torch.from_numpy(np.stack(grids)) if grids else pooled[:, None]
     return Tokens(values, torch.ones(values.shape[:2], dtype=torch.bool), pooled)
@@ -159,7 +163,7 @@ def make_batch(
     epoch: int,
     resizing: Resizing | None = None,
 ) -> Batch:
-    """Collate one training batch; who makes many gives `resizing`, that of the image encoder, which is read once."""
+    """Collate one training batch; callers of many batches pass the image encoder's `resizing` to read it once."""
     if resizing is None:
         resizing = run.model.image.preprocessing().resizing
     # Hashes and not running numbers, so that groups mean the same in every process of a distributed step.

@@ -31,7 +31,7 @@ def codec_from(config: PipelineConfig, folder: Path) -> Codec:
     """Read the vocabularies that `Pipeline.codec_files` wrote."""
     names = dict.fromkeys(name for task in config.tasks for name in task_type(task).vocabularies)
     fitted = read_json(folder / "calibration.json", "the calibration")
-    calibration = {task: from_dict(Calibration, one, f"calibration.json.{task}") for task, one in fitted.items()}
+    calibration = {task: from_dict(Calibration, values, f"calibration.json.{task}") for task, values in fitted.items()}
     vocabularies = {name: vocabulary_in(folder, name) for name in names}
     codec = Codec(tokenizer_from(config, folder), vocabularies, decoding=config.decoding, calibration=calibration)
     if (folder / CALIBRATED_ON).exists():

@@ -1,4 +1,4 @@
-"""The typed tree that describes a pipeline: all that answering needs, and nothing of training."""
+"""Typed config of a pipeline: everything that inference needs, without training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ TRAINING_KEYS = frozenset({"train", "init_from", "stages"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig:
-    """A model with its data and tasks: what serving and evaluation read of a run."""
+    """Model, data and tasks: the part of a run's config that serving and evaluation read."""
 
     recipe: str
     """Name of the recipe that made this config."""
@@ -37,15 +37,15 @@ class PipelineConfig:
 
 
 def read_pipeline_config(folder: Path) -> PipelineConfig:
-    """The part of a run folder's `config.json` that answering needs.
+    """Read the part of a run folder's `config.json` that inference needs.
 
     Raises:
-        InputError: missing, damaged, or with a key that no version knows.
+        InputError: missing, damaged, or with a key that no format version has.
     """
     return pipeline_config(read_json(folder / "config.json", "the run's config"), "config.json")
 
 
 def pipeline_config(values: Mapping[str, Any], where: str) -> PipelineConfig:
-    """A pipeline's config out of a run's, whose other keys are left out; `where` names the source in errors."""
+    """Extract the pipeline's config from a run's config; `where` names the source in errors."""
     own = {key: value for key, value in values.items() if key not in TRAINING_KEYS}
     return from_dict(PipelineConfig, own, where, is_stored=True)

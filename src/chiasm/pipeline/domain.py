@@ -1,11 +1,11 @@
-"""How far an image and a text lie from what a run was trained on; fitted after training, kept beside the weights.
+"""Out-of-domain detection: distance of an image and a text from a run's training data, fitted after training.
 
-An answer is computed as before: what is found here stands beside it (`Prediction.domain`), and no score depends on it.
-Distances are fitted on training examples. Their limits are those that `REFUSED_SHARE` of validation passes, for images
-and for texts each. A run folder without the file (an older run, a model from elsewhere) knows no distance.
+The distance is reported beside an answer (`Prediction.domain`); no answer and no score depends on it. Densities are
+fitted on training examples. Limits are set so that `REFUSED_SHARE` of validation exceeds them, separately for images
+and for texts. A run folder without the file (an older run, an imported model) has no distances.
 
-File `domain.safetensors`: arrays of `domain_densities`, named "image.*", and "captions.*" or "questions.*" after what
-the run's tasks read, with the format version in its metadata.
+File `domain.safetensors`: arrays of `domain_densities`, named "image.*", and "captions.*" or "questions.*" by the
+texts that the run's tasks read, with the format version in its metadata.
 """
 
 import json
@@ -25,14 +25,14 @@ from chiasm.pipeline.domain_densities import Arrays, FeatureGaussian, FloatArray
 FILE = "domain.safetensors"
 FORMAT = 1
 """Version of the file."""
-TOLD = "domain"
-"""Key of what its metadata says, in JSON."""
+METADATA_KEY = "domain"
+"""Key of the JSON entry in the file's metadata."""
 REFUSED_SHARE = 0.01
 """Share of validation's images, and of its texts, that lies beyond the limit."""
 
 
 def image_features(image: Tokens, takes_mean: bool) -> FloatArray:
-    """What is compared of encoded images: float64 [n, d].
+    """Features of encoded images for the density: float64 [n, d].
 
     Args:
         image: n encoded images.
@@ -62,7 +62,7 @@ class DomainModel:
     def judge(
         self, image: Tokens, of: Sequence[int] | None = None, texts: Sequence[str] = (), kind: str = ""
     ) -> list[Domain]:
-        """Say how far inputs lie from training.
+        """Compute the distance of inputs from the training data.
 
         Args:
             image: n encoded images, as `Pipeline.encode_pixels` returns them.
@@ -73,12 +73,12 @@ class DomainModel:
         features = image_features(image, self.takes_mean)
         far = [None] * len(features) if self.images is None else self.images.distances(features).tolist()
         rows = range(len(features)) if of is None else of
-        known = self.texts.get(kind)
-        if known is None or not texts:
+        density = self.texts.get(kind)
+        if density is None or not texts:
             return [Domain(far[row]) for row in rows]
-        distances = known.distances(texts).tolist()
+        distances = density.distances(texts).tolist()
         return [
-            Domain(far[row], distance, known.unknown(text))
+            Domain(far[row], distance, density.unknown(text))
             for row, distance, text in zip(rows, distances, texts, strict=True)
         ]
 
@@ -89,8 +89,10 @@ class DomainModel:
             parts["image"] = self.images.arrays()
         arrays = {f"{part}.{name}": value for part, named in parts.items() for name, value in named.items()}
         # One entry: safetensors writes several in an order that differs from process to process.
-        told = {TOLD: json.dumps({"format": FORMAT, "takes_mean": self.takes_mean})}
-        return safetensors.numpy.save({name: np.ascontiguousarray(one) for name, one in sorted(arrays.items())}, told)
+        metadata = {METADATA_KEY: json.dumps({"format": FORMAT, "takes_mean": self.takes_mean})}
+        return safetensors.numpy.save(
+            {name: np.ascontiguousarray(one) for name, one in sorted(arrays.items())}, metadata
+        )
 
     @classmethod
     def read(cls, folder: Path) -> "DomainModel | None":
@@ -103,10 +105,10 @@ class DomainModel:
         if not path.is_file():
             return None
         with safetensors.safe_open(path, framework="np") as file:
-            told = json.loads((file.metadata() or {}).get(TOLD, "{}"))
-            if told.get("format") != FORMAT:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            if metadata.get("format") != FORMAT:
                 raise InputError(
-                    f"{path} has format version {told.get('format')!r}",
+                    f"{path} has format version {metadata.get('format')!r}",
                     f"format version {FORMAT}",
                     "use the version of chiasm that wrote it, or train again",
                 )
@@ -117,4 +119,4 @@ class DomainModel:
         image = parts.pop("image", None)
         images = None if image is None else FeatureGaussian.from_arrays(image)
         texts = {kind: WordModel.from_arrays(arrays) for kind, arrays in parts.items()}
-        return cls(images, texts, bool(told["takes_mean"]))
+        return cls(images, texts, bool(metadata["takes_mean"]))

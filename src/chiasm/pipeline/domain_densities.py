@@ -1,8 +1,8 @@
 """Two densities of training data and the limits beyond which an input counts as unlike it.
 
 Images: a Gaussian over pooled features, whose distance is Mahalanobis' (Lee et al. 2018). Texts: the cross-entropy of a
-bigram model of words (Arora et al. 2021 find such a density the better detector where another topic is talked of;
-pooled text features of a pre-trained tower do not tell reports or scenes from captions of photos, docs/log.md).
+bigram model of words (Arora et al. 2021 find such a density the better detector of a topic shift; pooled
+text features of a pre-trained tower do not separate reports or scenes from captions of photos, docs/log.md).
 
 Axis legend: n examples, d numbers of a feature, k principal directions, w words, b pairs of words.
 """

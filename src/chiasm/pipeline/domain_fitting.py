@@ -18,12 +18,12 @@ ENCODED_AT_ONCE = 64
 
 
 def fit_domain(pipeline: Pipeline, training: Iterable[Example], validation: Sequence[Example]) -> DomainModel:
-    """Fit what tells inputs that are unlike training from others.
+    """Fit the densities and limits that detect inputs unlike the training data.
 
     Args:
         pipeline: trained, in evaluation mode.
         training: examples that the run was trained on, checked or encoded as `feature_cache.prepare` returns them.
-        validation: others of the same kind; the limits are fitted on these.
+        validation: held-out examples of the same kind, for the limits.
 
     Returns:
         Without a density where fewer than two examples of a split have an image, or a text of its kind.
@@ -65,7 +65,7 @@ def _features(pipeline: Pipeline, examples: Sequence[Example], takes_mean: bool)
 
 
 def _texts(examples: Sequence[Example], kind: str) -> list[str]:
-    """Texts of a kind; a label was read as captions where the data's prompts make some of it."""
+    """Texts of a kind; labels count as captions if the data's prompts turn them into captions."""
     if kind == "questions":
-        return [one.text for example in examples for one in example.questions]
-    return [one.text for example in examples for one in example.captions]
+        return [question.text for example in examples for question in example.questions]
+    return [caption.text for example in examples for caption in example.captions]

@@ -1,6 +1,6 @@
-"""Before training and evaluation: every image is decoded once, and frozen towers are run once.
+"""Preparation of a split: every image is decoded once, and frozen towers encode each input once.
 
-The output of a frozen tower for an image or text is cached under the hash of its content.
+The cache stores the output of a frozen tower for an image or text under the hash of its content.
 
 A cache folder holds one subfolder per tower and preprocessing; in it, immutable chunk files. A chunk is written
 whole or not at all, so an interrupted pass loses at most one chunk and a second pass continues after it. A chunk is a
@@ -83,11 +83,11 @@ class FeatureCache:
 
     Args:
         folder: where chunks live.
-        fingerprint: names the tower, its weights and its preprocessing; another fingerprint never meets these files.
+        fingerprint: names the tower, its weights and its preprocessing; another fingerprint has a folder of its own.
 
     Attributes:
-        vectors: key -> float32 [d], mapped from its file: the system reads it when it is used and may forget it again.
-            Only the keys and their places are in memory.
+        vectors: key -> float32 [d], memory-mapped from its file. Only the keys and their positions are held in
+            memory.
         grids: key -> float16 [l, c], mapped too. The keys are those that were added with a grid, and all of them are in
             `vectors`.
     """
@@ -97,7 +97,7 @@ class FeatureCache:
         self.vectors, self.grids = MappedRows(), MappedRows()
         for path in sorted(self.folder.glob("*.safetensors")):
             if sha256_file(path)[:16] != path.stem:
-                path.unlink(missing_ok=True)  # a damaged chunk is only a lost shortcut: its items are encoded again
+                path.unlink(missing_ok=True)  # a damaged chunk: its items are encoded again
                 continue
             self._read(path)
 
@@ -130,7 +130,7 @@ class PreparedDataset(PlainDataset):
         indices: int64 [n], the places in it of the readable examples.
         keys: n content keys of their images. Equal images become one group, so that they are never each other's false
             negatives; images of one class stay in the group of their class.
-        features: content key -> what stands for the image under `image_features`; None where it is decoded.
+        features: content key -> features under `image_features`; None if images are decoded.
     """
 
     is_generated = False
@@ -158,7 +158,7 @@ class PreparedDataset(PlainDataset):
 
 
 def check_images(dataset: Dataset, progress: Progress) -> PreparedDataset:
-    """Decode every image once before training, so that a broken one is found now and not in the middle of an epoch.
+    """Decode every image once before training, so that a broken image does not stop an epoch.
 
     Unreadable images go to the ledger.
     """
@@ -263,8 +263,8 @@ def decode_images(
             return error
 
     found = dict(zip(loads, each(decoded, list(loads.values())), strict=True))
-    pixels = {key: one for key, one in found.items() if isinstance(one, Tensor)}
-    return pixels, {key: one for key, one in found.items() if isinstance(one, ImageError)}
+    pixels = {key: result for key, result in found.items() if isinstance(result, Tensor)}
+    return pixels, {key: result for key, result in found.items() if isinstance(result, ImageError)}
 
 
 def _grids(tokens: Tokens) -> np.ndarray:
@@ -319,7 +319,7 @@ def _texts_read_once(pipeline: Pipeline, examples: Sequence[Example]) -> list[st
 
 
 def not_cached(pipeline: Pipeline, examples: Sequence[Example], cache: Path) -> tuple[list[Example], list[str]]:
-    """Images and texts that `prepare` would encode now: what frozen towers see and the cache does not hold."""
+    """Images and texts that `prepare` would encode: inputs of frozen towers that are not in the cache."""
     images, texts = list[Example](), list[str]()
     if pipeline.config.model.image.frozen:
         store = FeatureCache(cache, pipeline.image_fingerprint())

@@ -1,4 +1,4 @@
-"""Run folders of earlier formats: the names that their tensors have in this one."""
+"""Maps tensor names of run folders of format 1 to the names of this format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ from chiasm.tasks.base import Task
 
 
 def in_this_format(tensors: Mapping[str, Tensor], tasks: Mapping[str, Task[Any]]) -> dict[str, Tensor]:
-    """Tensors of a run folder of format 1, or of this format, under the names of this one.
+    """Rename the tensors of a run folder of format 1; tensors of this format keep their names.
 
-    Heads stood beside each other as `answer_head.`, `match_head.` and so on (`Task.head_in_format_1`); a head that two
-    tasks shared becomes one for each.
+    In format 1, heads were top-level modules, `answer_head.`, `match_head.` and so on (`Task.head_in_format_1`); a head
+    that two tasks shared becomes one for each.
     """
     found = dict(tensors)
     for task in tasks.values():

@@ -1,4 +1,4 @@
-"""What the tasks of a run ask of its model."""
+"""The heads and shared space that the tasks of a run need in its model."""
 
 from chiasm.models.vision_language import Parts
 from chiasm.pipeline.config import PipelineConfig

@@ -92,7 +92,7 @@ class Pipeline:
         return {name: self._encoded_input(name, value) for name, value in inputs.items()}
 
     def encode_pixels(self, image: InputValue) -> Tokens:
-        """The images alone: uint8 [n, 3, h, w], `Stacked`, or what a frozen tower made of them; as `encode`."""
+        """The images alone: uint8 [n, 3, h, w], `Stacked`, or cached features of a frozen tower; as `encode`."""
         return self._encoded_input(IMAGE, image)
 
     def _encoded_input(self, name: str, value: InputValue) -> Tokens:
@@ -123,7 +123,7 @@ class Pipeline:
         return in_pair
 
     def encode_images(self, images: Sequence[ImageRef]) -> Tokens:
-        """Decode, resize and encode images."""
+        """Decode, resize and encode n images -> float32 Tokens."""
         return self.encode_pixels(stack_images([image.load() for image in images], self.resizing))
 
     def encode_texts(self, texts: Sequence[str]) -> Tokens:
@@ -147,9 +147,9 @@ class Pipeline:
         )
 
     def embedding_fingerprint(self) -> str:
-        """Name of everything that decides an image's vector in the shared space."""
+        """Hash of everything that determines an image's embedding in the shared space."""
         model = self.model
-        # Without a projection the space is within the fusion block (ALBEF); else fusion never sees these vectors.
+        # Without a projection the space is within the fusion block (ALBEF); else these vectors do not enter fusion.
         last = (model.image_adapter, model.fusion) if model.image_projection is None else (model.image_projection,)
         hashes = [_weights_hash(module) for module in (model.image_pooler, *last) if module is not None]
         # A projection takes the tower's own vector, which is the same with the grid and without.
@@ -157,7 +157,7 @@ class Pipeline:
         return "-".join([self._image_fingerprint(has_grid), str(self.config.model.embedding_dim), *hashes])
 
     def query_fingerprint(self) -> str:
-        """Name of everything that decides a sentence's vector in the shared space."""
+        """Hash of everything that determines a text's embedding in the shared space."""
         model = self.model
         last = (model.text_adapter, model.fusion) if model.text_projection is None else (model.text_projection,)
         hashes = [_weights_hash(module) for module in last if module is not None]
@@ -204,9 +204,9 @@ class Pipeline:
         model = self.config.model
         sides = (("image_encoder.", model.image), ("text_encoder.", model.text))
         packaged = tuple(name for name, tower in sides if tower.frozen and tower.is_packaged)
-        named = {name: one for name, one in self.model.state_dict().items() if not name.startswith(packaged)}
-        first = {(one.data_ptr(), one.shape): name for name, one in reversed(named.items()) if one.numel()}
-        return [name for name, one in named.items() if first.get((one.data_ptr(), one.shape), name) == name]
+        named = {name: tensor for name, tensor in self.model.state_dict().items() if not name.startswith(packaged)}
+        first = {(tensor.data_ptr(), tensor.shape): name for name, tensor in reversed(named.items()) if tensor.numel()}
+        return [name for name, tensor in named.items() if first.get((tensor.data_ptr(), tensor.shape), name) == name]
 
     def files(self, example: Example | None, others: Sequence[Example] = ()) -> dict[str, bytes]:
         """Content of every file that loading needs; the other arguments as in `example_files`."""
@@ -326,7 +326,7 @@ class Pipeline:
         """Start from another run's weights wherever name and shape agree: names taken, and a count of those left.
 
         Tensors with a row for each word of a vocabulary (`Task.vocabularies`) are taken where both runs have the same
-        words, whose order is then the other run's: a row that meant another answer would teach nothing.
+        words, whose order is then the other run's: a row of another answer would be a wrong initial value.
 
         Args:
             folder: the other run.
@@ -345,7 +345,7 @@ class Pipeline:
                     begins = f"heads.{task.name}.{rows}"
                     given = {tensor: value for tensor, value in given.items() if not tensor.startswith(begins)}
         fitting = {name: value for name, value in given.items() if name in state and state[name].shape == value.shape}
-        if all(value.ndim < 2 for value in fitting.values()):  # a temperature and a bias fit by chance
+        if all(value.ndim < 2 for value in fitting.values()):  # temperature and bias always fit in shape
             raise InputError(
                 f"no tensor of {folder} fits this model", "a run with a model of the same sizes", "check init_from"
             )
@@ -354,7 +354,7 @@ class Pipeline:
         if missing:
             raise InputError(
                 f"{folder} has no {missing[0]!r} of the shape {tuple(state[missing[0]].shape)}",
-                "a run whose images and sentences meet in a space of their own, with this image side",
+                "a run with an embedding space shared by images and texts, and with this image side",
                 "check init_from, and train it with the task retrieval",
             )
         self.model.load_state_dict(fitting, strict=False)
@@ -371,7 +371,7 @@ class Pipeline:
                 )
 
     def check_example(self, folder: Path, name: str = "example") -> None:
-        """Answer the stored example again: `NAME.json` about `NAME.png`, where the folder has one.
+        """Recompute the answers about the stored example, `NAME.json` and `NAME.png`, if the folder has one.
 
         Raises:
             InputError: an answer changed.

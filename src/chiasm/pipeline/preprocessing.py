@@ -1,4 +1,4 @@
-"""What a pipeline asks of its encoders beside their outputs: limits on tasks, and their files in a run folder."""
+"""Constraints of pre-trained encoders on a config, and their files in a run folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +11,23 @@ from chiasm.pipeline.config import PipelineConfig
 
 
 def check_pretrained(config: PipelineConfig) -> None:
-    """Refuse a frozen encoder inside a whole network.
+    """Check that no encoder inside a whole network is frozen.
 
     Raises:
-        InputError: image and text meet in the network before an encoder's outputs could be cached.
+        InputError: the network fuses image and text before an encoder's output could be cached.
     """
     model = config.model
     if model.network and (model.image.frozen or model.text.frozen):
         side = "image" if model.image.frozen else "text"
         raise InputError(
             f"model.{side}.frozen with model.network {model.network}",
-            "a whole network, in which words and image meet before anything could be cached",
+            "a whole network, which fuses text and image before any output could be cached",
             f"--set model.{side}.frozen=false; train.trainable says which weights are trained",
         )
 
 
 def tower_files(model: VisionLanguageModel) -> dict[str, bytes]:
-    """What describes encoders that came from folders, by the name of its file in a run folder."""
+    """Files that describe encoders from folders, by their name in a run folder."""
     network = {NETWORK_FILE: model.spec.to_json()} if isinstance(model, PretrainedVLM) else {}
     config = model.config
     return {

@@ -1,4 +1,4 @@
-"""Whether the data have what the tasks of a run learn from, found out before an image is encoded."""
+"""Check that the data contain what the tasks of a run need, before any image is encoded."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,29 +11,30 @@ from chiasm.pipeline.config import PipelineConfig
 from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Task
 
-LOOKED_AT = 64
-"""Examples of a generator that are looked at; of files, all are."""
+CHECKED_EXAMPLES = 64
+"""Examples of a generator that are checked; of files, all are."""
 WORDS = {"captions": "a caption", "questions": "a question and its answer", "labels": "a label"}
 
 
 def check_fed(config: PipelineConfig, training: Dataset, validation: Dataset) -> None:
-    """Refuse data that a task of the run finds nothing in.
+    """Check that the data contain examples for the tasks of a run.
 
-    Every task must find something in training; in validation, the task whose metric picks the best weights.
+    The training split needs examples for every task; the validation split, for the task whose metric selects the best
+    weights.
 
     Raises:
-        RejectedDataError: too much of either is unusable.
-        InputError: says what is missing, in which split, and what the split has instead.
+        RejectedDataError: too many examples of either split are unusable.
+        InputError: names what is missing, the split, and what the split contains.
     """
     for dataset in (training, validation):
         dataset.ledger.check(config.data.max_rejected)
     tasks = list(build_tasks(config.tasks, config.model).values())
-    examples = list(looked_at(training))
+    examples = list(checked_examples(training))
     for task in tasks:
         if not any(map(task.is_fed, examples)):
             raise _missing(task, f"learns from {task.needs}", config.data, config.data.train_split, examples)
     primary = config.primary_metric or tasks[0].primary_metric
-    examples = list(looked_at(validation))
+    examples = list(checked_examples(validation))
     for task in tasks:
         if task.primary_metric != primary or any(map(task.is_measurable, examples)):
             continue
@@ -48,12 +49,12 @@ def check_fed(config: PipelineConfig, training: Dataset, validation: Dataset) ->
 
 
 def check_scorable(tasks: Sequence[Task[Any]], dataset: Dataset, data: DataConfig) -> None:
-    """Refuse a split in which none of a run's tasks finds anything to be measured on.
+    """Check that a split has examples on which at least one task can be scored.
 
     Raises:
-        InputError: says what the split has instead.
+        InputError: names what the split contains.
     """
-    examples = list(looked_at(dataset))
+    examples = list(checked_examples(dataset))
     if not any(task.is_fed(example) for task in tasks for example in examples):
         needed = " or ".join(dict.fromkeys(WORDS[task.needs] for task in tasks))
         names = ", ".join(task.name for task in tasks)
@@ -65,14 +66,14 @@ def check_scorable(tasks: Sequence[Task[Any]], dataset: Dataset, data: DataConfi
         )
 
 
-def looked_at(dataset: Dataset) -> Iterator[Example]:
-    """The examples that are looked at, see `LOOKED_AT`."""
-    return first_examples(dataset, LOOKED_AT)
+def checked_examples(dataset: Dataset) -> Iterator[Example]:
+    """The examples that the checks read, see `CHECKED_EXAMPLES`."""
+    return first_examples(dataset, CHECKED_EXAMPLES)
 
 
-def _missing(task: Task[Any], how: str, data: DataConfig, split: str, examples: Sequence[Example]) -> InputError:
+def _missing(task: Task[Any], need: str, data: DataConfig, split: str, examples: Sequence[Example]) -> InputError:
     return InputError(
-        f"the task {task.name} {how}, and split {split!r} of {_where(data)} has none: {_counted(examples)}",
+        f"the task {task.name} {need}, and split {split!r} of {_where(data)} has none: {_counted(examples)}",
         f"images with {WORDS[task.needs]}",
         f"`chiasm train {data.path}` for a recipe that these files can feed"
         if data.path
@@ -81,11 +82,11 @@ def _missing(task: Task[Any], how: str, data: DataConfig, split: str, examples: 
 
 
 def _counted(examples: Sequence[Example]) -> str:
-    """How many images there are, and what they have."""
+    """Number of images, and how many have captions, questions and labels."""
     counts = {
-        "captions": sum(bool(one.captions) for one in examples),
-        "questions": sum(bool(one.questions) for one in examples),
-        "labels": sum(bool(one.label) for one in examples),
+        "captions": sum(bool(example.captions) for example in examples),
+        "questions": sum(bool(example.questions) for example in examples),
+        "labels": sum(bool(example.label) for example in examples),
     }
     has = ", ".join(f"{count} with {WORDS[word]}" for word, count in counts.items() if count)
     return f"{len(examples)} images, {has or 'no words and no label'}"

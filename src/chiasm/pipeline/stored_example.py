@@ -1,6 +1,6 @@
 """The image that a run folder keeps as an example, with words that suit it.
 
-The words are used wherever a reader is shown what to try: the last lines of a training, hints, the server's page.
+The words appear as suggestions: in the last lines of a training, in hints, and on the server's page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from chiasm.core.files import read_json
 from chiasm.core.types import Example
 
 STORED_TOLERANCE = 5e-3
-"""How far the stored answers' numbers may move between machines and library versions."""
+"""Tolerance for numbers in the stored answers between machines and library versions."""
 KEPT_QUESTIONS, KEPT_OTHERS = 3, 2
 CONSIDERED = 16
 """Examples among which the stored one is chosen."""
@@ -54,8 +54,11 @@ class StoredExample:
     def of(cls, png: bytes, stored: dict[str, Any]) -> "StoredExample":
         """From the content of both files; a folder without words to try has those that its answers are about."""
         words = stored["words"]
-        asked = {"questions": [words["question"]] if "question" in words else [], "texts": [words.get("text", "")]}
-        given = {**asked, "others": [], **stored.get(TO_TRY, {})}
+        from_answers = {
+            "questions": [words["question"]] if "question" in words else [],
+            "texts": [words.get("text", "")],
+        }
+        given = {**from_answers, "others": [], **stored.get(TO_TRY, {})}
         return cls(png, *(tuple(filter(None, given[name])) for name in ("questions", "texts", "others")))
 
 
@@ -65,9 +68,9 @@ def choose_example(examples: Sequence[Example]) -> Example:
     Of those with most kinds of words (captions, questions) it is the one whose first caption has the median length.
     """
     considered = examples[:CONSIDERED]
-    most = max(bool(one.captions) + bool(one.questions) for one in considered)
-    fitting = [one for one in considered if bool(one.captions) + bool(one.questions) == most]
-    ordered = sorted(fitting, key=lambda one: len(one.captions[0].text) if one.captions else 0)
+    most = max(bool(example.captions) + bool(example.questions) for example in considered)
+    fitting = [example for example in considered if bool(example.captions) + bool(example.questions) == most]
+    ordered = sorted(fitting, key=lambda example: len(example.captions[0].text) if example.captions else 0)
     return ordered[len(ordered) // 2]
 
 
@@ -78,31 +81,31 @@ def words_to_try(example: Example, examples: Sequence[Example]) -> dict[str, lis
         example: the one that is stored.
         examples: where sentences about other images come from.
     """
-    by_kind = {one.kind: one.text for one in reversed(example.questions)}
-    first = [one.text for one in example.questions[:1]]
+    by_kind = {question.kind: question.text for question in reversed(example.questions)}
+    first = [question.text for question in example.questions[:1]]
     questions = list(dict.fromkeys([*first, *reversed(by_kind.values())]))[:KEPT_QUESTIONS]
-    by_language = {one.language: one.text for one in reversed(example.captions)}
-    true = {one.text for one in example.captions}
+    by_language = {caption.language: caption.text for caption in reversed(example.captions)}
+    true = {caption.text for caption in example.captions}
     language = example.captions[0].language if example.captions else ""
     others = [
-        one.text
+        caption.text
         for other in examples
         if (other.group or other.id) != (example.group or example.id)
-        for one in other.captions[:1]
-        if one.language == language and one.text not in true
+        for caption in other.captions[:1]
+        if caption.language == language and caption.text not in true
     ]
-    texts = list(dict.fromkeys([*(one.text for one in example.captions[:1]), *reversed(by_language.values())]))
+    texts = list(dict.fromkeys([*(caption.text for caption in example.captions[:1]), *reversed(by_language.values())]))
     return {"questions": questions, "texts": texts, "others": list(dict.fromkeys(others))[:KEPT_OTHERS]}
 
 
 def words_about(example: Example) -> dict[str, str]:
-    """What a stored example is asked: its first caption as "text", its first question as "question"."""
+    """Queries for a stored example: its first caption as "text", its first question as "question"."""
     words = {"text": example.captions[0].text} if example.captions else {}
     return words | ({"question": example.questions[0].text} if example.questions else {})
 
 
 def check_same_answers(stored: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Compare what a model answers with what it answered when it was saved.
+    """Compare a model's answers with the answers that were stored when it was saved.
 
     Raises:
         InputError: an answer changed.

@@ -1,4 +1,4 @@
-"""What every task must hold: run by our own tests over each, and by anybody over theirs."""
+"""Contract checks for a task, for the tasks of this package and for tasks outside it."""
 
 import copy
 from collections.abc import Collection, Sequence

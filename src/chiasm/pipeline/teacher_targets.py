@@ -1,4 +1,4 @@
-"""Training towards a teacher: each caption of a prepared split gets its vector in the teacher's space."""
+"""Distillation targets: the embedding of each caption of a prepared split in the teacher's space."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,10 @@ def attach_teacher_targets(teacher: Pipeline, dataset: Dataset, cache: Path, pro
     """Give every example of a prepared split the teacher's `caption_targets`, under `TARGETS`.
 
     Args:
-        teacher: a run with a contrast, which reads the languages of its own data.
+        teacher: a run with a contrast, for the languages of its own data.
         dataset: a split as `prepare` returns it where the image tower is frozen.
         cache: where vectors of the teacher's text tower are kept, if that is frozen.
-        progress: told how far it is.
+        progress: called with (done, total, what).
 
     Raises:
         InputError: no caption is in a language of the teacher.

@@ -1,4 +1,4 @@
-"""The tokenizer of a pipeline, from wherever its text encoder takes it: the data, a package, a folder or a run."""
+"""The tokenizer of a pipeline: learned from the data, or read from a package, a folder or a run."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""A model for search and classification that nobody has trained: the packaged towers, joined by ImageNet's classes.
+"""Zero-shot model for search and classification without training: packaged towers joined by the ImageNet classes.
 
-Training may begin in its space (`init_from=starter`): `take_classes` puts it beside the trained projections.
+Training may start from its space (`init_from=starter`): `take_classes` puts it beside the trained projections.
 
-An image becomes a distribution over 1,000 classes, and a sentence the mixture of those whose sentences mean something
-near, by MiniLM or, for fifteen other languages, by a multilingual encoder that is opened when it is first needed. It
-knows things, not people, actions or colours; a trained run finds more.
+An image is embedded as a distribution over 1,000 classes, and a sentence as a mixture of the classes with similar
+sentences, by MiniLM or, for languages other than English, by a second tower (`pipeline.polyglot`). The classes cover
+objects, not people, actions or colours; a trained run retrieves better.
 """
 
 from collections.abc import Callable
@@ -48,13 +48,13 @@ from chiasm.tasks.codec import Codec
 from chiasm.tasks.imported import dual_encoder_tasks
 
 STARTER = "starter"
-"""The word that stands where a run folder would."""
+"""Name of this model in place of a run folder."""
 OFFSET_SHARE = 0.5
-"""Share of what the classifier says of images of nothing that is taken off; chosen as the temperatures were."""
+"""Share of the mean logits on noise images that is subtracted; selected like the temperatures."""
 READERS = ("minilm", "multilingual_use")
 """Kinds of text tower whose vectors of sentences lie near those of the classes' sentences."""
 NOISE_IMAGES, CELLS = 24, (4, 8, 16, 32)
-"""Noise whose finest detail is one of so many cells wide."""
+"""Number of noise images, and the numbers of cells across the finest detail of the noise."""
 
 
 class OtherLanguages(OtherTokenizer, OtherEncoder):
@@ -102,7 +102,7 @@ class OtherLanguages(OtherTokenizer, OtherEncoder):
 def starter_pipeline(device: torch.device) -> Pipeline:
     """Build the starter; nothing is downloaded, nothing read but the packaged weights and the list of classes.
 
-    What the towers say of the classes and of images of nothing is kept in the cache of features.
+    The feature cache stores the vectors of the class sentences and of the noise images.
 
     Raises:
         MissingExtraError: the extra [weights] is not installed.
@@ -135,7 +135,7 @@ def starter_pipeline(device: torch.device) -> Pipeline:
 
 
 def misfit(model: ModelConfig) -> str:
-    """Why a model cannot begin in the starter's space: the key and its value; "" where it can."""
+    """Reason why a model cannot start from the starter's space: the key and its value; "" if it can."""
     image, text = model.image, model.text
     wanted = {
         "model.network": (model.network, ("",)),
@@ -147,7 +147,7 @@ def misfit(model: ModelConfig) -> str:
     }
     for key, (value, allowed) in wanted.items():
         if value not in allowed:
-            return f"{key} is {value!r}, not {' or '.join(repr(one) for one in allowed)}"
+            return f"{key} is {value!r}, not {' or '.join(map(repr, allowed))}"
     return "model.fusion is 'align_then_fuse'" if model.fusion == "align_then_fuse" else ""
 
 
@@ -175,7 +175,7 @@ def without_classes(pipeline: Pipeline) -> None:
 
 @torch.no_grad()
 def take_classes(pipeline: Pipeline) -> None:
-    """Fill the classes' half of an untrained pipeline's projections with what the starter has there.
+    """Copy the starter's class space into the class half of an untrained pipeline's projections.
 
     Args:
         pipeline: of a config by `in_class_space`.
@@ -187,7 +187,7 @@ def take_classes(pipeline: Pipeline) -> None:
 
 
 def _distribution(pipeline: Pipeline) -> ClassDistribution:
-    """What a pipeline's image tower says of the classes, less half of what it says of images of nothing."""
+    """Class distribution of a pipeline's image tower, with half of the mean logits on noise images subtracted."""
     tower = pipeline.model.image_encoder
     assert isinstance(tower, EfficientNetLite0), "the starter's tower has a classifier"
     offset = OFFSET_SHARE * tower.class_logits(_noise_features(pipeline)).mean(0).detach()
@@ -195,11 +195,11 @@ def _distribution(pipeline: Pipeline) -> ClassDistribution:
 
 
 def _mixture(pipeline: Pipeline) -> ClassMixture:
-    """Where a pipeline's text tower sees the classes.
+    """Class vectors of a pipeline's text tower.
 
-    Two thousand sentences are seconds of work: they are encoded once a machine, not once a command.
+    Encoding two thousand sentences takes seconds, so they are cached on disk.
     """
-    sentences = [one.sentences() for one in imagenet_classes()]
+    sentences = [each.sentences() for each in imagenet_classes()]
     flat = [text for part in sentences for text in part]
     cache_texts(pipeline, flat, cache_root(), lambda done, total, what: None)
     known = pipeline.codec.text_vectors
@@ -212,7 +212,7 @@ def _mixture(pipeline: Pipeline) -> ClassMixture:
 def _second_tower(
     config: PipelineConfig, device: torch.device, tokenizer: PretrainedTokenizer
 ) -> tuple[nn.Module, ClassMixture]:
-    """Who reads other languages, and where it sees the classes, whose English sentences it reads for once."""
+    """Text tower for other languages, and its class vectors, computed from the English class sentences."""
     text = MultilingualUSEConfig(max_tokens=config.model.text.max_tokens, frozen=True)
     config = replace(config, model=replace(config.model, text=text))
     pipeline = Pipeline.build(config, [], device, Codec(tokenizer))
@@ -225,19 +225,21 @@ def noise_image(number: int, size_px: int) -> npt.NDArray[np.uint8]:
     """Coloured noise uint8 [size_px, size_px, 3], coarse and fine added up as in photos, by its number."""
     rng = counter_rng("picture of nothing", number)
     finest, cells = CELLS[number % len(CELLS)], 2
-    seen = torch.zeros(1, 3, size_px, size_px)
+    noise = torch.zeros(1, 3, size_px, size_px)
     while cells <= finest:
         grey, colour = rng.normal(size=(1, 1, cells, cells)), rng.normal(scale=0.6, size=(1, 3, cells, cells))
         layer = torch.from_numpy(grey + colour).float()
-        seen += F.interpolate(layer, size=(size_px, size_px), mode="bicubic") / cells**0.5
+        noise += F.interpolate(layer, size=(size_px, size_px), mode="bicubic") / cells**0.5
         cells *= 2
-    return (127 + 50 * seen[0]).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return (127 + 50 * noise[0]).clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def _noise_features(pipeline: Pipeline) -> torch.Tensor:
-    """What the tower says of images of nothing: float32 [n, d], from the cache."""
+    """Features of the noise images by the image tower: float32 [n, d], from the cache."""
     size_px = pipeline.config.model.image.size_px
-    shown = [image_ref_from_array(noise_image(number, size_px)) for number in range(NOISE_IMAGES)]
-    examples = [Example(f"nothing {number}", {"image": one}) for number, one in enumerate(shown)]
-    seen = encode_images(pipeline, ListDataset("", examples, Ledger()), cache_root(), lambda done, total, what: None)
-    return torch.from_numpy(np.stack([one.inputs[FEATURES].pooled for one in examples_of(seen)])).to(pipeline.device)
+    images = [image_ref_from_array(noise_image(number, size_px)) for number in range(NOISE_IMAGES)]
+    examples = [Example(f"nothing {number}", {"image": image}) for number, image in enumerate(images)]
+    encoded = encode_images(pipeline, ListDataset("", examples, Ledger()), cache_root(), lambda done, total, what: None)
+    return torch.from_numpy(np.stack([example.inputs[FEATURES].pooled for example in examples_of(encoded)])).to(
+        pipeline.device
+    )

@@ -1,4 +1,4 @@
-"""From measured outcomes to the report page: which images, answers, searches and curves are shown."""
+"""Select the images, answers, searches and curves of the report page from measured outcomes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,9 +45,9 @@ def build_report(
         measured: the final split.
         facts: how the model was made.
         rows: `metrics.jsonl`.
-        batch: examples of one training batch, shown as the model saw them.
+        batch: examples of one training batch, with the crops of training.
         environment: `environment.json`.
-        forgetting: what was done to keep what the model knew before.
+        forgetting: measures against forgetting, and their results.
         verdict: whether the run has learned.
     """
     rng = counter_rng("report", pipeline.config.seed)
@@ -55,7 +55,7 @@ def build_report(
     answered, captioned = measured.outcome.answered, measured.outcome.captioned
     shown_questions = _one_per_image(answered, rng)[:SHOWN_QUESTIONS]
     shown_captions = [int(one) for one in rng.permutation(len(examples))[:SHOWN_CAPTIONS]] if captioned else []
-    # Who says "I do not know" has made no mistake.
+    # An abstention is no mistake.
     given = [one for one in answered if not one.prediction.evidence["abstains"]]
     wrong = [_question_card(one, examples) for one in given if one.right < 0.5]
     wrong_captions = [_caption_card(one.of, [one], examples) for one in captioned if one.right is False]
@@ -77,7 +77,10 @@ def build_report(
             for name, (sure, is_true) in measured.outcome.confidences.items()
         },
         questions=[_question_card(one, examples) for one in shown_questions],
-        captions=[_caption_card(of, [one for one in captioned if one.of == of], examples) for of in shown_captions],
+        captions=[
+            _caption_card(index, [caption for caption in captioned if caption.of == index], examples)
+            for index in shown_captions
+        ],
         searches=_searches(measured, rng),
         mistakes=mistakes,
         charts=charts(rows),
@@ -150,38 +153,41 @@ def _one_per_image(answered: Sequence[Answered], rng: np.random.Generator) -> li
 
 
 def _least_alike(measured: SplitResult) -> list[CaptionCard]:
-    """Captions of photos that share least with what people wrote (CIDEr), where no machine knows the truth."""
+    """Captions of photos that share least with what people wrote (CIDEr), where captions have no exact truth."""
     items = measured.outcome.items.get("CIDEr")
     if items is None or any(one.right is not None for one in measured.outcome.captioned):
         return []
     worst = [int(items.clusters[number]) for number in np.argsort(items.values, kind="stable")[: SHOWN_MISTAKES // 3]]
-    said = {of: [one for one in measured.outcome.captioned if one.of == of] for of in worst}
-    return [_caption_card(of, captions, measured.examples) for of, captions in said.items()]
+    captioned = measured.outcome.captioned
+    return [
+        _caption_card(index, [caption for caption in captioned if caption.of == index], measured.examples)
+        for index in worst
+    ]
 
 
-def _question_card(one: Answered, examples: Sequence[Example]) -> QuestionCard:
+def _question_card(answered: Answered, examples: Sequence[Example]) -> QuestionCard:
     return QuestionCard(
-        _pixels(examples[one.of]),
-        one.question.text,
-        one.question.kind,
-        one.prediction.answer,
-        one.prediction.confidence,
-        one.question.answers[0],
-        one.right >= 0.5,
-        bool(one.prediction.evidence["abstains"]),
+        _pixels(examples[answered.of]),
+        answered.question.text,
+        answered.question.kind,
+        answered.prediction.answer,
+        answered.prediction.confidence,
+        answered.question.answers[0],
+        answered.right >= 0.5,
+        bool(answered.prediction.evidence["abstains"]),
     )
 
 
-def _caption_card(of: int, said: Sequence[Captioned], examples: Sequence[Example]) -> CaptionCard:
-    verdicts = [one.right for one in said if one.right is not None]
-    languages = [str(one.prediction.evidence["language"]) for one in said]
-    truth = next((caption.text for caption in examples[of].captions if caption.language in languages), "")
+def _caption_card(image_index: int, captions: Sequence[Captioned], examples: Sequence[Example]) -> CaptionCard:
+    verdicts = [caption.right for caption in captions if caption.right is not None]
+    languages = [str(caption.prediction.evidence["language"]) for caption in captions]
+    truth = next((true.text for true in examples[image_index].captions if true.language in languages), "")
     return CaptionCard(
-        _pixels(examples[of]),
-        {language: one.prediction.answer for language, one in zip(languages, said, strict=True)},
+        _pixels(examples[image_index]),
+        {language: caption.prediction.answer for language, caption in zip(languages, captions, strict=True)},
         truth,
         all(verdicts) if verdicts else None,
-        min(one.prediction.confidence for one in said),
+        min(caption.prediction.confidence for caption in captions),
     )
 
 
@@ -192,10 +198,10 @@ def _searches(measured: SplitResult, rng: np.random.Generator) -> list[SearchCar
         return []
     cards = []
     for number in rng.permutation(len(outcome.texts))[:SHOWN_SEARCHES]:
-        of, text = outcome.texts[int(number)]
+        image_index, text = outcome.texts[int(number)]
         similarity = outcome.image_embeddings @ outcome.text_embeddings[int(number)]
         nearest = np.argsort(-similarity, kind="stable")
-        group = examples[of].group or examples[of].id
+        group = examples[image_index].group or examples[image_index].id
         is_match = [(examples[int(one)].group or examples[int(one)].id) == group for one in nearest]
         hits = [
             SearchHit(_pixels(examples[int(one)]), float(similarity[one]), match)

@@ -1,4 +1,4 @@
-"""What a search found on one sheet: thumbnails in order with score and path, as a page or as an image."""
+"""Contact sheet of search results: thumbnails in order with score and path, as a page or as an image."""
 
 import io
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ def contact_page(query: str, remark: str, found: Sequence[Thumbnail], foot: str)
     """The sheet as a page in the report's style: one file without script or outside requests.
 
     Args:
-        query: what was looked for.
+        query: text of the search.
         remark: stands in a box above the images; "" for none.
         found: best first.
-        foot: where was searched, and what was left out.
+        foot: the searched folders, and the files that were left out.
     """
     cards = []
     for place, one in enumerate(found, 1):

@@ -25,7 +25,7 @@ class QuestionCard:
     truth: str
     right: bool
     abstains: bool = False
-    """True where the model says that it does not know; `answer` is then only its best guess."""
+    """True if the model abstains; `answer` is then only its most probable answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class CaptionCard:
     """ISO 639-1 code (or "") -> the model's sentence."""
     truth: str
     right: bool | None = None
-    """None where no machine can tell."""
+    """None where captions have no exact truth."""
     confidence: float | None = None
 
 
@@ -64,7 +64,7 @@ class SearchCard:
 
 @dataclass(frozen=True, slots=True)
 class BatchImage:
-    """An image as the model sees it in training, with its texts."""
+    """An image of a training batch with its texts."""
 
     image: Image
     texts: Sequence[str]
@@ -77,7 +77,7 @@ def _verdict(right: bool) -> Markup:
 
 
 def question_card(card: QuestionCard, photo_px: int) -> Markup:
-    """Image, question, answer with its verdict, the truth where it is another, and how sure the model is."""
+    """Image, question, answer with its verdict, the true answer if it differs, and the confidence."""
     is_right = element("span", "? does not know", class_="verdict is-unsure") if card.abstains else _verdict(card.right)
     guess = "its guess: " if card.abstains else None
     sure = f"{100 * card.confidence:.0f} % sure"

@@ -1,4 +1,4 @@
-"""What was done against forgetting: learning rate, retention check, weights between before and after training.
+"""Measures against forgetting: learning rate, retention check, interpolation of weights.
 
 Plain data for `results.json`, and the part of the report page that shows it.
 """
@@ -58,7 +58,7 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True)
 class Interpolation:
-    """The way from the weights before training to those after it."""
+    """Scores along the interpolation from the weights before training to those after it."""
 
     metric: str
     """Of the new domain's validation."""
@@ -70,7 +70,7 @@ class Interpolation:
 
 @dataclass(frozen=True, slots=True)
 class ForgettingFacts:
-    """All that a run did against forgetting."""
+    """A run's measures against forgetting, and their results."""
 
     learning_rate: float
     why: str
@@ -89,12 +89,21 @@ class ForgettingFacts:
                 "after": facts.after.as_dict(),
             }
         if self.interpolation:
-            way = self.interpolation
+            interpolation = self.interpolation
             curve = [
-                {"alpha": row.alpha, way.metric: row.new.as_dict(), "old": row.old.as_dict() if row.old else None}
-                for row in way.rows
+                {
+                    "alpha": row.alpha,
+                    interpolation.metric: row.new.as_dict(),
+                    "old": row.old.as_dict() if row.old else None,
+                }
+                for row in interpolation.rows
             ]
-            found["interpolation"] = {"alpha": way.alpha, "metric": way.metric, "rule": way.rule, "curve": curve}
+            found["interpolation"] = {
+                "alpha": interpolation.alpha,
+                "metric": interpolation.metric,
+                "rule": interpolation.rule,
+                "curve": curve,
+            }
         if self.class_share:
             found["class_share"] = self.class_share.as_dict()
         return found

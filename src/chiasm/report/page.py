@@ -89,7 +89,7 @@ class Report:
     batch: Sequence[BatchImage] = ()
     ledger: LedgerSummary | None = None
     forgetting: ForgettingFacts | None = None
-    """What was done to keep what the model knew before."""
+    """Measures against forgetting, and their results."""
     verdict: Verdict | None = None
     """Whether the run has learned."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -138,7 +138,7 @@ def document(title: str, header: Markup, sections: Sequence[Markup | None]) -> M
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        # A second wall behind the escaping: the page may load nothing and run nothing.
+        # Defence in depth beside escaping: the page may load nothing and run nothing.
         element(
             "meta",
             http_equiv="Content-Security-Policy",

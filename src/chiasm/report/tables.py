@@ -128,15 +128,15 @@ def _columns(rows: Sequence[MetricRow]) -> list[str]:
 
 
 def in_words(row: MetricRow) -> str:
-    """What a row's metric means and what guessing reaches: sentences for the page, "" where nothing is known.
+    """Meaning and chance level of a row's metric as sentences for the page; "" if there is none.
 
-    A note of the row's own stands in the place of the meaning. Of a kind only what guessing reaches is said.
+    The row's own note replaces the meaning. A row of one kind of question has only its chance level.
     """
-    told = [row.note or ("" if ":" in row.name else meaning(row.name))]
+    sentences = [row.note or ("" if ":" in row.name else meaning(row.name))]
     if row.chance is not None:
         unit = "\N{NO-BREAK SPACE}%" if row.is_share else ""
-        told.append(f"{guessing(row.name)} reaches {value_in(row, 'chance')}{unit}.")
-    return " ".join(one for one in told if one)
+        sentences.append(f"{guessing(row.name)} reaches {value_in(row, 'chance')}{unit}.")
+    return " ".join(filter(None, sentences))
 
 
 def value_in(row: MetricRow, heading: str) -> str:
@@ -173,8 +173,8 @@ def _metric_table(rows: Sequence[MetricRow]) -> Markup:
     headings = [element("th", label, scope="col", role="columnheader") for label in ("metric", *labels)]
     body = []
     for row in rows:
-        told = in_words(row)
-        note = said(told, "small", "muted") if told else None
+        sentences = in_words(row)
+        note = said(sentences, "small", "muted") if sentences else None
         cells = [element("td", _bar(row), role="cell", class_="bar-cell" if _bar(row) else "bar-cell empty")]
         for label in labels:
             text = value_in(row, label)

@@ -1,4 +1,4 @@
-"""The beginning of the report: whether the run has learned, what it beats, and what to do next."""
+"""The first panel of the report: the verdict with its baselines, reasons and advice."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""How a pre-trained model is adapted: which towers are frozen, low-rank changes, and each layer's share of the rate.
+"""Adaptation of a pre-trained model: frozen towers, low-rank adapters (LoRA), and layer-wise learning rates.
 
-`train.adapt` is the one word; the tables and functions here say what it means.
+The config key `train.adapt` selects a method; the tables and functions here define it.
 """
 
 import re
@@ -34,27 +34,27 @@ FROZEN = {
     "locked_text": (False, True),
     "lora": (False, False),
 }
-"""Word -> whether the image and the text tower are frozen. Locked-image tuning is LiT (Zhai et al. 2022)."""
+"""Method -> whether the image tower and the text tower are frozen. Locked-image tuning is LiT (Zhai et al. 2022)."""
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
 def adapted(config: RunConfig) -> RunConfig:
-    """Return the config with its towers frozen as `train.adapt` says; "" leaves them as the recipe has them.
+    """Return the config with the towers frozen that `train.adapt` names; "" keeps the recipe's setting.
 
     With "lora" a tower without linear layers (EfficientNet) stays frozen, so that its images are encoded once.
     """
-    word, model = config.train.adapt, config.model
-    if not word:
+    method, model = config.train.adapt, config.model
+    if not method:
         return config
-    image, text = FROZEN[word]
-    if word == "lora" and not model.image.has_linear_layers:
+    image, text = FROZEN[method]
+    if method == "lora" and not model.image.has_linear_layers:
         image = True
     frozen = replace(model, image=replace(model.image, frozen=image), text=replace(model.text, frozen=text))
     return replace(config, model=frozen)
 
 
 def has_space(config: PipelineConfig) -> bool:
-    """Whether a task of the run has a space that images and texts share."""
+    """True if a task of the run has an embedding space shared by images and texts."""
     return any(name in _spaces() for name in config.tasks)
 
 
@@ -62,20 +62,20 @@ def _spaces() -> list[str]:
     return [name for name, task in TASKS.items() if issubclass(task, SharedSpace)]
 
 
-def _taught(config: RunConfig) -> str:
+def _text_teacher_task(config: RunConfig) -> str:
     return next(name for name, task in config.tasks.items() if task.has_text_teacher)
 
 
 def has_text_teacher(config: RunConfig) -> bool:
-    """Whether a new text tower learns from the run of `init_from`."""
+    """True if a new text tower is distilled from the run of `init_from`."""
     return any(task.has_text_teacher for task in config.tasks.values())
 
 
 def apply_text_teacher(config: RunConfig) -> RunConfig:
-    """With a text teacher, return the config with the teacher's image side and space, both locked; else as it is.
+    """Return the config with the teacher's image side and embedding space, both frozen; unchanged without a teacher.
 
-    What finds images is then the same to the bit as in the teacher's run, and an index of their vectors stays good.
-    Widths are the teacher's where its image side depends on them.
+    Image embeddings are then bitwise equal to the teacher's, so an existing index of them stays valid. Widths are the
+    teacher's where its image side depends on them.
 
     Raises:
         InputError: no `init_from`, one without retrieval, or `train.trainable` that reaches beyond the text side.
@@ -84,8 +84,8 @@ def apply_text_teacher(config: RunConfig) -> RunConfig:
         return config
     if not config.init_from:
         raise InputError(
-            f"the task {_taught(config)} has a text_teacher and init_from is not set",
-            "a run folder that finds images by sentences",
+            f"the task {_text_teacher_task(config)} has a text_teacher and init_from is not set",
+            "a run folder with an embedding space shared by images and texts",
             "--set init_from=RUN, made by chiasm train retrieval for example",
         )
     folder = Path(config.init_from)
@@ -114,13 +114,13 @@ def apply_text_teacher(config: RunConfig) -> RunConfig:
 
 
 def begun(config: RunConfig) -> RunConfig:
-    """Return the config with the space that it begins in: the classes' beside the trained one, or as it is.
+    """Return the config with its initial embedding space: the class space beside the trained one, or unchanged.
 
-    That is so with `init_from=starter`, and where the run of `init_from` has such a space. A model that does not fit
-    the starter keeps its own space (`starter_note` says why).
+    The class space is added with `init_from=starter`, and if the run of `init_from` has one. A model that does not fit
+    the starter keeps its own space (`starter_note` gives the reason).
 
     Raises:
-        InputError: no task has a space of its own, or classes are asked for and nothing gives them.
+        InputError: no task has a space of its own, or the config needs a class space that no source provides.
     """
     name, model = config.init_from, config.model
     if name == STARTER:
@@ -147,23 +147,23 @@ def begun(config: RunConfig) -> RunConfig:
 
 
 def starter_note(config: RunConfig) -> str:
-    """Why a run that names the starter in `init_from` has its own space from scratch; "" where it does not."""
+    """Reason why a run with `init_from=starter` trains its own space from scratch; "" if it does not."""
     reason = misfit(config.model) if config.init_from == STARTER else ""
     return f"the projections start anew, not from the {STARTER}: {reason}" if reason else ""
 
 
 def begins_from_run(config: RunConfig) -> bool:
-    """Whether `init_from` names a run folder."""
+    """True if `init_from` names a run folder."""
     return bool(config.init_from) and config.init_from != STARTER
 
 
 def trains_space(names: Iterable[str]) -> bool:
-    """Whether the trained half of a projection beside the classes is among the parameters that are trained."""
+    """True if the learned half of a projection beside the class space is among the trained parameters."""
     return any(name.startswith(("image_projection.trained.", "text_projection.trained.")) for name in names)
 
 
 def prepare_model(model: nn.Module, config: RunConfig) -> None:
-    """Add the low-rank changes of "lora" to the towers that are not frozen; other words change no module.
+    """Add LoRA matrices to the towers that are not frozen if `train.adapt` is "lora"; else change nothing.
 
     Raises:
         InputError: no tower has a linear layer to change.
@@ -187,12 +187,12 @@ def frozen_towers(model: ModelConfig) -> tuple[str, ...]:
 
 
 def pretrained_names(names: Collection[str], model: ModelConfig, taken: Iterable[str]) -> frozenset[str]:
-    """Of all parameter names, those that do not start anew.
+    """Names of the parameters that are not newly initialised.
 
     Args:
-        names: of the model's parameters, before low-rank changes are added.
-        model: whose towers may come from packages or folders.
-        taken: what `init_from` gave.
+        names: names of all parameters, before LoRA matrices are added.
+        model: config whose towers may come from packages or folders.
+        taken: names loaded from `init_from`.
     """
     sides = zip(TOWERS, (model.image.from_scratch, model.text.from_scratch), strict=True)
     given = tuple(tower for tower, from_scratch in sides if not from_scratch)
@@ -200,7 +200,7 @@ def pretrained_names(names: Collection[str], model: ModelConfig, taken: Iterable
 
 
 def adaptable(names: Sequence[str], train: TrainConfig) -> list[str]:
-    """The names that `train.adapt` trains: with "lora", not the towers' own weights."""
+    """Names that `train.adapt` trains: all, or with "lora" the LoRA matrices and everything outside the towers."""
     if train.adapt != "lora":
         return list(names)
     return [name for name in names if name.endswith(LORA_NAMES) or not name.startswith(TOWERS)]
@@ -217,11 +217,11 @@ def stated_layers(model: nn.Module) -> Layers:
 
 
 def depths(names: Sequence[str], layers: Layers) -> dict[str, int]:
-    """How far below its tower's top each parameter lies, in layers; 0 for everything outside the towers.
+    """Depth of each parameter in layers below the top of its tower; 0 for parameters outside the towers.
 
-    Where `layers` does not say it, the first number in a name counts its layer ("text_encoder.encoder.layer.3.…"); what
-    comes before the numbered layers (embeddings, the stem) lies below the lowest of them, what comes after them (the
-    last norm) at the top.
+    Without an entry in `layers`, the first number in a name is its layer ("text_encoder.encoder.layer.3.…"). Parameters
+    before the numbered layers (embeddings, the stem) lie one layer below the lowest; parameters after them (the last
+    norm) have depth 0.
     """
     found: dict[str, int] = {}
     for tower in TOWERS:
@@ -240,10 +240,10 @@ def depths(names: Sequence[str], layers: Layers) -> dict[str, int]:
 
 
 def rate_factor(depth: int, step: int, train: TrainConfig) -> float:
-    """Share of the learning rate for parameters at a depth, at a step.
+    """Factor on the learning rate for parameters at a depth, at a step.
 
-    `layer_decay ** depth` (BEiT, Bao et al. 2022, appendix); 0 while gradual unfreezing has not come down to this
-    depth: one more layer, from the top, each `unfreeze_every` steps (ULMFiT, Howard and Ruder 2018, section 3.3).
+    `layer_decay ** depth` (BEiT, Bao et al. 2022, appendix); 0 until gradual unfreezing reaches this depth. It
+    unfreezes one more layer, from the top, every `unfreeze_every` steps (ULMFiT, Howard and Ruder 2018, section 3.3).
     """
     if train.unfreeze_every and step < depth * train.unfreeze_every:
         return 0.0
@@ -251,7 +251,7 @@ def rate_factor(depth: int, step: int, train: TrainConfig) -> float:
 
 
 def by_depth(names: Sequence[str], train: TrainConfig, layers: Layers) -> Mapping[int, list[str]]:
-    """Names grouped by depth where depths have rates of their own, else all at depth 0; `layers` as in `depths`."""
+    """Names grouped by depth if learning rates depend on depth, else all at depth 0; `layers` as in `depths`."""
     if train.layer_decay == 1 and not train.unfreeze_every:
         return {0: list(names)}
     groups: dict[int, list[str]] = {}

@@ -1,4 +1,4 @@
-"""The typed tree that describes one run. A recipe returns it, `--set` changes it, the run folder keeps it."""
+"""Typed config of one run: returned by a recipe, changed by `--set`, stored in the run folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class RetentionConfig:
         """Check what the types do not; `where` is the section's name in the config.
 
         Raises:
-            InputError: a share or a count that cannot be.
+            InputError: a share or a count outside its range.
         """
         if not 0 <= self.max_drop < 1:
             raise InputError(f"{where}.max_drop is {self.max_drop}", "a number in [0, 1)", "0.05 keeps 95 %")
@@ -59,7 +59,7 @@ class RetentionConfig:
             )
 
     def floor(self, before: float) -> float:
-        """The least value that is still enough, where `before` is the one before training."""
+        """Smallest value that passes, given the value `before` training."""
         return (1 - self.max_drop) * before
 
 
@@ -160,7 +160,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageConfig:
-    """Training that comes before the run's own, on other tasks, and hands its weights on."""
+    """A training stage before the run's own, on other tasks; the next stage starts from its weights."""
 
     tasks: Mapping[str, TaskConfig] = field(default_factory=dict, metadata=by_name(task_configs))
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -171,7 +171,7 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig(PipelineConfig):
-    """One run, complete: a pipeline, and how it is trained."""
+    """Complete config of one run: the pipeline and its training."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     init_from: str = ""
@@ -184,7 +184,7 @@ class RunConfig(PipelineConfig):
         """Check each section, and what spans sections: called once, after all overrides.
 
         Raises:
-            InputError: a value that cannot be, by its key.
+            InputError: an invalid value; names its key.
         """
         self.train.check("train")
         self.model.check("model")
@@ -210,7 +210,7 @@ def stored_run_config(values: Mapping[str, Any], where: str) -> RunConfig:
     """The config of a run folder, of this format or the one before; `where` names the source in errors.
 
     Raises:
-        InputError: a key that no version knows, or a value of another type.
+        InputError: a key that no format version has, or a value of another type.
     """
     values = _with_new_names(values)
     if isinstance(stages := values.get("stages"), Mapping):
@@ -237,7 +237,7 @@ def config_of(pipeline: Pipeline) -> RunConfig:
 
 
 def _check_tasks(where: str, tasks: Mapping[str, TaskConfig], train: TrainConfig) -> None:
-    """Each task's own checks; one that learns from the moving average needs one."""
+    """Run each task's checks; a task that distils from the moving average needs `ema_decay`."""
     for name, task in tasks.items():
         task.check(f"{where}tasks.{name}")
         if task.learns_from_average and not train.ema_decay:

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, for people who watch several runs side by side."""
+"""TensorBoard event files, to compare the curves of several runs."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class TensorBoard:
-    """Writes scalars to `RUN/tensorboard` where the package is installed; says so in `status` where it is not."""
+    """Writes scalars to `RUN/tensorboard` if the package is installed; `status` states whether it is."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.writer: Any = None

@@ -1,6 +1,6 @@
-"""What a run will cost on this machine, before it is started: sizes by counting, times by doing a little of each part.
+"""Estimate of a run's size and time on this machine: sizes are counted, each phase is timed on a small sample.
 
-Nothing is written but the cache of frozen features, and in it only those of the examples that are timed.
+The only files written are features of the timed examples in the cache of frozen towers.
 """
 
 import math
@@ -39,12 +39,12 @@ from chiasm.train.stages import stage_config
 from chiasm.train.trainer import Hooks, Trainer
 
 TIMED_STEPS, WARM_UP_STEPS = 12, 2
-"""Steps that are done, and how many of the first are not timed: memory is still being taken."""
+"""Steps that are run, and the number of initial steps that are not timed because memory is still allocated."""
 LONGEST_S = 20.0
 """Seconds after which no further step is timed."""
 TIMED_IMAGES, TIMED_TEXTS = 48, 192
 LONG_CAPTION = 95
-"""Percentile of the captions' lengths at which a trained decoder is taken to have ended all of a batch."""
+"""Percentile of caption lengths at which a trained decoder is assumed to have ended all captions of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Estimate:
         return {**asdict(self), "total_s": self.total_s}
 
     def text(self) -> str:
-        """For people."""
+        """The estimate as text for the console."""
         times = self.times
         is_cut = 0 < self.limit_s < self.steps * self.step_s + times.validation_s
         limit = f"\n  train.limit_s ends training after {self.limit_s / 60:.1f} minutes, with fewer steps"
@@ -128,7 +128,7 @@ class Estimate:
 
 
 def estimate(config: RunConfig, console: Console) -> Estimate:
-    """Build the run in memory, and its stages, and time a little of encoding, training and evaluation of each."""
+    """Build the run and its stages in memory, and time a sample of encoding, training and evaluation for each."""
     imported_s = time.process_time()
     stages = {
         name: _estimate(stage_config(config, stage, ""), console).times.total_s for name, stage in config.stages.items()
@@ -210,7 +210,7 @@ def _some(dataset: Dataset, count: int) -> Dataset:
 
 
 def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple[int, int], float]:
-    """How many images and texts have to be encoded, and the seconds that it takes with all else before training."""
+    """Numbers of images and texts to encode, and the seconds of all preparation before training."""
     config = pipeline.config
     if not (config.model.image.frozen or config.model.text.frozen or not config.data.is_generated):
         return (0, 0), 0.0
@@ -223,14 +223,14 @@ def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple
         spent = _seconds(lambda: pipeline.encode_pixels(image_tensor(some_images, pipeline.resizing, workers)))
         seconds += spent * len(images) / len(some_images)
     if not config.data.is_generated and not config.model.image.frozen:
-        looked_at = _spread(examples, TIMED_IMAGES)
-        spent = _seconds(lambda: [one.inputs["image"].load() for one in looked_at])
-        seconds += spent * len(examples) / len(looked_at)
+        timed = _spread(examples, TIMED_IMAGES)
+        spent = _seconds(lambda: [one.inputs["image"].load() for one in timed])
+        seconds += spent * len(examples) / len(timed)
     return (len(images), len(texts)), seconds
 
 
 def _starter_s(config: RunConfig, measured: Dataset, device: torch.device) -> float:
-    """Seconds to open the starter, which is measured beside the run, and to encode what it has not read yet."""
+    """Seconds to open the starter, which is evaluated beside the run, and to encode inputs that are not cached."""
     started = time.perf_counter()
     starter = starter_pipeline(device)
     opening_s = time.perf_counter() - started
@@ -240,7 +240,7 @@ def _starter_s(config: RunConfig, measured: Dataset, device: torch.device) -> fl
 
 
 def _texts_s(pipeline: Pipeline, texts: Sequence[str]) -> float:
-    """Seconds to encode the texts, by some of them."""
+    """Seconds to encode all texts, extrapolated from a sample."""
     some = sorted(_spread(texts, TIMED_TEXTS), key=len)
     return _seconds(lambda: pipeline.encode_texts(some)) * len(texts) / len(some) if some else 0.0
 
@@ -250,7 +250,7 @@ def _spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def _step_s(trainer: Trainer) -> float:
-    """Median seconds of a step, the wait for its batch included: a machine that is busy for a moment moves a mean."""
+    """Median seconds of a step, including the wait for its batch; the median is robust to short load peaks."""
     times, started = [], time.perf_counter()
     begun_at = started
     for batches in trainer.loader.ahead(0, TIMED_STEPS):
@@ -264,9 +264,9 @@ def _step_s(trainer: Trainer) -> float:
 
 
 def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example]) -> float:
-    """Seconds an image of one pass of evaluation.
+    """Seconds per image of one pass of evaluation.
 
-    An untrained decoder never ends a sentence, so it is cut where trained ones have ended theirs.
+    An untrained decoder never emits an end token, so its length is capped at the usual length of trained captions.
     """
     words = [len(pipeline.codec.tokenizer.pieces(one.text)) for example in examples for one in example.captions]
     decoding = pipeline.codec.decoding

@@ -1,4 +1,4 @@
-"""After the last step: keep what the model knew, measure the weights that are kept, judge and write the run folder."""
+"""After the last step: interpolate weights, measure the selected ones, and write verdict, report and run folder."""
 
 import json
 import shlex
@@ -47,7 +47,7 @@ class Finished:
 
 def limit_forgetting(trainer: Trainer, hooks: Hooks, console: Console) -> ForgettingFacts:
     """Interpolate where the config says so, and measure the old domain with the weights to be saved."""
-    progress, check, way = trainer.progress, hooks.retention, None
+    progress, check, interpolation = trainer.progress, hooks.retention, None
     config = trainer.run.train
     before = Score(**progress.retention_before) if check else None  # type: ignore[arg-type]
     trainer.pipeline.model.eval()
@@ -55,18 +55,20 @@ def limit_forgetting(trainer: Trainer, hooks: Hooks, console: Console) -> Forget
         primary, floor = trainer.primary, config.retention.floor(before.value) if before else 0.0
         old = check.measure if check else None
         model, start = trainer.pipeline.model, trainer.execution.kept("before")
-        way = interpolate(model, start, primary, lambda: hooks.validate()[primary], old, floor, console)
-        console.print(f"interpolated: {way.alpha:g} of the way from before to after training. {way.rule}")
+        interpolation = interpolate(model, start, primary, lambda: hooks.validate()[primary], old, floor, console)
+        console.print(
+            f"interpolated: {interpolation.alpha:g} of the way from before to after training. {interpolation.rule}"
+        )
     share = _mixed_with_start(trainer, hooks, console)
     if check is None or before is None:
-        return ForgettingFacts(progress.lr, progress.lr_why, None, way, share)
+        return ForgettingFacts(progress.lr, progress.lr_why, None, interpolation, share)
     facts = RetentionFacts(check.metric, check.about, before, check.measure(), check.config.max_drop, progress.stopped)
     (check.say if facts.after.value >= check.config.floor(before.value) else check.warn)(facts.sentence())
-    return ForgettingFacts(progress.lr, progress.lr_why, facts, way, share)
+    return ForgettingFacts(progress.lr, progress.lr_why, facts, interpolation, share)
 
 
 def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> ClassShare | None:
-    """Choose the share of the classes where the run has begun at the starter's; None in all other runs."""
+    """Select the share of the class space in a run that started from the starter; None in other runs."""
     model = trainer.pipeline.model
     if trainer.run.init_from != STARTER or not class_heads(model) or not trains_space(trainer.names):
         return None
@@ -88,7 +90,7 @@ def _space_metrics(trainer: Trainer) -> list[str]:
 def measure_finally(
     pipeline: Pipeline, ready: list[Example], validation: Dataset, fitted: Fitted, console: Console
 ) -> SplitResult:
-    """Measure the best weights on the recipe's final split, once; and the starter, where the run names it."""
+    """Measure the best weights once on the recipe's final split, and the starter too if the run names it."""
     config = config_of(pipeline)
     split = config.test_split
     if split == "val":
@@ -151,7 +153,7 @@ def finish(
 
 
 def _course(trainer: Trainer, share: ClassShare | None, rows: Sequence[Mapping[str, float]]) -> Course:
-    """How training went, from the rows of `metrics.jsonl`."""
+    """Facts of training for the verdict, from the rows of `metrics.jsonl`."""
     name, progress = f"val/{trainer.primary}", trainer.progress
     return Course(
         metric=trainer.primary,

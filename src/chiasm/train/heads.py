@@ -1,4 +1,4 @@
-"""Heads that are fitted before the first step: the linear probe as the head of a task that names classes."""
+"""Initialise the head of a classification task by a linear probe, before the first step."""
 
 import numpy as np
 import torch
@@ -9,19 +9,19 @@ from chiasm.data.dataset import Dataset
 from chiasm.evaluate.linear_probe.run import Labelled, cut, fit_probe
 from chiasm.pipeline.batching import FEATURES
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.pipeline.requirements import looked_at
+from chiasm.pipeline.requirements import checked_examples
 
 
 def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:
-    """Set the head of the task with a `head_to_fit` to the fit of `chiasm probe`; other runs stay as they are.
+    """Set the head of the task with a `head_to_fit` to the fit of `chiasm probe`; other runs do not change.
 
-    The fit sees the training split alone: a fifth of it, by group, chooses the weight decay, and all of it is fitted.
-    Training that follows starts there (linear probing, then fine-tuning: Kumar et al. 2022).
+    The fit uses the training split only: a fifth of it, split by group, selects the weight decay, and the final fit
+    uses all of it. Training continues from there (linear probing, then fine-tuning: Kumar et al. 2022).
 
     Args:
         pipeline: new, with a frozen image tower.
         training: the training split as `prepare` returns it.
-        console: where people look.
+        console: receives progress bars and messages.
 
     Raises:
         InputError: the tower is not frozen, or there are too few images.
@@ -37,10 +37,10 @@ def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:
             "a frozen image tower; to train the tower, start from a run with a fitted head",
             f"--set tasks.{task.name}.linear_probe=false and --set init_from=RUN",
         )
-    examples = [one for one in looked_at(training) if one.label]
-    features = torch.from_numpy(np.stack([one.inputs[FEATURES].pooled for one in examples]))
+    examples = [example for example in checked_examples(training) if example.label]
+    features = torch.from_numpy(np.stack([example.inputs[FEATURES].pooled for example in examples]))
     codec = pipeline.codec
-    labels = torch.tensor([codec.classes.index(str(one.label)) for one in examples])
+    labels = torch.tensor([codec.classes.index(str(example.label)) for example in examples])
     fitted, choosing = cut(Labelled(examples, features[None], labels))
     if not fitted.examples or not choosing.examples:
         raise InputError(

@@ -1,9 +1,9 @@
 """Weights between those before and after training: WiSE-FT (Wortsman et al. 2022, section 3, equation 1).
 
-theta(alpha) = (1 - alpha) theta_before + alpha theta_after. On the way from one to the other a model often keeps what
-it knew and has most of what it learned. Low-rank changes are merged first: the matrices are interpolated, not their
-factors, whose product is not linear in alpha. The weights after training are those of the moving average, where one is
-kept.
+theta(alpha) = (1 - alpha) theta_before + alpha theta_after. Interpolated weights often keep the accuracy on the old
+domain and most of the gain on the new one. LoRA matrices are merged first: the merged matrices are interpolated, not
+their factors, whose product is not linear in alpha. The weights after training are those of the moving average, if
+there is one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +21,11 @@ ALPHAS = tuple(number / 10 for number in range(11))
 
 
 def names_between(trained: Iterable[str], pretrained: frozenset[str]) -> list[str]:
-    """Names, in the merged model, of the trained weights that were there before; others have no value to start from.
+    """Names, in the merged model, of the trained weights that have a pre-trained value.
 
     Args:
-        trained: names of the parameters that are trained, low-rank changes among them.
-        pretrained: names of all that did not start anew.
+        trained: names of the trained parameters, LoRA matrices included.
+        pretrained: names of the parameters that were not newly initialised.
     """
     merged = [f"{name.rsplit('.', 1)[0]}.weight" if name.endswith(LORA_NAMES) else name for name in trained]
     return [name for name in dict.fromkeys(merged) if name in pretrained]
@@ -33,7 +33,7 @@ def names_between(trained: Iterable[str], pretrained: frozenset[str]) -> list[st
 
 @torch.no_grad()
 def set_between(model: nn.Module, before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float) -> None:
-    """Give the named weights their value at `alpha`; 0 and 1 give those before and after to the last bit."""
+    """Set the named weights to their value at `alpha`; 0 and 1 restore the values before and after bit-exactly."""
     named = dict(model.named_parameters())
     for name, start in before.items():
         named[name].copy_(torch.lerp(start.to(named[name].device), after[name], alpha))
@@ -48,7 +48,7 @@ def interpolate(
     floor: float,
     console: Console,
 ) -> Interpolation:
-    """Measure both domains on the way, and leave the model at the share that is chosen.
+    """Evaluate both domains at each of `ALPHAS`, and set the model to the chosen one.
 
     Args:
         model: trained and merged, in evaluation mode.
@@ -57,7 +57,7 @@ def interpolate(
         new: the new domain's validation with the current weights.
         old: the retention check; None without one.
         floor: least value of `old` that is enough.
-        console: where people look.
+        console: receives progress bars and messages.
     """
     named = dict(model.named_parameters())
     after = {name: named[name].detach().clone() for name in before}
@@ -76,9 +76,9 @@ def interpolate(
 
 
 def choose(rows: Sequence[Mixed], floor: float) -> float:
-    """The share with the best new domain among those that keep the old one; of equals, the one nearest to before.
+    """Alpha with the best score on the new domain among those at or above the floor on the old one.
 
-    Where none keeps it, the one that keeps most.
+    Ties go to the smaller alpha. If none reaches the floor, the alpha with the best score on the old domain.
     """
     enough = [row for row in rows if row.old is None or row.old.value >= floor]
     if enough:

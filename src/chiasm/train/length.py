@@ -48,19 +48,19 @@ def planned_length(train: TrainConfig, examples: int, batch_size: int) -> Length
         return Length(train.steps, f"{train.steps:,} steps, set by train.steps")
     a_pass = max(1, examples // batch_size)
     steps = max(1, round(train.epochs * a_pass))
-    of = f"{examples:,} examples in batches of {batch_size:,}"
+    batches = f"{examples:,} examples in batches of {batch_size:,}"
     if steps >= train.least_steps:
-        return Length(steps, f"{steps:,} steps: {train.epochs:g} passes over {of} (train.epochs)")
+        return Length(steps, f"{steps:,} steps: {train.epochs:g} passes over {batches} (train.epochs)")
     passes = train.least_steps / a_pass
-    why = f"{train.least_steps:,} steps, the floor (train.least_steps): {passes:.0f} passes over {of}"
+    why = f"{train.least_steps:,} steps, the floor (train.least_steps): {passes:.0f} passes over {batches}"
     return Length(train.least_steps, f"{why}, where train.epochs says {train.epochs:g}")
 
 
 class TimeLimit:
     """Shortens a run so that its schedule ends with its time limit: as many steps as the measured speed allows.
 
-    It measures twenty times a run, so that a machine that was busy for a while does not cost the whole run its length.
-    A run that fits its limit is not changed, and stays reproducible to the bit.
+    The speed is measured twenty times a run, so a short load peak does not shorten the whole run. A run that fits its
+    limit is not changed, and stays bitwise reproducible.
 
     Args:
         limit_s: seconds that training may take; 0 sets no limit.

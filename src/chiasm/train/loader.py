@@ -1,7 +1,7 @@
-"""Which examples stand in which step, and getting them ready one step ahead.
+"""Assigns examples to steps, and collates the next step's batches in a thread.
 
-The examples of a step are a function of (seed, step, batch size, number of examples); nothing is remembered
-between steps, so resuming in the middle of an epoch needs no more than the step's number.
+The examples of a step are a function of (seed, step, batch size, number of examples). There is no state between
+steps, so resuming in the middle of an epoch needs only the number of the step.
 """
 
 from collections.abc import Iterator, Mapping
@@ -57,7 +57,7 @@ class Loader:
         """Collate this process's share of a step, one batch an accumulation part.
 
         A part is a stretch of the step's examples, of which each process has a stretch, in the order of their ranks:
-        what is gathered stands in the order that one process has. Shares differ by one image at most.
+        all_gather therefore restores the order of a single process. Shares differ by one image at most.
         """
         epoch, numbers = self.indices(step)
         share = self.parts * world_size()
@@ -76,7 +76,7 @@ class Loader:
         ]
 
     def _shown(self, number: int, epoch: int) -> Example:
-        """An example as this epoch sees it."""
+        """An example with the random crop of this epoch."""
         example, least_area = self.dataset.example(number, epoch), self.run.data.random_crop
         if least_area == 1:
             return example

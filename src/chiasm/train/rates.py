@@ -1,4 +1,4 @@
-"""A peak learning rate from the sizes of a run, and what is said of rates and warm-ups that do not fit it.
+"""Peak learning rate from the sizes of a run, and warnings for rates and warm-ups that do not fit it.
 
 The rule, for AdamW with a schedule that comes down to zero, N trained parameters and batches of B images:
 
@@ -22,7 +22,7 @@ SMALLEST_RATE = 1e-6
 PRETRAINED_BATCH = 512
 LONG_RUN_STEPS = 10_000
 FAR_TOO_HIGH = 5.0
-"""A rate that is so many times the rule's, for pre-trained weights, is warned about."""
+"""Ratio to the rule's rate from which a rate for pre-trained weights causes a warning."""
 
 
 def peak_rate(parameters: int, pretrained: int, batch_size: int, steps: int) -> tuple[float, str]:
@@ -52,17 +52,18 @@ def rate_note(train: TrainConfig, parameters: int, pretrained: int, batch_size: 
         return ""
     return (
         f"train.lr is {train.lr:g}, {train.lr / fitting:.0f} times the {fitting:g} that fits the {pretrained:,} "
-        "pre-trained numbers that are trained: it may ruin what they know. --set train.lr=0 takes the fitting rate"
+        "pre-trained numbers that are trained: it may destroy the pre-trained features. "
+        "--set train.lr=0 takes the fitting rate"
     )
 
 
 def warmup_note(train: TrainConfig, steps: int) -> str:
     """A warning where the warm-up that was set takes more than a third of the run, else ""."""
-    asked = train.warmup_steps
-    if 3 * asked <= steps:
+    warmup_steps = train.warmup_steps
+    if 3 * warmup_steps <= steps:
         return ""
-    cut = f", and is cut to {steps // 2}" if asked > steps // 2 else ""
+    cut = f", and is cut to {steps // 2}" if warmup_steps > steps // 2 else ""
     return (
-        f"train.warmup_steps is {asked:,}, more than a third of the run's {steps:,} steps{cut}. "
+        f"train.warmup_steps is {warmup_steps:,}, more than a third of the run's {steps:,} steps{cut}. "
         "--set train.warmup_steps=-1 takes 5 %"
     )

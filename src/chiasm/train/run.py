@@ -23,7 +23,7 @@ from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.evaluator import evaluate
-from chiasm.evaluate.measure import ProgressBars, tell_cut_texts
+from chiasm.evaluate.measure import ProgressBars, warn_cut_texts
 from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.decoding import check_decoding
 from chiasm.models.lora import merge_lora
@@ -64,7 +64,7 @@ VOCABULARY_EXAMPLES = 4096
 """Generated examples that the vocabularies are learned from; every word of a generator occurs in far fewer."""
 
 MEASURED_FIRST = 8
-"""Examples with questions, and with captions, that are measured before training to see that it can be done."""
+"""Examples with questions, and with captions, that are evaluated before training to check the primary metric."""
 
 
 def run(
@@ -75,15 +75,15 @@ def run(
     tokenizer: TextTokenizer | None = None,
     also_held_out: Sequence[RunConfig] = (),
 ) -> Finished | None:
-    """Train what the config says into `folder`, with the other processes where torchrun started several.
+    """Train the configured run into `folder`, together with the other processes if torchrun started several.
 
-    Only the first process writes, measures and talks; the others return None.
+    Only rank 0 evaluates, writes and prints; the other processes return None.
 
     Args:
-        config: complete and checked here once more.
+        config: complete; checked again here.
         folder: the run folder; created.
         resume: go on from the newest complete checkpoint in it; starts anew where there is none.
-        console: where people look.
+        console: receives progress bars and messages.
         tokenizer: words and ids, shared by the stages of a run; None learns one or takes that of `init_from`.
         also_held_out: runs whose held-out splits this one must not train on, beside its own.
 
@@ -115,8 +115,8 @@ def run(
             set_class_share(pipeline.model, _share_in_training(pipeline, len(training)))
         trainer.start(checkpoint, *precision, pretrained)
         if checkpoint is None and config.train.steps + config.train.epochs > 0:
-            # What an earlier stage of the recipe learned was made for this one, whose rate is the recipe's to choose.
-            _say_plan(trainer, pretrained if tokenizer is None else frozenset(), console)
+            # Weights of an earlier stage do not count as pre-trained: the recipe sets the learning rate for them.
+            _print_plan(trainer, pretrained if tokenizer is None else frozenset(), console)
         _fit(trainer, folder, console)
         if rank() != 0:
             return None
@@ -141,7 +141,7 @@ def _open(config: RunConfig, also_held_out: Sequence[RunConfig], console: Consol
 
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
-    """The first process holds the folder for all of them; True in that one."""
+    """Lock the folder in rank 0 for all processes; yields True in rank 0."""
     if rank() != 0:
         yield False
         return
@@ -150,7 +150,7 @@ def held(folder: Path) -> Iterator[bool]:
 
 
 def check_unused(folder: Path) -> None:
-    """Refuse to write over another run."""
+    """Raise InputError if the folder has a run already."""
     if (folder / MANIFEST).exists() or any((folder / "checkpoints").glob("step-*")):
         raise InputError(
             f"{folder} already holds a run",
@@ -160,21 +160,21 @@ def check_unused(folder: Path) -> None:
 
 
 def check_same(stored: RunConfig, config: RunConfig, folder: Path) -> None:
-    """Refuse to go on with a run by another config, and name the first key that differs."""
+    """Raise InputError if a resumed run has another config; names the first key that differs."""
     before, now = dict(keys(stored)), dict(keys(config))
     changed = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
     if changed:
         key = changed[0]
-        said = before.get(key)
+        stored_value = before.get(key)
         raise InputError(
-            f"{key} is {now.get(key)!r}, but the run in {folder} was started with {said!r}",
+            f"{key} is {now.get(key)!r}, but the run in {folder} was started with {stored_value!r}",
             "the same config as before",
-            f"--set {key}={as_typed(said)}, or start a new run with another --out",
+            f"--set {key}={as_typed(stored_value)}, or start a new run with another --out",
         )
 
 
 def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Console) -> Path | None:
-    """The checkpoint to start from, if any; refuses to write over another run."""
+    """The checkpoint to resume from, or None; raises InputError if a new run finds another one in the folder."""
     if not resume:
         check_unused(folder)
         return None
@@ -189,7 +189,7 @@ def _starting_point(config: RunConfig, folder: Path, resume: bool, console: Cons
 
 
 def _precision(config: RunConfig, checkpoint: Path | None, console: Console) -> tuple[str, str]:
-    """Chosen once a run: a resumed run keeps the format it was started with."""
+    """Number format and its reason; ("", "") for a resumed run, which keeps its format."""
     if checkpoint is not None:
         return "", ""
     if config.train.precision != "auto":
@@ -209,9 +209,9 @@ def vocabulary_examples(training: Dataset) -> Iterator[Example]:
 def _build(
     config: RunConfig, training: Dataset, checkpoint: Path | None, tokenizer: TextTokenizer | None, console: Console
 ) -> tuple[Pipeline, frozenset[str]]:
-    """An untrained pipeline, and the names of its parameters that do not start anew.
+    """Build the pipeline; also returns the names of the parameters that are not newly initialised.
 
-    A resumed run takes the vocabularies that were saved, never newly learned ones; its checkpoint knows the rest.
+    A resumed run uses the saved vocabularies; its checkpoint has the rest of the state.
     """
     examples = list(vocabulary_examples(training))
     weighed = weighed_tasks(config)
@@ -238,17 +238,17 @@ def _build(
 
 
 def _share_in_training(pipeline: Pipeline, examples: int) -> float:
-    """Share of the classes while training: by the examples from the starter on, from a run on what that run has.
+    """Share of the class space during training: by the number of examples, or that of the run in `init_from`.
 
-    Where that run kept the starter alone, its trained half gets a little, without which nothing could be learned.
+    The share stays below 1, because the trained half of the projection gets no gradient at 1.
     """
     if config_of(pipeline).init_from == STARTER:
         return training_share(examples)
     return min(float(class_heads(pipeline.model)[0].share), LARGEST_SHARE)
 
 
-def _say_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) -> None:
-    """The length with its reason, the learning rate that was chosen, and warnings of a rate or warm-up that misfits."""
+def _print_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) -> None:
+    """Print the length with its reason, the chosen learning rate, and warnings on learning rate and warm-up."""
     train, sizes = trainer.run.train, trainer.sizes(pretrained)
     console.print(f"length: {trainer.length.why}", highlight=False, soft_wrap=True)
     if not train.lr:
@@ -261,7 +261,7 @@ def _say_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) ->
 def _prepare(
     pipeline: Pipeline, training: Dataset, validation: Dataset, is_new: bool, console: Console
 ) -> tuple[Dataset, list[Example], Dataset]:
-    """Check or encode both splits, and fit the heads of a new run that are fitted on vectors.
+    """Check or encode both splits, and fit the linear-probe heads of a new run.
 
     Returns training, validation examples and the validation set.
     """
@@ -280,14 +280,14 @@ def _prepare(
     ready = [validation.example(number) for number in range(len(validation))]
     learned_from = ((part, vocabulary_examples(part)) for part in training.parts.values())
     for dataset, examples in [*learned_from, (validation, ready)]:
-        tell_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, dataset.split, console)
+        warn_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, dataset.split, console)
     if is_new:
         fit_heads(pipeline, training, console)
     return training, ready, validation
 
 
 def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:
-    """Find out before training, and not after it, that what comes out cannot be measured."""
+    """Check before training that the primary metric can be measured."""
     config = config_of(pipeline)
     sizes = {"val": len(ready)}
     if config.test_split != "val":
@@ -295,10 +295,10 @@ def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:
     for split, size in sizes.items():
         if size < 2:
             raise InputError(f"split {split!r} has {size} examples", "at least 2", "give more data")
-    asked = [example for example in ready if example.questions][:MEASURED_FIRST]
-    described = [example for example in ready if example.captions][:MEASURED_FIRST]
+    with_questions = [example for example in ready if example.questions][:MEASURED_FIRST]
+    with_captions = [example for example in ready if example.captions][:MEASURED_FIRST]
     primary = _primary(config)
-    for examples in ([*asked, *described], ready):
+    for examples in ([*with_questions, *with_captions], ready):
         scores = evaluate(pipeline, examples).scores if len(examples) > 1 else {}
         if primary in scores:
             return

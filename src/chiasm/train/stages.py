@@ -1,4 +1,4 @@
-"""Runs of several stages: pre-train on some tasks, hand the weights on, fine-tune on others."""
+"""Runs of several stages: each stage trains its own tasks from the weights of the stage before it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -36,7 +36,7 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
         config: complete; without stages this is `run`.
         folder: the run folder.
         resume: go on with what is there.
-        console: where people look.
+        console: receives progress bars and messages.
 
     Raises:
         InputError: as `run`.
@@ -67,10 +67,10 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
 
 
 def planned(folder: Path) -> RunConfig:
-    """The config that `run_stages` began a folder with, all stages of it.
+    """Config with all stages that `run_stages` stored in a folder.
 
     Raises:
-        InputError: nothing was begun there, or the file is damaged.
+        InputError: the folder has no started run, or the file is damaged.
     """
     if not (folder / PLAN).is_file():
         raise InputError(
@@ -96,23 +96,26 @@ def stage_config(config: RunConfig, stage: StageConfig, before: str) -> RunConfi
 
 
 def _check_stages(config: RunConfig) -> None:
-    """Find out before the first stage is trained that the data of a later one do not fit it."""
+    """Check before the first stage that the data of every stage fit its tasks."""
     if not config.stages:
         return
     opened: dict[str, tuple[Dataset, Dataset]] = {}
-    for one in [*(stage_config(config, stage, "") for stage in config.stages.values()), config]:
-        key = str(to_dict(one.data))
+    for run_config in [*(stage_config(config, stage, "") for stage in config.stages.values()), config]:
+        key = str(to_dict(run_config.data))
         if key not in opened:
-            opened[key] = (open_dataset(one.data, "train", one.seed), open_dataset(one.data, "val", one.seed))
-        check_fed(one, *opened[key])
+            opened[key] = (
+                open_dataset(run_config.data, "train", run_config.seed),
+                open_dataset(run_config.data, "val", run_config.seed),
+            )
+        check_fed(run_config, *opened[key])
 
 
 def _tokenizer_of_all(config: RunConfig) -> TextTokenizer:
     runs = [stage_config(config, stage, "") for stage in config.stages.values()] + [config]
-    distinct = {str(to_dict(one.data)): one for one in runs}
+    distinct = {str(to_dict(each.data)): each for each in runs}
     return make_tokenizer(config, _examples(config, distinct.values()))
 
 
 def _examples(config: RunConfig, runs: Iterable[RunConfig]) -> Iterator[Example]:
-    for one in runs:
-        yield from vocabulary_examples(open_training(one, (config,)).dataset)
+    for run_config in runs:
+        yield from vocabulary_examples(open_training(run_config, (config,)).dataset)

@@ -1,6 +1,6 @@
-"""All that a run needs to go on as if it had never stopped, and the folder it is kept in.
+"""Checkpoints: the state that an exact resume needs, and its files.
 
-There is no random state in here: every draw is a function of (seed, step, epoch, id), see `core/random.py`.
+A checkpoint has no random state: every draw is a function of (seed, step, epoch, id), see `core/random.py`.
 """
 
 import json

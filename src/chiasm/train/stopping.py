@@ -1,4 +1,4 @@
-"""Asking a run to stop: the signals of Ctrl-C and of a scheduler."""
+"""Signals that stop a run: SIGINT (Ctrl-C) and SIGTERM (a scheduler)."""
 
 import signal
 from collections.abc import Iterator

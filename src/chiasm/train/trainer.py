@@ -1,4 +1,4 @@
-"""The loop: batch -> loss per task -> gradient -> step -> log, validate, checkpoint. There is no other one.
+"""The loop: batch -> loss per task -> gradient -> step -> log, validate, checkpoint. It is the only training loop.
 
 Tasks are trained together: a batch's images are encoded once, and a step minimises the weighted sum of the tasks'
 losses. Runs differ by their recipe: tasks, objectives, trainable parameters, data.
@@ -45,7 +45,7 @@ class Hooks:
     validate: Callable[[], Mapping[str, Score]]
     """Scores of the current weights on the validation split."""
     extra_files: Callable[[], dict[str, bytes]]
-    """Config and vocabularies, kept in each checkpoint so that a resumed run has the very same ones."""
+    """Config and vocabularies, stored in each checkpoint so that a resumed run uses the same ones."""
     retention: RetentionCheck | None = None
     """The old domain; None in all processes but rank 0, and where the config names none."""
 
@@ -76,13 +76,13 @@ class Trainer:
     def start(
         self, checkpoint: Path | None, precision: str, why: str, pretrained: frozenset[str] = frozenset()
     ) -> None:
-        """Begin at step 0, or where a checkpoint stands (which also fixes precision, length and learning rate).
+        """Start at step 0 or at a checkpoint, which also fixes precision, length and learning rate.
 
         Args:
-            checkpoint: None begins anew.
+            checkpoint: None starts a new run.
             precision: number format of a new run.
             why: reason for it.
-            pretrained: names of the parameters of a new run that do not start anew.
+            pretrained: names of the parameters of a new run that are not newly initialised.
 
         Raises:
             InputError: the run interpolates, and everything that is trained starts anew.
@@ -99,7 +99,7 @@ class Trainer:
             self.train = replace(self.train, lr=self.progress.lr)
 
     def sizes(self, pretrained: frozenset[str]) -> tuple[int, int, int, int]:
-        """What the learning rate goes by: numbers trained, of these pre-trained, images a step, steps."""
+        """Inputs of the learning-rate rule: trained parameters, pre-trained ones among them, images a step, steps."""
         named = dict(self.pipeline.model.named_parameters())
         known = [name for name in self.names if names_between([name], pretrained)]
         trained, taken = (sum(named[name].numel() for name in names) for names in (self.names, known))
@@ -144,7 +144,10 @@ class Trainer:
         try:
             if progress.step == 0:
                 if self.train.retention.path:
-                    progress.best_value, progress.worse_in_a_row = None, 0  # as if not looked at before
+                    progress.best_value, progress.worse_in_a_row = (
+                        None,
+                        0,
+                    )  # the validation before training counts again
                     self._validate(metrics, board)
                 self.save()
             if not last:
@@ -196,7 +199,7 @@ class Trainer:
         batch = batch.to(self.pipeline.device)
         inputs = {name: to_model_range(value, self.execution.dtype) for name, value in batch.inputs.items()}
         encoded = model.encode(inputs)
-        teacher = None if average is None else average.look(inputs)
+        teacher = None if average is None else average.encode(inputs)
         found = {name: task.loss(model, encoded, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
         return {name: loss * factor[name] for name, loss in found.items()}
 
@@ -213,7 +216,7 @@ class Trainer:
         )
 
     def _agree(self) -> None:
-        """Stop every process where one was asked to, and give all the length that rank 0 measured."""
+        """Stop every process if one received a signal, and broadcast the number of steps of rank 0."""
         if self.execution.mean([float(bool(self.signals.reason))])[0] > 0 and not self.signals.reason:
             self.signals.reason = "stopped with another process"
         self.progress.total_steps = int(self.execution.broadcast([self.progress.total_steps])[0])
@@ -239,7 +242,7 @@ class Trainer:
         return self._is_over()
 
     def _validate(self, metrics: MetricsFile | None, board: TensorBoard | None) -> None:
-        """Measure, log, and keep the best weights: never those from after the retention check has ended the run."""
+        """Validate, log, and keep the best weights; weights after a stop by the retention check are not kept."""
         progress = self.progress
         with self.execution.averaged():
             self.pipeline.model.eval()

@@ -1,4 +1,4 @@
-"""How the losses of several tasks become one gradient, and how much the tasks disagree about it."""
+"""Combines the losses of several tasks into one gradient, and measures conflicts between the tasks' gradients."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -48,16 +48,16 @@ class LossCombiner:
         """Add `share` of the gradient of this part of the batch; returns the total loss."""
         total = self.total(model, losses)
         if not self.compares(step):
-            if total.requires_grad:  # not where a part has nothing to learn from
+            if total.requires_grad:  # False if the part has no term of any task
                 (total * share).backward()
             return total.detach()
         rows = []
         for number, name in enumerate(losses):
-            one = self.total_of(model, name, losses[name]) * share
+            task_loss = self.total_of(model, name, losses[name]) * share
             is_last = number + 1 == len(losses)
             found: Sequence[Tensor | None] = [None] * len(self.parameters)
-            if one.requires_grad:
-                found = torch.autograd.grad(one, self.parameters, retain_graph=not is_last, allow_unused=True)
+            if task_loss.requires_grad:
+                found = torch.autograd.grad(task_loss, self.parameters, retain_graph=not is_last, allow_unused=True)
             self._is_reached = [
                 before or gradient is not None for before, gradient in zip(self._is_reached, found, strict=True)
             ]
@@ -85,7 +85,7 @@ class LossCombiner:
             gradients = project_conflicts(gradients)
         parts = gradients.sum(0).split([parameter.numel() for parameter in self.parameters])
         # As after a plain backward pass: what no task reaches has no gradient, and so no weight decay either.
-        reached = mean_over_processes([float(one) for one in self._is_reached])
+        reached = mean_over_processes([float(is_reached) for is_reached in self._is_reached])
         for parameter, part, share in zip(self.parameters, parts, reached, strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype) if share else None
         pairs = combinations(range(len(names)), 2)

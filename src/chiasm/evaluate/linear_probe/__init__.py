@@ -1,1 +1,1 @@
-"""How much of a set's classes a frozen image tower already knows."""
+"""Linear probe: a linear classifier on the features of a frozen image tower."""

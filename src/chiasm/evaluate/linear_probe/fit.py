@@ -1,8 +1,7 @@
-"""What a frozen tower's features tell by a linear map: logistic regression, its strength chosen on other examples.
+"""Logistic regression on the features of a frozen tower, with the weight decay selected on held-out examples.
 
 The linear probe of Radford et al. 2021 (section 3.2 and appendix A.3): multinomial logistic regression by L-BFGS on
-features that stay as they are. The strength of its weight decay is chosen on examples that are neither fitted nor
-measured.
+frozen features. The weight decay is selected on examples that are neither fitted nor measured.
 
 Axis legend: n examples, d numbers a feature vector, c classes.
 """
@@ -53,7 +52,7 @@ def fit_logistic(
     decay: float,
     start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
-    """Weights and biases that minimise mean cross-entropy + decay / 2 * |weights|^2, to the machine's precision nearly.
+    """Weights and biases that minimise mean cross-entropy + decay / 2 * |weights|^2, nearly to machine precision.
 
     It is scikit-learn's LogisticRegression with C = 1 / (n * decay). Biases have no decay.
 
@@ -100,7 +99,7 @@ def _maps(
     """A map for each decay, from the largest down: each starts where the one before it ended."""
     given = features.double()
     shift, spread = given.mean(0), given.std(0, correction=0)
-    # A number that never changes says nothing; dividing by next to nothing would let noise speak.
+    # A constant feature carries no information; dividing by a spread near 0 would amplify noise.
     scale = torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0)
     ready, basis = (given - shift) * scale, None
     if len(ready) < ready.shape[1]:
@@ -129,7 +128,7 @@ def choose_decay(
 ) -> tuple[float, Mapping[float, float]]:
     """The weight decay that is best on other examples, and the share that each got right."""
     maps = _maps(features, labels, classes, DECAYS)
-    shares = {decay: right_share(one(other_features), other_labels) for decay, one in maps.items()}
+    shares = {decay: right_share(linear(other_features), other_labels) for decay, linear in maps.items()}
     return _best(shares), shares
 
 

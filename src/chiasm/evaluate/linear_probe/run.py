@@ -1,4 +1,4 @@
-"""How well a run's image tower serves for classes that it was not trained on: linear probe, few shots, zero shots."""
+"""Accuracy of a run's image tower on classes it was not trained on: linear probe, few-shot and zero-shot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ CHOOSING_SHARE = 5
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Labelled images as the tower sees them: `features` float32 [v, n, d] of v views, `labels` int64 [n]."""
+    """Labelled images with the tower's features: `features` float32 [v, n, d] of v views, `labels` int64 [n]."""
 
     examples: list[Example]
     features: Tensor
@@ -59,7 +59,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class FittedProbe:
-    """A linear map from features to classes, its weight decay, and what each decay got right of those that chose it."""
+    """A linear map from features to classes, its weight decay, and each decay's accuracy on the selection examples."""
 
     map: LinearMap
     decay: float
@@ -78,17 +78,17 @@ def fit_probe(fitted: Labelled, choosing: Labelled, classes: int) -> FittedProbe
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What was measured.
+    """Results of a probe.
 
     Attributes:
         split: what was measured on.
         classes: names, in the order of the labels.
         counts: examples fitted, choosing and measured.
-        scores, blind, baseline: of the linear probe: as it is, with the images dealt wrongly, by the commonest class.
-        decay, shares: the chosen weight decay, and what each got right of the examples that chose it.
+        scores, blind, baseline: of the linear probe: as it is, with images shuffled, of the most common class.
+        decay, shares: the chosen weight decay, and each decay's accuracy on the selection examples.
         shots: examples a class -> accuracy of each draw.
         shot_decays: examples a class -> the chosen weight decay.
-        zero_shot: the run's own accuracy by the names of the classes; None where it cannot say, for `why_not`.
+        zero_shot: the run's own accuracy by class names; None if it was not measured, with the reason in `why_not`.
     """
 
     split: str
@@ -147,7 +147,7 @@ def probe(
         shots: numbers of examples a class to draw; () draws none.
         draws: how often, at least 2.
         mirror: also fit every training image mirrored, and measure the mean of an image and its mirror image.
-        console: where people look.
+        console: receives progress bars and messages.
 
     Raises:
         InputError: no labels, fewer than two classes, a class that training lacks, or a leak.
@@ -160,11 +160,11 @@ def probe(
     classes = sorted({str(example.label) for example in examples})
     if len(classes) < 2:
         raise InputError(f"the training data have {len(classes)} class", "at least 2", "give more data")
-    sets = [_seen(pipeline, training.dataset, examples, classes, mirror, console)]
+    sets = [_labelled_features(pipeline, training.dataset, examples, classes, mirror, console)]
     apart = canonical_split(split) != "val"
     for name in ("val", split) if apart else (split,):
         dataset = open_dataset(config.data, name, config.seed)
-        sets.append(_seen(pipeline, dataset, _labelled(dataset, name), classes, mirror, console))
+        sets.append(_labelled_features(pipeline, dataset, _labelled(dataset, name), classes, mirror, console))
     ledger = Ledger.added([training.dataset.ledger, dataset.ledger])
     fitted, choosing = (sets[0], sets[1]) if apart else cut(sets[0])
     return _probed(pipeline, split, tuple(classes), (fitted, choosing, sets[-1]), (tuple(shots), draws)), ledger
@@ -207,8 +207,8 @@ def _zero_shot(pipeline: Pipeline, examples: Sequence[Example]) -> tuple[Score |
     }
     if not spaces:
         return None, "the run has no space shared by images and texts"
-    if not pipeline.config.model.image.frozen:  # the model may look at more than the pooled features
-        examples = [replace(one, inputs={"image": one.inputs["image"]}) for one in examples]
+    if not pipeline.config.model.image.frozen:  # the model may attend to more than the pooled features
+        examples = [replace(example, inputs={"image": example.inputs["image"]}) for example in examples]
     tasks, pipeline.tasks = pipeline.tasks, spaces
     try:
         return evaluate(pipeline, examples).scores["acc1"], ""
@@ -228,11 +228,11 @@ def _labelled(dataset: Dataset, split: str) -> list[Example]:
     return found
 
 
-def _seen(
+def _labelled_features(
     pipeline: Pipeline, dataset: Dataset, examples: list[Example], classes: list[str], mirror: bool, console: Console
 ) -> Labelled:
-    """The images as the tower sees them; what cannot be read goes to the dataset's ledger."""
-    missing = next((one for one in examples if str(one.label) not in classes), None)
+    """Features of the images; unreadable images go to the dataset's ledger."""
+    missing = next((example for example in examples if str(example.label) not in classes), None)
     if missing is not None:
         raise InputError(
             f"{missing.source}: training has no example of the class {missing.label!r}",

@@ -1,4 +1,4 @@
-"""Models that others trained: folders in the layouts of Hugging Face and open_clip, opened and written."""
+"""Import and export of model folders in the layouts of Hugging Face and open_clip."""
 
 from chiasm.pipeline.interop.importing import open_pipeline
 

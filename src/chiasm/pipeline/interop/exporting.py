@@ -1,4 +1,4 @@
-"""One layout -> another, with a proof: what was written is opened again and must give the same numbers to the bit."""
+"""Export a model to another layout; the written folder is opened again and must give bitwise equal results."""
 
 import os
 import shutil
@@ -30,14 +30,14 @@ LAYOUTS: dict[str, Callable[[Pipeline], dict[str, bytes]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written and found equal."""
+    """Files of a verified export."""
 
     out: Path
     files: tuple[str, ...]
     words: dict[str, str]
-    """What the stored example asks."""
+    """Queries of the stored example."""
     answers: dict[str, Any]
-    """What both answer."""
+    """Answers of both models."""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -45,7 +45,7 @@ class Exported:
 
 
 def export(source: Path, layout: str, out: Path, device: torch.device) -> Exported:
-    """Write a model in another layout, open what was written, and compare.
+    """Write a model in another layout, open the written folder, and compare.
 
     Args:
         source: a run folder, or a folder in the layout of Hugging Face or open_clip.
@@ -55,21 +55,20 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
 
     Raises:
         InputError: `out` is there already, the layout cannot hold the model, or the source has links out of it.
-        JobError: what was written answers differently.
+        JobError: the written model gives other answers.
     """
     if source.is_dir():
         refuse_links_out(source)
     pipeline = open_pipeline(source, device)
     if layout != "run":
-        # How a run writes, what was fitted to its confidence, and its domain are no part of these layouts.
+        # These layouts do not store decoding, calibration or the domain model of a run.
         usual = usual_decoding(pipeline.config.model.text.max_tokens)
         pipeline.codec = replace(pipeline.codec, decoding=usual, calibration={}, calibrated_on=None)
         pipeline.domain = None
     example = _example(source, pipeline)
     with new_folder(out) as place:
         if layout == "run":
-            told = {"environment.json": (_environment()).encode()}
-            pipeline.save(place, example, told)
+            pipeline.save(place, example, {"environment.json": _environment().encode()})
         else:
             for name, content in (LAYOUTS[layout](pipeline) | pipeline.example_files(example, STORED)).items():
                 write_bytes(place / name, content)
@@ -84,7 +83,7 @@ def compare(one: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
     """The answers of two pipelines about one example, if these and every weight agree to the last bit.
 
     Raises:
-        JobError: says in what they differ.
+        JobError: names the first difference.
     """
     weights, others = one.model.state_dict(), other.model.state_dict()
     differing = sorted(set(weights) ^ set(others))
@@ -101,9 +100,9 @@ def compare(one: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
                     f"the exported model gives the stored {what} another vector, by up to "
                     f"{float(np.abs(first - second).max()):.2e}\n  do: report this; nothing was written"
                 )
-    asks = any(task.needs == "questions" for task in one.tasks.values())
-    asked = {"question": example.questions[0].text} if asks and example.questions else {"text": texts[0]}
-    answers, theirs = one.answers_of(image, asked), other.answers_of(image, asked)
+    has_questions = any(task.needs == "questions" for task in one.tasks.values())
+    words = {"question": example.questions[0].text} if has_questions and example.questions else {"text": texts[0]}
+    answers, theirs = one.answers_of(image, words), other.answers_of(image, words)
     if answers != theirs:
         wrong = next(key for key in answers if answers[key] != theirs.get(key))
         raise JobError(

@@ -1,4 +1,4 @@
-"""A folder that somebody trained -> Pipeline, whatever its layout: chiasm's run, Hugging Face, open_clip."""
+"""Open a model folder as a Pipeline: a run of chiasm, or the layout of Hugging Face or open_clip."""
 
 from pathlib import Path
 from typing import Literal
@@ -29,13 +29,13 @@ from chiasm.tasks.codec import Codec
 from chiasm.tasks.imported import NETWORK_TASKS, dual_encoder_tasks
 
 IMPORTED = "imported"
-"""What stands for the recipe of a model that was trained elsewhere."""
+"""Recipe name of an imported model."""
 STORED = "chiasm_example"
 """Beginning of the names of the stored example's files in a folder of another layout."""
 LONGEST_TOKENS = 512
 """Longest text of towers that set no bound."""
 WRITTEN_WORDS = 20
-"""Longest sentence that BLIP writes unless told otherwise, as its authors and transformers have it."""
+"""Default maximum length of BLIP captions, as set by its authors and by transformers."""
 
 
 def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
@@ -45,8 +45,7 @@ def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
 
     Raises:
         MissingExtraError: transformers is needed and not installed.
-        InputError: no such folder, a damaged one, an architecture that is not known here, or parts that do not belong
-            together.
+        InputError: no such folder, a damaged one, an unsupported architecture, or parts of different models.
     """
     if (folder / MANIFEST).exists() or not _is_foreign(folder):
         return Pipeline.load(folder, device)
@@ -58,8 +57,8 @@ def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
         if not network and kind not in FAMILIES:
             raise InputError(
                 f"{folder} holds a {kind}",
-                "a model of images and words: " + ", ".join([*FAMILIES, *NETWORKS]),
-                "a network of images or of words alone can be a tower: --set model.image.kind=hugging_face "
+                "a vision-language model: " + ", ".join([*FAMILIES, *NETWORKS]),
+                "a network for images or texts alone can be a tower: --set model.image.kind=hugging_face "
                 f"--set model.image.name={folder}",
             )
         if network:
@@ -71,9 +70,9 @@ def open_pipeline(folder: Path, device: torch.device) -> Pipeline:
 
 
 def _is_foreign(folder: Path) -> bool:
-    """Whether something in the folder, or its name, says that chiasm did not write it."""
+    """True if the folder or its name shows another layout than a run of chiasm."""
     if not folder.is_dir():
-        # A name on the hub, which is told what to do; a path that does not exist is left to the reader of runs.
+        # A name on the hub gets an error of its own; a missing path is reported as a missing run.
         return (
             str(folder).count("/") == 1 and not str(folder).startswith((".", "/", "~")) and not folder.parent.exists()
         )
@@ -81,7 +80,7 @@ def _is_foreign(folder: Path) -> bool:
 
 
 def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeline:
-    """A whole network, as a model for what it was trained for.
+    """Build a pipeline from a whole network, with the tasks that it was trained for.
 
     Args:
         network: class of transformers, a key of `tasks.imported.NETWORK_TASKS`.
@@ -113,7 +112,7 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
 
 
 def dual_pipeline(dual: DualEncoder, folder: Path, device: torch.device) -> Pipeline:
-    """Two towers with what joins them, as a model for retrieval.
+    """Build a retrieval pipeline from two towers and their projections.
 
     Args:
         dual: read from `folder`.
@@ -132,7 +131,7 @@ def dual_config(dual: DualEncoder, folder: Path) -> PipelineConfig:
     assert dual.image.spec.preprocessing is not None, "an image tower states its preprocessing"
     height, width = dual.image.spec.preprocessing.size_px
     own = dual.text.max_tokens
-    longest = own if dual.text.sees_padding else _longest(folder, own)  # SigLIP knows one length
+    longest = own if dual.text.sees_padding else _longest(folder, own)  # SigLIP has one fixed length
     projection: Literal["linear", "none"] = "none" if dual.projections is None else "linear"
     image = FolderImageConfig(
         name=str(folder), projection=projection, size_px=height, width_px=0 if width == height else width
@@ -148,15 +147,15 @@ def dual_config(dual: DualEncoder, folder: Path) -> PipelineConfig:
 
 
 def usual_decoding(max_tokens: int) -> DecodingConfig:
-    """How a model out of another layout writes, for texts of `max_tokens`: those layouts say nothing of it."""
+    """Default decoding of an imported model with texts of `max_tokens`; the other layouts do not store it."""
     return DecodingConfig(max_words=min(WRITTEN_WORDS, max_tokens - 2))
 
 
 def _longest(folder: Path, of_network: int) -> int:
-    """Longest text in tokens: what the network takes, and no more than the folder's tokenizer is said to give it."""
+    """Longest text in tokens: the limit of the network, or `model_max_length` of the tokenizer if smaller."""
     path = folder / "tokenizer_config.json"
-    told = read_json(path, "the tokenizer's config").get("model_max_length") if path.is_file() else None
-    stated = int(told) if isinstance(told, int | float) and told > 2 else LONGEST_TOKENS
+    length = read_json(path, "the tokenizer's config").get("model_max_length") if path.is_file() else None
+    stated = int(length) if isinstance(length, int | float) and length > 2 else LONGEST_TOKENS
     return min(of_network, stated, LONGEST_TOKENS)
 
 

@@ -1,6 +1,6 @@
 """A pipeline of two towers -> the files of a folder in the layout of Hugging Face or open_clip.
 
-The reverse of `opening`: exact to the bit, or refused with what the layout cannot hold.
+The reverse of `importing`: bit-exact, or an error that names what the layout cannot store.
 """
 
 import json
@@ -38,7 +38,7 @@ TOWERS_OF = {
 
 
 def dual_of(pipeline: Pipeline) -> DualEncoder:
-    """The two towers of a pipeline and what joins them.
+    """Extract the two towers of a pipeline with projections, temperature and bias.
 
     Raises:
         InputError: towers, projections or tasks that no dual encoder of transformers has.
@@ -174,8 +174,10 @@ def _family(image: TowerSpec, text: TowerSpec, is_linear: bool, has_bias: bool) 
     family = TOWERS_OF.get(kinds, "vision-text-dual-encoder")
     is_siglip = family == "siglip"
     if is_linear == is_siglip or has_bias != is_siglip:
-        said = f"{' and '.join(kinds)} {'with' if is_linear else 'without'} projections"
-        raise _no_layout(f"{said}, {'with' if has_bias else 'without'} a bias", "SigLIP's without, a bias; all others")
+        towers = f"{' and '.join(kinds)} {'with' if is_linear else 'without'} projections"
+        raise _no_layout(
+            f"{towers}, {'with' if has_bias else 'without'} a bias", "SigLIP's without, a bias; all others"
+        )
     if family == "vision-text-dual-encoder" and (image.pooled, text.pooled) != ("pooler", "pooler"):
         raise _no_layout(
             f"towers pooled by {image.pooled!r} and {text.pooled!r}", "the towers' own poolers, which transformers uses"
@@ -216,30 +218,30 @@ def _network_config(model: PretrainedVLM) -> "PreTrainedConfig":
     return made
 
 
-def _pixels(how: Preprocessing, family: str) -> dict[str, Any]:
-    """What `preprocessor_config.json` says."""
-    kind = PROCESSORS.get(family, "CLIPImageProcessor" if how.crop_px else "ViTImageProcessor")
-    told: dict[str, Any] = {
+def _pixels(preprocessing: Preprocessing, family: str) -> dict[str, Any]:
+    """Content of `preprocessor_config.json`."""
+    kind = PROCESSORS.get(family, "CLIPImageProcessor" if preprocessing.crop_px else "ViTImageProcessor")
+    settings: dict[str, Any] = {
         "image_processor_type": kind,
         "do_convert_rgb": True,
-        "do_resize": how.resize != "none",
-        "resample": how.resample,
-        "do_center_crop": bool(how.crop_px),
+        "do_resize": preprocessing.resize != "none",
+        "resample": preprocessing.resample,
+        "do_center_crop": bool(preprocessing.crop_px),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(how.mean),
-        "image_std": list(how.std),
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
     }
-    if how.size_divisor:
-        told |= {"size_divisor": how.size_divisor, "do_pad": True}
-    if how.resize == "shortest":
-        told["size"] = {"shortest_edge": how.resize_px[0]}
-    elif how.resize == "exact":
-        told["size"] = {"height": how.resize_px[0], "width": how.resize_px[1]}
-    if how.crop_px:
-        told["crop_size"] = {"height": how.crop_px[0], "width": how.crop_px[1]}
-    return told
+    if preprocessing.size_divisor:
+        settings |= {"size_divisor": preprocessing.size_divisor, "do_pad": True}
+    if preprocessing.resize == "shortest":
+        settings["size"] = {"shortest_edge": preprocessing.resize_px[0]}
+    elif preprocessing.resize == "exact":
+        settings["size"] = {"height": preprocessing.resize_px[0], "width": preprocessing.resize_px[1]}
+    if preprocessing.crop_px:
+        settings["crop_size"] = {"height": preprocessing.crop_px[0], "width": preprocessing.crop_px[1]}
+    return settings
 
 
 def _stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

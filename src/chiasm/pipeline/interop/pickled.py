@@ -26,7 +26,7 @@ TIMEOUT_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What was read and written."""
+    """Files of a conversion."""
 
     out: Path
     sources: tuple[str, ...]
@@ -64,13 +64,13 @@ def to_safetensors(source: Path, out: Path) -> Converted:
         if len(pickles) > 1:
             index = _index(folder)
             renamed = dict(zip((path.name for path in pickles), named, strict=True))
-            index["weight_map"] = {one: renamed[Path(name).name] for one, name in index["weight_map"].items()}
+            index["weight_map"] = {tensor: renamed[Path(name).name] for tensor, name in index["weight_map"].items()}
             write_json(place / "model.safetensors.index.json", index)
     return Converted(out, tuple(path.name for path in pickles), count)
 
 
 def _index(folder: Path) -> dict[str, Any]:
-    """Which file holds which tensor.
+    """Read the table of tensors and the files that hold them.
 
     Raises:
         InputError: no such table in it.
@@ -108,7 +108,7 @@ def _pickles(source: Path) -> list[Path]:
 
 
 def _names(folder: Path, pickles: list[Path]) -> list[str]:
-    """What the new files are called."""
+    """Names of the new files."""
     if is_open_clip(folder):
         return [WEIGHTS]
     if not (folder / "config.json").is_file():
@@ -131,17 +131,17 @@ def _convert(source: Path, target: Path) -> int:
     except subprocess.TimeoutExpired:
         raise JobError(f"{source} was not read within {TIMEOUT_S} s") from None
     try:
-        said = json.loads(ended.stdout)
+        result = json.loads(ended.stdout)
     except ValueError:
-        said = {"refused": f"reading it ended with status {ended.returncode}: a limit of memory or time, or a crash"}
-    if "refused" in said:
+        result = {"refused": f"reading it ended with status {ended.returncode}: a limit of memory or time, or a crash"}
+    if "refused" in result:
         raise InputError(
-            f"{source}: {said['refused']}",
+            f"{source}: {result['refused']}",
             "a state dict: names and tensors, as torch.save writes it",
             "save the weights alone where the model was made, best as safetensors",
         )
     with safetensors.safe_open(target, framework="pt") as file:
         count = len(list(file.keys()))
-    if count != said["count"]:
-        raise JobError(f"{target} has {count} tensors, {said['count']} were read")
+    if count != result["count"]:
+        raise JobError(f"{target} has {count} tensors, {result['count']} were read")
     return count

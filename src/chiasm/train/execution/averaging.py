@@ -15,7 +15,7 @@ from chiasm.tasks.base import Teacher
 def update_average(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float, number: int) -> None:
     """Average <- d average + (1 - d) weights, in place, with d = min(decay, (1 + number) / (10 + number)).
 
-    The smaller decay of the first steps lets the average forget the weights that training started from.
+    The smaller decay of the first steps reduces the weight of the initial parameters in the average.
 
     Args:
         average: values by parameter name.
@@ -31,7 +31,7 @@ class AveragedModel:
     """A copy of the computing model with the averaged weights: the teacher of momentum distillation.
 
     ALBEF (Li et al. 2021, section 3.3) keeps such a copy with decay 0.995; here it is the run's own `ema_decay`, so a
-    resumed run has the very same teacher.
+    resumed run has the same teacher.
 
     Args:
         model: the model that computes; its number format is taken.
@@ -49,6 +49,6 @@ class AveragedModel:
         torch._foreach_copy_(list(self.parameters.values()), [average[name] for name in self.parameters])
 
     @torch.no_grad()
-    def look(self, inputs: Mapping[str, InputValue]) -> Teacher:
+    def encode(self, inputs: Mapping[str, InputValue]) -> Teacher:
         """Encode a batch's inputs with the averaged weights."""
         return Teacher(self.model, self.model.encode(inputs))

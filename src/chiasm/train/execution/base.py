@@ -1,10 +1,11 @@
-"""The contract between the training loop and the way its steps are executed.
+"""Interface between the training loop and the execution of its steps.
 
-The loop decides what is computed: batches, losses, learning rate, when to validate and to save. An execution plan
-decides how: the number format of forward and backward, the processes and their messages, where weights, gradients and
-optimiser state lie, and the moving average of the weights. The loop holds no tensor of the model and asks no rank.
+The loop defines what is computed: batches, losses, learning rate, validation and checkpoints. An execution plan
+defines how: the number format of forward and backward, the processes and their communication, the placement of weights,
+gradients and optimiser state, and the moving average of the weights. The loop holds no tensor of the model and does not
+depend on the rank.
 
-What a plan must keep, and what that allows:
+Requirements on a plan:
 
 - The plan owns the module that computes. The loop never calls a model of its own; a part of a step receives the module
   to compute with. A plan may pass the model itself or a bf16 copy, and may call the part from the `forward` of a module
@@ -15,7 +16,7 @@ What a plan must keep, and what that allows:
   folder read them there. A plan that shards them gathers them in `averaged`, `restore` and `state`.
 - `state` returns whole tensors by the names that the plain model has, whatever the plan. A checkpoint therefore does
   not depend on the plan or the number of processes: one of N processes is read by M, each of which keeps its share.
-- Every process calls the same methods in the same order, because each may hold messages between processes.
+- Every process calls the same methods in the same order, because each may contain collective operations.
 """
 
 from abc import ABC, abstractmethod

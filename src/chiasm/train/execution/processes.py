@@ -1,8 +1,8 @@
-"""Execution in the processes that torchrun started, with one message for all gradients after the backward pass.
+"""Execution in the processes that torchrun started, with one all_reduce of all gradients after the backward pass.
 
 Each process computes a loss whose mean over processes is the loss of the whole batch (`core/distributed.py`).
-The message follows the last part of a step. A process that had no row of some task takes part in it with zeros, which
-DistributedDataParallel allows only with a search for unused parameters.
+The all_reduce follows the last part of a step. A process without a row of some task contributes zeros, which
+DistributedDataParallel supports only with `find_unused_parameters`.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Execution with all weights in every process: the part that does not depend on how processes exchange gradients."""
+"""Execution with all weights in every process; subclasses define how gradients are reduced."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

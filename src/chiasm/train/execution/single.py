@@ -10,7 +10,7 @@ from chiasm.train.execution.replica import Replica
 
 @final
 class SingleProcess(Replica):
-    """One process: nothing is exchanged."""
+    """One process without communication."""
 
     @property
     def is_rank0(self) -> bool:
