@@ -449,7 +449,7 @@ def test_a_model_that_does_not_know_is_neither_right_nor_wrong() -> None:
     """Guards against an abstention that is judged like an answer."""
     card = QuestionCard(_image(1), "what?", "", "red", 0.1, "blue", False, abstains=True)
     words = Page(render(replace(_report(), questions=[card], captions=(), mistakes=()))).words
-    assert "? does not know" in words and "its guess: red" in words and "truth: blue" in words
+    assert "? abstains" in words and "its guess: red" in words and "truth: blue" in words
     assert "✗ wrong" not in words and "✓ right" not in words
 
 
@@ -503,12 +503,15 @@ def test_what_it_knew_before_stands_in_words_and_curves() -> None:
         1e-4, "0.0001: by size" + HOSTILE, retention, Interpolation("acc1", rows, 1, "best" + HOSTILE)
     )
     page = Page(render(replace(_report(), forgetting=facts)))
-    assert "50.0 % before training, 40.0 % after: 80 % kept, 95 % asked for — less than asked for." in page.words
+    assert "50.0 % before training, 40.0 % after: 80 % kept, 95 % required — less than required." in page.words
     assert "ended at step 20" in page.words and "0.0001: by size" in page.words
     told = next(a["aria-label"] for a in page.having("svg") if "Weights between" in a.get("aria-label", ""))
     assert "acc1 from 10% to 110%" in told and "old domain from 50% to 40%" in told and "chosen: 1 from 110%" in told
     assert not any(name == "script" for name, _ in page.elements)
-    assert "What it knew before" not in Page(render(replace(_report(), forgetting=ForgettingFacts(1e-3, "set")))).words
+    assert (
+        "Accuracy on the old domain"
+        not in Page(render(replace(_report(), forgetting=ForgettingFacts(1e-3, "set")))).words
+    )
     stored = facts.as_dict()
     assert stored["retention"]["kept"] == pytest.approx(0.8)
     assert stored["interpolation"]["curve"][1] == {

@@ -126,9 +126,9 @@ def test_the_retention_check_is_what_evaluation_says_and_warns_at_once(
     assert told["before"] == pytest.approx(expected.as_dict())
     assert watched[1][1] < 0.95 * expected.value, "three tenths is far too fast"
     line = next(line for line in said.splitlines() if line.startswith("step 2:"))
-    assert f"{expected.value:.3f}" in line and f"{watched[1][1]:.3f}" in line and "95 % asked for" in line
+    assert f"{expected.value:.3f}" in line and f"{watched[1][1]:.3f}" in line and "95 % required" in line
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "What it knew before" in page and "The old domain, while the new one is learned" in page
+    assert "Accuracy on the old domain" in page and "The old domain, while the new one is learned" in page
     after = Pipeline.load(tmp_path / "run", pick_device())
     after.config = replace(after.config, data=FilesConfig(path=str(old_files)))
     assert told["after"] == pytest.approx(evaluate(after, examples).scores[METRIC].as_dict())

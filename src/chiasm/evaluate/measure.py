@@ -169,12 +169,12 @@ def measure(
                 view,
                 lambda done, _, before=before, what=what: shown.update(before + done, what),  # type: ignore[misc]
             )
-    seen = found.pop("seen")
-    if not seen.scores:
+    with_inputs = found.pop("seen")
+    if not with_inputs.scores:
         raise InputError(
             f"split {split!r} has nothing that the tasks {', '.join(pipeline.tasks)} can be scored on",
             "captions for retrieval and captioning, questions for vqa, labels for classification",
             "check the data's columns, or the languages in data.languages",
         )
-    out_of_sample(pipeline, examples, seen, fitted)
-    return SplitResult(split, examples, seen, found, ledger)
+    out_of_sample(pipeline, examples, with_inputs, fitted)
+    return SplitResult(split, examples, with_inputs, found, ledger)

@@ -84,7 +84,7 @@ class DomainModel:
 
     def to_bytes(self) -> bytes:
         """The file."""
-        parts: dict[str, Arrays] = {kind: one.arrays() for kind, one in self.texts.items()}
+        parts: dict[str, Arrays] = {kind: model.arrays() for kind, model in self.texts.items()}
         if self.images is not None:
             parts["image"] = self.images.arrays()
         arrays = {f"{part}.{name}": value for part, named in parts.items() for name, value in named.items()}

@@ -136,7 +136,7 @@ class WordModel:
 
     Args:
         words: the w words of training, the most frequent first; "" stands for a text's border.
-        counts: uint32 [w], how often each was seen.
+        counts: uint32 [w], count of each in training.
         pairs: uint32 [b, 3]: place of a word, place of the word after it, how often.
         limit: cross-entropy in nats a word that counts as 1.
     """
@@ -185,8 +185,8 @@ class WordModel:
         surprise = 0.0
         for first, second in zip([_BORDER, *words], [*words, _BORDER], strict=True):
             place = self._place.get(second, -1)
-            seen = float(self.counts[place]) if place >= 0 else 0.0
-            probability = (seen + kinds / OPEN_VOCABULARY) / (total + kinds)
+            count = float(self.counts[place]) if place >= 0 else 0.0
+            probability = (count + kinds / OPEN_VOCABULARY) / (total + kinds)
             after = self._after.get(self._place.get(first, -1), {})
             if after:
                 probability = (after.get(place, 0) + len(after) * probability) / (sum(after.values()) + len(after))

@@ -95,7 +95,7 @@ def _loss(task: Task[Any], pipeline: Pipeline, batch: Batch, draw: int = 0) -> d
 def _draws(task: Task[Any], pipeline: Pipeline, batch: Batch, count: int) -> dict[str, Tensor]:
     """Each term's values over draws, [count]."""
     found = [_loss(task, pipeline, batch, draw) for draw in range(count)]
-    return {term: torch.stack([one[term].double() for one in found]) for term in found[0]}
+    return {term: torch.stack([draw_terms[term].double() for draw_terms in found]) for term in found[0]}
 
 
 def _check_same(task: Task[Any], pipeline: Pipeline, batch: Batch, other: Batch, what: str) -> None:
@@ -105,11 +105,11 @@ def _check_same(task: Task[Any], pipeline: Pipeline, batch: Batch, other: Batch,
     assert all(torch.equal(few[term], repeated[term]) for term in few), "the same seed gives another loss"
     is_random = any(bool((values - values[0]).abs().max() > 1e-6) for values in few.values())
     count = DRAWS if is_random else 1
-    one, two = _draws(task, pipeline, batch, count), _draws(task, pipeline, other, count)
-    for term, values in one.items():
-        error = ((values.var() + two[term].var()) / count).sqrt() if is_random else values.new_zeros(())
+    first, second = _draws(task, pipeline, batch, count), _draws(task, pipeline, other, count)
+    for term, values in first.items():
+        error = ((values.var() + second[term].var()) / count).sqrt() if is_random else values.new_zeros(())
         allowed = 1e-5 + 1e-4 * values.mean().abs() + 5 * error
-        assert bool((values.mean() - two[term].mean()).abs() <= allowed), f"{what} changes {term}"
+        assert bool((values.mean() - second[term].mean()).abs() <= allowed), f"{what} changes {term}"
 
 
 def _check_nothing(task: Task[Any], pipeline: Pipeline, batch: Batch) -> None:
@@ -117,7 +117,7 @@ def _check_nothing(task: Task[Any], pipeline: Pipeline, batch: Batch) -> None:
     assert loss.ndim == 0 and loss.item() == 0, f"images without words have the loss {loss.item()}"
     gradients = torch.autograd.grad(loss, list(pipeline.model.parameters()), allow_unused=True)
     is_zero = all(gradient is None or not bool(gradient.any()) for gradient in gradients)
-    assert is_zero and any(gradient is not None for gradient in gradients), "images without words teach something"
+    assert is_zero and any(gradient is not None for gradient in gradients), "images without words give a gradient"
 
 
 def _widened(task: Task[Any], batch: Batch) -> Batch:
@@ -147,5 +147,5 @@ def _check_learning(
     gradients = torch.autograd.grad(loss, list(chosen.values()), allow_unused=True)
     for name, gradient in zip(chosen, gradients, strict=True):
         if chosen[name].numel():
-            assert gradient is not None and bool(gradient.any()), f"{task.name} teaches {name} nothing"
+            assert gradient is not None and bool(gradient.any()), f"{task.name} gives {name} no gradient"
             assert bool(gradient.isfinite().all()), f"the gradient of {name} is not finite"

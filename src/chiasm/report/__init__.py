@@ -1,1 +1,1 @@
-"""What was measured, as a page to look at."""
+"""Report pages: measurements as HTML, charts and tables."""

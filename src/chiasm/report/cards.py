@@ -54,11 +54,11 @@ def build_report(
     examples = measured.examples
     answered, captioned = measured.outcome.answered, measured.outcome.captioned
     shown_questions = _one_per_image(answered, rng)[:SHOWN_QUESTIONS]
-    shown_captions = [int(one) for one in rng.permutation(len(examples))[:SHOWN_CAPTIONS]] if captioned else []
+    shown_captions = [int(number) for number in rng.permutation(len(examples))[:SHOWN_CAPTIONS]] if captioned else []
     # An abstention is no mistake.
-    given = [one for one in answered if not one.prediction.evidence["abstains"]]
-    wrong = [_question_card(one, examples) for one in given if one.right < 0.5]
-    wrong_captions = [_caption_card(one.of, [one], examples) for one in captioned if one.right is False]
+    given = [answer for answer in answered if not answer.prediction.evidence["abstains"]]
+    wrong = [_question_card(answer, examples) for answer in given if answer.right < 0.5]
+    wrong_captions = [_caption_card(caption.of, [caption], examples) for caption in captioned if caption.right is False]
     wrong_captions = wrong_captions or _least_alike(measured)
     mistakes: list[QuestionCard | CaptionCard] = [*sorted(wrong, key=lambda card: -card.confidence)[:SHOWN_MISTAKES]]
     mistakes += sorted(wrong_captions, key=lambda card: -(card.confidence or 0))[: SHOWN_MISTAKES // 3]
@@ -76,15 +76,12 @@ def build_report(
             name: reliability_bins(sure, is_true, RELIABILITY_BINS)
             for name, (sure, is_true) in measured.outcome.confidences.items()
         },
-        questions=[_question_card(one, examples) for one in shown_questions],
-        captions=[
-            _caption_card(index, [caption for caption in captioned if caption.of == index], examples)
-            for index in shown_captions
-        ],
+        questions=[_question_card(question, examples) for question in shown_questions],
+        captions=[_caption_card(index, _captions_of(captioned, index), examples) for index in shown_captions],
         searches=_searches(measured, rng),
         mistakes=mistakes,
         charts=charts(rows),
-        batch=[BatchImage(_pixels(one), _texts(one)) for one in batch[:SHOWN_BATCH]],
+        batch=[BatchImage(_pixels(example), _texts(example)) for example in batch[:SHOWN_BATCH]],
         ledger=LedgerSummary(ledger.offered, ledger.used, ledger.counts()),
         forgetting=forgetting,
         verdict=verdict,
@@ -136,14 +133,14 @@ def _texts(example: Example) -> list[str]:
 
 def _one_per_image(answered: Sequence[Answered], rng: np.random.Generator) -> list[Answered]:
     """Questions in random order, kinds in turn, no image twice."""
-    kinds = list(dict.fromkeys(one.question.kind for one in answered))
+    kinds = list(dict.fromkeys(question.question.kind for question in answered))
     shuffled = [answered[int(number)] for number in rng.permutation(len(answered))]
-    queues = {kind: iter([one for one in shuffled if one.question.kind == kind]) for kind in kinds}
+    queues = {kind: iter([question for question in shuffled if question.question.kind == kind]) for kind in kinds}
     chosen: list[Answered] = []
     used: set[int] = set()
     while queues and len(chosen) < SHOWN_QUESTIONS:
         for kind in list(queues):
-            found = next((one for one in queues[kind] if one.of not in used), None)
+            found = next((question for question in queues[kind] if question.of not in used), None)
             if found is None:
                 del queues[kind]
             else:
@@ -155,14 +152,15 @@ def _one_per_image(answered: Sequence[Answered], rng: np.random.Generator) -> li
 def _least_alike(measured: SplitResult) -> list[CaptionCard]:
     """Captions of photos that share least with what people wrote (CIDEr), where captions have no exact truth."""
     items = measured.outcome.items.get("CIDEr")
-    if items is None or any(one.right is not None for one in measured.outcome.captioned):
+    if items is None or any(caption.right is not None for caption in measured.outcome.captioned):
         return []
     worst = [int(items.clusters[number]) for number in np.argsort(items.values, kind="stable")[: SHOWN_MISTAKES // 3]]
     captioned = measured.outcome.captioned
-    return [
-        _caption_card(index, [caption for caption in captioned if caption.of == index], measured.examples)
-        for index in worst
-    ]
+    return [_caption_card(index, _captions_of(captioned, index), measured.examples) for index in worst]
+
+
+def _captions_of(captioned: Sequence[Captioned], image_index: int) -> list[Captioned]:
+    return [caption for caption in captioned if caption.of == image_index]
 
 
 def _question_card(answered: Answered, examples: Sequence[Example]) -> QuestionCard:
@@ -202,10 +200,10 @@ def _searches(measured: SplitResult, rng: np.random.Generator) -> list[SearchCar
         similarity = outcome.image_embeddings @ outcome.text_embeddings[int(number)]
         nearest = np.argsort(-similarity, kind="stable")
         group = examples[image_index].group or examples[image_index].id
-        is_match = [(examples[int(one)].group or examples[int(one)].id) == group for one in nearest]
+        is_match = [(examples[int(place)].group or examples[int(place)].id) == group for place in nearest]
         hits = [
-            SearchHit(_pixels(examples[int(one)]), float(similarity[one]), match)
-            for one, match in zip(nearest[:NEAREST], is_match[:NEAREST], strict=True)
+            SearchHit(_pixels(examples[int(place)]), float(similarity[place]), match)
+            for place, match in zip(nearest[:NEAREST], is_match[:NEAREST], strict=True)
         ]
         cards.append(SearchCard(text, hits, is_match.index(True) + 1, len(examples)))
     return cards

@@ -99,7 +99,7 @@ def line_chart(chart: Chart) -> Markup:
 def reliability_chart(bins: Sequence[ReliabilityBin], title: str) -> Markup:
     """Draw a reliability diagram: a point a bin with its 95 % interval, the bin's count above it, and the diagonal.
 
-    On the diagonal the event (`title`) happens as often as the model says; below it the model is too confident.
+    On the diagonal the event (`title`) happens as often as predicted; below it the model is overconfident.
     """
     x = _Scale(0.0, 1.0, _LEFT, WIDTH - 20, is_log=False)
     y = _Scale(0.0, 1.0, HEIGHT - _BOTTOM - 14, _TOP + 16, is_log=False)
@@ -112,18 +112,18 @@ def reliability_chart(bins: Sequence[ReliabilityBin], title: str) -> Markup:
     parts.append(element("path", class_="diagonal", d=f"M{x(0):g} {y(0):g}L{x(1):g} {y(1):g}"))
     parts.append(element("text", "confidence", class_="tick", x=x(0.5), y=HEIGHT - 4, text_anchor="middle"))
     parts.append(element("text", "n", class_="tick", x=_LEFT - 6, y=_TOP + 4, text_anchor="end"))
-    for one in bins:
-        across, score = round(x(one.confidence), 1), one.accuracy
+    for each in bins:
+        across, score = round(x(each.confidence), 1), each.accuracy
         low, high = round(y(score.low), 1), round(y(score.high), 1)
         parts.append(element("path", class_="point-whisker", d=f"M{across} {low}V{high}"))
         parts.append(element("circle", class_="dot c0", cx=across, cy=round(y(score.value), 1), r=3.4))
-        middle = round(x((one.low + one.high) / 2), 1)
+        middle = round(x((each.low + each.high) / 2), 1)
         parts.append(element("text", _count(score.n), class_="count", x=middle, y=_TOP + 4, text_anchor="middle"))
-    told = "; ".join(
-        f"{short(one.accuracy.value, True)} right where {short(one.confidence, True)} sure (n {one.accuracy.n})"
-        for one in bins
+    description = "; ".join(
+        f"{short(each.accuracy.value, True)} right where {short(each.confidence, True)} sure (n {each.accuracy.n})"
+        for each in bins
     )
-    svg = element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {told}")
+    svg = element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {description}")
     note = "In bins of equal confidence: share that is right, with its 95 % interval. Below the dotted line "
     note += "the model is too confident."
     return element("figure", element("h3", title), svg, element("figcaption", note, class_="muted"), class_="chart")
@@ -132,7 +132,7 @@ def reliability_chart(bins: Sequence[ReliabilityBin], title: str) -> Markup:
 def score_bar(score: Score, blind: float | None, chance: float | None, largest: float) -> Markup:
     """Draw a score as a bar from 0 to `largest`, its interval as a whisker, blind and chance scores as ticks.
 
-    Hidden from screen readers, since the table says the same in numbers.
+    Hidden from screen readers, since the table has the same numbers.
     """
 
     def at(value: float) -> float:
@@ -188,7 +188,7 @@ def _count(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: "45 s", "3 min 20 s", "2 h 5 min"."""
+    """A duration in words: "45 s", "3 min 20 s", "2 h 5 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.0f} s"
@@ -290,9 +290,9 @@ def _legend_entry(name: str, number: int) -> Markup:
 
 
 def _in_words(chart: Chart, curves: Sequence[Curve]) -> str:
-    told = [
+    description = [
         f"{c.name} from {short(c.points[0][1], chart.is_share)} to {short(c.points[-1][1], chart.is_share)}"
         for c in curves
         if c.points
     ]
-    return f"Line chart, {chart.title}: " + ", ".join(told)
+    return f"Line chart, {chart.title}: " + ", ".join(description)

@@ -42,10 +42,14 @@ def contact_page(query: str, remark: str, found: Sequence[Thumbnail], foot: str)
         foot: the searched folders, and the files that were left out.
     """
     cards = []
-    for place, one in enumerate(found, 1):
-        shown = image_element(one.image, f"Result {place}: {one.path}", THUMBNAIL_PX) if one.image is not None else None
-        weak = element("span", " · weak", class_="is-wrong") if not one.fits else None
-        lines = element("strong", f"{place}. {one.score}", weak), said(one.path, "p", "muted")
+    for place, thumbnail in enumerate(found, 1):
+        shown = (
+            image_element(thumbnail.image, f"Result {place}: {thumbnail.path}", THUMBNAIL_PX)
+            if thumbnail.image is not None
+            else None
+        )
+        weak = element("span", " · weak", class_="is-wrong") if not thumbnail.fits else None
+        lines = element("strong", f"{place}. {thumbnail.score}", weak), said(thumbnail.path, "p", "muted")
         cards.append(element("li", shown, element("div", *lines, class_="card-text"), class_="card"))
     header = element(
         "header",
@@ -65,16 +69,16 @@ def contact_png(found: Sequence[Thumbnail]) -> bytes:
     size = columns * (_CELL_PX + _GAP_PX) + _GAP_PX, -(-count // columns) * (height + _GAP_PX) + _GAP_PX
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT_PX - 2)
-    for number, one in enumerate(found):
+    for number, thumbnail in enumerate(found):
         left = _GAP_PX + (number % columns) * (_CELL_PX + _GAP_PX)
         top = _GAP_PX + (number // columns) * (height + _GAP_PX)
-        if one.image is not None:
-            shown = Image.fromarray(one.image)
+        if thumbnail.image is not None:
+            shown = Image.fromarray(thumbnail.image)
             shown.thumbnail((_CELL_PX, _CELL_PX), Image.Resampling.LANCZOS)
             sheet.paste(shown, (left + (_CELL_PX - shown.width) // 2, top + (_CELL_PX - shown.height) // 2))
-        text = f"{number + 1}. {one.score}" + ("" if one.fits else "  weak")
+        text = f"{number + 1}. {thumbnail.score}" + ("" if thumbnail.fits else "  weak")
         draw.text((left, top + _CELL_PX + 2), text, "black", font)
-        draw.text((left, top + _CELL_PX + 2 + _TEXT_PX), _end(one.path, draw, font), "dimgrey", font)
+        draw.text((left, top + _CELL_PX + 2 + _TEXT_PX), _end(thumbnail.path, draw, font), "dimgrey", font)
     written = io.BytesIO()
     sheet.save(written, "PNG", optimize=True)
     return written.getvalue()

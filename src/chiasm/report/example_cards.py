@@ -78,7 +78,7 @@ def _verdict(right: bool) -> Markup:
 
 def question_card(card: QuestionCard, photo_px: int) -> Markup:
     """Image, question, answer with its verdict, the true answer if it differs, and the confidence."""
-    is_right = element("span", "? does not know", class_="verdict is-unsure") if card.abstains else _verdict(card.right)
+    is_right = element("span", "? abstains", class_="verdict is-unsure") if card.abstains else _verdict(card.right)
     guess = "its guess: " if card.abstains else None
     sure = f"{100 * card.confidence:.0f} % sure"
     meter = element("span", Markup(), class_="meter-fill", style=f"width:{100 * min(max(card.confidence, 0), 1):.0f}%")

@@ -38,11 +38,11 @@ class RetentionFacts:
 
     def sentence(self) -> str:
         """Both numbers in words."""
-        enough = "" if self.after.value >= (1 - self.max_drop) * self.before.value else " — less than asked for"
+        enough = "" if self.after.value >= (1 - self.max_drop) * self.before.value else " — less than required"
         return (
             f"{self.metric} on the old domain ({self.about}): {_share(self.before)} before training, "
-            f"{_share(self.after)} after: {100 * self.kept:.0f} % kept, {100 * (1 - self.max_drop):.0f} % asked "
-            f"for{enough}."
+            f"{_share(self.after)} after: {100 * self.kept:.0f} % kept, {100 * (1 - self.max_drop):.0f} % required"
+            f"{enough}."
         )
 
 
@@ -124,7 +124,7 @@ def forgetting_section(facts: ForgettingFacts) -> Markup | None:
     """The part of the page; None with neither a retention check nor interpolation."""
     if not (facts.retention or facts.interpolation):
         return None
-    parts: list[Child] = [element("h2", "What it knew before")]
+    parts: list[Child] = [element("h2", "Accuracy on the old domain")]
     if facts.retention:
         parts.append(element("p", facts.retention.sentence()))
         parts.append(element("p", facts.retention.stopped) if facts.retention.stopped else None)
@@ -141,7 +141,7 @@ def _way(way: Interpolation) -> Markup:
     curves.append(Curve(f"chosen: {way.alpha:g}", [(way.alpha, chosen.new.value)]))
     chart = Chart("Weights between before (0) and after training (1)", curves, is_share=True, x_label="share")
     heads = ["share", f"new domain: {way.metric}", *(["old domain"] if chosen.old else [])]
-    head = element("tr", *(element("th", one, scope="col") for one in heads))
+    head = element("tr", *(element("th", heading, scope="col") for heading in heads))
     body = [element("tr", *(element("td", cell) for cell in _cells(row))) for row in way.rows]
     table = element("table", element("thead", head), element("tbody", *body), class_="numbers")
     numbers = element("details", element("summary", "The numbers, with 95 % intervals"), table)
@@ -150,7 +150,10 @@ def _way(way: Interpolation) -> Markup:
 
 def _cells(row: Mixed) -> list[str]:
     scores = [row.new, *([row.old] if row.old else [])]
-    return [f"{row.alpha:g}", *(f"{_share(one)} ({100 * one.low:.1f} – {100 * one.high:.1f})" for one in scores)]
+    return [
+        f"{row.alpha:g}",
+        *(f"{_share(score)} ({100 * score.low:.1f} – {100 * score.high:.1f})" for score in scores),
+    ]
 
 
 def _share(score: Score) -> str:

@@ -125,7 +125,7 @@ def render(report: Report, photo_px: int = _PHOTO_PX[0]) -> Markup:
         _cards("Search", [search_card(card, photo_px) for card in report.searches], "searches"),
         _mistakes(report.mistakes, photo_px),
         _cards("Training curves", [line_chart(chart) for chart in report.charts], "charts"),
-        _cards("A training batch, as the model sees it", [batch_card(one, photo_px) for one in report.batch], "sheet"),
+        _cards("A training batch after augmentation", [batch_card(card, photo_px) for card in report.batch], "sheet"),
         section("Data", _ledger(report.ledger)) if report.ledger else None,
         section("How to repeat it", _facts(report)),
     ]
@@ -154,7 +154,7 @@ def document(title: str, header: Markup, sections: Sequence[Markup | None]) -> M
 def _contents(sections: Sequence[Markup | None]) -> Markup | None:
     """Links to the sections that have a heading of their own; a phone shows one screen of twenty."""
     found = [re.match(r'<section[^>]* id="([^"]+)"[^>]*><h2>(.*?)</h2>', part) for part in sections if part]
-    links = [element("a", Markup(one[2]), href=f"#{one[1]}") for one in found if one]
+    links = [element("a", Markup(match[2]), href=f"#{match[1]}") for match in found if match]
     return element("nav", *links, aria_label="Sections") if len(links) > 2 else None
 
 

@@ -76,9 +76,11 @@ def difference_table(rows: Sequence[MetricRow], differences: Mapping[str, Paired
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         if row.name in differences:
-            one = differences[row.name]
-            value, low, high = (_signed(number, row.is_share) for number in (one.difference, one.low, one.high))
-            table.add_row(Text(row.name), value, f"{low} to {high}", f"{one.p_value:.4f}", f"{one.n:,}")
+            difference = differences[row.name]
+            value, low, high = (
+                _signed(number, row.is_share) for number in (difference.difference, difference.low, difference.high)
+            )
+            table.add_row(Text(row.name), value, f"{low} to {high}", f"{difference.p_value:.4f}", f"{difference.n:,}")
     return table
 
 
@@ -123,7 +125,7 @@ def _columns(rows: Sequence[MetricRow]) -> list[str]:
         "score",
         "95 % interval",
         "n",
-        *(one for one in optional if any(value_in(row, one) != _NONE for row in rows)),
+        *(heading for heading in optional if any(value_in(row, heading) != _NONE for row in rows)),
     ]
 
 
@@ -154,8 +156,8 @@ def value_in(row: MetricRow, heading: str) -> str:
         return f"{score.n:,}"
     if heading == "chance":
         return _NONE if row.chance is None else number(row.chance)
-    seen = {"shuffled": row.blind, "no image": row.no_picture, "no text": row.no_text}[heading]
-    return _NONE if seen is None else number(seen.value)
+    score_in_view = {"shuffled": row.blind, "no image": row.no_picture, "no text": row.no_text}[heading]
+    return _NONE if score_in_view is None else number(score_in_view.value)
 
 
 def section(heading: str, *children: Child) -> Markup:

@@ -25,8 +25,10 @@ def verdict_section(verdict: Verdict, rows: Sequence[MetricRow], run: str) -> Ma
         rows: its scores; the one of the verdict's metric is drawn beside what it must beat.
         run: the run folder, for the command that uses it; "" where it is not known.
     """
-    row = next((one for one in rows if one.name == verdict.metric), None)
-    steps: list[Child] = [said(f"Train again with {one}" if one.startswith("--") else one) for one in verdict.advice]
+    row = next((candidate for candidate in rows if candidate.name == verdict.metric), None)
+    steps: list[Child] = [
+        said(f"Train again with {step}" if step.startswith("--") else step) for step in verdict.advice
+    ]
     if verdict.level in ("learned", "doubtful"):
         steps.append("Look at its worst mistakes below before you rely on it.")
         if run and verdict.level == "learned":
@@ -36,7 +38,7 @@ def verdict_section(verdict: Verdict, rows: Sequence[MetricRow], run: str) -> Ma
         said(verdict.sentence, "p"),
         said(f"{verdict.metric}: {meaning(verdict.metric)}", "p", "muted") if meaning(verdict.metric) else None,
         _beaten(verdict, row) if row else None,
-        *_list("What speaks against it", [said(one) for one in verdict.reasons]),
+        *_list("What speaks against it", [said(reason) for reason in verdict.reasons]),
         *_list("What to do next", steps),
     ]
     return element("section", *parts, class_=f"panel is-{verdict.level.replace('_', '-')}")
@@ -45,7 +47,7 @@ def verdict_section(verdict: Verdict, rows: Sequence[MetricRow], run: str) -> Ma
 def _list(heading: str, items: Sequence[Child]) -> list[Markup]:
     if not items:
         return []
-    return [element("h3", heading), element("ul", *(element("li", one) for one in items), class_="points")]
+    return [element("h3", heading), element("ul", *(element("li", item) for item in items), class_="points")]
 
 
 def _beaten(verdict: Verdict, row: MetricRow) -> Markup:

@@ -37,7 +37,7 @@ class RetentionConfig:
     max_drop: float = 0.05
     """Share of the first value, in [0, 1), that may be lost: 0.05 keeps at least 95 %."""
     on_drop: Literal["warn", "stop"] = "warn"
-    """What happens beyond that: "warn" says so and goes on; "stop" ends training with the best weights from before."""
+    """Action after a larger drop: "warn" prints a warning; "stop" ends training and restores the best weights."""
 
     def check(self, where: str) -> None:
         """Check what the types do not; `where` is the section's name in the config.
@@ -122,7 +122,7 @@ class TrainConfig:
     unfreeze_every: int = 0
     """Steps after which one more layer of the towers, from the top, starts to train (ULMFiT); 0 trains all at once."""
     retention: RetentionConfig = field(default_factory=RetentionConfig)
-    """Measures what the model knew before, while it learns other data."""
+    """Measures accuracy on the old domain while the model trains on new data."""
     interpolate: bool = False
     """Last step: weights between those before and after training, the share chosen on validation (WiSE-FT, Wortsman et
     al. 2022). Weights that started anew stay as trained."""
@@ -199,7 +199,7 @@ class RunConfig(PipelineConfig):
         if self.data.random_crop < 1 and self.model.image.frozen:
             raise InputError(
                 f"data.random_crop {self.data.random_crop} with model.image.frozen true",
-                "an image tower that is trained: a frozen one sees every image once",
+                "a trained image tower: a frozen one encodes every image once",
                 "--set model.image.frozen=false, or --set data.random_crop=1",
             )
         if not self.tasks:

@@ -224,7 +224,7 @@ def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple
         seconds += spent * len(images) / len(some_images)
     if not config.data.is_generated and not config.model.image.frozen:
         timed = _spread(examples, TIMED_IMAGES)
-        spent = _seconds(lambda: [one.inputs["image"].load() for one in timed])
+        spent = _seconds(lambda: [example.inputs["image"].load() for example in timed])
         seconds += spent * len(examples) / len(timed)
     return (len(images), len(texts)), seconds
 
@@ -268,7 +268,7 @@ def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example]) -> float:
 
     An untrained decoder never emits an end token, so its length is capped at the usual length of trained captions.
     """
-    words = [len(pipeline.codec.tokenizer.pieces(one.text)) for example in examples for one in example.captions]
+    words = [len(pipeline.codec.tokenizer.pieces(caption.text)) for example in examples for caption in example.captions]
     decoding = pipeline.codec.decoding
     if words and not decoding.max_words:
         longest = int(np.percentile(words, LONG_CAPTION)) + 1

@@ -46,7 +46,7 @@ class Finished:
 
 
 def limit_forgetting(trainer: Trainer, hooks: Hooks, console: Console) -> ForgettingFacts:
-    """Interpolate where the config says so, and measure the old domain with the weights to be saved."""
+    """Interpolate weights if the config sets it, and measure the old domain with the weights to be saved."""
     progress, check, interpolation = trainer.progress, hooks.retention, None
     config = trainer.run.train
     before = Score(**progress.retention_before) if check else None  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def limit_forgetting(trainer: Trainer, hooks: Hooks, console: Console) -> Forget
     if check is None or before is None:
         return ForgettingFacts(progress.lr, progress.lr_why, None, interpolation, share)
     facts = RetentionFacts(check.metric, check.about, before, check.measure(), check.config.max_drop, progress.stopped)
-    (check.say if facts.after.value >= check.config.floor(before.value) else check.warn)(facts.sentence())
+    (check.report if facts.after.value >= check.config.floor(before.value) else check.warn)(facts.sentence())
     return ForgettingFacts(progress.lr, progress.lr_why, facts, interpolation, share)
 
 

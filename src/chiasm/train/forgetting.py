@@ -65,12 +65,12 @@ class RetentionCheck:
         """The metric before training, with a warning where there is nothing to lose."""
         outcome = self.outcome()
         score, chance = outcome.scores[self.metric], outcome.baseline.get(self.metric, 0.0)
-        self.say(f"retention: {self.metric} is {score.value:.3f} before training ({self.about})")
+        self.report(f"retention: {self.metric} is {score.value:.3f} before training ({self.about})")
         if score.low <= chance:
-            self.warn(f"that is what guessing reaches ({chance:.3f}): no loss can be seen from there")
+            self.warn(f"that is the chance level ({chance:.3f}): a drop below it cannot be measured")
         return score
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, highlight=False, markup=False)
 
@@ -84,7 +84,7 @@ class RetentionCheck:
             return ""
         return (
             f"step {step}: {self.metric} on the old domain fell from {before:.3f} before training to {now:.3f}: "
-            f"{100 * now / before:.0f} % kept, {100 * (1 - self.config.max_drop):.0f} % asked for"
+            f"{100 * now / before:.0f} % kept, {100 * (1 - self.config.max_drop):.0f} % required"
         )
 
     def _open(self) -> list[Example]:

@@ -53,7 +53,7 @@ def planned_length(train: TrainConfig, examples: int, batch_size: int) -> Length
         return Length(steps, f"{steps:,} steps: {train.epochs:g} passes over {batches} (train.epochs)")
     passes = train.least_steps / a_pass
     why = f"{train.least_steps:,} steps, the floor (train.least_steps): {passes:.0f} passes over {batches}"
-    return Length(train.least_steps, f"{why}, where train.epochs says {train.epochs:g}")
+    return Length(train.least_steps, f"{why}, where train.epochs is {train.epochs:g}")
 
 
 class TimeLimit:

@@ -46,7 +46,7 @@ def has_decay(name: str, parameter: nn.Parameter) -> bool:
 def build_optimizer(model: nn.Module, names: Sequence[str], train: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) over the named parameters, decaying and non-decaying in two groups.
 
-    Where layers have rates of their own, each depth has two groups; a group's "depth" says which.
+    With learning rates by layer, each depth has two groups; a group's "depth" is its depth.
     """
     named = dict(model.named_parameters())
     groups = []

@@ -34,7 +34,7 @@ class Progress:
     step: int = 0
     """Optimiser steps done."""
     total_steps: int = 0
-    """Steps that the schedule runs over; shortened once where a time limit asks for it."""
+    """Steps that the schedule runs over; shortened to fit a time limit."""
     trained_s: float = 0.0
     """Seconds spent in the loop, over all processes of the run."""
     best_value: float | None = None
@@ -44,7 +44,7 @@ class Progress:
     precision: str = ""
     precision_why: str = ""
     lr: float = 0.0
-    """Peak learning rate: what the config says, or what was chosen."""
+    """Peak learning rate: set by the config, or chosen by the rule."""
     lr_why: str = ""
     retention_before: dict[str, float] = field(default_factory=dict)
     """Score of the old domain before the first step, as `Score.as_dict`; {} without a retention check."""

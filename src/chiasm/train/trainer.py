@@ -130,7 +130,7 @@ class Trainer:
     # --- the loop -------------------------------------------------------------------------------------------
 
     def fit(self, progress_bar: Bar, board: TensorBoard | None) -> None:
-        """Train to the end, to early stopping, or until asked to stop; `board` None draws no curves.
+        """Train to the end, to early stopping, or until a stop signal; `board` None draws no curves.
 
         Raises:
             Interrupted: a signal came; the state after the current step was saved.
@@ -261,7 +261,7 @@ class Trainer:
             metrics.flush()
 
     def _check_retention(self) -> dict[str, float]:
-        """Measure the old domain, warn of a drop, and end the run where the config says so; returns what to log."""
+        """Measure the old domain, warn of a drop, and end the run if the config sets it; returns the row to log."""
         progress, config, check = self.progress, self.train.retention, self.hooks.retention
         if not config.path:
             return {}

@@ -106,7 +106,7 @@ class Probed:
 
     def rows(self) -> list[MetricRow]:
         """The table of the linear probe."""
-        return [MetricRow(name, one, self.blind[name], self.baseline[name]) for name, one in self.scores.items()]
+        return [MetricRow(name, score, self.blind[name], self.baseline[name]) for name, score in self.scores.items()]
 
     def shot_rows(self) -> list[MetricRow]:
         """The table of zero and few shots; their n counts draws, the zero-shot's images."""
@@ -121,10 +121,13 @@ class Probed:
             "split": self.split,
             "classes": list(self.classes),
             "counts": dict(self.counts),
-            "metrics": {name: one.as_dict() for name, one in self.scores.items()},
-            "blind": {name: one.as_dict() for name, one in self.blind.items()},
+            "metrics": {name: score.as_dict() for name, score in self.scores.items()},
+            "blind": {name: score.as_dict() for name, score in self.blind.items()},
             "baseline": dict(self.baseline),
-            "weight_decay": {"chosen": self.decay, "acc1": {f"{key:g}": one for key, one in self.shares.items()}},
+            "weight_decay": {
+                "chosen": self.decay,
+                "acc1": {f"{key:g}": accuracy for key, accuracy in self.shares.items()},
+            },
             "few_shot": {
                 str(k): {**mean_of_draws(values).as_dict(), "draws": list(values), "weight_decay": self.shot_decays[k]}
                 for k, values in self.shots.items()
@@ -244,13 +247,16 @@ def _labelled_features(
         kept = _encoded(pipeline, ListDataset(dataset.split, examples, dataset.ledger), bars)
         views = [kept]
         if mirror:
-            turned = [replace(one, inputs={**one.inputs, "image": mirrored(one.inputs["image"])}) for one in kept]
+            turned = [
+                replace(example, inputs={**example.inputs, "image": mirrored(example.inputs["image"])})
+                for example in kept
+            ]
             views.append(_encoded(pipeline, ListDataset(dataset.split, turned, dataset.ledger), bars))
     finally:
         bars.close()
     dataset.ledger.check(pipeline.config.data.max_rejected)
-    features = np.stack([np.stack([one.inputs[FEATURES].pooled for one in view]) for view in views])
-    numbers = [classes.index(str(one.label)) for one in kept]
+    features = np.stack([np.stack([example.inputs[FEATURES].pooled for example in view]) for view in views])
+    numbers = [classes.index(str(example.label)) for example in kept]
     return Labelled(kept, torch.from_numpy(features), torch.tensor(numbers))
 
 
@@ -262,9 +268,10 @@ def _encoded(pipeline: Pipeline, dataset: Dataset, bars: ProgressBars) -> list[E
 def cut(training: Labelled) -> tuple[Labelled, Labelled]:
     """Four fifths to fit and one to choose, by a hash of group or id; a class is no group."""
     chosen = [
-        counter_seed("probe", one.id if one.group.startswith(LABEL_GROUP) else one.group or one.id) % CHOOSING_SHARE
+        counter_seed("probe", example.id if example.group.startswith(LABEL_GROUP) else example.group or example.id)
+        % CHOOSING_SHARE
         == 0
-        for one in training.examples
+        for example in training.examples
     ]
     rows = range(len(chosen))
     return training.rows([n for n in rows if not chosen[n]]), training.rows([n for n in rows if chosen[n]])

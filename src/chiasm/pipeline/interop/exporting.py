@@ -79,30 +79,30 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
     return Exported(out, names, words, answers)
 
 
-def compare(one: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
+def compare(original: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:
     """The answers of two pipelines about one example, if these and every weight agree to the last bit.
 
     Raises:
         JobError: names the first difference.
     """
-    weights, others = one.model.state_dict(), other.model.state_dict()
+    weights, others = original.model.state_dict(), other.model.state_dict()
     differing = sorted(set(weights) ^ set(others))
     differing += [name for name in weights if name in others and not torch.equal(weights[name], others[name])]
     if differing:
         raise JobError(f"the exported model has another {differing[0]}\n  do: report this; nothing was written")
     image, texts = example.inputs["image"], [caption.text for caption in example.captions]
-    if one.space is not None:
+    if original.space is not None:
         for what, vectors in (("image", _images), ("text", _texts)):
             given = image if what == "image" else texts
-            first, second = vectors(one, given), vectors(other, given)
+            first, second = vectors(original, given), vectors(other, given)
             if not np.array_equal(first, second):
                 raise JobError(
                     f"the exported model gives the stored {what} another vector, by up to "
                     f"{float(np.abs(first - second).max()):.2e}\n  do: report this; nothing was written"
                 )
-    has_questions = any(task.needs == "questions" for task in one.tasks.values())
+    has_questions = any(task.needs == "questions" for task in original.tasks.values())
     words = {"question": example.questions[0].text} if has_questions and example.questions else {"text": texts[0]}
-    answers, theirs = one.answers_of(image, words), other.answers_of(image, words)
+    answers, theirs = original.answers_of(image, words), other.answers_of(image, words)
     if answers != theirs:
         wrong = next(key for key in answers if answers[key] != theirs.get(key))
         raise JobError(

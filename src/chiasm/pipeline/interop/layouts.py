@@ -142,7 +142,7 @@ def tokenizer_files(words: PretrainedTokenizer) -> dict[str, bytes]:
     pieces = Tokenizer.from_str(words.tokenizer.to_str())
     if pieces.post_processor is None:
         template = " ".join([*words.before, "$A", *words.after])
-        special = [(one, words.tokenizer.token_to_id(one)) for one in sorted({*words.before, *words.after})]
+        special = [(token, words.tokenizer.token_to_id(token)) for token in sorted({*words.before, *words.after})]
         pieces.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
     names = {"pad_token": words.pad, "mask_token": words.mask or None}
     names |= {"bos_token": words.before[0] if words.before else None}

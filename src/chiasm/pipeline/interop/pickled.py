@@ -77,7 +77,7 @@ def _index(folder: Path) -> dict[str, Any]:
     """
     index = read_json(folder / INDEX, "the index of the weights")
     table = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(table, dict) or not table or not all(isinstance(one, str) for one in table.values()):
+    if not isinstance(table, dict) or not table or not all(isinstance(file, str) for file in table.values()):
         raise InputError(
             f"{folder / INDEX} has no weight_map",
             'a table of tensors and files, {"weight_map": {"a.weight": "pytorch_model-00001-of-00002.bin", ...}}',

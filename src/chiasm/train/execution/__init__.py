@@ -13,7 +13,7 @@ def make_execution(pipeline: Pipeline, names: Sequence[str]) -> Execution:
     """The plan for the processes that run now; each process calls this with the same arguments.
 
     Args:
-        pipeline: its model is trained, as its run config says.
+        pipeline: its model is trained with its run config.
         names: parameters to train.
     """
     return Processes(pipeline, names) if world_size() > 1 else SingleProcess(pipeline, names)
