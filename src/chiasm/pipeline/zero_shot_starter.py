@@ -3,8 +3,8 @@
 Training may start from its space (`init_from=starter`): `take_classes` puts it beside the trained projections.
 
 An image is embedded as a distribution over 1,000 classes, and a sentence as a mixture of the classes with similar
-sentences, by MiniLM or, for languages other than English, by a second tower (`pipeline.polyglot`). The classes cover
-objects, not people, actions or colours; a trained run retrieves better.
+sentences, by MiniLM or, for fifteen other languages, by a multilingual encoder that is loaded at its first use. The
+classes cover objects, not people, actions or colours; a trained run retrieves better.
 """
 
 from collections.abc import Callable
