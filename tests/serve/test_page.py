@@ -186,7 +186,7 @@ def test_what_cannot_be_done_is_hidden_with_a_reason(
         (tmp_path / "broken.png").write_bytes(b"no picture at all")
         page.set_input_files("#file", tmp_path / "broken.png")
         page.click('#panel-caption [type="submit"]')
-        page.locator("#problem-caption", has_text="no picture").wait_for()
+        page.locator("#problem-caption", has_text="no image").wait_for()
         button = page.locator('#panel-caption [type="submit"]').bounding_box()
         problem = page.locator("#problem-caption").bounding_box()
         assert 0 < problem["y"] - button["y"] < 120, "beside the button that caused it"
