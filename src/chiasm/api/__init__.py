@@ -1,1 +1,1 @@
-"""What the command line and Python both call: a recipe or files -> a trained run; a run -> scores, or other layouts."""
+"""Functions behind the command line and `import chiasm`: train, evaluate, probe, export, load and configure."""

@@ -1,4 +1,4 @@
-"""A recipe, or files in its place, with data and overrides -> one complete config."""
+"""A recipe or data files, with overrides -> one complete config."""
 
 from collections.abc import Sequence
 from os import fspath
@@ -28,7 +28,7 @@ def configure(
     overrides: Overrides | None = None,
     **keys: object,
 ) -> RunConfig:
-    """Return the config that `train` with the same arguments would run, complete.
+    """Return the complete config that `train` would use with the same arguments.
 
     Example:
         >>> config = chiasm.configure("retrieval", data="PHOTOS", train__lr=3e-4)
@@ -36,12 +36,12 @@ def configure(
         (0.0003, 'PHOTOS')
 
     Args:
-        recipe: name of a recipe (`chiasm.recipes` lists them); or a folder or file of your own, for the recipe that
-            fits it; or a config that is changed.
-        data: folder or file of your own images and words.
-        tiny: shrink the recipe to seconds, which only shows that it works.
+        recipe: name of a recipe (`chiasm.recipes` lists them); or your own folder or file, which selects a fitting
+            recipe; or a config to change.
+        data: folder or file of your own images and texts.
+        tiny: shrink the recipe to a run of seconds, to test that it works.
         overrides: config keys with dots -> values, such as `{"train.steps": 50}`.
-        **keys: the same with two underscores in the place of a dot, such as `train__steps=50`.
+        **keys: the same with two underscores for each dot, such as `train__steps=50`.
 
     Raises:
         InputError: an unknown recipe, key or value; the message names the nearest one.
@@ -57,29 +57,29 @@ def estimate(
     overrides: Overrides | None = None,
     **keys: object,
 ) -> Estimate:
-    """Return how large a run is and how long it takes on this machine, measured by doing a little of each part.
+    """Estimate the size, time and memory of a run on this machine, by timing a short sample of each part.
 
     Example:
         >>> chiasm.estimate("demo", tiny=True).steps
         6
 
-    Takes the arguments of `configure`, and raises what it raises.
+    Arguments and errors are those of `configure`.
     """
     return estimate_of(configure(recipe, data=data, tiny=tiny, overrides=overrides, **keys), stderr_console())
 
 
 def config_from(recipe: Place | RunConfig, data: str, typed: Sequence[str], tiny: bool, console: Console) -> RunConfig:
-    """The config of a recipe, or of the one that is proposed for the files that stand in its place.
+    """The config of a recipe, or of the recipe proposed for data files.
 
     Args:
         recipe: a name, a path or a config.
         data: path of files; "" leaves those of the recipe.
         typed: `key=value` texts.
         tiny: shrink the recipe.
-        console: where it is said which recipe is proposed.
+        console: console for the message about the proposed recipe.
 
     Raises:
-        InputError: an unknown recipe, path, key or value; or files named twice.
+        InputError: an unknown recipe, path, key or value; or data given twice.
     """
     if isinstance(recipe, RunConfig):
         if tiny:
@@ -106,19 +106,19 @@ def plan(
     resume: bool,
     console: Console,
 ) -> tuple[RunConfig, Path]:
-    """The config of a run and its folder; without a recipe, those of a run that was stopped.
+    """The config and folder of a run; without a recipe, those of the stopped run to resume.
 
     Args:
         recipe: as of `config_from`; "" is no recipe.
         data: path of files.
         typed: `key=value` texts.
         tiny: shrink the recipe.
-        out: the run folder; None names it after the recipe, below runs/.
-        resume: go on with the run in `out`.
-        console: where it is said which recipe is proposed.
+        out: the run folder; None means runs/RECIPE.
+        resume: resume the run in `out`.
+        console: console for the message about the proposed recipe.
 
     Raises:
-        InputError: as `config_from`; or nothing says what to train.
+        InputError: as `config_from`; or neither a recipe nor a run to resume is given.
     """
     if recipe:
         config = config_from(recipe, data, typed, tiny, console)
@@ -134,10 +134,10 @@ def plan(
 
 
 def with_data(data: str, typed: Sequence[str]) -> list[str]:
-    """Assignments with those that `--data` stands for in front.
+    """The assignments, preceded by those that `--data` implies.
 
     Raises:
-        InputError: the data are named twice.
+        InputError: the data are given twice.
     """
     if not data:
         return list(typed)
@@ -148,7 +148,7 @@ def with_data(data: str, typed: Sequence[str]) -> list[str]:
 
 
 def _proposed(path: str, typed: Sequence[str], console: Console) -> str:
-    """The recipe that is trained on files of one's own when none is named; says so, and which others there are."""
+    """Name of the first recipe that fits the user's files; prints it and the other fitting recipes."""
     about_data = [one for one in typed if one.strip().startswith("data.")]
     found = propose(override(RunConfig(recipe="", data=FilesConfig(path=path)), about_data).data)
     first = found.proposals[0].recipe

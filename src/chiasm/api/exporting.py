@@ -1,4 +1,4 @@
-"""Writing models for other programs, as `chiasm export` does it."""
+"""Converting models to other layouts, as `chiasm export` does."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ Layout = Literal["hugging_face", "open_clip", "run"]
 
 
 def export(model: Place, out: Place, to: Layout = "hugging_face") -> Exported:
-    """Write a model in another layout, and check that it gives the same numbers to the last bit.
+    """Write a model in another layout, and check that its outputs are bitwise equal.
 
     Example:
         >>> "manifest.json" in [name.lower() for name in chiasm.export("runs/demo", "demo-copy", to="run").files]
@@ -24,7 +24,7 @@ def export(model: Place, out: Place, to: Layout = "hugging_face") -> Exported:
         to: the layout to write.
 
     Raises:
-        InputError: `out` is there already, or the layout cannot hold the model.
-        JobError: what was written answers differently.
+        InputError: `out` exists, or the layout does not support the model.
+        JobError: the outputs of the written model differ.
     """
     return write(Path(model).expanduser(), to, Path(out).expanduser(), pick_device())

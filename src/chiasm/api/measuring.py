@@ -1,4 +1,4 @@
-"""Measuring from Python, as `chiasm evaluate` and `chiasm probe` do it."""
+"""Evaluation and linear probes from Python, as `chiasm evaluate` and `chiasm probe` do."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,14 +30,14 @@ from chiasm.tasks.scoring import Outcome, scores_as_json
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
-    """What a run reaches on a split. Shown at the prompt, it is the table of scores.
+    """Scores of a run on a split. Its `repr` is the table of scores.
 
     Attributes:
-        run: the run, as it was named; its tasks for a model.
-        data: path of the files, or the generator that made the examples.
-        measured: everything measured, predictions included.
-        against: the other run; "" if none.
-        differences: metric -> this run less the other one, on the same items.
+        run: the run as given; for a model, its tasks.
+        data: path of the files, or name of the generator.
+        measured: all results, predictions included.
+        against: the run to compare with; "" if none.
+        differences: metric -> paired difference, this run minus the other, on the same items.
     """
 
     run: str
@@ -53,18 +53,18 @@ class Evaluation:
 
     @property
     def metrics(self) -> Mapping[str, Score]:
-        """Metric name -> score with its 95 % interval and the count that it rests on."""
+        """Metric name -> score with its 95 % interval and count."""
         return self.measured.outcome.scores
 
     @property
     def blind(self) -> Mapping[str, Score]:
-        """The same metrics with every question put to another image: what is reached without seeing."""
+        """The same metrics with shuffled images: the score that needs no vision."""
         return self.measured.blind["shuffled"].scores
 
     def as_dict(self) -> dict[str, Any]:
         """What `chiasm evaluate --json` writes."""
-        told = {name: asdict(one) for name, one in self.differences.items()}
-        compared = {"against": {"run": self.against, "differences": told}} if self.against else {}
+        differences = {name: asdict(one) for name, one in self.differences.items()}
+        compared = {"against": {"run": self.against, "differences": differences}} if self.against else {}
         ends = {**compared, "ledger": self.measured.ledger.summary(), "environment": environment()}
         scores = scores_as_json(self.measured.outcome, self.measured.blind)
         return {"run": self.run, "data": self.data, "split": self.split, **scores, **ends}
@@ -84,9 +84,9 @@ def evaluate(
     progress: bool = True,
     **keys: object,
 ) -> Evaluation:
-    """Measure a run on a split: metrics with count and 95 % interval, and the scores without seeing or reading.
+    """Measure a run on a split: metrics with count and 95 % interval, and blind scores.
 
-    The same model is also measured with each question put to another image, with no image, and with no text.
+    Blind scores are those of the same model with shuffled images, without images, and without texts.
 
     Example:
         >>> found = chiasm.evaluate("runs/photos", split="val")
@@ -97,13 +97,13 @@ def evaluate(
         run: a run folder, a folder in a layout of `docs/checkpoints.md`, the word "starter", or a model.
         data: folder or file; the run's own data if not given.
         split: split to measure on.
-        against: another run, to say how far the two differ on the same data.
-        overrides: config keys with dots -> values; only those of `data`, `decoding` and `seed` can still be changed.
-        progress: show bars and remarks on standard error.
-        **keys: overrides with two underscores in the place of a dot, such as `decoding__method="beam"`.
+        against: another run to compare with on the same data.
+        overrides: config keys with dots -> values; only keys of `data`, `decoding` and `seed`.
+        progress: show progress bars and remarks on standard error.
+        **keys: overrides with two underscores for each dot, such as `decoding__method="beam"`.
 
     Raises:
-        InputError: data that cannot be read, or that hold nothing that the run can be scored on.
+        InputError: data that cannot be read, or that lack the annotations of the run's tasks.
     """
     console = stderr_console() if progress else Console(quiet=True)
     typed = assignments(overrides, keys)
@@ -136,9 +136,9 @@ def probe(
     progress: bool = True,
     **keys: object,
 ) -> "ProbeResult":
-    """Say how well a run's image tower serves for new classes: a linear map of its features, fitted on labels.
+    """Fit a linear probe on the features of a run's image tower, to measure how well they separate new classes.
 
-    Beside it: the map of a few examples a class, drawn several times, and the classes by their names alone.
+    Also measures few-shot probes, over several draws, and zero-shot classification by the class names.
 
     Example:
         >>> found = chiasm.probe("starter", "CLASSES", split="test", shots=(1, 2), draws=2, progress=False)
@@ -146,15 +146,15 @@ def probe(
         (('dark', 'grey', 'light'), 15)
 
     Args:
-        run: as of `evaluate`.
+        run: as in `evaluate`.
         data: images with classes: a folder of classes, or files with a label.
-        split: split to measure on; it is neither fitted nor chosen on.
-        shots: examples a class to learn from.
-        draws: how often the few examples are drawn, 2 or more.
+        split: split to measure on; not used for fitting or selection.
+        shots: numbers of training examples per class.
+        draws: number of draws of the few training examples, 2 or more.
         mirror: also use every image's mirror image.
-        overrides: config keys with dots -> values; only those of `data` and `seed` can still be changed.
-        progress: show bars and remarks on standard error.
-        **keys: overrides with two underscores in the place of a dot.
+        overrides: config keys with dots -> values; only keys of `data` and `seed`.
+        progress: show progress bars and remarks on standard error.
+        **keys: overrides with two underscores for each dot.
 
     Raises:
         InputError: data without classes, or too few of them.
@@ -173,14 +173,14 @@ def probe(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ProbeResult:
-    """How well an image tower serves for new classes. Shown at the prompt, it is the tables of scores.
+    """Result of a linear probe. Its `repr` is the tables of scores.
 
     Attributes:
-        run, data: as they were named.
-        probed: everything measured.
-        ledger: what became of the files.
-        seed: decided the draws.
-        mirror: mirror images were used too.
+        run, data: as given.
+        probed: all results.
+        ledger: record of used and rejected files.
+        seed: seed of the draws.
+        mirror: whether mirror images were used too.
     """
 
     run: str
@@ -197,7 +197,7 @@ class ProbeResult:
 
     @property
     def blind(self) -> Mapping[str, Score]:
-        """The same with the images dealt wrongly."""
+        """The same metrics with shuffled images."""
         return self.probed.blind
 
     def as_dict(self) -> dict[str, Any]:
@@ -218,13 +218,13 @@ def _name(run: Place | Model) -> str:
 
 
 def _of_files(config: DataConfig, path: str) -> DataConfig:
-    """Other files in the place of a run's own."""
+    """The data config of a run with other files."""
     return replace(of_kind(config, FilesConfig, "source"), path=path, format="auto", images="", others={})
 
 
 def _seen(other: Model, model: Model, split: str, typed: Sequence[str], console: Console) -> Outcome:
-    """What another run says of the very data that the first one is measured on."""
-    # The first run's data, seed included, holds what was set; only how the other one writes is still its own.
+    """Outcome of another run on the data that the first run is measured on."""
+    # Both runs share data, seed and overrides; the other run keeps its own decoding unless it is overridden.
     other.pipeline.config = replace(other.pipeline.config, seed=model.pipeline.config.seed)
     writing = [one for one in typed if one.strip().startswith("decoding.")]
     change(other.pipeline, model.pipeline.config.data, writing)

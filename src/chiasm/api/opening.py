@@ -1,4 +1,4 @@
-"""Opening a trained run, as every verb of the command line does that uses one."""
+"""Opening a trained run."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from chiasm.serve.engine import load as open_model
 
 
 def load(run: Place, *, overrides: Overrides | None = None, **keys: object) -> Model:
-    """Open a run folder, verify every file in it, and check that it still answers as it did when it was saved.
+    """Open a run folder, verify all its files, and compare its outputs for the stored example with the saved ones.
 
     Example:
         >>> model = chiasm.load("runs/demo", decoding__method="beam")
@@ -24,8 +24,8 @@ def load(run: Place, *, overrides: Overrides | None = None, **keys: object) -> M
     Args:
         run: a run folder; or a folder in the layout of Hugging Face or open_clip (docs/checkpoints.md), where nothing
             is downloaded; or the word "starter", which opens the packaged towers joined by ImageNet's classes.
-        overrides: keys of `decoding`, with dots -> values: how sentences and answers are written.
-        **keys: the same with two underscores in the place of a dot, such as `decoding__method="beam"`.
+        overrides: keys of `decoding`, with dots -> values.
+        **keys: the same with two underscores for each dot, such as `decoding__method="beam"`.
 
     Raises:
         InputError: missing, unfinished, damaged, of another format version, or of an architecture not known here; or a
@@ -39,7 +39,7 @@ def load(run: Place, *, overrides: Overrides | None = None, **keys: object) -> M
 
 
 def change(pipeline: Pipeline, data: DataConfig, typed: Sequence[str]) -> None:
-    """Give a trained pipeline other data, and apply `key=value` texts to that and to how it writes."""
+    """Set the data config of a trained pipeline, and apply `key=value` texts to its data and decoding."""
     config = override(replace(pipeline.config, data=data), typed)
     check_decoding(config.decoding, config.model.text.max_tokens)
     pipeline.config, pipeline.codec.decoding = config, config.decoding
@@ -47,7 +47,7 @@ def change(pipeline: Pipeline, data: DataConfig, typed: Sequence[str]) -> None:
 
 @contextmanager
 def unchanged(*models: Model | None) -> Iterator[None]:
-    """Within the block, models may be given other data and another way of writing; after it they are as before."""
+    """Restore the data and decoding configs of the models at the end of the block."""
     pipelines = [one.pipeline for one in models if one]
     kept = [(one.config, one.codec.decoding) for one in pipelines]
     try:

@@ -1,4 +1,4 @@
-"""Changed config keys, as Python and the command line write them."""
+"""Config overrides, as Python and the command line write them."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ def assignments(overrides: Overrides | None, keys: Overrides) -> list[str]:
 
     Args:
         overrides: config keys with dots -> values.
-        keys: the same as keywords, two underscores in the place of a dot; they come last.
+        keys: the same as keywords, with two underscores for each dot; they come last.
 
     Returns:
         `key=value` texts, such as "train.steps=50".
@@ -28,7 +28,7 @@ def assignments(overrides: Overrides | None, keys: Overrides) -> list[str]:
 
 
 def as_overrides(typed: Iterable[str]) -> dict[str, str]:
-    """The texts of `--set` as overrides, in order; of a key that is repeated the last one counts.
+    """The texts of `--set` as overrides, in order; a repeated key takes the last value.
 
     Raises:
         InputError: a text without "=".
@@ -44,10 +44,10 @@ def as_overrides(typed: Iterable[str]) -> dict[str, str]:
 
 
 def check_settable(typed: Iterable[str], allowed: tuple[str, ...]) -> None:
-    """Check that a trained run is asked only for what can still be changed, by the beginnings of the keys.
+    """Check that overrides of a trained run only have the allowed key prefixes.
 
     Raises:
-        InputError: a key of what the model was trained with.
+        InputError: a key that training has fixed.
     """
     words = ", ".join(f"{one}KEY=VALUE" if one.endswith(".") else f"{one}VALUE" for one in allowed)
     for assignment in typed:

@@ -1,4 +1,4 @@
-"""Training from Python, as `chiasm train` does it: one call -> a run folder, with its scores, report and model."""
+"""Training from Python, as `chiasm train` does: one call -> a run folder with scores, report and model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,19 +44,19 @@ def train(
         ('retrieval',)
 
     Args:
-        recipe: name of a recipe (`chiasm.recipes` lists them); or a folder or file of your own, for the recipe that
-            fits it; or a config (`chiasm.configure`). None with `resume` goes on with what `out` began with.
-        data: folder or file of your own images and words.
+        recipe: name of a recipe (`chiasm.recipes` lists them); or your own folder or file, which selects a fitting
+            recipe; or a config (`chiasm.configure`). "" with `resume` uses the config stored in `out`.
+        data: folder or file of your own images and texts.
         out: run folder to create; runs/RECIPE if not given.
-        resume: go on with the run in `out`, bit for bit unless a time limit ends it.
-        tiny: shrink the recipe to seconds, which only shows that it works.
+        resume: resume the run in `out`, bit-exactly unless it has a time limit.
+        tiny: shrink the recipe to a run of seconds, to test that it works.
         overrides: config keys with dots -> values, such as `{"train.steps": 50}`; `chiasm.configure` shows all keys.
-        progress: show bars and remarks on standard error.
-        **keys: overrides with two underscores in the place of a dot, such as `train__steps=50`.
+        progress: show progress bars and remarks on standard error.
+        **keys: overrides with two underscores for each dot, such as `train__steps=50`.
 
     Raises:
         InputError: an unknown recipe, key or value, data that do not fit, or a folder that is in use.
-        Interrupted: stopped by a signal; `train(resume=True, out=...)` goes on.
+        Interrupted: stopped by a signal; `train(resume=True, out=...)` resumes the run.
     """
     console = stderr_console() if progress else Console(quiet=True)
     place = None if out is None else Path(out).expanduser()
@@ -66,15 +66,14 @@ def train(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrainedRun:
-    """A finished run: its folder, what was measured, and its model. Shown at the prompt, it is the table of scores.
+    """A finished run: its folder, scores and model. Its `repr` is the table of scores.
 
-    Where torchrun started several processes, only the first one measures: in the others `finished` is None, and there
-    are no scores.
+    Under torchrun only the first process evaluates; in the others `finished` is None and there are no scores.
 
     Attributes:
         folder: the run folder, which `chiasm.load` opens.
-        config: what was asked for.
-        finished: everything measured, predictions included.
+        config: the config of the run.
+        finished: all results, predictions included.
     """
 
     folder: Path
@@ -88,7 +87,7 @@ class TrainedRun:
 
     @property
     def blind(self) -> Mapping[str, Score]:
-        """The same metrics with every question put to another image: what is reached without seeing."""
+        """The same metrics with shuffled images: the score that needs no vision."""
         return self.finished.measured.blind["shuffled"].scores if self.finished else {}
 
     @property

@@ -1,7 +1,7 @@
-"""The door: words typed by a person -> one call -> printed result.
+"""The command line: parse arguments, call one function of `chiasm.api` or `chiasm.serve`, print the result.
 
-No machine learning, and nothing heavy imported before a verb needs it, so that `chiasm --help` is instant. The verbs
-stand in modules by what they are for; this one names them and turns errors into messages.
+It contains no machine learning and imports heavy libraries only inside verbs, so `chiasm --help` is fast. The verbs are
+grouped in modules by purpose; this module registers them and turns errors into messages.
 """
 
 import os
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 
 
-def _tell_version(is_asked: bool) -> None:
+def _print_version(is_asked: bool) -> None:
     if is_asked:
         typer.echo(f"chiasm {__version__}")
         raise typer.Exit
@@ -40,11 +40,11 @@ def _tell_version(is_asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_tell_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
-    """Options for every verb stand before it: `chiasm --debug train ...`."""
+    """Options of all verbs, which come before the verb: `chiasm --debug train ...`."""
     if debug:
         os.environ["CHIASM_DEBUG"] = "1"
 
@@ -55,7 +55,7 @@ app.add_typer(index, name="index")
 
 
 def verbs(group: Any = None, before: str = "") -> dict[str, Any]:
-    """Every verb by the words that are typed for it, such as "index build", for the help page and its tests."""
+    """Command line words, such as "index build" -> command, for the help page and its tests."""
     found: dict[str, Any] = {}
     commands: Any = group or typer.main.get_command(app)
     for name, command in commands.commands.items():
@@ -74,8 +74,8 @@ def _errors() -> Iterator[None]:
             raise
         error = from_system(error) if isinstance(error, OSError | MemoryError) else error
         if not isinstance(error, ChiasmError):
-            said = f"chiasm: a mistake of chiasm's own: {type(error).__name__}: {error}"
-            typer.echo(f"{said}\n  do: `chiasm --debug VERB ...` shows where; please report it", err=True)
+            message = f"chiasm: internal error: {type(error).__name__}: {error}"
+            typer.echo(f"{message}\n  do: run `chiasm --debug VERB ...` for the traceback, and report it", err=True)
             sys.exit(1)
         word = "wrong input" if isinstance(error, InputError) else "stopped"
         typer.echo(f"chiasm: {word}: {error}", err=True)
@@ -83,7 +83,7 @@ def _errors() -> Iterator[None]:
 
 
 def _at_home(word: str) -> str:
-    """Put the home folder for the ~ of `--out=~/runs`, and of a quoted path; a shell replaces only a word's first."""
+    """Expand the ~ of `--out=~/runs` and of quoted paths; a shell expands it only at the start of a word."""
     name, equals, value = word.partition("=")
     if name.startswith("--") and equals and value.startswith("~"):
         return f"{name}={os.path.expanduser(value)}"
@@ -92,9 +92,9 @@ def _at_home(word: str) -> str:
 
 def main() -> None:
     """Entry point of the `chiasm` command."""
-    # OpenMP threads that spin for long while they wait starve each other as soon as anything else runs: with a second
-    # job on two cores, the tiny demo did 0.1 steps a second, and 1.8 once they went to sleep (docs/log.md).
-    # A short spin keeps the speed of an idle machine. Must be set before torch is loaded.
+    # Long spin waits of OpenMP threads slow down a busy machine: with a second job on two cores, the tiny demo did 0.1
+    # steps per second, and 1.8 with a short spin (docs/log.md), which is as fast on an idle machine. It must be set
+    # before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     sys.argv[1:] = [_at_home(word) for word in sys.argv[1:]]
     with _errors():

@@ -1,4 +1,4 @@
-"""Verbs that use a run on images: ask, caption, match, classify, embed."""
+"""Verbs of inference on images: ask, caption, match, classify, embed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +52,7 @@ def caption(
     set_: SetDecoding = None,
     json_file: Json = None,
 ) -> None:
-    """Describe images in a sentence each.
+    """Write a caption for each image.
 
     Example: chiasm caption runs/demo picture.png --language zh --set decoding.method=beam
     """
@@ -75,7 +75,7 @@ def match(
     texts: Annotated[list[str], typer.Argument(help="Sentences to compare with it.")],
     json_file: Json = None,
 ) -> None:
-    """Say how well sentences fit an image, best first: cosine, and probability where the run was trained to match.
+    """Score how well sentences match an image, best first: cosine, and probability if the run has the task matching.
 
     Example: chiasm match runs/photos dog.jpg 'a dog in the snow' 'a red car'
     """
@@ -98,20 +98,18 @@ def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     labels: Annotated[
         str,
-        typer.Option(
-            help="Names to choose from, separated by commas; the classes that the run was trained on if none."
-        ),
+        typer.Option(help="Class names, separated by commas; without them, the classes that the run was trained on."),
     ] = "",
     prompt: Annotated[
         list[str] | None,
         typer.Option(
-            help="Sentence with {label} where a name belongs, or one of the words photos_en, photos_zh, drawings_en, "
-            "drawings_zh for several of them; may be repeated. The run's own if not given."
+            help="Template with {label}, or one of the sets photos_en, photos_zh, drawings_en, drawings_zh; may be "
+            "repeated. The run's own if not given."
         ),
     ] = None,
     json_file: Json = None,
 ) -> None:
-    """Say which class an image shows: of those that a run was trained on, or of your own labels by their words.
+    """Classify images: among the classes of the run, or zero-shot among your own labels.
 
     Example: chiasm classify runs/photos dog.jpg cat.jpg --labels 'dog,cat,red car'
     """
@@ -137,7 +135,7 @@ def embed(
     ],
     json_file: Json = None,
 ) -> None:
-    """Write the vectors of images, unit length, float32.
+    """Write the embeddings of images: unit length, float32.
 
     Example: chiasm embed runs/photos PHOTOS --out photos.safetensors
     """

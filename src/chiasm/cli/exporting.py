@@ -1,4 +1,4 @@
-"""The verb that writes models for other programs: export."""
+"""The verb that converts models to other layouts: export."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to create.")],
     json_file: Json = None,
 ) -> None:
-    """Write a model in another layout, and check that it gives the same numbers to the last bit.
+    """Write a model in another layout, and check that its outputs are bitwise equal.
 
     Example: chiasm export runs/photos --to hugging_face --out photos-hf
     """
@@ -36,5 +36,5 @@ def export(
     for name in exported.files:
         say(f"  {name}")
     asked = ", ".join(repr(one) for one in exported.words.values())
-    say(f"{out} answers the stored example ({asked}) as {model} does, to the last bit")
+    say(f"{out} and {model} give bitwise equal outputs for the stored example ({asked})")
     write_result(json_file, exported.as_dict())

@@ -1,4 +1,4 @@
-"""What `chiasm search` shows of what it found: lines with short paths, what is weak, and a contact sheet."""
+"""Output of `chiasm search`: result lines with short paths, weak matches, and a contact sheet."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chiasm.serve.index.strength import Strength
 
 LEAST_SHOWN = 3
-"""Best images that are shown even where nothing fits."""
+"""Number of results shown for a weak match."""
 SHEET_ENDINGS = (".html", ".htm", ".png")
 READ_PX = 600
 """Decoding may stop at this size; the sheet is smaller."""
@@ -24,14 +24,14 @@ READ_PX = 600
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A result list as it is shown.
+    """A search result for display.
 
     Attributes:
-        hits: all that were found, best first.
-        strength: how they stand among those of unrelated names; None where that is not known.
-        shows_all: True shows hits that fit no better than unrelated names would.
-        folder: where was searched, for short paths; None for an index.
-        searched: how many images there are.
+        hits: all hits, best first.
+        strength: comparison with the results of unrelated names; None if unknown.
+        shows_all: whether to show hits that match no better than unrelated names.
+        folder: the searched folder, for short paths; None for an index.
+        searched: number of images searched.
     """
 
     hits: "Sequence[Hit]"
@@ -41,7 +41,7 @@ class Found:
     searched: int
 
     def shown(self) -> "list[tuple[Hit, bool]]":
-        """The hits that are shown, each with whether it fits."""
+        """The hits to show, each with True if it matches better than unrelated names."""
         fits = self.strength.fits if self.strength else (True,) * len(self.hits)
         weak = self.strength is not None and self.strength.is_weak
         marked = [(hit, fit and not weak) for hit, fit in zip(self.hits, fits, strict=True)]
@@ -50,21 +50,21 @@ class Found:
         return marked[:LEAST_SHOWN] if weak else [(hit, fit) for hit, fit in marked if fit]
 
     def remark(self) -> str:
-        """What is said above the result where nothing fits; "" otherwise."""
+        """The message above a weak match; "" otherwise."""
         if self.strength is None or not self.strength.is_weak:
             return ""
         share = f"{100 * self.strength.unrelated:.0f} % of {self.strength.names} unrelated words"
         return f"weak match: {share} (a robin, a bullfrog, ...) find an image here that stands out as much"
 
     def rest(self) -> str:
-        """What is said below the result of hits that are not shown; "" where all are."""
+        """The message about hits that are not shown; "" if all are shown."""
         left = len(self.hits) - len(self.shown())
         if not left:
             return ""
         return f"{left} more of the nearest {len(self.hits)} fit no better than unrelated words would: --all shows them"
 
     def root(self) -> str:
-        """The folder that the short paths are relative to; "" where paths are shown whole."""
+        """The folder that short paths are relative to; "" for full paths."""
         if self.folder is not None:
             place = self.folder.resolve()
             return str(place.parent if place.is_file() else place)
@@ -72,12 +72,12 @@ class Found:
         return os.path.commonpath(places) if places else ""
 
     def short(self, path: str) -> str:
-        """An image's path without the folder that was searched."""
+        """An image's path relative to `root`."""
         root = self.root().rstrip(os.sep) + os.sep
         return path.removeprefix(root) if len(root) > 1 else path
 
     def as_rows(self) -> list[dict[str, Any]]:
-        """Every hit for `--json`, those that are not shown as well."""
+        """All hits for `--json`, including those that are not shown."""
         fits = self.strength.fits if self.strength else (None,) * len(self.hits)
         return [
             {
@@ -93,7 +93,7 @@ class Found:
 
 
 def score_of(hit: "Hit") -> str:
-    """The score as it is printed: the cosine, after the probability where images were looked at twice."""
+    """The printed score: the cosine, after the probability of re-ranking if there is one."""
     return ("" if hit.score is None else f"{hit.score:6.1%}  ") + f"{hit.similarity:+.3f}"
 
 
@@ -114,13 +114,13 @@ def print_found(found: Found) -> None:
 
 
 def check_sheet(path: Path | None) -> None:
-    """Refuse an ending that says neither page nor image, before anything is searched."""
+    """Check the suffix of the contact sheet before searching."""
     if path is not None and path.suffix.lower() not in SHEET_ENDINGS:
         raise InputError(f"--page {path}", "a file that ends in " + " or ".join(SHEET_ENDINGS), "--page found.html")
 
 
 def write_sheet(path: Path, query: str, found: Found) -> None:
-    """Write the contact sheet: an HTML page, or a PNG image where the file's name ends so."""
+    """Write the contact sheet as an HTML page, or as a PNG image for the suffix .png."""
     from chiasm.core.files import write_bytes, write_text
     from chiasm.report.contact_sheet import Thumbnail, contact_page, contact_png
 
@@ -136,7 +136,7 @@ def write_sheet(path: Path, query: str, found: Found) -> None:
 
 
 def _thumbnail(path: str) -> "npt.NDArray[np.uint8] | None":
-    """The image, or None where its file is gone or broken by now."""
+    """The image; None if its file is missing or broken."""
     from chiasm.data.image import ImageError, load_image, read_image_bytes
 
     try:

@@ -14,14 +14,14 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Folder or file; the run's own data if not given.")] = None,
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "val",
     against: Annotated[
-        Path | None, typer.Option(help="Another run; how far the two differ on the same data.", metavar="RUN")
+        Path | None, typer.Option(help="Another run to compare with on the same data.", metavar="RUN")
     ] = None,
     set_: Set = None,
     json_file: Json = None,
 ) -> None:
-    """Measure a run on a split: metrics with count, 95 % interval, and the scores without seeing or reading.
+    """Measure a run on a split: metrics with count and 95 % interval, and blind scores.
 
-    The same model is also measured with each question put to another image, with no image, and with no text.
+    Blind scores are those of the same model with shuffled images, without images, and without texts.
 
     Example: chiasm evaluate runs/photos --data PHOTOS --split val --json numbers.json
     """
@@ -41,9 +41,9 @@ def evaluate(
 def probe(
     run: Run,
     data: Annotated[Path, typer.Option(help="Images with classes: a folder of classes, or files with a label.")],
-    split: Annotated[str, typer.Option(help="Split to measure on; it is neither fitted nor chosen on.")] = "val",
-    shots: Annotated[str, typer.Option(help="Examples a class to learn from, separated by commas; 0 for none.")] = "0",
-    draws: Annotated[int, typer.Option(help="How often the few examples are drawn.")] = 10,
+    split: Annotated[str, typer.Option(help="Split to measure on; not used for fitting or selection.")] = "val",
+    shots: Annotated[str, typer.Option(help="Training examples per class, separated by commas; 0 for none.")] = "0",
+    draws: Annotated[int, typer.Option(help="Number of draws of the few training examples.")] = 10,
     mirror: Annotated[bool, typer.Option("--mirror", help="Also use every image's mirror image.")] = False,
     page: Annotated[
         Path | None,
@@ -52,9 +52,9 @@ def probe(
     set_: Set = None,
     json_file: Json = None,
 ) -> None:
-    """Say how well a run's image tower serves for new classes: a linear map of its features, fitted on labels.
+    """Fit a linear probe on the features of a run's image tower, to measure how well they separate new classes.
 
-    Beside it: the map of a few examples a class, drawn several times, and the classes by their names alone.
+    Also measures few-shot probes, over several draws, and zero-shot classification by the class names.
 
     Example: chiasm probe starter --data CLASSES --split test --shots 1,2,4,8,16 --json probe.json
     """

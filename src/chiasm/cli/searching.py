@@ -1,6 +1,6 @@
-"""Verbs that find images: search, and index with its own verbs.
+"""The verbs of image search: search, and index with its subcommands.
 
-`search` has more than eight arguments because each is an option that a person types.
+`search` has more than eight arguments because each is an option of the command line.
 """
 
 from pathlib import Path
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 index = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Keep an index of photos: build, add, delete, check, duplicates. `chiasm search INDEX WORDS` asks it.",
+    help="Keep an index of photos: build, add, delete, check, duplicates. `chiasm search INDEX QUERY` searches it.",
 )
 
 IndexPlace = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index, or its postgresql:// address.")]
 ModelOf = Annotated[
     Path | None,
-    typer.Option("--model", help="Run folder, where it is not the one that the index names.", metavar="RUN"),
+    typer.Option("--model", help="Run folder, if not the one stored in the index.", metavar="RUN"),
 ]
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", help="Only images of which this holds; may be repeated.", metavar="KEY=VALUE"),
+    typer.Option("--where", help="Only images with this metadata; may be repeated.", metavar="KEY=VALUE"),
 ]
 Metadata = Annotated[
     Path | None,
@@ -40,7 +40,7 @@ Metadata = Annotated[
     ),
 ]
 Workers = Annotated[
-    int, typer.Option("--workers", min=0, help="Encode in so many processes of a Ray cluster; 0 encodes here.")
+    int, typer.Option("--workers", min=0, help="Number of encoding processes in a Ray cluster; 0 uses this process.")
 ]
 RayAddress = Annotated[
     str,
@@ -59,13 +59,13 @@ def search(
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option("--image", help="Look for what is like this image, and fits the words if there are any."),
+        typer.Option("--image", help="Query image; combined with the words if both are given."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many to show.")] = 10,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of results.")] = 10,
     where: Where = None,
-    rerank: Annotated[bool, typer.Option("--rerank", help="Look at the nearest again with the fusion model.")] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank the nearest with the fusion model.")] = False,
     approximate: Annotated[
-        bool, typer.Option("--approximate", help="Quicker on a large index; may miss a few images.")
+        bool, typer.Option("--approximate", help="Faster on a large index; may miss a few images.")
     ] = False,
     model: ModelOf = None,
     page: Annotated[
@@ -75,14 +75,14 @@ def search(
         ),
     ] = None,
     shows_all: Annotated[
-        bool, typer.Option("--all", help="Also show what fits no better than unrelated words would.")
+        bool, typer.Option("--all", help="Also show images that match no better than unrelated words.")
     ] = False,
     json_file: Json = None,
 ) -> None:
-    """Find the photos that fit a sentence, look like an image, or both.
+    """Find the photos that match a sentence, an image, or both.
 
-    `chiasm search INDEX QUERY` asks an index, which knows its model. `chiasm search RUN FOLDER QUERY` needs no index:
-    it encodes the folder, once, and finds the same. Says "weak match" where nothing fits.
+    `chiasm search INDEX QUERY` searches an index, which stores the path of its model. `chiasm search RUN FOLDER QUERY`
+    needs no index: it encodes the folder once and gives the same result. It prints "weak match" if nothing matches.
 
     Example: chiasm search photos.index 'a dog in the snow' --where year=2021
     """
@@ -144,7 +144,7 @@ def _query(words: str, image: Path | None) -> tuple[str, Path | None]:
 
 
 def filters(typed: list[str] | None) -> dict[str, str]:
-    """What `--where KEY=VALUE` says, as a mapping."""
+    """Parse `--where KEY=VALUE` options into a mapping."""
     found: dict[str, str] = {}
     for one in typed or []:
         key, is_there, value = one.partition("=")
@@ -170,9 +170,9 @@ def build(
     ray: RayAddress = "",
     json_file: Json = None,
 ) -> None:
-    """Make an index of a folder, or bring it in line with the folder: new, changed and vanished images.
+    """Make an index of a folder, or update it with new, changed and removed images.
 
-    Only what is new is encoded. A stopped or killed build goes on where it was when the same command is given again.
+    Only new and changed images are encoded. The same command resumes a build that was stopped or killed.
 
     Example: chiasm index build PHOTOS photos.index --model runs/photos --metadata photos.csv
     """
@@ -182,7 +182,7 @@ def build(
     spread = spread_over(model, workers, ray) if workers else None
     with suggesting("index build", model, [photos], [place]):
         made, report = with_bar(lambda progress: make_index(place, [photos], model, metadata, progress, spread))
-    _tell(made, report, json_file)
+    _print_report(made, report, json_file)
 
 
 @index.command()
@@ -193,7 +193,7 @@ def add(
     metadata: Metadata = None,
     json_file: Json = None,
 ) -> None:
-    """Add images to an index; those that are there and have not changed are left as they are.
+    """Add images to an index; unchanged images are not encoded again.
 
     Example: chiasm index add photos.index MORE_PHOTOS one.jpg
     """
@@ -201,10 +201,10 @@ def add(
 
     opened = open_index(place, _model(model))
     report = with_bar(lambda progress: opened.add(photos, metadata, progress))
-    _tell(opened, report, json_file)
+    _print_report(opened, report, json_file)
 
 
-def _tell(made: "Index", report: "Report", json_file: Path | None) -> None:
+def _print_report(made: "Index", report: "Report", json_file: Path | None) -> None:
     with made:
         print_rejected(report.ledger)
         say(f"{report.text()}\n{len(made)} images in {made.store.where}")
@@ -218,7 +218,7 @@ def delete(
     where: Where = None,
     json_file: Json = None,
 ) -> None:
-    """Take images out of an index; their files stay, and the next build of their folder brings them back.
+    """Remove images from an index. Their files are kept, and the next build of their folder adds them again.
 
     Example: chiasm index delete photos.index PHOTOS/private
     """
@@ -230,15 +230,15 @@ def delete(
         gone, left = take_out(store, [str(one) for one in photos or []], filters(where)), store.count()
     finally:
         store.close()
-    say(f"{gone} images taken out, {left} left in {store.where}")
+    say(f"{gone} images removed, {left} left in {store.where}")
     write_result(json_file, {"removed": gone, "pictures": left})
 
 
 @index.command()
 def check(place: IndexPlace, json_file: Json = None) -> None:
-    """Look at everything that can be wrong with an index, and say what to do about it.
+    """Check an index for errors, and print how to fix each.
 
-    Exit status 1 where answers may be wrong until something is done.
+    The exit status is 1 if search results may be wrong.
 
     Example: chiasm index check photos.index
     """
@@ -264,10 +264,10 @@ def check(place: IndexPlace, json_file: Json = None) -> None:
 @index.command()
 def duplicates(
     place: IndexPlace,
-    above: Annotated[float, typer.Option(help="Cosine from which on two images are compared by their pixels.")] = 0.9,
+    above: Annotated[float, typer.Option(help="Least cosine of two images to compare their pixels.")] = 0.9,
     json_file: Json = None,
 ) -> None:
-    """Find images that are the same, or nearly: copies, other sizes, other compressions.
+    """Find duplicates and near-duplicates: copies, other sizes, other compressions.
 
     Example: chiasm index duplicates photos.index
     """
@@ -281,7 +281,7 @@ def duplicates(
         store.close()
     for group in found.groups:
         say("\n".join(group) + "\n")
-    notes().print(f"{found.compared} pairs were near enough to compare their pixels", highlight=False)
-    say(f"{len(found.groups)} groups of images that show the same, {sum(map(len, found.groups))} images in them")
+    notes().print(f"{found.compared} pairs compared by their pixels", highlight=False)
+    say(f"{len(found.groups)} groups of duplicates, {sum(map(len, found.groups))} images in them")
     pairs = [one._asdict() for one in found.pairs]
     write_result(json_file, {"groups": found.groups, "pairs": pairs, "compared": found.compared})

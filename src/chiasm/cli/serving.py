@@ -1,6 +1,6 @@
-"""The verb that serves a run over HTTP, with its page.
+"""The verb that serves a run over HTTP, with a web page.
 
-`serve` has more than eight arguments because each is an option that a person types.
+`serve` has more than eight arguments because each is an option of the command line.
 """
 
 from pathlib import Path
@@ -25,11 +25,11 @@ def serve(
     allow_domain: Annotated[
         list[str] | None, typer.Option(help="Host that images may be fetched from by https; may be repeated.")
     ] = None,
-    queue: Annotated[int, typer.Option(help="Rows that may wait; more are refused with 503.", min=1)] = 64,
-    batch: Annotated[int, typer.Option(help="Most rows computed at once.", min=1)] = 32,
-    timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.", min=0.1)] = 30.0,
+    queue: Annotated[int, typer.Option(help="Largest number of queued rows; further requests get 503.", min=1)] = 64,
+    batch: Annotated[int, typer.Option(help="Largest batch size, in rows.", min=1)] = 32,
+    timeout: Annotated[float, typer.Option(help="Time limit of an answer, in seconds.", min=0.1)] = 30.0,
     max_pixels: Annotated[
-        int, typer.Option(help="Most pixels of an image; decoding takes up to 8 bytes for each.", min=1)
+        int, typer.Option(help="Largest number of pixels of an image; decoding takes up to 8 bytes per pixel.", min=1)
     ] = 25_000_000,
     set_: SetDecoding = None,
 ) -> None:
@@ -61,7 +61,7 @@ def serve(
         max_pixels=max_pixels,
     )
     settings.check()
-    listen(host, port).close()  # a port in use is found out before the model is loaded
+    listen(host, port).close()  # fail on a port in use before loading the model
     model = load(run, set_)
     opened = None
     if index is not None:

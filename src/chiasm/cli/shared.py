@@ -1,4 +1,4 @@
-"""What the verbs share: options, opening a run, and where results are printed and written."""
+"""Options of several verbs, opening a run, and printing and writing results."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def writable(path: Path | None) -> Path | None:
-    """Find out before an hour of work, and not after it, that its result has no place."""
+    """Check before the work starts that the output file can be written."""
     if path is not None:
         folder = next(one for one in path.absolute().parents if one.exists())
         if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
@@ -47,14 +47,14 @@ SetDecoding = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Change how sentences and answers are written, such as decoding.method=beam; may be repeated.",
+        help="Change the decoding of captions and answers, such as decoding.method=beam; may be repeated.",
         metavar="decoding.KEY=VALUE",
     ),
 ]
 
 
 def load(run: Path, typed: Sequence[str] | None = None) -> "Model":
-    """Open a run; `typed` are the texts of `--set`, which may change how it writes (`decoding.KEY=VALUE`)."""
+    """Open a run; `typed` are the texts of `--set`, which may change the decoding (`decoding.KEY=VALUE`)."""
     from chiasm.api.opening import load as open_run
     from chiasm.api.overrides import as_overrides
 
@@ -62,14 +62,14 @@ def load(run: Path, typed: Sequence[str] | None = None) -> "Model":
 
 
 def console() -> "Console":
-    """Where results are printed."""
+    """The console of results: standard output."""
     from rich.console import Console
 
     return Console()
 
 
 def notes() -> "Console":
-    """Where progress and remarks are printed: standard error."""
+    """The console of progress and remarks: standard error."""
     from chiasm.core.log import stderr_console
 
     return stderr_console()
@@ -81,7 +81,7 @@ def say(text: str) -> None:
 
 
 def print_tables(tables: Iterable["RenderableType"], ledger: "Ledger") -> None:
-    """Print tables of results, and how many files were left out."""
+    """Print tables of results, and the number of rejected files."""
     for table in tables:
         console().print(table, highlight=False)
     if ledger.rejected:
@@ -89,7 +89,7 @@ def print_tables(tables: Iterable["RenderableType"], ledger: "Ledger") -> None:
 
 
 def print_verdict(verdict: "Verdict", rows: Sequence["MetricRow"]) -> None:
-    """Print whether a run has learned, and how it compares with the model that it began from."""
+    """Print the verdict of a run, and its comparison with the model that it was initialised from."""
     from rich.markup import escape
 
     from chiasm.report.tables import difference_table
@@ -106,7 +106,7 @@ def print_verdict(verdict: "Verdict", rows: Sequence["MetricRow"]) -> None:
 
 
 def print_rejected(ledger: "Ledger") -> None:
-    """Say which files were left out, the first ten with the reason."""
+    """Print the number of rejected files, and the first ten with the reason."""
     if ledger.rejected:
         shown = notes()
         shown.print(f"[yellow]{ledger.summary()}[/yellow]", highlight=False)
@@ -115,7 +115,7 @@ def print_rejected(ledger: "Ledger") -> None:
 
 
 def with_bar(work: Callable[[Callable[[int, int], None]], T]) -> T:
-    """Run `work(progress)` with a bar of images that appears when there is something to encode."""
+    """Run `work(progress)` with a progress bar, which appears once there are images to encode."""
     from chiasm.core.log import Bar
 
     open_bars: list[Bar] = []
@@ -139,7 +139,7 @@ def note(text: str) -> None:
 
 
 def remark(model: "Model", texts: Sequence[str]) -> None:
-    """Say aloud what of the texts the model does not read: ends that are cut off, words that it does not know."""
+    """Print a note about truncated texts and words outside the vocabulary."""
     for text in texts:
         for one in model.pipeline.codec.tokenizer.remarks(text):
             shown = text if len(text) <= 40 else text[:37] + "..."
@@ -147,17 +147,17 @@ def remark(model: "Model", texts: Sequence[str]) -> None:
 
 
 def doubts(prediction: "Prediction") -> list[str]:
-    """Sentences that say why an answer should not be taken for one."""
+    """Messages with the reasons not to trust an answer."""
     found = []
     if "low_confidence" in prediction.abstain_reasons:
-        found.append("not sure: below the confidence from which on this model answers")
+        found.append("not sure: the confidence is below this model's threshold for answering")
     if prediction.domain is not None and prediction.domain.is_outside:
         found.append(outside(prediction.domain))
     return found
 
 
 def outside(domain: "Domain") -> str:
-    """Say what lies outside of the training data, how far, and by which words."""
+    """Message about inputs outside the training data: which, how far, and because of which words."""
     parts = []
     if "image_out_of_domain" in domain.reasons:
         parts.append(f"the image (distance {domain.image_distance:.1f}, limit 1)")
@@ -168,7 +168,7 @@ def outside(domain: "Domain") -> str:
 
 
 def write_result(path: Path | None, value: Any) -> None:
-    """Write what `--json` asks for."""
+    """Write the result to the file of `--json`."""
     if path is not None:
         from chiasm.core.files import write_json
 

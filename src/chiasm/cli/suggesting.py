@@ -1,4 +1,4 @@
-"""Commands to type next: what a run can do, with the reader's own paths, and words of the run's own example."""
+"""Suggested commands for a run, with the user's paths and the texts of the run's stored example."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 SENTENCES = ("FIRST SENTENCE", "SECOND SENTENCE")
 QUESTION = "QUESTION"
 STARTER_CAN = ("match", "classify", "search", "embed", "index build")
-"""Verbs of the packaged towers, which nobody has to train."""
+"""Verbs that the packaged towers support without training."""
 CAPTIONED = ("retrieval", "captioning", "matching")
-"""Tasks that files with captions can feed."""
+"""Tasks that train on files with captions."""
 
 
 def commands(
     tasks: Sequence[str], run: str, images: Sequence[str], folder: str, example: "StoredExample | None"
 ) -> list[str]:
-    """What can be typed about images with a run, as command lines.
+    """Command lines that a run supports on the given images.
 
     Args:
-        tasks: of the run.
-        run: its folder.
-        images: paths of images; the first is enough for most verbs.
-        folder: of images, to search in.
-        example: whose words are used; without one, words in capitals stand for the reader's own.
+        tasks: tasks of the run.
+        run: the run folder.
+        images: paths of images; most verbs use only the first.
+        folder: folder of images to search.
+        example: source of the texts; without it, words in capitals are placeholders.
     """
     from chiasm.serve.abilities import can
 
@@ -51,7 +51,7 @@ def commands(
 
 
 def print_next(run: Path, tasks: Sequence[str]) -> None:
-    """Print what to try on the example of a new run: words that are true of its image."""
+    """Print commands to try on the stored example of a new run."""
     from chiasm.cli.shared import say
     from chiasm.pipeline.stored_example import StoredExample
 
@@ -65,16 +65,16 @@ def print_next(run: Path, tasks: Sequence[str]) -> None:
 
 @contextmanager
 def suggesting(verb: str, run: Path, images: Sequence[Path] = (), rest: Sequence[str] = ()) -> Iterator[None]:
-    """Say which commands would help where the run was not trained for a verb.
+    """Suggest commands if the run lacks the task of a verb.
 
     Args:
-        verb: as it is typed.
+        verb: the verb, as typed.
         run: a run folder, or another name of a model.
-        images: images that the verb is about.
-        rest: what else was typed after the images, such as sentences.
+        images: image arguments of the verb.
+        rest: arguments after the images, such as sentences.
 
     Raises:
-        InputError: in the place of a MissingTaskError.
+        InputError: instead of a MissingTaskError.
     """
     from chiasm.pipeline.stored_example import StoredExample
 
@@ -100,7 +100,7 @@ def suggesting(verb: str, run: Path, images: Sequence[Path] = (), rest: Sequence
 
 
 def _training(error: MissingTaskError, run: Path) -> str:
-    """The command that trains what is missing, on the run's own files where they can feed it."""
+    """The command that trains the missing task, on the run's data if they have the annotations."""
     from chiasm.recipes.table import RECIPES, find_recipe
 
     fitting = {name: find_recipe(name) for name in RECIPES}

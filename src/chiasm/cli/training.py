@@ -1,4 +1,4 @@
-"""Verbs that make a run: demo, recipes, show, train."""
+"""The verbs of training: demo, recipes, show, train."""
 
 import shlex
 import sys
@@ -18,13 +18,13 @@ RecipeOrData = Annotated[
         "for the recipe that fits it.",
     ),
 ]
-Data = Annotated[str, typer.Option("--data", help="Folder or file of your own images and words.", metavar="DATA")]
-Tiny = Annotated[bool, typer.Option("--tiny", help="Shrink the recipe to seconds; only shows that it works.")]
+Data = Annotated[str, typer.Option("--data", help="Folder or file of your own images and texts.", metavar="DATA")]
+Tiny = Annotated[bool, typer.Option("--tiny", help="Shrink the recipe to a run of seconds, to test that it works.")]
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder to create.")] = Path("runs/demo"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
     set_: Set = None,
     tiny: Tiny = False,
     json_file: Json = None,
@@ -58,7 +58,7 @@ def show(
     tiny: Tiny = False,
     json_file: Json = None,
 ) -> None:
-    """Print a recipe's every key, the model's size, and how long it will take here.
+    """Print all config keys of a recipe, the model's size, and an estimate of time and memory on this machine.
 
     Example: chiasm show retrieval --data PHOTOS
     """
@@ -85,7 +85,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder to create; runs/RECIPE if not given.")] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the run in --out, bit for bit unless a time limit ends it."),
+        typer.Option("--resume", help="Resume the run in --out, bit-exactly unless it has a time limit."),
     ] = False,
     set_: Set = None,
     tiny: Tiny = False,
@@ -93,8 +93,8 @@ def train(
 ) -> None:
     """Train a recipe into a run folder, then measure it and write its report.
 
-    With DATA in the place of a recipe, says which recipes the files can feed and trains the first of them.
-    A run that was stopped goes on with `chiasm train --resume --out FOLDER`.
+    With DATA instead of a recipe, it lists the recipes that fit the files and trains the first of them.
+    `chiasm train --resume --out FOLDER` resumes a run that was stopped.
 
     Example: chiasm train retrieval --data PHOTOS --out runs/photos
     """
@@ -114,7 +114,7 @@ def _train(
     except Interrupted as stop:
         again = shlex.join(["chiasm", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
         raise Interrupted(f"{stop}\n  to go on: {again}") from None
-    if run.finished is None:  # one of several processes, and not the one that talks
+    if run.finished is None:  # only the first of several processes prints
         return
     measured = run.finished.measured
     print_tables(measured_tables(measured), measured.ledger)

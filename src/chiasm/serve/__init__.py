@@ -1,1 +1,1 @@
-"""A run folder -> answers."""
+"""Inference from a run folder: predictions, index, HTTP server and web page."""

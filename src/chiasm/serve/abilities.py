@@ -1,4 +1,4 @@
-"""What people can do with a model, and the tasks that it must have been trained for."""
+"""Verbs of a model, and the tasks that each needs."""
 
 from collections.abc import Iterable
 
@@ -16,9 +16,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "match": (Retrieval.name, Matching.name),
     "search": (Retrieval.name,),
 }
-"""What a person or client can do -> tasks of which the model must have one."""
+"""Verb -> tasks of which the model needs at least one."""
 
 
 def can(tasks: Iterable[str], what: str) -> bool:
-    """Whether a model with these tasks can do this, a key of `NEEDS`."""
+    """Whether a model with these tasks supports the verb `what`, a key of `NEEDS`."""
     return not set(tasks).isdisjoint(NEEDS[what])

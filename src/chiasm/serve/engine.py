@@ -1,6 +1,6 @@
-"""The Python door to a trained model: images and words in, plain answers out.
+"""The Python interface of a trained model: images and texts in, predictions out.
 
-Every answer comes from the task's own `predict`, which evaluation also calls.
+Every answer comes from the task's `predict`, which evaluation also calls.
 """
 
 import os
@@ -35,19 +35,19 @@ from chiasm.tasks.vqa import VisualQuestionAnswering
 ENCODE_AT_ONCE = 64
 
 CLASS_SETS = 32
-"""Sets of labels whose vectors are remembered."""
+"""Number of label sets whose embeddings are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How well an image and a text fit; None where the model was not trained to say."""
+    """How well an image and a text match; None for a score that the model was not trained for."""
 
     similarity: float | None
-    """Cosine in [-1, 1]: larger fits better. No probability, and not to be compared between models."""
+    """Cosine in [-1, 1]; not a probability, and not comparable between models."""
     probability: float | None
-    """In [0, 1], from the task "matching": calibrated among pairs half of which match, the others being hard ones."""
+    """In [0, 1], from the task "matching": calibrated on pairs of which half match and half are hard negatives."""
     domain: Domain | None = field(default=None, compare=False)
-    """How far both lie from training; None where the run does not know."""
+    """Distance of image and text from the training data; None if the run has no domain model."""
 
     def as_dict(self) -> dict[str, Any]:
         """As `--json` and the server write it."""
@@ -56,10 +56,10 @@ class Match:
 
 
 def load(run: str | PathLike[str]) -> "Model":
-    """Open a run folder, verify every file in it, and check that it still answers as it did when it was saved.
+    """Open a run folder, verify all its files, and compare its outputs for the stored example with the saved ones.
 
-    A folder in the layout of Hugging Face or open_clip opens as well (docs/checkpoints.md); nothing is downloaded. The
-    word "starter" opens the packaged towers joined by ImageNet's classes, which nobody has trained.
+    It also opens folders in the layout of Hugging Face or open_clip (docs/checkpoints.md) and downloads nothing.
+    "starter" opens the packaged towers, aligned by ImageNet's classes without training.
 
     Raises:
         InputError: missing, unfinished, damaged, of another format version, or of an architecture not known here.
@@ -71,7 +71,7 @@ def load(run: str | PathLike[str]) -> "Model":
         return Model(open_pipeline(Path(os.path.expanduser(run)), pick_device()))
     except (ChiasmError, OSError, MemoryError):
         raise
-    except Exception as error:  # the readers of tokenizer and tensors raise types of their own
+    except Exception as error:  # tokenizers and safetensors raise exception types of their own
         raise InputError(
             f"{run} holds files that do not fit together ({type(error).__name__}: {error})",
             "a run folder as chiasm wrote it",
@@ -80,9 +80,9 @@ def load(run: str | PathLike[str]) -> "Model":
 
 
 class Model:
-    """A trained model. Methods that a run was not trained for raise an InputError that says what it was trained for.
+    """A trained model. A method that needs a task that the run lacks raises an InputError that lists the run's tasks.
 
-    Every method takes one image or text where it takes a list: one gives one result, a list gives a list.
+    Every method takes one item or a list: one item gives one result, a list gives a list.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -91,19 +91,19 @@ class Model:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What this model was trained for."""
+        """Names of the tasks that the model was trained on."""
         return tuple(self.pipeline.tasks)
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Languages of the data that it was trained on, ISO 639-1, the first one usual."""
+        """Languages of the training data, ISO 639-1; the first is the default."""
         return tuple(dict.fromkeys(self.pipeline.config.data.languages))
 
     @property
     def caption_confidence(self) -> str:
-        """What a caption's confidence is the probability of: "truth", "near", or each of its "words" on the mean."""
-        how = self.pipeline.codec.calibration.get(Captioning.name)
-        return "words" if how is None else "near" if how.near_from else "truth"
+        """Meaning of a caption's confidence: probability of "truth", of "near", or geometric mean over its "words"."""
+        calibration = self.pipeline.codec.calibration.get(Captioning.name)
+        return "words" if calibration is None else "near" if calibration.near_from else "truth"
 
     def encode_image(self, images: ImageInput | Sequence[ImageInput]) -> npt.NDArray[np.float32]:
         """Images -> unit vectors float32 [n, e] in the space shared with `encode_text`; a single one -> [e]."""
@@ -115,7 +115,7 @@ class Model:
         return np.concatenate(parts) if parts else self._no_vectors()
 
     def prepare(self, image: ImageInput) -> Tensor:
-        """Decode and resize: uint8 [3, h, w] as the image tower takes it, for any method; may run in other threads.
+        """Decode and resize an image: uint8 [3, h, w], accepted by all methods. Thread-safe.
 
         Raises:
             ImageError: the image cannot be used.
@@ -124,11 +124,11 @@ class Model:
 
     @property
     def resizing(self) -> Resizing:
-        """What `prepare` does to the pixels of an image, for another process to do."""
+        """The resizing that `prepare` applies, for use in another process."""
         return self.pipeline.resizing
 
     def project(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What a frozen tower said of images, [n, d] -> unit vectors [n, e], equal to their `encode_image`."""
+        """Cached features of a frozen image tower, [n, d] -> unit vectors [n, e], equal to those of `encode_image`."""
         task: Retrieval = self.pipeline.task(Retrieval)
         tokens = self.pipeline.encode_pixels(stack_features([Features(vector) for vector in vectors]))
         return task.embed_images(self.pipeline.model, {IMAGE: tokens})
@@ -160,14 +160,14 @@ class Model:
 
         Args:
             image: an image, or a list of them.
-            question: a question, or a list of them. Two lists go in pairs; a single one goes with each of the other.
-            heat_map: also say where the model looked, for about twice the time.
+            question: a question, or a list of them. Two lists are paired; a single item is paired with each of a list.
+            heat_map: also return the attention map, for about twice the time.
 
         Returns:
-            An answer for an image and a question, a list of answers where one of them is a list.
-            `evidence["answers"]` holds the likeliest answers, `evidence["heat_map"]` what was asked for (see
-            `tasks.heat_map`), None where the model has no attention over the image. `domain` says how far image and
-            question lie from training, and `abstain_reasons` what is against taking the guess for an answer.
+            One answer for an image and a question, a list if either is a list. `evidence["answers"]` holds the most
+            probable answers, `evidence["heat_map"]` the attention map (see `tasks.heat_map`), None for a model without
+            attention over the image. `domain` is the distance of image and question from the training data, and
+            `abstain_reasons` lists the reasons not to trust the answer.
         """
         task: VisualQuestionAnswering = self.pipeline.task(VisualQuestionAnswering)
         image_list, questions, is_single = paired(image, question, "question")
@@ -194,14 +194,14 @@ class Model:
 
         Args:
             images: an image, or a list of them.
-            language: one that the model was trained on; "" is the first.
+            language: a language of the training data; "" means the first.
             heat_map: as in `ask`.
 
         Returns:
-            A sentence for an image, a list of them for a list. The confidence is the probability that it is true,
-            where the run's validation knew the truth, else that it is as near to what people write as half of the run's
-            captions are; where nothing was fitted, the geometric mean probability of its words, which is also in
-            `evidence["word_probability"]`.
+            One sentence for an image, a list for a list. The calibrated confidence is the probability that the sentence
+            is true if the validation split has ground truth, otherwise that its ROUGE_L to the references reaches the
+            median of the validation captions. Without calibration it is the geometric mean probability of the words,
+            also in `evidence["word_probability"]`.
         """
         image_list, is_one = listed(images)
         if is_one:
@@ -210,23 +210,23 @@ class Model:
         known = self.languages
         if language and language not in known:
             raise InputError(f"language {language!r}", "one of " + ", ".join(known), "choose one of them")
-        said = []
+        captions = []
         for part in self._encoded(image_list):
             queries = [Query(row, language=language or known[0]) for row in range(len(part[IMAGE].pooled))]
             found = task.predict(self.pipeline.model, self.pipeline.codec, part, queries)
             if heat_map:
                 maps = task.heat_maps(self.pipeline.model, self.pipeline.codec, part, found)
                 found = [_with(one, heat_map=place) for one, place in zip(found, maps, strict=True)]
-            said += self._placed(found, part)
-        return said
+            captions += self._placed(found, part)
+        return captions
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Classes that the model was trained to name; () for a model that names classes by their words alone."""
+        """Classes of the trained classification head; () without one."""
         return self.pipeline.codec.classes
 
     def choices(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """The labels that `classify` chooses among; the model's classes where none is given."""
+        """The labels that `classify` chooses among; the model's classes if none is given."""
         return choices(labels, self.classes, Retrieval.name in self.tasks)
 
     @overload
@@ -240,17 +240,17 @@ class Model:
     def classify(
         self, images: ImageInput | Sequence[ImageInput], labels: Sequence[str] = (), prompts: str | Sequence[str] = ()
     ) -> Prediction | list[Prediction]:
-        """Say which class an image shows: of those that the model was trained on, or of labels of your own.
+        """Classify images: among the classes that the model was trained on, or zero-shot among labels of your own.
 
         Args:
             images: an image, or a list of them.
-            labels: two or more different names, in a language the model reads. None takes `classes`; where all are
-                among these, and no prompts are given, the trained head chooses among them.
-            prompts: sentences with `{label}` where the name belongs, or words of `data.prompts`; none takes those that
-                the run was evaluated with, or packaged ones where none is in the language of the labels.
+            labels: two or more different names, in a language of the model; empty means `classes`. Without prompts,
+                labels that are all in `classes` are classified by the trained head.
+            prompts: templates with `{label}`, or names of sets of `data.prompts`; empty means those that the run was
+                evaluated with, or packaged ones if none is in the language of the labels.
 
         Returns:
-            A class for an image, a list of them for a list; see `Classification.predict` and, for other labels,
+            One class for an image, a list for a list; see `Classification.predict` and, for zero-shot classification,
             `Retrieval.classify`.
         """
         image_list, is_one = listed(images)
@@ -271,8 +271,8 @@ class Model:
         sentences = expanded([prompts] if isinstance(prompts, str) else prompts) or prompts_for(names, own)
         classes = self._class_vectors(task, names, sentences)
         for part in self._encoded(image_list):
-            said = task.classify(model, codec, task.embed_images(model, part), classes, names)
-            found += self._placed(said, part)
+            predictions = task.classify(model, codec, task.embed_images(model, part), classes, names)
+            found += self._placed(predictions, part)
         return found
 
     @overload
@@ -282,10 +282,10 @@ class Model:
     @overload
     def match(self, image: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]) -> list[Match]: ...
     def match(self, image: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]) -> Match | list[Match]:
-        """Say how well images and texts fit; two lists go in pairs, a single one goes with each of the other.
+        """Score how well images and texts match; two lists are paired, a single item is paired with each of a list.
 
         Returns:
-            A `Match` for an image and a text, a list of them where one of them is a list.
+            One `Match` for an image and a text, a list if either is a list.
         """
         image_list, words, is_single = paired(image, texts, "text")
         known = self.pipeline.tasks
@@ -305,10 +305,10 @@ class Model:
             matches += [Match(*values) for values in zip(cosines, chances, domains, strict=True)]
         return matches[0] if is_single else matches
 
-    # --- within ---------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------------------------------------
 
     def _domains(self, encoded: Encoded, of: Sequence[int], texts: Sequence[str], kind: str) -> list[Domain | None]:
-        """How far each input lies from training; None where the run does not know."""
+        """Distance of each input from the training data; None if the run has no domain model."""
         domain = self.pipeline.domain
         return [None] * len(of) if domain is None else [*domain.judge(encoded[IMAGE], of, texts, kind)]
 
@@ -320,7 +320,7 @@ class Model:
         texts: Sequence[str] = (),
         kind: str = "",
     ) -> list[Prediction]:
-        """The same predictions with their `domain`; the other arguments as of `DomainModel.judge`."""
+        """The predictions with their `domain`; other arguments as in `DomainModel.judge`."""
         rows = range(len(predictions)) if of is None else of
         domains = self._domains(encoded, rows, texts, kind)
         return [replace(one, domain=domain) for one, domain in zip(predictions, domains, strict=True)]
@@ -333,7 +333,7 @@ class Model:
     def _class_vectors(
         self, task: Retrieval, names: tuple[str, ...], prompts: tuple[str, ...]
     ) -> npt.NDArray[np.float32]:
-        """Vectors of the classes; the newest sets are remembered, since one is asked about many images."""
+        """Embeddings of the classes; the newest `CLASS_SETS` label sets are cached."""
         key = (names, prompts)
         if key not in self._classes:
             while len(self._classes) >= CLASS_SETS:
@@ -342,7 +342,7 @@ class Model:
         return self._classes[key]
 
     def _encoded(self, image_list: Sequence[ImageInput]) -> Iterator[Encoded]:
-        """Encode images, a part at a time, so that a thousand of them need no more memory than one part."""
+        """Encode images in parts of `ENCODE_AT_ONCE`, which bounds memory."""
         for start in range(0, len(image_list), ENCODE_AT_ONCE):
             yield {IMAGE: self._tokens(image_list[start : start + ENCODE_AT_ONCE])}
 
@@ -353,7 +353,7 @@ class Model:
     def _in_parts(
         self, image_list: Sequence[ImageInput], texts: Sequence[str]
     ) -> Iterator[tuple[Encoded, list[str], list[int]]]:
-        """Pairs in parts: the images encoded, each once where neighbours share it, the texts, and whose they are."""
+        """Pairs in parts: images, each distinct one of a part encoded once; texts; and the image row of each text."""
         for start in range(0, len(texts), ENCODE_AT_ONCE):
             some = image_list[start : start + ENCODE_AT_ONCE]
             distinct: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""What people give a model: an image or a list of them, words or a list of them, labels; checked and in one form."""
+"""Checks and normalisation of the inputs of `Model`: images, texts and labels."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ ImageInput = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] |
 
 
 def listed(given: ImageInput | Sequence[ImageInput]) -> tuple[list[ImageInput], bool]:
-    """Images as a list, and whether a single one was given; an array or tensor [n, ...] is a list of n."""
+    """Images as a list, and whether a single one was given; a 4-dimensional array or tensor [n, ...] is a list of n."""
     if isinstance(given, np.ndarray | Tensor):
         return ([given], True) if given.ndim <= 3 else (list(given), False)
     if isinstance(given, str | bytes | PathLike | Image.Image | ImageRef):
@@ -43,10 +43,10 @@ def ref_of(given: ImageInput) -> ImageRef:
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Labels as `classify` takes them.
+    """Check the labels of `classify`.
 
     Raises:
-        InputError: fewer than two, equal ones, or one without words.
+        InputError: fewer than two, duplicates, or an empty label.
     """
     names = tuple(checked_words(label, "label") for label in ([labels] if isinstance(labels, str) else labels))
     if len(set(names)) < 2 or len(set(names)) < len(names):
@@ -58,12 +58,12 @@ def choices(labels: Sequence[str], known: tuple[str, ...], reads_names: bool) ->
     """The labels that `classify` chooses among: those given, or all that the model was trained on.
 
     Args:
-        labels: of the user; none takes `known`.
-        known: classes that the model was trained to name.
-        reads_names: whether it also goes by the words of a label.
+        labels: labels of the caller; empty means `known`.
+        known: classes of the trained head.
+        reads_names: whether the model supports zero-shot classification.
 
     Raises:
-        InputError: as `check_labels`; or labels that a model that reads none was not trained on.
+        InputError: as `check_labels`; or labels outside `known` without zero-shot classification.
     """
     if not labels and known:
         return known
@@ -71,9 +71,9 @@ def choices(labels: Sequence[str], known: tuple[str, ...], reads_names: bool) ->
     others = [name for name in names if name not in known]
     if others and known and not reads_names:
         raise InputError(
-            f"this model was not trained on {', '.join(map(repr, others[:5]))}, and it does not read names",
+            f"this model was not trained on {', '.join(map(repr, others[:5]))}, and has no zero-shot classification",
             "classes that it was trained on: " + ", ".join(known),
-            "leave the labels out, or use a model that reads names, such as starter",
+            "leave the labels out, or use a model with zero-shot classification, such as starter",
         )
     return names
 
@@ -81,10 +81,10 @@ def choices(labels: Sequence[str], known: tuple[str, ...], reads_names: bool) ->
 def paired(
     image: ImageInput | Sequence[ImageInput], text: str | Sequence[str], what: str
 ) -> tuple[list[ImageInput], list[str], bool]:
-    """Lists of one length, and whether a single image met a single text.
+    """Images and texts as lists of equal length, and whether both were single items.
 
     Raises:
-        InputError: lists of different lengths, or a text without words; `what` names the texts.
+        InputError: lists of different lengths, or an empty text; `what` names the texts.
     """
     images, is_one = listed(image)
     texts = [checked_words(one, what) for one in ([text] if isinstance(text, str) else text)]
@@ -95,17 +95,17 @@ def paired(
     if len(images) != len(texts):
         raise InputError(
             f"{len(images)} images and {len(texts)} {what}s",
-            "as many of both, or one of either",
-            f"pair {what}s up",
+            "lists of equal length, or a single item of either",
+            f"give one {what} per image",
         )
     return images, texts, is_one and isinstance(text, str)
 
 
 def checked_words(text: Any, what: str) -> str:
-    """A text as it was given.
+    """Check that a text is not empty, and return it.
 
     Raises:
-        InputError: no words; `what` names what it should be.
+        InputError: not a string, or empty; `what` names the argument.
     """
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"the {what} is {text!r}", "words", f"give a {what}")

@@ -1,7 +1,7 @@
-"""Image files -> unit vectors: the one way in which a folder is encoded, for `search`, `embed` and the index.
+"""Image files -> unit vectors, for `search`, `embed` and the index.
 
-A file is read once, so that what is hashed is what is encoded. Reading and decoding run in threads, one part ahead of
-the model. What a frozen tower says of an image is shared with training and evaluation through their cache.
+Each file is read once, so the hashed bytes are the encoded bytes. Reading and decoding run in threads, one part ahead
+of the model. Features of a frozen tower share the cache of training and evaluation.
 """
 
 import os
@@ -26,24 +26,24 @@ from chiasm.serve.engine import Model
 from chiasm.tasks.retrieval import Retrieval
 
 AT_ONCE = 64
-"""Images encoded, and by the index written, at once."""
+"""Images per batch, and per transaction of the index."""
 RACY_NS = 2_000_000_000
-"""A file that was changed this shortly before it was read may change again within the same tick of the clock."""
+"""A file modified less than this before it was read may change again within the same clock tick."""
 Vector = npt.NDArray[np.float32]
 Known = Callable[[Sequence[str]], Mapping[str, Vector]]
-"""Content hashes -> the vectors of those that are known already."""
+"""Content hashes -> vectors of those already encoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One file after it was read.
+    """One encoded file.
 
     Attributes:
-        path: as it was given.
-        content: SHA-256 of the bytes, "" where they could not be read.
-        size_bytes: how many they were.
-        state: what `file_state` said of the file before it was read; "" where it was too new to be sure of.
-        vector: float32 [e], unit length; None where there is a problem.
+        path: path as given.
+        content: SHA-256 of the bytes; "" if the file could not be read.
+        size_bytes: size of the file.
+        state: `file_state` before reading; "" if the file was modified too recently (`RACY_NS`).
+        vector: float32 [e], unit length; None if there is a problem.
         problem: why the image cannot be used.
     """
 
@@ -56,9 +56,9 @@ class Encoded:
 
 
 def photo_paths(folder: Path) -> list[Path]:
-    """Every image file below a folder, by name; hidden folders are left out, links to folders not followed.
+    """All image files below a folder, sorted by name; skips hidden folders and does not follow links to folders.
 
-    The path of a single file is that file, whatever its name ends in.
+    The path of a file returns that file, whatever its suffix.
     """
     if folder.is_file():
         return [folder]
@@ -74,17 +74,17 @@ def photo_paths(folder: Path) -> list[Path]:
 
 
 def is_image_file(words: str) -> bool:
-    """Whether words that a person typed are the path of an image rather than something to look for."""
+    """Whether a query is the path of an image file rather than text."""
     try:
         return Path(words).suffix.lower() in SUFFIXES and Path(words).is_file()
-    except (OSError, ValueError):  # words can be longer than a path may be
+    except (OSError, ValueError):  # a query can be longer than a path may be
         return False
 
 
 def file_state(path: str) -> str:
-    """What changes whenever a file's content does: its size, times and inode; "" where there is no such file.
+    """Size, times and inode of a file, which change with its content; "" if there is no such file.
 
-    The time of the last status change is among them: nothing sets it back, as `cp -p` does the time of modification.
+    It contains the time of the last status change, which `cp -p` does not preserve.
     """
     try:
         found = os.stat(path)
@@ -97,9 +97,9 @@ class Encoder:
     """Encodes files with one model.
 
     Args:
-        model: was trained for retrieval.
-        keeps: enter new vectors in the cache on disk. An index keeps its own, so it only reads what training and
-            evaluation have left there.
+        model: a model with the task retrieval.
+        keeps: whether to write new vectors to the cache on disk. An index stores its own vectors and only reads the
+            cache.
     """
 
     def __init__(self, model: Model, keeps: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Problems: one file each, and one table."""
+"""The tasks, one file each, and their table `TASKS`."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,7 @@
-"""What a task is: one file that owns a problem, from its config to its scores.
+"""The interface of a task: config, head, batch fields, loss, prediction, scorer and calibration, in one file a task.
 
-Evaluation and serving both call `predict`, so a served answer is the evaluated answer. Nothing outside this room, the
-recipes and the user's verbs knows a task by name.
+Evaluation and serving both call `predict`, so a served answer is the evaluated answer. Only this package, `recipes`,
+`cli` and the verbs of `serve` name a task.
 """
 
 from abc import ABC, abstractmethod
@@ -27,13 +27,13 @@ Needs = Literal["captions", "questions", "labels"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskConfig:
-    """The keys that every task has; each task's `Config` adds those that mean something for it."""
+    """Config keys that all tasks share; the `Config` of a task adds its own."""
 
     weight: float = 1.0
     """Factor of the task's loss in the sum."""
 
     def check(self, where: str) -> None:
-        """Refuse values that no type refuses.
+        """Check ranges that the types do not express.
 
         Args:
             where: the section's name in the config.
@@ -44,12 +44,12 @@ class TaskConfig:
 
     @property
     def learns_from_average(self) -> bool:
-        """Whether the moving average of the weights is the task's teacher, which `train.ema_decay` must then keep."""
+        """Whether the task distils from the moving average of the weights; it then needs `train.ema_decay` above 0."""
         return False
 
     @property
     def has_text_teacher(self) -> bool:
-        """Whether the text tower learns from that of the run of `init_from`."""
+        """Whether the text tower is distilled from the text tower of the run in `init_from`."""
         return False
 
     @property
@@ -60,14 +60,14 @@ class TaskConfig:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked of one encoded example; a task reads the fields that it needs.
+    """One query about one encoded example; a task uses the fields that it needs.
 
     Attributes:
-        row: which of the encoded rows it is about.
-        text: a question, a sentence.
-        language: of the answer, ISO 639-1.
+        row: index of the encoded example.
+        text: a question or sentence.
+        language: language of the answer, ISO 639-1.
         among: labels to choose from.
-        prompts: sentences with `{label}`, for labels that are read.
+        prompts: templates with `{label}`, for zero-shot classification.
     """
 
     row: int
@@ -84,7 +84,7 @@ def queries_of(texts: Sequence[str], rows: Sequence[int]) -> list[Query]:
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """The moving average of the model, and the batch's inputs as it encodes them; no gradient reaches either."""
+    """The moving average of the model and the batch's inputs encoded with it, both without gradients."""
 
     model: VisionLanguageModel
     encoded: Encoded
@@ -94,25 +94,23 @@ C = TypeVar("C", bound=TaskConfig)
 
 
 class Task(ABC, Generic[C]):
-    """One problem. A task is stateless: weights are in the model, vocabularies and calibration in the codec.
+    """Base class of a task. It is stateless: weights are in the model, vocabularies and calibration in the codec.
 
     Args:
         config: the task's own keys, of its class `Config`.
-        model: sizes and kinds of the model's parts.
+        model: config of the model.
 
     Attributes:
-        name: in configs and files.
+        name: key in configs and files.
         primary_metric: the metric that picks the best weights where the run names none.
         Config: class of the task's config.
         objectives: values of the key `objective`, the usual one first; () where the task has no such key.
-        needs: what of an example the task learns from and is measured on; a label counts as a caption where
-            `data.label_prompts` make one of it.
-        reads_text: whether a text is part of a query.
-        vocabularies: name of each vocabulary that the task reads -> beginning of the names of the tensors of its head
-            that have a row for each word.
-        head_in_format_1: beginning of the names of the head's tensors in run folders of format 1 -> what stands in its
-            place after `heads.TASK.`.
-        inputs: names of the inputs that the task reads.
+        needs: part of an example that the task is trained and evaluated on; `data.label_prompts` turn labels into
+            captions.
+        reads_text: whether a query contains a text.
+        vocabularies: name of each vocabulary of the task -> name prefix of the head's tensors with one row per entry.
+        head_in_format_1: name prefix of the head's tensors in run folders of format 1 -> prefix after `heads.TASK.`.
+        inputs: names of the inputs that the task uses.
     """
 
     name: ClassVar[str]
@@ -136,39 +134,39 @@ class Task(ABC, Generic[C]):
         return bool(given[self.needs])
 
     def is_measurable(self, example: Example) -> bool:
-        """Whether the primary metric can be measured on an example: captions must be written, not made of a label."""
+        """Whether the primary metric is defined on an example; captions made from a label do not count."""
         return self.is_fed(example) and not (self.needs == "captions" and example.group.startswith(LABEL_GROUP))
 
     def check(self) -> None:
-        """Refuse a model that the task cannot work with, before anything is trained.
+        """Check before training that the task supports the model.
 
         Raises:
-            InputError: says which key does not fit.
+            InputError: names the config key that does not fit.
         """
 
     def vocabulary(self, examples: Sequence[Example], stated: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-        """The words of each of `vocabularies`, from training examples.
+        """Build each of `vocabularies` from training examples.
 
         Args:
-            examples: of the training split.
-            stated: answers that a pre-trained network was made with, in the order of its rows; () for all others.
+            examples: the training split.
+            stated: answers of a pre-trained network, in the order of its output rows; () without one.
 
         Raises:
-            InputError: the examples have none.
+            InputError: the examples contain no entry.
         """
         return {}
 
     @property
     def contrast(self) -> str:
-        """Objective of the contrast that gives images and texts a shared space; "" for a task without one."""
+        """Contrastive objective of the shared embedding space; "" for a task without one."""
         return ""
 
     def head(self, codec: Codec) -> HeadSpec | None:
-        """The head that the model has for the task, as `model.heads[self.name]`; None for a task without one."""
+        """Specification of `model.heads[self.name]`; None for a task without a head."""
         return None
 
     def texts_read(self, examples: Sequence[Example]) -> list[str]:
-        """Texts that a frozen text tower reads for the task, in training and evaluation; repeats do no harm."""
+        """Texts that a frozen text tower encodes for training and evaluation; may contain duplicates."""
         return [caption.text for example in examples for caption in example.captions]
 
     # --- training ---------------------------------------------------------------------------------------------
@@ -179,24 +177,24 @@ class Task(ABC, Generic[C]):
 
     @abstractmethod
     def count(self, batch: Batch) -> int:
-        """Number of terms of the loss of a batch: words, questions, captions; 0 where it has nothing of the task.
+        """Number of loss terms in a batch (words, questions or captions); 0 for a batch without data of the task.
 
-        Parts of a step count by it (`train.accumulate`). A task that draws its terms, such as masked words, returns the
-        number of what it draws from.
+        It weights the parts of a step (`train.accumulate`). A task that samples its terms, such as masked words,
+        returns the size of the set that it samples from.
         """
 
     def loss(
         self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None = None
     ) -> dict[str, Tensor]:
-        """Return named terms with the total under "loss", from inputs encoded once for all tasks.
+        """Return the named loss terms, with the total under "loss".
 
-        Where no process finds anything of the task in its batch, the loss is a zero with a zero gradient.
+        If no process has data of the task in its batch, the loss is 0 with zero gradients.
 
         Args:
-            model: what is trained.
-            encoded: the batch's inputs, by name.
+            model: the model in training.
+            encoded: the batch's inputs by name, encoded once for all tasks.
             batch: the batch of this process.
-            teacher: there where a task of the run distils.
+            teacher: given if a task of the run distils.
         """
         if not sum_over_processes([self.count(batch)])[0]:
             return {"loss": encoded[self.inputs[0]].pooled.float().sum() * 0}
@@ -206,14 +204,14 @@ class Task(ABC, Generic[C]):
     def _terms(
         self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
-        """`loss`, where at least one process has something of the task.
+        """`loss` if at least one process has data of the task.
 
-        The contract is that of `core.distributed`: the same calls in every process, also in one with nothing of its
-        own, whose empty rows go through the same modules; means over the terms of all processes.
+        As `core.distributed` requires, all processes make the same calls; those without data pass empty tensors through
+        the same modules. Means are over the terms of all processes.
         """
 
     def head_to_fit(self, model: VisionLanguageModel) -> nn.Linear | None:
-        """The linear head that is fitted in closed form on vectors before the first step; None for most tasks."""
+        """Linear head to fit on pooled features before the first optimiser step; None for most tasks."""
         return None
 
     # --- answers ----------------------------------------------------------------------------------------------
@@ -236,16 +234,16 @@ class Task(ABC, Generic[C]):
 
     @abstractmethod
     def scorer(self, context: Context) -> Scorer | None:
-        """What scores the task on one view of a split; None for a view in which the task has nothing to be asked."""
+        """Scorer of the task for one view of a split; None if the task is undefined in that view."""
 
     def calibrate(self, outcome: Outcome) -> Events | None:
-        """The events of which the task's confidence is the probability.
+        """The events whose probability is the task's confidence; calibration is fitted on them.
 
         Args:
-            outcome: of a pass of this task over validation, seen, without calibration (`Context.is_calibrating`).
+            outcome: uncalibrated outcome of the task on the validation split, view "seen" (`Context.is_calibrating`).
 
         Returns:
-            None where the task has no confidence, or the split has no such events.
+            None if the task has no confidence, or the split no such events.
         """
         return None
 
@@ -253,22 +251,22 @@ class Task(ABC, Generic[C]):
     def smoke(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
     ) -> dict[str, Any]:
-        """Answers about the stored example of a run folder, which are compared when the folder is opened.
+        """Outputs for the stored example of a run folder; opening the folder compares them with the saved ones.
 
         Args:
             model: in evaluation mode.
             codec: tokenizer, vocabularies and calibration.
-            encoded: one row.
-            words: "text", a caption, and "question", as far as the example has them.
-            language: of what is written.
+            encoded: the example's inputs, one row.
+            words: "text" (a caption) and "question", if the example has them.
+            language: language of generated text.
 
         Returns:
-            Name -> text or number; {} where the example has nothing that the task could be asked.
+            Output name -> text or number; {} if the example has no input for the task.
         """
 
 
 def check_share(where: str, key: str, value: float, is_below_one: bool = False, hint: str = "0 turns it off") -> None:
-    """Refuse a share outside [0, 1], or [0, 1).
+    """Check that a share lies in [0, 1], or in [0, 1).
 
     Raises:
         InputError: names the key.

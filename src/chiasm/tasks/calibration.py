@@ -1,4 +1,4 @@
-"""What makes a task's confidence a probability: temperature, Platt scaling, and the threshold for abstaining.
+"""Calibration of confidences: temperature scaling, Platt scaling, and the threshold for abstaining.
 
 Axis legend: n events, c classes.
 """
@@ -14,26 +14,26 @@ from chiasm.core.types import Prediction, Score
 from chiasm.metrics.calibration import abstain_threshold, fit_platt, fit_temperature
 
 MOST_LOGIT = 16.0
-"""Largest logit that calibration tells from certainty: float32 rounds the probability of a larger one to 1."""
+"""Logits are clipped to this magnitude: float32 rounds the probability of a larger one to 1."""
 ROUNDING = 1e-6
-"""Relative distance of a confidence that `predict` computes in float32 from the one here, in float64."""
+"""Relative difference between confidences in float32 (`predict`) and in float64 (here)."""
 UNKNOWN = -1
-"""Target of an event whose right class the model cannot name: it counts as wrong, and fits nothing."""
+"""Target of an event whose right class is not in the vocabulary: it counts as wrong and is not fitted on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What makes a task's confidence a probability, fitted on validation after training."""
+    """Calibration parameters of a task, fitted on the validation split after training."""
 
     temperature: float = 1.0
     """Divisor of the logits (Guo et al. 2017, section 4.2)."""
     abstain_below: float = 0.0
-    """Confidence under which the model says that it does not know; 0 always answers."""
+    """Confidence below which the model abstains; 0 never abstains."""
     bias: float = 0.0
-    """Added after the division, where a single probability is calibrated (Platt 1999)."""
+    """Added after the division if the confidence is a single probability (Platt 1999)."""
     near_from: float = 0.0
-    """ROUGE_L from which on a caption counts as near to what people wrote: the median of validation's captions. 0 where
-    the truth of a caption is known, or nothing was fitted."""
+    """A caption with at least this ROUGE_L counts as near to the references: the median over validation captions. 0 if
+    the truth of captions is known, or nothing was fitted."""
 
     def probability(self, logit: float) -> float:
         """Platt scaling: the logistic function of logit / temperature + bias."""
@@ -43,7 +43,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class CalibratedOn:
-    """The examples that a calibration was fitted on, whose error there is no measurement on unseen data."""
+    """The examples that a calibration was fitted on; its error on them is no held-out measurement."""
 
     examples: str = ""
     """Hash of the examples' names (`evaluate.calibrating.fingerprint`)."""
@@ -52,30 +52,30 @@ class CalibratedOn:
 
 
 def logit_of(probability: float) -> float:
-    """ln(p / (1 - p)), of at most `MOST_LOGIT` in size."""
+    """ln(p / (1 - p)), clipped to +-`MOST_LOGIT`."""
     if probability <= 0 or probability >= 1:
         return math.copysign(MOST_LOGIT, probability - 0.5)
     return max(-MOST_LOGIT, min(MOST_LOGIT, math.log(probability) - math.log1p(-probability)))
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Shares float64 [n, c] of each row of logits."""
+    """Softmax over each row of logits, float64 [n, c]."""
     shares: npt.NDArray[np.float64] = np.exp(logits - logits.max(1, keepdims=True))
     return shares / shares.sum(1, keepdims=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What a task's confidence is the probability of, on one split.
+    """The events on one split whose probability is a task's confidence.
 
     Args:
-        score: name of the metric whose calibration error it is.
+        score: metric whose calibration error is reported.
         logits: float64 [n, c] of a softmax, or [n] of single probabilities.
         target: int64 [n], the right class or `UNKNOWN`; for single probabilities 1 where the event happened.
         right: float64 [n] in [0, 1], how right each was; at least 0.5 counts as right.
-        of: int64 [n], number of the example; events of one example are kept together.
-        risk: share of wrong answers tolerated among those given; 0 gives all.
-        near_from: kept in the calibration (see `Calibration.near_from`).
+        of: int64 [n], index of the example; cross-fitting keeps events of one example together.
+        risk: tolerated share of wrong answers among the answers given; 0 never abstains.
+        near_from: copied to `Calibration.near_from`.
     """
 
     score: str
@@ -94,7 +94,7 @@ class Events:
         happened: npt.NDArray[np.float64],
         of: npt.NDArray[np.int64],
     ) -> "Events":
-        """Events of one probability each: the model's own confidence in `predictions`, and whether it happened."""
+        """Events with one probability each: the uncalibrated confidence of a prediction, and whether it happened."""
         own = [one.confidence if one.uncalibrated is None else one.uncalibrated for one in predictions]
         logits = np.array([logit_of(one) for one in own], dtype=np.float64)
         return cls(score, logits, happened.astype(np.int64), happened, of)
@@ -105,20 +105,20 @@ class Events:
         return self.right >= 0.5
 
     def fit(self, rows: npt.NDArray[np.bool_]) -> Calibration:
-        """Fit on some of the events: a temperature (Guo et al. 2017), or Platt scaling; and the threshold."""
-        how = Calibration(near_from=self.near_from)
+        """Fit a temperature (Guo et al. 2017) or Platt scaling, and the threshold, on the events selected by `rows`."""
+        fitted = Calibration(near_from=self.near_from)
         logits, target = self.logits[rows], self.target[rows]
         if self.logits.ndim == 2:
             known = target != UNKNOWN
-            if (logits[known].argmax(1) != target[known]).any():  # never wrong: the best temperature would be 0
-                how = replace(how, temperature=fit_temperature(logits[known], target[known]))
-        elif len(set(target.tolist())) > 1:  # of what always happens, or never, nothing can be learned
-            how = replace(how, **dict(zip(("temperature", "bias"), fit_platt(logits, target == 1), strict=True)))
+            if (logits[known].argmax(1) != target[known]).any():  # without errors the best temperature is 0
+                fitted = replace(fitted, temperature=fit_temperature(logits[known], target[known]))
+        elif len(set(target.tolist())) > 1:  # Platt scaling needs both outcomes
+            fitted = replace(fitted, **dict(zip(("temperature", "bias"), fit_platt(logits, target == 1), strict=True)))
         if self.risk and len(target):
-            sure = self.confidence(how)[rows]
+            sure = self.confidence(fitted)[rows]
             below = abstain_threshold(sure, self.is_right[rows], self.risk, self.of[rows])
-            how = replace(how, abstain_below=below * (1 - ROUNDING))
-        return how
+            fitted = replace(fitted, abstain_below=below * (1 - ROUNDING))
+        return fitted
 
     def confidence(self, calibration: Calibration) -> npt.NDArray[np.float64]:
         """Calibrated confidence of every event, float64 [n]."""

@@ -1,4 +1,4 @@
-"""Captioning: say in words what an image shows."""
+"""Captioning: generate a sentence that describes an image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,20 +27,20 @@ from chiasm.tasks.texts import check_writes, chosen_captions
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptioningConfig(TaskConfig):
-    """How captions are learned."""
+    """Config of the captioning task."""
 
     captions_per_picture: int = 1
-    """Captions of an image that take part in a step, drawn anew each epoch."""
+    """Captions per image in a step, resampled each epoch."""
     label_smoothing: float = 0.0
-    """Share of the target given to all other words."""
+    """Probability mass of the target spread over all other words."""
 
     def check(self, where: str) -> None:
-        """Shares are shares."""
+        """Check that shares lie in their ranges."""
         check_share(where, "label_smoothing", self.label_smoothing, is_below_one=True)
 
 
 class Captioning(Task[CaptioningConfig]):
-    """Next-word prediction; the start token of a caption says its language, so one model writes several."""
+    """Autoregressive captioning; the start token selects the language."""
 
     name: ClassVar[str] = "captioning"
     primary_metric: ClassVar[str] = "CIDEr"
@@ -49,7 +49,7 @@ class Captioning(Task[CaptioningConfig]):
     head_in_format_1: ClassVar[Mapping[str, str]] = {"caption_decoder.": "", "text_decoder.": ""}
 
     def check(self) -> None:
-        """Refuse a pre-trained text tower, which does not share embeddings with a decoder.
+        """Reject a pre-trained text tower, which does not share embeddings with a decoder.
 
         Raises:
             InputError: names the tower's kind.
@@ -57,11 +57,11 @@ class Captioning(Task[CaptioningConfig]):
         check_writes(self.name, self.model)
 
     def head(self, codec: Codec) -> HeadSpec:
-        """A decoder."""
+        """A text decoder over image tokens."""
         return ImageWriter()
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
-        """`caption_ids` [m, l], `caption_is_real` [m, l], `image_index` [m]: captions drawn anew each epoch."""
+        """`caption_ids` [m, l], `caption_is_real` [m, l], `image_index` [m]; captions are resampled each epoch."""
         chosen = chosen_captions(examples, self.config.captions_per_picture, seed, epoch)
         tokens = codec.tokenizer.batch([caption.text for _, caption in chosen])
         ids = tokens.ids
@@ -74,13 +74,13 @@ class Captioning(Task[CaptioningConfig]):
         }
 
     def count(self, batch: Batch) -> int:
-        """Words that follow another."""
+        """Number of predicted words, the end token included."""
         return int(batch.by_task[self.name]["caption_is_real"][:, 1:].sum())
 
     def _terms(
         self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
-        """Cross-entropy of each next word."""
+        """Next-word cross-entropy."""
         fields = batch.by_task[self.name]
         ids, is_real = fields["caption_ids"], fields["caption_is_real"]
         follows = is_real[:, 1:]
@@ -92,11 +92,11 @@ class Captioning(Task[CaptioningConfig]):
     def predict(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
-        """Write one caption for each query, in its language.
+        """Generate one caption for each query, in its language.
 
-        `evidence["word_probability"]` is the geometric mean probability of its words, and so is the confidence where
-        none was fitted. A fitted one is the probability that the sentence is true, where validation knows the truth,
-        and else that it is near to what people wrote (`Calibration.near_from`).
+        `evidence["word_probability"]` is the geometric mean probability of the words. Without calibration it is also
+        the confidence. A calibrated confidence is the probability that the caption is true if the validation split has
+        ground truth, otherwise that it is near to the references (`Calibration.near_from`).
         """
         if not queries:
             return []
@@ -119,7 +119,7 @@ class Captioning(Task[CaptioningConfig]):
     def heat_maps(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, captions: Sequence[Prediction]
     ) -> list[HeatMap | None]:
-        """Attention of the decoder for each caption of `predict`, one an image, which it reads once more for it."""
+        """Cross-attention map of the decoder for each caption of `predict`, one per image; a second forward pass."""
         if not captions:
             return []
         image = encoded[IMAGE]
@@ -133,10 +133,9 @@ class Captioning(Task[CaptioningConfig]):
     def log_likelihood(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[float]:
-        """Logarithm of the probability that the model writes each query's text, the end included, about its row.
+        """Log-likelihood of each query's text given its image, the end token included.
 
-        Divided by the number of words, the end included, it is that of the `word_probability` that `predict` gives for
-        a text that it wrote itself.
+        Divided by the number of words, the end token included, it is the logarithm of `word_probability` of `predict`.
         """
         if not queries:
             return []
@@ -152,11 +151,11 @@ class Captioning(Task[CaptioningConfig]):
         return [float(value) for value in total]
 
     def scorer(self, context: Context) -> Scorer | None:
-        """Agreement with what people wrote, and with the truth where it is known; None without texts."""
+        """Agreement with the references, and with the ground truth if known; None in the view "no_text"."""
         return None if context.view == "no_text" else CaptionScorer(self, context)
 
     def calibrate(self, outcome: Outcome) -> Events | None:
-        """Whether a caption is true where the truth is known, else whether it is as near to people's as the median."""
+        """Whether a caption is true if the ground truth is known, else whether its ROUGE_L reaches the median."""
         judged = [one for one in outcome.captioned if one.right is not None]
         if judged:
             happened = np.array([bool(one.right) for one in judged], dtype=np.float64)
@@ -189,7 +188,7 @@ class CaptionScorer(Scorer):
     """Scores captions in every language of the data.
 
     Args:
-        task: whose captions they are.
+        task: the task to score.
         context: the model and the split.
     """
 
@@ -198,7 +197,7 @@ class CaptionScorer(Scorer):
         self.task, self.outcome = task, Outcome()
 
     def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
-        """Describe every example of a part in every language."""
+        """Generate captions for the examples of a part in every language."""
         context = self.context
         for language in dict.fromkeys(context.languages):
             queries = [Query(row, language=language) for row in range(len(part))]
@@ -209,7 +208,7 @@ class CaptionScorer(Scorer):
                 self.outcome.captioned.append(Captioned(start + row, prediction, right))
 
     def finish(self) -> Outcome:
-        """Against what people wrote, and for generated examples against the truth."""
+        """Score against the references and, for generated examples, against the ground truth."""
         outcome, seed = self.outcome, self.context.seed
         if not outcome.captioned:
             return outcome
@@ -237,7 +236,7 @@ class CaptionScorer(Scorer):
         return outcome
 
     def _with_references(self) -> list[tuple[Captioned, list[str]]]:
-        """Captions with what people wrote in their language; those of which nobody wrote any are left out."""
+        """Captions with their references in the same language; captions without a reference are left out."""
         examples = self.context.examples
         known = [
             [text.text for text in examples[one.of].captions if text.language == one.prediction.evidence["language"]]
@@ -246,7 +245,7 @@ class CaptionScorer(Scorer):
         return [(one, texts) for one, texts in zip(self.outcome.captioned, known, strict=True) if texts]
 
     def _score_events(self, name: str, captions: Sequence[Captioned], happened: Sequence[bool]) -> None:
-        """How often captions are what their confidence is the probability of, and its calibration."""
+        """Frequency of the event that the confidence estimates, and the calibration error."""
         outcome, seed = self.outcome, self.context.seed
         right, images = np.array(happened), np.array([one.of for one in captions])
         languages = [str(one.prediction.evidence["language"]) for one in captions]

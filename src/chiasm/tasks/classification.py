@@ -1,4 +1,4 @@
-"""Classification: name the class of an image, out of those of the training data."""
+"""Classification: predict the class of an image among the classes of the training data."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,21 +23,22 @@ from chiasm.tasks.scoring import Context, Items, Named, Outcome, Scorer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassificationConfig(TaskConfig):
-    """How classes are learned."""
+    """Config of the classification task."""
 
     label_smoothing: float = 0.0
-    """Share of the target given to all other classes."""
+    """Probability mass of the target spread over all other classes."""
     linear_probe: bool = False
-    """The head begins as the linear probe of `chiasm probe`: logistic regression on the frozen image tower's vectors,
-    whose strength is chosen on a fifth of training. With train.steps and train.epochs 0 that is all that is trained."""
+    """Initialise the head with the linear probe of `chiasm probe`: logistic regression on the features of the frozen
+    image tower, with the weight decay chosen on a fifth of the training split. With train.steps and train.epochs 0
+    nothing else is trained."""
 
     def check(self, where: str) -> None:
-        """Shares are shares."""
+        """Check that shares lie in their ranges."""
         check_share(where, "label_smoothing", self.label_smoothing, is_below_one=True)
 
     @property
     def trains_without_steps(self) -> bool:
-        """The linear probe is fitted in closed form."""
+        """True for the linear probe, which is fitted before the first step."""
         return self.linear_probe
 
 
@@ -66,12 +67,12 @@ class Classification(Task[ClassificationConfig]):
     head_in_format_1: ClassVar[Mapping[str, str]] = {"class_head.": ""}
 
     def check(self) -> None:
-        """Refuse a whole network, which has no place for another head."""
+        """Reject a pre-trained whole network, which takes no further head."""
         if self.model.network:
             raise InputError(
                 f"the task classification with model.network {self.model.network!r}",
                 "an image tower",
-                "drop model.network",
+                "remove model.network",
             )
 
     def vocabulary(self, examples: Sequence[Example], stated: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
@@ -87,15 +88,15 @@ class Classification(Task[ClassificationConfig]):
         return PooledClasses(len(codec.classes))
 
     def texts_read(self, examples: Sequence[Example]) -> list[str]:
-        """None: a class is a row of the head."""
+        """No texts: a class is a row of the head."""
         return []
 
     def head_to_fit(self, model: VisionLanguageModel) -> nn.Linear | None:
-        """The head, where the config asks for the linear probe."""
+        """The head, if `linear_probe` is set."""
         return cast(nn.Linear, model.heads[self.name]) if self.config.linear_probe else None
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
-        """`label` int64 [k] and `image_index` int64 [k] of the images that have one of the model's classes."""
+        """`label` int64 [k] and `image_index` int64 [k] of the images whose class is in the vocabulary."""
         rows = [(row, codec.class_index(one.label)) for row, one in enumerate(examples) if one.label]
         known = [(row, number) for row, number in rows if number is not None]
         return {
@@ -104,7 +105,7 @@ class Classification(Task[ClassificationConfig]):
         }
 
     def count(self, batch: Batch) -> int:
-        """Images whose class is known."""
+        """Number of images whose class is in the vocabulary."""
         return len(batch.by_task[self.name]["label"])
 
     def _terms(
@@ -119,14 +120,14 @@ class Classification(Task[ClassificationConfig]):
     def predict(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
-        """Name the likeliest class for each query.
+        """Predict the most probable class for each query.
 
-        `Query.among` are classes to choose from, all of them known to the model and the same in all queries; none
-        chooses from all.
+        `Query.among` are the classes to choose from: a subset of the vocabulary, the same in all queries; empty means
+        all classes.
 
         Returns:
             Class and calibrated probability; `evidence["labels"]` has every class with "label" and "probability",
-            likeliest first.
+            most probable first.
         """
         if not queries:
             return []
@@ -149,11 +150,11 @@ class Classification(Task[ClassificationConfig]):
         return model.logits(self.name, pooled[torch.tensor(rows, dtype=torch.long, device=pooled.device)]).double()
 
     def scorer(self, context: Context) -> Scorer | None:
-        """Accuracies over the labelled examples; nothing without a text to leave out."""
+        """Accuracies over the labelled examples; None in the view "no_text", since the task has no text."""
         return None if context.view == "no_text" else ClassScorer(self, context)
 
     def calibrate(self, outcome: Outcome) -> Events | None:
-        """Whether a class is right."""
+        """Whether the predicted class is right."""
         if not outcome.named:
             return None
         (named,) = outcome.named
@@ -170,10 +171,10 @@ class Classification(Task[ClassificationConfig]):
 
 
 class ClassScorer(Scorer):
-    """Scores classes; one that the model was not trained on counts as wrong.
+    """Scores classes; an example of a class that is not in the vocabulary counts as wrong.
 
     Args:
-        task: whose classes they are.
+        task: the task to score.
         context: the model and the split.
     """
 
@@ -184,7 +185,7 @@ class ClassScorer(Scorer):
 
     @torch.no_grad()
     def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
-        """Name the labelled examples of a part."""
+        """Predict the classes of the labelled examples of a part."""
         model, codec = self.context.model, self.context.codec
         rows = [row for row, one in enumerate(part) if one.label]
         found = [codec.class_index(part[row].label) for row in rows]
@@ -194,16 +195,16 @@ class ClassScorer(Scorer):
         self.parts.append(Named([start + row for row in rows], logits, target, predictions))
 
     def finish(self) -> Outcome:
-        """Accuracies, the commonest class beside them; seen, also their calibration."""
+        """Accuracies and the baseline of the most frequent class; in the view "seen" also calibration."""
         outcome, seed, name = Outcome(), self.context.seed, self.task.primary_metric
         rows = np.array([row for one in self.parts for row in one.rows], dtype=np.int64)
         if not len(rows):
             return outcome
         logits = np.concatenate([one.logits for one in self.parts])
         target = np.concatenate([one.target for one in self.parts])
-        predictions = [said for one in self.parts for said in one.predictions]
+        predictions = [prediction for one in self.parts for prediction in one.predictions]
         outcome.named = [Named(rows.tolist(), logits, target, predictions)]
-        # Classes that the model does not know share a column that is never chosen.
+        # Classes outside the vocabulary share a column that is never predicted.
         never = np.full((len(rows), int((target < 0).any())), logits.min() - 1)
         with_others = np.concatenate([logits, never], axis=1)
         scores, baseline = class_scores(with_others, np.where(target < 0, logits.shape[1], target), seed)

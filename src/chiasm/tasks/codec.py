@@ -10,7 +10,7 @@ from chiasm.models.decoding import DecodingConfig
 from chiasm.tasks.calibration import CalibratedOn, Calibration
 
 ANSWERS, CLASSES = "answers", "classes"
-"""Names of the vocabularies of answers to questions, and of classes."""
+"""Names of the vocabularies: answers to questions, and classes."""
 
 
 @dataclass(slots=True)
@@ -19,14 +19,14 @@ class Codec:
 
     tokenizer: TextTokenizer
     vocabularies: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Name -> words in the order of a head's rows; tasks say which they have (`Task.vocabularies`)."""
+    """Name (`Task.vocabularies`) -> entries in the order of the head's rows."""
     text_vectors: dict[str, np.ndarray] = field(default_factory=dict)
     """Text -> float32 [d] from a frozen text tower; filled before training and evaluation."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     calibration: dict[str, Calibration] = field(default_factory=dict)
-    """Task name -> what was fitted; a task without entry has neither temperature, bias nor threshold."""
+    """Task name -> fitted parameters; a task without an entry is not calibrated."""
     calibrated_on: CalibratedOn | None = None
-    """None where nothing was fitted, and for run folders of versions that did not keep it."""
+    """None if nothing was fitted, or for run folders of versions that did not store it."""
     _answer_index: tuple[tuple[str, ...], dict[str, int]] = field(default=((), {}))
 
     @property
@@ -36,11 +36,11 @@ class Codec:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Classes that the model was trained to name, in alphabetical order."""
+        """Classes that the model was trained on, in alphabetical order."""
         return self.vocabularies.get(CLASSES, ())
 
     def answer_index(self, text: str) -> int | None:
-        """Row of an answer in the vocabulary, in any capitalisation; None where the model cannot give it."""
+        """Row of an answer in the vocabulary, ignoring case; None if it is not in there."""
         known, index = self._answer_index
         if known is not self.answers:
             index = {}
@@ -50,5 +50,5 @@ class Codec:
         return index.get(normalise_answer(text))
 
     def class_index(self, label: str | None) -> int | None:
-        """Row of a class among those of the model; None where it was not trained on it."""
+        """Row of a class in the vocabulary; None if it is not in there."""
         return self.classes.index(label) if label in self.classes else None

@@ -1,4 +1,4 @@
-"""An image's heat-map in plain Python, the same for every task that has attention over the image."""
+"""Attention heat maps as plain Python values, in one form for all tasks with attention over an image."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from chiasm.models.vision_language import VisionLanguageModel
 HeatMap = dict[str, Any]
 """`{"grid": rows of numbers in [0, 1] that sum to 1 in all, "covers": "whole" | "middle"}`.
 
-"middle": the tower was shown the middle of the image, cut to its own shape; the grid lies over that part.
+"middle": the tower's input was a centre crop of the image, and the grid covers that crop.
 """
 
 
 def heat_maps_of(model: VisionLanguageModel, shares: Tensor | None, count: int) -> list[HeatMap | None]:
-    """Token shares float [m, l] of `models.attention_maps` -> m heat-maps; None each where there is no attention."""
+    """Attention shares float [m, l] of `models.attention_maps` -> m heat maps, each None without attention."""
     grids = None if shares is None else as_grid(shares.double(), model.config.image)
     if grids is None:
         return [None] * count

@@ -1,4 +1,4 @@
-"""Words that are masked and predicted from the rest of the sentence and the image: pre-training of fusion."""
+"""Masked and permutation language modelling with an image, for pre-training of fusion."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,21 +25,21 @@ from chiasm.tasks.texts import CaptionConfig, CaptionTask, batch_invariant_token
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskingConfig(CaptionConfig):
-    """Which words are masked."""
+    """Config of masked language modelling."""
 
     mask_share: float = 0.15
-    """Share of words that are masked (Devlin et al. 2019)."""
+    """Share of masked words (Devlin et al. 2019)."""
     distil: float = 0.0
     """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
 
     def check(self, where: str) -> None:
-        """Shares are shares."""
+        """Check that shares lie in their ranges."""
         check_share(where, "mask_share", self.mask_share)
         check_share(where, "distil", self.distil, is_below_one=True, hint="ALBEF takes 0.4")
 
     @property
     def learns_from_average(self) -> bool:
-        """Whether soft targets have a share."""
+        """Whether `distil` is above 0."""
         return self.distil > 0
 
 
@@ -47,18 +47,18 @@ C = TypeVar("C", bound=CaptionConfig)
 
 
 class HiddenWordTask(CaptionTask[C]):
-    """A task that names one hidden word of a text: its answers, scores and stored example."""
+    """Base of the tasks that predict one hidden word of a text: predictions, scores and stored example."""
 
     primary_metric: ClassVar[str] = "masked_word_accuracy"
 
     head_in_format_1: ClassVar[Mapping[str, str]] = {"word_head.": ""}
 
     def head(self, codec: Codec) -> HeadSpec:
-        """Logits over the tokenizer's vocabulary for fused words."""
+        """Logits over the tokenizer's vocabulary for fused word tokens."""
         return FusedWords()
 
     def scorer(self, context: Context) -> Scorer | None:
-        """Accuracy on one word of each example's first caption; nothing in a view without texts."""
+        """Accuracy on one word of each example's first caption; None in the view "no_text"."""
         return None if context.view == "no_text" else HiddenWordScorer(self, context)
 
     def smoke(
@@ -72,13 +72,13 @@ class HiddenWordTask(CaptionTask[C]):
 
 
 class MaskedLanguageModelling(HiddenWordTask[MaskingConfig]):
-    """Some words of a caption become [MASK]; the fused tokens at their places say what they were (BERT, ViLT)."""
+    """Predicts words replaced by [MASK] from the fused tokens at their positions (BERT, ViLT)."""
 
     name: ClassVar[str] = "masked_language_modelling"
     Config: ClassVar[type[TaskConfig]] = MaskingConfig
 
     def check(self) -> None:
-        """Refuse models in which no token stands for a word."""
+        """Reject models without token-level text in fusion."""
         check_words(self.name, self.model)
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ class MaskedLanguageModelling(HiddenWordTask[MaskingConfig]):
     def _terms(
         self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
-        """Cross-entropy of the hidden words, with the teacher's soft targets where `distil` is above 0."""
+        """Cross-entropy of the masked words, with the teacher's soft targets if `distil` is above 0."""
         fields = batch.by_task[self.name]
         text, vocabulary = text_tokens(fields), model.parts.vocabulary
         inputs, target, is_masked = mask_words(
@@ -113,7 +113,7 @@ class MaskedLanguageModelling(HiddenWordTask[MaskingConfig]):
     def predict(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
-        """Mask one word of each text (which, its words decide) and name it; `evidence["word"]` is the right one."""
+        """Mask one word of each text, chosen by a hash of the text, and predict it; `evidence["word"]` is the word."""
         if not queries:
             return []
         image = encoded[IMAGE]
@@ -127,23 +127,22 @@ class MaskedLanguageModelling(HiddenWordTask[MaskingConfig]):
 
 
 class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
-    """Words are predicted in a random order, each from those before it in that order (XLNet, Yang et al. 2019).
+    """Predicts words in a random order, each from the words before it in that order (XLNet, Yang et al. 2019).
 
-    No [MASK] token is ever seen, and hidden words are not taken to be independent of each other. The image is
-    visible to every word.
+    It needs no [MASK] token and does not assume that hidden words are independent. All words attend to the image.
     """
 
     name: ClassVar[str] = "permutation_language_modelling"
     Config: ClassVar[type[TaskConfig]] = CaptionConfig
 
     def check(self) -> None:
-        """Refuse models in which no token stands for a word, and towers that read in one order only."""
+        """Reject models without token-level text in fusion, and text towers without two streams."""
         model = self.model
         check_words(self.name, model)
         if not model.text.has_two_streams:
             raise InputError(
                 f"permutation language modelling with model.text.kind {model.text.kind!r}",
-                "two_stream, the tower that can be read in any order",
+                "two_stream, the tower for permuted orders",
                 "--set model.text.kind=two_stream",
             )
 
@@ -162,7 +161,7 @@ class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
     def predict(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
-        """As masked language modelling: one word comes last in the order, and is named from all the others."""
+        """Put one word of each text last in the order and predict it from all others."""
         if not queries:
             return []
         image = encoded[IMAGE]
@@ -170,7 +169,7 @@ class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
         rows, length = torch.arange(len(queries)), text.ids.shape[1]
         order = torch.arange(length).expand(len(queries), -1).clone()
         order[rows, place] = length
-        order = order.argsort(1).argsort(1)  # ranks again, without the gap that the moved word left
+        order = order.argsort(1).argsort(1)  # ranks without the gap of the moved word
         device = image.values.device
         is_predicted = (torch.arange(length) == place[:, None]).to(device)
         on = TextTokens(text.ids.to(device), text.is_real.to(device))
@@ -181,7 +180,7 @@ class PermutationLanguageModelling(HiddenWordTask[CaptionConfig]):
 def _at(
     task: str, model: VisionLanguageModel, encoded: Encoded, text: TextTokens, of: Tensor, chosen: Tensor
 ) -> Tensor:
-    """Word logits [r, v] of the chosen places [m, l] of texts that are fused with their images."""
+    """Word logits [r, v] at the positions where `chosen` [m, l] is True, of texts fused with their images."""
     fused = model.fuse(model.fusion_text(model.encode_text(text)), model.fusion_inputs(encoded), of)
     return model.logits(task, fused.values[:, : chosen.shape[1]][chosen])
 
@@ -189,7 +188,7 @@ def _at(
 def _in_order(
     task: str, model: VisionLanguageModel, encoded: Encoded, text: TextTokens, of: Tensor, order: Tensor, chosen: Tensor
 ) -> Tensor:
-    """Word logits [r, v] of the chosen places, each from the words before it in `order` and from the image."""
+    """Word logits [r, v] at the chosen positions, each from the words before it in `order` and from the image."""
     _, query = model.two_stream(text, order)
     content_allowed, _ = visible(order, text.is_real)
     fused = model.fuse(query, model.fusion_inputs(encoded), of, content_allowed)
@@ -197,7 +196,7 @@ def _in_order(
 
 
 def _one_hidden(texts: Sequence[str], codec: Codec, model: ModelConfig) -> tuple[TextTokens, Tensor]:
-    """The texts' tokens, and a place in each that holds a word: the text alone decides which."""
+    """The texts' tokens and one word position in each, chosen by a hash of the text."""
     text = batch_invariant_tokens(texts, codec, model)
     words = text.is_real.sum(1) - 2
     drawn = torch.tensor([counter_seed("hidden word", one) % (2**31) for one in texts], dtype=torch.long)
@@ -221,7 +220,7 @@ class HiddenWordScorer(Scorer):
     """Scores one hidden word of each example's first caption.
 
     Args:
-        task: that names it.
+        task: the task to score.
         context: the model and the split.
     """
 
@@ -231,7 +230,7 @@ class HiddenWordScorer(Scorer):
         self.right: list[tuple[int, float]] = []
 
     def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
-        """Name the hidden words of a part."""
+        """Predict the hidden words of a part."""
         texts = [(row, caption.text) for row, example in enumerate(part) for caption in example.captions[:1]]
         if not texts:
             return
@@ -242,7 +241,7 @@ class HiddenWordScorer(Scorer):
         ]
 
     def finish(self) -> Outcome:
-        """The share of words that are named exactly."""
+        """The share of words predicted exactly."""
         outcome, name = Outcome(), self.task.primary_metric
         if self.right:
             values, images = np.array([right for _, right in self.right]), np.array([of for of, _ in self.right])

@@ -1,4 +1,4 @@
-"""The tasks that a network trained elsewhere amounts to."""
+"""The tasks of networks that other programs trained."""
 
 from typing import Literal
 
@@ -15,9 +15,9 @@ NETWORK_TASKS: dict[str, dict[str, TaskConfig]] = {
     "ViltForQuestionAnswering": {"vqa": VqaConfig(objective="soft")},
     "ViltForImageAndTextRetrieval": {"matching": MatchingConfig()},
 }
-"""Class of transformers -> the tasks that it was trained for. ViLT's answers are independent (a sigmoid each)."""
+"""Class of transformers -> the tasks that it was trained for. ViLT scores each answer with a sigmoid of its own."""
 
 
 def dual_encoder_tasks(objective: Literal["softmax", "sigmoid"]) -> dict[str, TaskConfig]:
-    """The task of two towers that were trained with a contrast."""
+    """The task of a dual encoder trained with a contrastive objective."""
     return {"retrieval": RetrievalConfig(objective=objective)}

@@ -1,4 +1,4 @@
-"""Image-text matching: do this image and this sentence belong together? Scored on pairs, after fusion."""
+"""Image-text matching: binary classification of image-sentence pairs after fusion."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,20 +26,20 @@ from chiasm.tasks.texts import CaptionConfig, CaptionTask, text_fields, text_tok
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatchingConfig(CaptionConfig):
-    """Which pairs are judged."""
+    """Config of the matching task."""
 
     negatives: Literal["hard", "random"] = "hard"
-    """Wrong pairs: drawn by similarity, or evenly."""
+    """Sampling of negative pairs: by similarity, or uniformly."""
     word_patch_weight: float = 0.0
     """Weight of word-patch alignment (ViLT: 0.1)."""
 
 
 class Matching(CaptionTask[MatchingConfig]):
-    """Right pairs against wrong ones drawn in the batch: for each sentence a wrong image, and the reverse.
+    """Classifies positive pairs against sampled negatives: for each sentence a wrong image, and the reverse.
 
-    Wrong pairs are drawn from the images and sentences of all processes, which exchange their tokens for it.
-    With a contrast in the same run, wrong pairs are drawn by its similarity ("hard", ALBEF, Li et al. 2021, section
-    3.2); without, or with `negatives` "random", evenly (ViLT).
+    Negatives are sampled from the images and sentences of all processes, which gather each other's tokens. With a
+    contrastive task in the run, they are sampled by its similarity ("hard", ALBEF, Li et al. 2021, section 3.2);
+    without one, or with `negatives` "random", uniformly (ViLT).
     """
 
     name: ClassVar[str] = "matching"
@@ -49,27 +49,29 @@ class Matching(CaptionTask[MatchingConfig]):
     head_in_format_1: ClassVar[Mapping[str, str]] = {"match_head.": "", "rank_head.": "score."}
 
     def head(self, codec: Codec) -> HeadSpec:
-        """Logits of "do not belong together" and "belong together"."""
+        """Two logits: no match, match."""
         return FusedClasses(2)
 
     def check(self) -> None:
-        """Refuse a frozen text tower, and word-patch alignment where fusion keeps no words beside image tokens."""
+        """Reject a frozen text tower, and word-patch alignment with a fusion that does not keep both token sets."""
         model = self.model
         if model.text.frozen:
             raise InputError(
-                "the task matching with model.text.frozen true", "a text tower whose words fusion sees", "unfreeze it"
+                "the task matching with model.text.frozen true",
+                "a trainable text tower",
+                "--set model.text.frozen=false",
             )
         if self.config.word_patch_weight and model.fusion != "merged_attention":
             raise InputError(
                 f"tasks.matching.word_patch_weight {self.config.word_patch_weight} with model.fusion {model.fusion!r}",
-                "merged_attention, which keeps words and image tokens side by side",
+                "merged_attention, which keeps word and image tokens",
                 "--set tasks.matching.word_patch_weight=0, or --set model.fusion=merged_attention",
             )
 
     def _terms(
         self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
-        """Terms "matching", "word_patch" where asked for, and "loss"."""
+        """Terms "matching", "word_patch" if its weight is above 0, and "loss"."""
         fields, image = batch.by_task[self.name], encoded[IMAGE]
         read = model.encode_text(text_tokens(fields))
         text = gather_tokens(model.fusion_text(read))
@@ -103,15 +105,15 @@ class Matching(CaptionTask[MatchingConfig]):
         own_of: Tensor,
         own_group: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """For each sentence a wrong image, and for its image a wrong sentence, of all processes; -1 without any.
+        """For each sentence a negative image, and for its image a negative sentence, of all processes; -1 if none.
 
-        Every process draws for the whole batch and takes what its own sentences got.
+        Every process samples for the whole batch and returns the rows of its own sentences.
         """
         key, of, group = (gather_with_gradient(one) for one in (own_key, own_of, own_group))
         own = own_rows(len(own_key))
         same_text = (key[:, None] == key).float()
         same_group = (group[of][:, None] == group).float()
-        is_positive = same_text @ same_group > 0  # a sentence fits every image that has it, whoever wrote it
+        is_positive = same_text @ same_group > 0  # a sentence is positive for all images with an equal caption
         is_hard = self.config.negatives == "hard" and model.logit_scale is not None
         similarity = torch.zeros(len(of), len(group), device=of.device)
         if is_hard:
@@ -126,10 +128,10 @@ class Matching(CaptionTask[MatchingConfig]):
     def predict(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
-        """Say for each query whether its text belongs to its row; `evidence["match"]` is that probability.
+        """Classify for each query whether text and image match; `evidence["match"]` is the probability.
 
-        Calibrated, it is the probability among pairs half of which match, each image's other sentence being a hard
-        one (see `metrics.certainty`); `uncalibrated` is the model's own.
+        It is calibrated on pairs of which half match and the others are hard negatives (see `metrics.certainty`);
+        `uncalibrated` is the softmax of the logits.
         """
         if not queries:
             return []
@@ -157,7 +159,7 @@ class Matching(CaptionTask[MatchingConfig]):
         return MatchingScorer(self, context)
 
     def calibrate(self, outcome: Outcome) -> Events | None:
-        """Whether a sentence belongs to an image."""
+        """Whether a sentence matches an image."""
         if not outcome.matched:
             return None
         happened = np.array([one.is_match for one in outcome.matched], dtype=np.float64)
@@ -167,7 +169,7 @@ class Matching(CaptionTask[MatchingConfig]):
     def smoke(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
     ) -> dict[str, Any]:
-        """The probability that the stored example and its caption belong together."""
+        """The probability that the stored example and its caption match."""
         if "text" not in words:
             return {}
         (judged,) = self.predict(model, codec, encoded, [Query(0, words["text"])])
@@ -175,7 +177,7 @@ class Matching(CaptionTask[MatchingConfig]):
 
 
 def without_ends(is_real: Bool[Tensor, "n l"]) -> Bool[Tensor, "n l"]:
-    """Leave out the start and the end token of each row, which no patch shows; a row of these alone keeps them."""
+    """Mask out the start and end token of each row, which align to no patch; a row without words keeps them."""
     place = torch.arange(is_real.shape[1], device=is_real.device)
     is_word = is_real & (place > 0) & (place < is_real.sum(1, keepdim=True) - 1)
     return torch.where(is_word.any(1, keepdim=True), is_word, is_real)
@@ -184,11 +186,11 @@ def without_ends(is_real: Bool[Tensor, "n l"]) -> Bool[Tensor, "n l"]:
 class MatchingScorer(Scorer):
     """Scores pairs of an image and a sentence.
 
-    Each image's first sentence stands with its own image, and with the next one of another group. Seen, it also stands
-    with the most similar one that it does not fit: on these the probability of a match is calibrated.
+    The first caption of each image is paired with its own image and with the next image of another group. In the view
+    "seen" it is also paired with its hardest negative, the most similar wrong image; calibration uses these pairs.
 
     Args:
-        task: whose judgements they are.
+        task: the task to score.
         context: the model and the split.
     """
 
@@ -196,10 +198,10 @@ class MatchingScorer(Scorer):
         super().__init__(context)
         self.task, self.outcome = task, Outcome()
         self.right: dict[str, list[tuple[int, float]]] = {}
-        """Metric -> (example, 1 where it was judged right)."""
+        """Metric -> (example index, 1 if the pair was classified correctly)."""
 
     def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
-        """Judge the pairs of a part."""
+        """Classify the pairs of a part."""
         described = [row for row, example in enumerate(part) if example.captions]
         if len(described) < 2:
             return
@@ -222,7 +224,7 @@ class MatchingScorer(Scorer):
         self.right.setdefault(metric, []).extend(rows)
 
     def _hard_pairs(self, part: Sequence[Example], encoded: Encoded, described: Sequence[int]) -> list[tuple[int, int]]:
-        """Each sentence with the image that the run's shared space finds most similar; none where it has no space."""
+        """Each sentence with its most similar wrong image in the shared space; [] if the run has no shared space."""
         similarity = self.context.similarity
         if similarity is None:
             return []
@@ -234,7 +236,7 @@ class MatchingScorer(Scorer):
         return [(row, described[other]) for row, other in zip(described, hardest, strict=True) if other >= 0]
 
     def finish(self) -> Outcome:
-        """Accuracies; seen, also the calibration of the probability of a match."""
+        """Accuracies; in the view "seen" also the calibration of the match probability."""
         outcome, seed = self.outcome, self.context.seed
         for name, rows in self.right.items():
             values, images = np.array([right for _, right in rows]), np.array([of for of, _ in rows])

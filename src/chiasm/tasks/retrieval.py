@@ -1,4 +1,4 @@
-"""Image-text contrast: put an image and its sentences in one place, for search in both directions."""
+"""Image-text contrastive learning: a shared embedding space for retrieval in both directions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,38 +30,38 @@ from chiasm.tasks.texts import CaptionConfig, CaptionTask, caption_fields, chose
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetrievalConfig(CaptionConfig):
-    """Which contrast is learned."""
+    """Config of the retrieval task."""
 
     objective: Literal["", "softmax", "sigmoid", "additive"] = ""
-    """"softmax" (CLIP), "sigmoid" (SigLIP) or "additive"; "" is the first of them."""
+    """"softmax" (CLIP), "sigmoid" (SigLIP) or "additive"; "" means "softmax"."""
     hard_negatives: float = 0.0
-    """Share, in [0, 1], of captions that are also shown with an attribute, the count, the relation or the order swapped
-    by rule, for images not to find (NegCLIP); above 0 `evaluate` adds caption_swap_accuracy."""
+    """Share, in [0, 1], of captions with a hard negative, made by swapping an attribute, count, relation or word order
+    by rule (NegCLIP); above 0 `evaluate` adds caption_swap_accuracy."""
     text_teacher: float = 0.0
-    """Share, in [0, 1], of the loss that draws a new text tower to where the run of `init_from` puts the same words, or
-    what it puts for the other captions of their image (Reimers and Gurevych 2020)."""
+    """Share, in [0, 1], of the distillation loss: the text tower learns the embeddings that the run in `init_from`
+    gives the same caption, or the other captions of its image (Reimers and Gurevych 2020)."""
     distil: float = 0.0
     """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
 
     def check(self, where: str) -> None:
-        """Shares are shares."""
+        """Check that shares lie in their ranges."""
         check_share(where, "hard_negatives", self.hard_negatives)
         check_share(where, "text_teacher", self.text_teacher)
         check_share(where, "distil", self.distil, is_below_one=True, hint="ALBEF takes 0.4")
 
     @property
     def has_text_teacher(self) -> bool:
-        """Whether the teacher has a share."""
+        """Whether `text_teacher` is above 0."""
         return self.text_teacher > 0
 
     @property
     def learns_from_average(self) -> bool:
-        """Whether soft targets have a share."""
+        """Whether `distil` is above 0."""
         return self.distil > 0
 
 
 class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
-    """Contrast in which every caption of an image, equal captions, and equal images are positives."""
+    """Contrastive task; all captions of an image, equal captions and equal images are positives."""
 
     name: ClassVar[str] = "retrieval"
     primary_metric: ClassVar[str] = "text_to_image_R@1"
@@ -70,7 +70,7 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
 
     @property
     def objective(self) -> str:
-        """The chosen objective, or the usual one."""
+        """The configured objective, or the default."""
         return self.config.objective or self.objectives[0]
 
     @property
@@ -79,12 +79,12 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
         return self.objective
 
     def texts_read(self, examples: Sequence[Example]) -> list[str]:
-        """The captions, and their swaps where these are hard negatives."""
+        """The captions, and their swaps if `hard_negatives` is above 0."""
         swaps = swapped_texts(examples) if self.config.hard_negatives else ()
         return [*super().texts_read(examples), *swaps]
 
     def check(self) -> None:
-        """Refuse options of the softmax contrast with another one."""
+        """Reject options of the softmax objective with another objective."""
         config = self.config
         options = {"hard_negatives": config.hard_negatives, "text_teacher": config.text_teacher}
         for key, share in options.items():
@@ -97,11 +97,11 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
                 )
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
-        """The fields of `caption_fields`, and those of the options that are on.
+        """The fields of `caption_fields`, and those of the enabled options.
 
-        With `hard_negatives`: the rows of the texts after the first m are k swapped captions, and `swap_of` int64 [k]
-        says of which caption. `swap_key` int64 [k] is to them what `text_key` is to captions. With `text_teacher`:
-        `text_target` float32 [m, e], and `has_target` bool [m].
+        With `hard_negatives`, the texts after the first m are k swapped captions, `swap_of` int64 [k] is the index of
+        the caption of each, and `swap_key` int64 [k] is its `text_key`. With `text_teacher`: `text_target` float32
+        [m, e] and `has_target` bool [m], True for captions with a target.
         """
         chosen = chosen_captions(examples, self.config.captions_per_picture, seed, epoch)
         fields = caption_fields(chosen, codec)
@@ -132,7 +132,7 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
     def _terms(
         self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
-        """The chosen contrast; terms by direction, "text_teacher" where there is one, and "loss"."""
+        """The contrastive loss: terms by direction, "text_teacher" if enabled, and "loss"."""
         fields, image = batch.by_task[self.name], encoded[IMAGE]
         assert model.logit_scale is not None
         images, all_texts = model.embed_image(image), model.embed_text(_pooled(model, fields))
@@ -178,15 +178,15 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
     def embed_classes(
         self, model: VisionLanguageModel, codec: Codec, names: Sequence[str], prompts: Sequence[str]
     ) -> np.ndarray:
-        """Class names -> unit vectors float32 [c, e]: the direction of the mean of each name's sentence vectors.
+        """Class names -> unit vectors float32 [c, e]: the normalised mean of each name's prompt embeddings.
 
-        The ensemble of Radford et al. 2021, section 3.1.4: averaged among the vectors, not among the probabilities.
+        The prompt ensemble of Radford et al. 2021, section 3.1.4, which averages embeddings, not probabilities.
 
         Args:
-            model: with a contrast.
-            codec: its words.
-            names: class names; "_" is read as a space.
-            prompts: sentences with `{label}` where the name belongs.
+            model: a model with a shared space.
+            codec: its tokenizer.
+            names: class names; "_" counts as a space.
+            prompts: templates with `{label}`.
         """
         texts = [filled(prompt, name) for name in names for prompt in prompts]
         starts = range(0, len(texts), TEXTS_AT_ONCE)
@@ -197,7 +197,7 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
     def predict(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[Prediction]:
-        """Zero-shot classes: the nearest of each query's labels `among`, in its `prompts`; see `classify`."""
+        """Zero-shot classification among each query's labels `among` with its `prompts`; see `classify`."""
         classes: dict[tuple[tuple[str, ...], tuple[str, ...]], np.ndarray] = {}
         images, found = self.embed_images(model, encoded), list[Prediction]()
         for one in queries:
@@ -208,11 +208,11 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
         return found
 
     def scorer(self, context: Context) -> Scorer:
-        """Recall both ways, classes by their names, and calibration."""
+        """Recall in both directions, zero-shot classification, and calibration."""
         return RetrievalScorer(self, context)
 
     def calibrate(self, outcome: Outcome) -> Events | None:
-        """Whether the nearest label is right, or where the split has no labels the nearest of ten sentences."""
+        """Whether the nearest label is right; without labels, whether the nearest of ten captions is."""
         if not outcome.choices or outcome.logit_scale is None:
             return None
         (metric,) = outcome.confidences
@@ -233,21 +233,22 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
     def classify(
         self, model: VisionLanguageModel, codec: Codec, images: np.ndarray, classes: np.ndarray, names: Sequence[str]
     ) -> list[Prediction]:
-        """Zero-shot: the class whose vector is nearest to each image's.
+        """Zero-shot classification: the class with the largest cosine to each image.
 
         Args:
-            model: with a contrast.
-            codec: holds the temperature, where one was fitted.
+            model: a model with a shared space.
+            codec: holds the temperature, if fitted.
             images: float32 [n, e] of `embed_images`.
             classes: float32 [c, e] of `embed_classes`.
             names: c class names.
 
         Returns:
-            For each image the nearest class with its share of a softmax over all of them; `evidence["labels"]` holds
-            all, likeliest first, with "label", "probability" and "similarity". The temperature is fitted on labels
-            where validation has them, and else on picking an image's sentence among ten (see `metrics.certainty`).
+            For each image the nearest class with its softmax probability over the classes; `evidence["labels"]` holds
+            all, most probable first, with "label", "probability" and "similarity". The temperature is fitted on the
+            labels of the validation split; without labels, on picking an image's caption among ten (see
+            `metrics.certainty`).
         """
-        assert model.logit_scale is not None, "a model with a contrast has a scale"
+        assert model.logit_scale is not None, "a model with a shared space has a scale"
         similarity = class_similarity(images, classes)
         logits = model.logit_scale.exp().item() * similarity.astype(np.float64)
         shares = softmax(logits / codec.calibration.get(self.name, Calibration()).temperature)
@@ -262,7 +263,7 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
 
 
 def _hard_negatives(texts: Tensor, fields: dict[str, Tensor]) -> HardNegatives:
-    """The rows after the captions' own, each put beside its caption."""
+    """The embeddings of swapped captions, aligned with the rows of their captions."""
     key, of = fields["text_key"], fields["swap_of"]
     beside = torch.zeros(len(key), texts.shape[1], dtype=texts.dtype, device=texts.device)
     is_real = torch.zeros(len(key), dtype=torch.bool, device=key.device).index_fill(0, of, True)

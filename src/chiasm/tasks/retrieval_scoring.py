@@ -1,4 +1,4 @@
-"""Images and sentences of a split found by each other, classes by their names: ranks, hits and their scores."""
+"""Scores of a shared embedding space: retrieval recall in both directions and zero-shot classification."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 RECALLS = (1, 5, 10)
 BY_LABEL = "acc1"
-"""Accuracy of classes by their names, unless a task of the run was trained to name classes."""
+"""Metric of zero-shot classification, unless the run has a classification task."""
 BY_NAME = "zero_shot_"
-"""Begins the scores of classes by their names beside those of a task that was trained on them."""
+"""Prefix of the zero-shot metrics if the run has a classification task."""
 
 
 class RetrievalScorer(Scorer):
     """Scores a shared space of images and sentences.
 
     Args:
-        task: whose space it is.
+        task: the task to score.
         context: the model and the split.
     """
 
@@ -53,7 +53,7 @@ class RetrievalScorer(Scorer):
         self.vectors.append(self.task.embed_images(self.context.model, encoded))
 
     def finish(self) -> Outcome:
-        """Recall both ways over the captions, and classes over the labels."""
+        """Recall in both directions over captions, and zero-shot accuracy over labels."""
         context, outcome = self.context, self.outcome
         if not self.vectors:
             return outcome
@@ -97,7 +97,7 @@ class RetrievalScorer(Scorer):
             ]
 
     def _choices(self, images: npt.NDArray[np.float32]) -> list[Choice]:
-        """Each image's first sentence picked among ten, where the split has no labels."""
+        """Pick each image's first caption among ten, for a split without labels."""
         context, outcome = self.context, self.outcome
         groups = [example.group or example.id for example in context.examples]
         first = {of: number for number, (of, _) in reversed(list(enumerate(outcome.texts)))}
@@ -119,7 +119,7 @@ class RetrievalScorer(Scorer):
         return found
 
     def _score_choices(self) -> None:
-        """Calibration error of the share of the chosen label, or sentence; for sentences also the share of hits."""
+        """Calibration error of the chosen label or caption; for captions also the accuracy."""
         outcome, seed = self.outcome, self.context.seed
         if not outcome.choices:
             return
@@ -133,7 +133,7 @@ class RetrievalScorer(Scorer):
         outcome.add_confidences(name, [one.prediction for one in outcome.choices], right, images, seed)
 
     def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Vectors float32 [n, d] of the texts, or of as many empty ones in a view without texts."""
+        """Embeddings float32 [n, e] of the texts; of empty texts in the view "no_text"."""
         context, task = self.context, self.task
         texts = [context.text(one) for one in texts]
         starts = range(0, len(texts), TEXTS_AT_ONCE)
@@ -172,7 +172,7 @@ class RetrievalScorer(Scorer):
             }
 
     def _swap(self, captioned: Sequence[int], images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]) -> None:
-        """Each caption against a swap of it, in runs that were trained with swaps."""
+        """Accuracy of each caption against its swap, for runs trained with hard negatives."""
         outcome, name, seed = self.outcome, caption_swap.METRIC, self.context.seed
         found = caption_swap.caption_swaps(self.context.examples, captioned, images, texts, self._embed)
         if found.kinds:
@@ -183,12 +183,12 @@ class RetrievalScorer(Scorer):
 
 
 def class_similarity(images: npt.NDArray[np.float32], classes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Products float32 [n, c], image by image: each is the same whatever images stand beside it."""
+    """Cosines float32 [n, c], computed image by image for bitwise batch invariance."""
     if not len(images):
         return np.zeros((0, len(classes)), dtype=np.float32)
     return np.stack([classes @ image for image in images])
 
 
 def _is_class(example: Example) -> bool:
-    """Whether the captions were made of the label: all images of a class would be right for each of them."""
+    """Whether the captions were made from the label, so that they fit all images of the class."""
     return example.group.startswith(LABEL_GROUP)

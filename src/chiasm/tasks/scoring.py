@@ -1,7 +1,7 @@
-"""What a task makes of a split: its predictions, the scores with their intervals, and the items behind them.
+"""Scoring of a task on a split: predictions, scores with intervals, and the items that each score averages.
 
-A `Scorer` walks through a split in parts and finishes with an `Outcome`. The records (an answered question, a caption,
-a judged pair, a choice) are shared, so that a report shows them whatever task made them.
+A `Scorer` processes a split in parts and returns an `Outcome`. All tasks share the record types (an answered question,
+a caption, a classified pair, a choice), so a report handles them alike.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ Similarity = Callable[[Encoded, Sequence[str]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One question with the model's answer; `of` is the example's number, `right` in [0, 1]."""
+    """One question with the model's answer; `of` is the example's index, `right` in [0, 1]."""
 
     of: int
     question: Question
@@ -34,7 +34,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """One generated caption. `right` is None where no program can tell."""
+    """One generated caption. `right` is None without ground truth."""
 
     of: int
     prediction: Prediction
@@ -43,7 +43,7 @@ class Captioned:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """A sentence judged with an image; `of` is the number of the sentence's example."""
+    """A classified image-sentence pair; `of` is the index of the sentence's example."""
 
     of: int
     is_match: bool
@@ -51,7 +51,7 @@ class Matched:
 
     @property
     def right(self) -> tuple[int, float]:
-        """The example, and whether the judgement was right."""
+        """The example's index, and 1 if the pair was classified correctly."""
         return self.of, float((self.prediction.answer == "yes") == self.is_match)
 
 
@@ -61,21 +61,21 @@ class Choice:
 
     of: int
     true: int
-    """Place of the right one."""
+    """Index of the correct candidate."""
     prediction: Prediction
     similarity: npt.NDArray[np.float32]
-    """Cosine of each, float32 [c]."""
+    """Cosine of each candidate, float32 [c]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Classes of labelled examples.
+    """Predicted classes of labelled examples.
 
     Attributes:
-        rows: numbers of the k labelled examples.
+        rows: indices of the k labelled examples.
         logits: float64 [k, c], uncalibrated.
-        target: int64 [k], the right class; below 0 where the model does not know it.
-        predictions: k answers, as they are served.
+        target: int64 [k], the right class; below 0 if it is not in the vocabulary.
+        predictions: k predictions, as served.
     """
 
     rows: Sequence[int]
@@ -86,9 +86,9 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """What a metric is made of, one row an item in an order that every run over the split shares.
+    """The items that a metric averages, in an order that all runs on the split share.
 
-    `values` are outcomes [n] whose mean is the metric, or statistics [n, s] for BLEU; `clusters` are example numbers.
+    `values` are results [n] whose mean is the metric, or statistics [n, s] for BLEU; `clusters` are example indices.
     """
 
     values: npt.NDArray[np.float64]
@@ -97,38 +97,38 @@ class Items:
 
 @dataclass(slots=True)
 class Outcome:
-    """The predictions of one pass over a split, and the numbers made from them."""
+    """The predictions of one pass over a split, and their scores."""
 
     scores: dict[str, Score] = field(default_factory=dict)
     """Metric name -> score; larger is better, except for calibration errors (`*_ECE`)."""
     by_kind: dict[str, dict[str, Score]] = field(default_factory=dict)
     """Metric name -> kind (of question, or language) -> score."""
     baseline: dict[str, float] = field(default_factory=dict)
-    """Metric name -> what a constant or random answer gets."""
+    """Metric name -> score of a constant or random answer."""
     items: dict[str, Items] = field(default_factory=dict)
     """Metric name -> its items, for a paired test between two runs."""
     geometry: dict[str, float] = field(default_factory=dict)
-    """Alignment, uniformity and modality gap of a dual encoder; no intervals."""
+    """Alignment, uniformity and modality gap of a dual encoder, without intervals."""
     answered: list[Answered] = field(default_factory=list)
     captioned: list[Captioned] = field(default_factory=list)
     described: list[Captioned] = field(default_factory=list)
-    """The captions with a reference in their language, row by row those of the items of CIDEr."""
+    """The captions with a reference in their language, in the order of the items of CIDEr."""
     matched: list[Matched] = field(default_factory=list)
-    """Of each sentence the pair with its own image, and with a hard one: half of them match."""
+    """For each sentence the pair with its own image and the pair with a hard negative."""
     choices: list[Choice] = field(default_factory=list)
     named: list[Named] = field(default_factory=list)
     answer_logits: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    """Uncalibrated logits [m, a] of the answered questions, in their order; kept for calibration alone."""
+    """Uncalibrated logits [m, a] of the answered questions, in order; only for calibration."""
     answer_targets: list[int] = field(default_factory=list)
-    """Row of the right answer for each row of `answer_logits`; below 0 where the model does not know it."""
+    """Vocabulary row of the right answer for each row of `answer_logits`; below 0 if it is not in the vocabulary."""
     logit_scale: float | None = None
-    """Factor on the cosines of `choices` that makes logits of them; kept for calibration alone."""
+    """Factor from the cosines of `choices` to logits; only for calibration."""
     image_embeddings: npt.NDArray[np.float32] | None = None
     text_embeddings: npt.NDArray[np.float32] | None = None
     texts: list[tuple[int, str]] = field(default_factory=list)
-    """Row i of `text_embeddings`: the example it belongs to, and its words."""
+    """For each row of `text_embeddings`: the example's index and the text."""
     confidences: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = field(default_factory=dict)
-    """Event (see `metrics.certainty`) -> the model's confidence in each, and whether it happened."""
+    """Event name (see `metrics.certainty`) -> confidences, and whether each event happened."""
 
     def add_confidences(
         self,
@@ -138,9 +138,9 @@ class Outcome:
         clusters: npt.ArrayLike,
         seed: int,
     ) -> None:
-        """Keep the confidences in an event, with their calibration errors among the scores.
+        """Store the confidences of an event, and add their calibration errors to the scores.
 
-        `clusters` are the examples that the events belong to.
+        `clusters` are the indices of the examples that the events belong to.
         """
         sure = np.array([one.confidence for one in predictions])
         self.confidences[name] = sure, np.asarray(is_true, dtype=np.bool_)
@@ -148,7 +148,7 @@ class Outcome:
 
     @staticmethod
     def joined(parts: Sequence["Outcome"]) -> "Outcome":
-        """The outcomes of several tasks over the same examples as one; of equal names the last counts."""
+        """Merge the outcomes of several tasks over the same examples; for equal names the last one is kept."""
         whole = Outcome()
         for part in parts:
             for one in fields(Outcome):
@@ -164,19 +164,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a scorer knows beside the examples that it is given.
+    """The context of a scorer.
 
     Attributes:
         model: in evaluation mode.
         codec: tokenizer, vocabularies and calibration.
         examples: the whole split.
-        view: what is shown of each example.
-        seed: of every draw.
-        languages: of the data, the usual one first.
-        label_prompts: sentences that stand for a class (`data.label_prompts`).
-        is_calibrating: keep what calibration is fitted on.
-        has_classes: another task of the run was trained to name classes.
-        similarity: cosines of the run's shared space; None where no task has one.
+        view: which inputs of each example the model gets.
+        seed: seed of all sampling.
+        languages: languages of the data, the default first.
+        label_prompts: prompt templates of a class (`data.label_prompts`).
+        is_calibrating: whether to keep the logits for fitting the calibration.
+        has_classes: whether the run has a classification task.
+        similarity: cosines of the run's shared space; None without one.
     """
 
     model: VisionLanguageModel
@@ -191,7 +191,7 @@ class Context:
     similarity: Similarity | None = None
 
     def text(self, words: str) -> str:
-        """The words, or none in a view without texts."""
+        """The words; "" in the view "no_text"."""
         return "" if self.view == "no_text" else words
 
 
@@ -210,14 +210,14 @@ class Scorer(ABC):
         """Predict for a part of the split.
 
         Args:
-            start: number of the first example of the part.
+            start: index of the first example of the part.
             part: n examples.
-            encoded: their inputs, n rows each; in a view, those of other examples or of none.
+            encoded: their inputs, n rows each; depending on the view, of other examples or absent.
         """
 
     @abstractmethod
     def finish(self) -> Outcome:
-        """Scores of all parts; an empty outcome where there was nothing to score."""
+        """Scores of all parts; an empty outcome if nothing was scored."""
 
 
 def scores_as_json(outcome: Outcome, blind: Mapping[View, Outcome]) -> dict[str, Mapping[str, object]]:

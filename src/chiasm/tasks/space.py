@@ -1,4 +1,4 @@
-"""A space that images and texts share: what search, zero-shot classes and hard pairs ask of a task that has one."""
+"""The interface of a shared embedding space, for search, zero-shot classification and hard negatives."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.codec import Codec
 
 TEXTS_AT_ONCE = 256
-"""Texts that are embedded at once."""
+"""Texts per batch."""
 
 
 class SharedSpace(ABC):
-    """Unit vectors of encoded inputs and of texts, whose product is their cosine."""
+    """Unit-length embeddings of encoded inputs and of texts; their dot product is the cosine."""
 
     @abstractmethod
     def embed_images(self, model: VisionLanguageModel, encoded: Encoded) -> npt.NDArray[np.float32]:

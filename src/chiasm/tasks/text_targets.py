@@ -1,4 +1,4 @@
-"""Where a teacher puts captions, as fields of a batch; `pipeline.teacher_targets` computes it once."""
+"""Text embeddings of a teacher as batch fields; `pipeline.teacher_targets` computes them once."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,16 +13,16 @@ TARGETS = "text_targets"
 
 
 def caption_targets(captions: Sequence[Caption], known: Mapping[str, np.ndarray]) -> dict[Caption, np.ndarray]:
-    """Where each caption of one image shall be.
+    """Target embedding of each caption of one image.
 
     Args:
         captions: in any language.
-        known: text -> the teacher's unit vector float32 [e], of the captions that the teacher reads.
+        known: text -> the teacher's unit vector float32 [e], for captions in a language of the teacher.
 
     Returns:
-        The teacher's own vector of a caption that it reads; for a caption in another language the direction of the mean
-        over those of its image, since captions that people wrote each in their language are no translations of each
-        other. Empty where the teacher reads none.
+        For a caption in a language of the teacher, the teacher's vector. For any other caption, the normalised mean of
+        the vectors of its image, since captions in different languages are not translations of each other. {} if the
+        teacher has no vector for any caption.
     """
     read = [known[caption.text] for caption in captions if caption.text in known]
     if not read:
@@ -33,7 +33,7 @@ def caption_targets(captions: Sequence[Caption], known: Mapping[str, np.ndarray]
 
 
 def target_fields(chosen: Sequence[tuple[int, Caption]], examples: Sequence[Example], width: int) -> dict[str, Tensor]:
-    """`text_target` float32 [m, width] and `has_target` bool [m] of chosen captions, zeros where there is none."""
+    """`text_target` float32 [m, width], zeros without a target, and `has_target` bool [m] of the chosen captions."""
     found = [examples[row].inputs.get(TARGETS, {}).get(caption) for row, caption in chosen]
     target = np.zeros((len(found), width), dtype=np.float32)
     for number, one in enumerate(found):

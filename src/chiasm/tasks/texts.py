@@ -1,4 +1,4 @@
-"""The fields of a batch that hold captions: chosen anew each epoch, tokenised, and told whose they are."""
+"""Batch fields of captions: sampled each epoch, tokenised, and linked to their images by index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from chiasm.tasks.codec import Codec
 
 
 def check_words(task: str, model: ModelConfig) -> None:
-    """Refuse models whose fusion never meets the words themselves.
+    """Require token-level text in fusion.
 
     Raises:
-        InputError: the text tower gives a summary, its words are cached away, or fusion keeps no token a word.
+        InputError: the text tower has summary tokens or is frozen, or the fusion drops the word tokens.
     """
     given = {
         f"model.text.summary_tokens {model.text.summary_tokens}": bool(model.text.summary_tokens),
@@ -36,13 +36,13 @@ def check_words(task: str, model: ModelConfig) -> None:
         kept = ", ".join(name for name, fusion in FUSIONS.items() if fusion.keeps_words)
         raise InputError(
             f"the task {task} with {wrong[0]}",
-            f"every word in fusion: no summary tokens, a text tower that is not frozen, and one of {kept}",
+            f"word tokens in fusion: no summary tokens, a trainable text tower, and one of {kept}",
             "--set model.text.summary_tokens=0 model.fusion=cross_attention, whichever it is",
         )
 
 
 def chosen_captions(examples: Sequence[Example], count: int, seed: int, epoch: int) -> list[tuple[int, Caption]]:
-    """Up to `count` captions an example, with the example's place in the batch."""
+    """Up to `count` captions per example, each with the example's index in the batch."""
     return [
         (row, caption)
         for row, example in enumerate(examples)
@@ -53,7 +53,7 @@ def chosen_captions(examples: Sequence[Example], count: int, seed: int, epoch: i
 def caption_fields(chosen: Sequence[tuple[int, Caption]], codec: Codec) -> dict[str, Tensor]:
     """`text_ids` and `text_is_real` [m, l], or `text_vectors` [m, d] of a frozen tower; `image_index`, `text_key` [m].
 
-    Equal sentences have an equal `text_key`, in every process: it is a hash of the words.
+    `text_key` is a hash of the text, equal in all processes.
     """
     texts = [caption.text for _, caption in chosen]
     return {
@@ -64,45 +64,45 @@ def caption_fields(chosen: Sequence[tuple[int, Caption]], codec: Codec) -> dict[
 
 
 def check_writes(task: str, model: ModelConfig) -> None:
-    """Refuse a text tower that does not share embeddings with a decoder, for a task that writes.
+    """Require, for a generative task, a text tower that shares embeddings with a decoder.
 
     Raises:
         InputError: the text tower is pre-trained.
     """
     if not (model.text.from_scratch or model.network):
         raise InputError(
-            f"the task {task} writes words, with model.text.kind {model.text.kind!r}",
-            "a text tower whose words a decoder shares",
+            f"the generative task {task} with model.text.kind {model.text.kind!r}",
+            "a text tower that shares its embeddings with a decoder",
             "--set model.text.kind=transformer",
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptionConfig(TaskConfig):
-    """Keys of a task on captions."""
+    """Config keys of a task on captions."""
 
     captions_per_picture: int = 1
-    """Captions of an image that take part in a step, drawn anew each epoch; all of them are positives."""
+    """Captions per image in a step, resampled each epoch; all are positives."""
 
 
 T = TypeVar("T", bound=CaptionConfig)
 
 
 class CaptionTask(Task[T]):
-    """A task on captions drawn anew each epoch: the batch fields are those of `caption_fields`."""
+    """A task on captions, resampled each epoch; its batch fields are those of `caption_fields`."""
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
-        """Draw `captions_per_picture` captions of each example and return the fields of `caption_fields`."""
+        """Sample `captions_per_picture` captions of each example and return the fields of `caption_fields`."""
         count = self.config.captions_per_picture
         return caption_fields(chosen_captions(examples, count, seed, epoch), codec)
 
     def count(self, batch: Batch) -> int:
-        """Captions."""
+        """Number of captions."""
         return len(batch.by_task[self.name]["image_index"])
 
 
 def text_fields(texts: Sequence[str], codec: Codec, batch_invariant: ModelConfig | None = None) -> dict[str, Tensor]:
-    """Token ids, or a frozen tower's vectors where every text has one; `batch_invariant` pads them."""
+    """Token ids, or cached vectors of a frozen tower if all texts have one; `batch_invariant` pads the ids."""
     if texts and all(text in codec.text_vectors for text in texts):
         return {"text_vectors": torch.from_numpy(np.stack([codec.text_vectors[text] for text in texts]))}
     tokens = (
@@ -114,7 +114,7 @@ def text_fields(texts: Sequence[str], codec: Codec, batch_invariant: ModelConfig
 
 
 def batch_invariant_tokens(texts: Sequence[str], codec: Codec, model: ModelConfig) -> TextTokens:
-    """Texts padded until longer neighbours do not change what is computed for a text (`models.batch_invariant`)."""
+    """Token ids padded to a multiple of `TOKEN_MULTIPLE` for batch invariance (`models.batch_invariant`)."""
     ids, is_real = codec.tokenizer.batch(texts)
     length, before = ids.shape[1], model.text.summary_tokens
     more = -(length + before) % TOKEN_MULTIPLE

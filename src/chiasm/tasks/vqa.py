@@ -1,4 +1,4 @@
-"""Visual question answering: an answer out of those seen in training, or one written word by word."""
+"""Visual question answering: classification over the training answers, or generation word by word."""
 
 import math
 from collections import Counter
@@ -45,27 +45,27 @@ MAX_ANSWERS = 3000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VqaConfig(TaskConfig):
-    """How questions are answered."""
+    """Config of the visual question answering task."""
 
     objective: Literal["", "softmax", "soft", "generate"] = ""
-    """"softmax" over the answer vocabulary; "soft" weighs several answers; "generate" writes word by word. "" is the
-    first of them."""
+    """"softmax" over the answer vocabulary; "soft" for soft scores of several answers; "generate" for a decoder. ""
+    means "softmax"."""
     label_smoothing: float = 0.0
-    """Share of the target given to all other answers or words."""
+    """Probability mass of the target spread over all other answers or words."""
     abstain_risk: float = 0.0
-    """Share of wrong answers that is tolerated among those given; a threshold for abstaining is fitted to it on
-    validation. 0 never abstains."""
+    """Tolerated share of wrong answers among the answers given; the threshold for abstaining is fitted to it on the
+    validation split. 0 never abstains."""
 
     def check(self, where: str) -> None:
-        """Shares are shares."""
+        """Check that shares lie in their ranges."""
         check_share(where, "label_smoothing", self.label_smoothing, is_below_one=True)
         check_share(where, "abstain_risk", self.abstain_risk)
 
 
 def answer_vocabulary(examples: Iterable[Example]) -> tuple[str, ...]:
-    """The usual answer of every training question, most frequent first, ties in alphabetical order.
+    """The first answer of every training question, most frequent first, ties in alphabetical order.
 
-    "Yes" and "yes" are one answer, written in its commonest way.
+    "Yes" and "yes" count as one answer, in the most frequent spelling.
     """
     spellings: dict[str, Counter[str]] = {}
     for example in examples:
@@ -77,7 +77,7 @@ def answer_vocabulary(examples: Iterable[Example]) -> tuple[str, ...]:
 
 
 class VisualQuestionAnswering(Task[VqaConfig]):
-    """Answers as classes or as text. All questions of an image share its encoding; equal questions share theirs."""
+    """Answers as classes or as text. Each image is encoded once for all its questions, equal questions once."""
 
     name: ClassVar[str] = "vqa"
     primary_metric: ClassVar[str] = "vqa_accuracy"
@@ -89,16 +89,16 @@ class VisualQuestionAnswering(Task[VqaConfig]):
 
     @property
     def objective(self) -> str:
-        """The chosen objective, or the usual one."""
+        """The configured objective, or the default."""
         return self.config.objective or self.objectives[0]
 
     def check(self) -> None:
-        """Refuse a pre-trained text tower for answers that are written."""
+        """Reject a pre-trained text tower for generated answers."""
         if self.objective == "generate":
             check_writes(self.name, self.model)
 
     def vocabulary(self, examples: Sequence[Example], stated: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-        """Answers of the training questions, or those that a pre-trained network states.
+        """Answers of the training questions, or those of a pre-trained network.
 
         Raises:
             InputError: no example has a question.
@@ -111,11 +111,11 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         return {ANSWERS: answers}
 
     def head(self, codec: Codec) -> HeadSpec:
-        """Logits over the answers, or a decoder that writes."""
+        """Logits over the answers, or a decoder."""
         return FusedWriter() if self.objective == "generate" else FusedClasses(len(codec.answers), widening=2)
 
     def texts_read(self, examples: Sequence[Example]) -> list[str]:
-        """The questions, where one vector of a frozen tower is all that fusion reads of each."""
+        """The questions, if fusion uses only their pooled vectors from a frozen tower."""
         if not encodes_questions_once(self.model):
             return []
         return [question.text for example in examples for question in example.questions]
@@ -123,10 +123,10 @@ class VisualQuestionAnswering(Task[VqaConfig]):
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """`question_ids` and `question_is_real` [u, l], `question_index` and `image_index` [m], and the answers.
 
-        Where questions were encoded before (`encodes_questions_once`), `question_vectors` [u, d] stand for their ids.
-        The answers are `answer` [m]; or `answer_score` [m, a] and `is_known` [m] for "soft"; or `answer_ids` and
-        `answer_is_real` [m, l] for "generate". With the fusion `shared_sum`, `text_key` [u]: equal questions have an
-        equal one in every process.
+        With cached questions (`encodes_questions_once`), `question_vectors` [u, d] replace their ids. The answers are
+        `answer` [m]; or `answer_score` [m, a] and `is_known` [m] for "soft"; or `answer_ids` and `answer_is_real`
+        [m, l] for "generate". With the fusion `shared_sum`, `text_key` [u] is a hash of the question, equal in all
+        processes.
         """
         asked = [(row, question) for row, example in enumerate(examples) for question in example.questions]
         fields = _question_fields([question.text for _, question in asked], codec, self.model)
@@ -148,7 +148,7 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         return fields
 
     def count(self, batch: Batch) -> int:
-        """Questions whose answer is known; words of the answers for "generate"."""
+        """Number of questions with an answer in the vocabulary; for "generate", number of predicted words."""
         fields = batch.by_task[self.name]
         if self.objective == "generate":
             return int(fields["answer_is_real"][:, 1:].sum())
@@ -159,8 +159,8 @@ class VisualQuestionAnswering(Task[VqaConfig]):
     ) -> dict[str, Tensor]:
         """Cross-entropy over the answer vocabulary, over the words of the answer, or against soft scores.
 
-        With the fusion `shared_sum` beside the additive contrast, the sum of an image and a question is contrasted
-        with both as well: terms "answer", "fused_to_image", "fused_to_text" and "loss", their sum.
+        With the fusion `shared_sum` and the additive contrastive objective, the sum of an image and a question is also
+        contrasted with both: terms "answer", "fused_to_image", "fused_to_text" and "loss", their sum.
         """
         fields, image = batch.by_task[self.name], encoded[IMAGE]
         question = _encoded(model, fields)
@@ -208,8 +208,8 @@ class VisualQuestionAnswering(Task[VqaConfig]):
     ) -> list[Prediction]:
         """Answer the question of each query.
 
-        `evidence["answers"]` holds the three likeliest answers with their calibrated probabilities (a written answer
-        stands alone); `evidence["abstains"]` is true where the confidence is below the fitted threshold.
+        `evidence["answers"]` holds the three most probable answers with their calibrated probabilities, or the one
+        generated answer; `evidence["abstains"]` is True if the confidence is below the fitted threshold.
         """
         if not queries:
             return []
@@ -241,23 +241,23 @@ class VisualQuestionAnswering(Task[VqaConfig]):
     def heat_maps(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
     ) -> list[HeatMap | None]:
-        """Attention over the image for each question; arguments as of `predict`. A second pass, for those who ask."""
+        """Attention map over the image for each question, in a second forward pass; arguments as in `predict`."""
         if not queries:
             return []
         image = encoded[IMAGE]
         fields = _on_device(model.config, codec, image, queries)
-        if "question_ids" not in fields:  # fusion reads one vector of a question, without attention
+        if "question_ids" not in fields:  # pooled fusion has no attention
             return [None] * len(queries)
         asked = TextTokens(fields["question_ids"], fields["question_is_real"])
         shares = question_attention_map(model, encoded, asked, fields["question_index"], fields["image_index"])
         return heat_maps_of(model, shares, len(queries))
 
     def scorer(self, context: Context) -> Scorer:
-        """Accuracy of the answers, by kind of question, with their calibration."""
+        """Accuracy of the answers, in total and by kind of question, with calibration."""
         return AnswerScorer(self, context)
 
     def calibrate(self, outcome: Outcome) -> Events | None:
-        """Whether an answer is right: a softmax over the answers, or one probability each."""
+        """Whether an answer is right, with the logits of a softmax or one probability per answer."""
         if not outcome.answered:
             return None
         right = np.array([one.right for one in outcome.answered])
@@ -281,14 +281,14 @@ class VisualQuestionAnswering(Task[VqaConfig]):
 
 
 class Statements(VisualQuestionAnswering):
-    """Is a sentence true of the image? Questions whose answers are "true" and "false" (NLVR, Suhr et al. 2017)."""
+    """Classifies a sentence about an image as "true" or "false" (NLVR, Suhr et al. 2017)."""
 
     name: ClassVar[str] = "statements"
     primary_metric: ClassVar[str] = "accuracy"
 
 
 def _scores(question: Question, codec: Codec) -> dict[int, float]:
-    """Soft score of each known answer: agreement of three people of ten is full, one answer alone is too."""
+    """Soft score of each answer in the vocabulary: min(1, count / 3), or 1 with fewer than three annotators."""
     counts = Counter(map(normalise_answer, question.answers))
     needed = AGREEING if len(question.answers) >= AGREEING else 1
     found = {codec.answer_index(answer): min(1.0, count / needed) for answer, count in counts.items()}
@@ -296,14 +296,14 @@ def _scores(question: Question, codec: Codec) -> dict[int, float]:
 
 
 def encodes_questions_once(model: ModelConfig) -> bool:
-    """Whether a question is known by one vector that training does not change: a frozen tower, and pooled fusion."""
+    """Whether questions can be cached as pooled vectors: a frozen text tower and a pooled fusion."""
     return model.text.frozen and FUSIONS[model.fusion].reads_pooled
 
 
 def _question_fields(
     questions: Sequence[str], codec: Codec, model: ModelConfig, is_batch_invariant: bool = False
 ) -> dict[str, Tensor]:
-    """Tokenise each distinct question once, or take its vector."""
+    """Tokenise each distinct question once, or use its cached vector."""
     distinct = {text: number for number, text in enumerate(dict.fromkeys(questions))}
     index = {"question_index": torch.tensor([distinct[text] for text in questions], dtype=torch.long)}
     texts = list(distinct)
@@ -314,7 +314,7 @@ def _question_fields(
 
 
 def _encoded(model: VisionLanguageModel, fields: Mapping[str, Tensor]) -> Tokens:
-    """The distinct questions, encoded here or before."""
+    """The distinct questions, encoded or from cached vectors."""
     if "question_vectors" in fields:
         vectors = fields["question_vectors"]
         return Tokens(vectors[:, None], torch.ones_like(vectors[:, :1], dtype=torch.bool), vectors)
@@ -335,19 +335,19 @@ def _on_device(model: ModelConfig, codec: Codec, image: Tokens, queries: Sequenc
 
 
 def _written_predictions(model: VisionLanguageModel, task: str, codec: Codec, fused: Tokens) -> list[Prediction]:
-    """Answers word by word; the confidence is made from the probability of the whole answer."""
-    tokenizer, how = codec.tokenizer, codec.calibration.get(task)
+    """Generate answers; the confidence is the calibrated probability of the whole answer."""
+    tokenizer, calibration = codec.tokenizer, codec.calibration.get(task)
     starts = torch.full((len(fused.pooled),), tokenizer.start_id, device=fused.pooled.device)
-    said = model.write(task, fused, starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids)
+    written = model.write(task, fused, starts, tokenizer.end_id, codec.decoding, tokenizer.suppressed_ids)
     predictions = []
-    for row, mean in zip(said.ids.tolist(), said.log_probability.tolist(), strict=True):
+    for row, mean in zip(written.ids.tolist(), written.log_probability.tolist(), strict=True):
         words = row.index(tokenizer.end_id) + 1 if tokenizer.end_id in row else len(row)
         own = math.exp(mean * words)
-        confidence = own if how is None else how.probability(logit_of(own))
+        confidence = own if calibration is None else calibration.probability(logit_of(own))
         answer = tokenizer.decode(row)
         evidence = {
             "answers": [{"answer": answer, "probability": confidence}],
-            "abstains": how is not None and confidence < how.abstain_below,
+            "abstains": calibration is not None and confidence < calibration.abstain_below,
         }
         predictions.append(Prediction(answer, confidence, evidence, own))
     return predictions

@@ -1,4 +1,4 @@
-"""Answers to the questions of a split, scored against what people answered."""
+"""Scores of answers against the annotators' answers."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from chiasm.tasks.vqa import VisualQuestionAnswering
 
 AGREEING = 3
-"""People of ten whose agreement makes an answer fully right (Antol et al. 2015)."""
+"""Annotators out of ten whose agreement gives an answer the full score (Antol et al. 2015)."""
 
 
 class AnswerScorer(Scorer):
-    """Scores answers against what people answered.
+    """Scores answers against the annotators' answers.
 
     Args:
-        task: whose answers they are.
+        task: the task to score.
         context: the model and the split.
     """
 
@@ -49,7 +49,7 @@ class AnswerScorer(Scorer):
             outcome.answer_targets += [UNKNOWN if one is None else one for one in known]
 
     def finish(self) -> Outcome:
-        """Accuracy in all and by kind; seen, also calibration and the share of questions that are answered."""
+        """Accuracy in total and by kind; in the view "seen" also calibration and the share of answered questions."""
         outcome, seed, name = self.outcome, self.context.seed, self.task.primary_metric
         if not outcome.answered:
             return outcome

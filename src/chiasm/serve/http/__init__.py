@@ -1,1 +1,1 @@
-"""The HTTP door: routes, limits, and the process that serves them."""
+"""The HTTP server: routes, limits, and the serving process."""

@@ -1,4 +1,4 @@
-"""The application: routes, page and errors put together."""
+"""The ASGI application: routes, web page and error handlers."""
 
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -34,7 +34,7 @@ TOLD = (
 
 
 def build_app(service: Service) -> Guard:
-    """The whole of it, as an ASGI application."""
+    """Build the ASGI application."""
     metrics = Metrics()
 
     @asynccontextmanager
@@ -72,7 +72,7 @@ def _file(content: bytes, kind: str) -> Any:
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Every error becomes a fixed code; what is unexpected is logged under the id that the client is told."""
+    """Map every error to a fixed code; unexpected errors are logged under the request id in the response."""
 
     @app.exception_handler(ServedError)
     async def served(_: Request, error: ServedError) -> JSONResponse:
@@ -107,7 +107,7 @@ _KNOWN = frozenset(
 
 
 def fields_of(errors: Sequence[Any]) -> list[str]:
-    """Where a request is wrong, in the names of our own description: nothing that was sent is repeated."""
+    """The invalid fields of a request, by the names of the API; contains no data from the request."""
     places = [
         ".".join(str(part) for part in error["loc"][1:] if isinstance(part, int) or part in _KNOWN) for error in errors
     ]

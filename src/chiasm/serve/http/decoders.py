@@ -1,8 +1,8 @@
-"""Child processes that decode images, each with a thread that talks to it; one that takes too long is killed.
+"""A pool of child processes that decode images, with limits of time and memory; a child over a limit is killed.
 
-A thread cannot be ended, nor its memory limited; a process can. So nothing that a client sends is decoded in this one
-(`data.decoding_child`). A few children are kept, with all they need imported; one that is killed, or dies of what it
-was given, is replaced at once, and only its request is told.
+Processes can be killed and limited in memory, threads cannot, so client data are decoded only in children
+(`data.decoding_child`). The children keep their imports loaded; a child that is killed or crashes is replaced at once,
+and only its request fails.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ CLOSE_S = 2.0
 
 
 class TooSlowError(Exception):
-    """The image took longer than it may; its child was killed."""
+    """Decoding exceeded the time limit; the child was killed."""
 
 
 class TooHeavyError(Exception):
-    """The image took more memory than it may, or ended its child."""
+    """Decoding exceeded the memory limit, or the child died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a child answers: its head and its bytes."""
+    """The response of a child: head and bytes."""
 
     head: Mapping[str, Any]
     content: bytearray

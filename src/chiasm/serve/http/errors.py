@@ -1,7 +1,7 @@
-"""What a client is told when something is wrong: a fixed code and a fixed text, whatever went wrong inside.
+"""Error responses: a fixed code and a fixed text for each error.
 
-No text is made from an exception, a path or the request, so that nothing can leak through it; the log has the rest
-under the same id.
+No text contains an exception, a path or request data, so responses leak nothing; the log has the details under the
+request id.
 """
 
 import secrets
@@ -70,7 +70,7 @@ class ServedError(Exception):
         self.id = secrets.token_hex(8)
 
     def body(self) -> dict[str, Any]:
-        """The JSON of the answer, in the shape that OpenAI's clients read."""
+        """The JSON body of the response, in OpenAI's format."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         error: dict[str, Any] = {"code": self.code, "message": self.message, "type": kind, "id": self.id}
         if self.fields:

@@ -1,4 +1,4 @@
-"""Images by address, from hosts that the server's owner allowed by name; nothing else is ever connected to.
+"""Fetching of images by URL, only from hosts that the server's settings allow.
 
 https on port 443 alone. The name is resolved once, every address must be public, and the connection goes to the very
 address that was checked, so that a name which changes its mind (DNS rebinding) wins nothing. Redirects are followed on

@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: whose it is, how large, whether there is room.
+"""Checks of every request before routing: origin, token, size, and room in the queue.
 
 Plain ASGI, in this order: host and origin, token, draining, room, type and size of the body. Headers that keep a
 browser from doing more than our page needs are put on every answer.
@@ -42,7 +42,7 @@ HEADERS = (
 
 @dataclass(slots=True)
 class Health:
-    """Whether the server takes requests."""
+    """Whether the server accepts requests."""
 
     is_draining: bool = False
     open_requests: int = 0

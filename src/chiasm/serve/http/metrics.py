@@ -1,4 +1,4 @@
-"""What /metrics says, in Prometheus' text format (version 0.0.4): counts, times and memory; never words or images."""
+"""The metrics of /metrics in Prometheus' text format (version 0.0.4): counts, times and memory, no user data."""
 
 import resource
 import time
@@ -17,7 +17,7 @@ ROUTES = frozenset(
 
 
 class Metrics:
-    """Counts requests by route and status; everything else is asked when it is told."""
+    """Counts requests by route and status; other values are read when the page is generated."""
 
     def __init__(self) -> None:
         self.started = time.time()

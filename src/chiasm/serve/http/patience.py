@@ -1,4 +1,4 @@
-"""Connections that never finish asking or reading: the head of a request has a time limit, as its body has.
+"""Time limits of connections that do not finish sending a request or reading a response.
 
 uvicorn waits for a head as long as the client likes ("slowloris"): each such connection costs a file descriptor, of
 which a process has few. The same holds for the rest of a body whose request was refused by its head, and for answers
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """uvicorn's own protocol, which hangs up where a client keeps it waiting.
+    """uvicorn's protocol with time limits; it closes the connection of a client that exceeds one.
 
     Args:
         head_s: seconds for the head of a request, from the connection or from its first byte; for the rest of a

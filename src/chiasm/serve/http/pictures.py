@@ -1,4 +1,4 @@
-"""Images as clients send them: data URIs, bare base64, or addresses of hosts that are allowed."""
+"""Decoding of images from data URIs, bare base64, or URLs of allowed hosts."""
 
 import asyncio
 import base64
@@ -21,11 +21,11 @@ from chiasm.serve.http.fetching import fetch
 from chiasm.serve.http.settings import ServerSettings
 
 FETCHES = 2
-"""Images that are fetched from other hosts at once, and kept until they are decoded."""
+"""Largest number of images fetched concurrently; each counts until it is decoded."""
 
 
 def image_bytes(text: str) -> bytes:
-    """The bytes of an image file that was sent as a data URI or in bare base64.
+    """The bytes of an image file from a data URI or bare base64.
 
     Raises:
         ServedError: no base64, or too large.
@@ -43,7 +43,7 @@ def image_bytes(text: str) -> bytes:
 
 
 class ImageDecoding:
-    """Decodes in child processes, so that the model thread never waits for a JPEG and no image fills the memory.
+    """Decodes images in child processes, so that decoding neither blocks the model thread nor exhausts its memory.
 
     Args:
         model: whose images they become.
@@ -57,7 +57,7 @@ class ImageDecoding:
         self._fetches = asyncio.Semaphore(FETCHES)
 
     async def prepared(self, texts: list[str], end: float) -> list[Tensor]:
-        """Images as the model takes them; equal ones are decoded once.
+        """Decode and resize images; equal ones are decoded once.
 
         Args:
             texts: as clients send them.

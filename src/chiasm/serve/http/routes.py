@@ -1,4 +1,4 @@
-"""Our own routes: ask, caption, classify, match, search, and what the process says of itself."""
+"""The native routes: ask, caption, classify, match, search, and the state of the server."""
 
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ WRONG: dict[int | str, dict[str, Any]] = {
         (413, "Too large."),
         (415, "Another type than JSON."),
         (422, "A request that does not fit, an image that cannot be used, or a task that was not trained."),
-        (500, "A mistake of the server's own."),
+        (500, "An internal error of the server."),
         (503, "Full, late or stopping; see Retry-After."),
     )
 }
@@ -58,12 +58,12 @@ def answering(service: Service) -> APIRouter:
 
     @router.post("/caption", response_model=schemas.CaptionAnswer)
     async def caption(request: Request, body: schemas.CaptionRequest) -> Any:
-        """Describe images in a sentence each."""
+        """Write a caption for each image."""
         return JSONResponse({"captions": [_caption(one) for one in await captions_of(service, request, body)]})
 
     @router.post("/classify", response_model=schemas.ClassifyAnswer)
     async def classify(request: Request, body: schemas.ClassifyRequest) -> Any:
-        """Say which class each image shows: of the model's own, or of your labels."""
+        """Classify images among the model's classes, or zero-shot among your labels."""
         service.need("classify")
         try:
             labels, prompts = model.choices(body.labels), expanded(body.prompts)
@@ -75,7 +75,7 @@ def answering(service: Service) -> APIRouter:
 
     @router.post("/match", response_model=schemas.MatchAnswer)
     async def match(request: Request, body: schemas.MatchRequest) -> Any:
-        """Say how well texts fit images."""
+        """Score how well texts match images."""
         service.need("match")
         images, texts = service.paired(body.image, body.text, "text")
         found = await service.pairs(request, "match", images, texts, model.match)
@@ -164,7 +164,7 @@ def _found(index: Index, query: dict[str, Any]) -> tuple[list[Hit], Strength | N
 
 
 def telling(service: Service, metrics: Metrics) -> APIRouter:
-    """What the process says of itself."""
+    """Routes to the state of the server."""
     router = APIRouter(responses=WRONG, route_class=JsonRoute, tags=["server"])
 
     @router.get("/v1/models")
@@ -202,7 +202,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
 
     @router.get("/readyz")
     async def readyz() -> Response:
-        """It takes requests: the model is loaded, the queue has room, and nobody is stopping it."""
+        """Whether the server accepts requests: model loaded, room in the queue, and not stopping."""
         if service.health.is_draining:
             return cast(Response, ServedError("draining").response())
         if service.batcher.is_full:
@@ -226,7 +226,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
 
 
 def _trained_on(service: Service) -> dict[str, str] | None:
-    """What the model learned from: the recipe, the kind of data, and the last part of its path; None if unknown."""
+    """The training data: recipe, source, and last part of the path; None if unknown."""
     config = service.model.pipeline.config
     if service.model.pipeline.example is None:  # no run of ours: nobody here has trained it
         return None

@@ -1,4 +1,4 @@
-"""What requests and answers look like; FastAPI makes the API's description at /openapi.json out of it."""
+"""Schemas of requests and responses; FastAPI generates /openapi.json from them."""
 
 from typing import Annotated, Any, Literal
 
@@ -21,19 +21,19 @@ Value = str | bool | int | Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """Ours: an unknown field is an error, so that a misspelt one is not ignored."""
+    """Base of the native requests; unknown fields are errors, so that misspelt ones are not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Lenient(BaseModel):
-    """OpenAI's: their clients send fields that mean nothing here."""
+    """Base of OpenAI's requests; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class AskRequest(Strict):
-    """Questions about images: lists of one length are pairs, a single one goes with each of the other."""
+    """Questions about images: two lists are paired, a single item is paired with each of a list."""
 
     image: Images
     question: Texts
@@ -49,7 +49,7 @@ class CaptionRequest(Strict):
 
 
 class ClassifyRequest(Strict):
-    """Images to name: by the classes that the model was trained on, or by labels of your own."""
+    """Images to classify: among the classes that the model was trained on, or among labels of your own."""
 
     image: Images
     labels: Annotated[
@@ -79,7 +79,7 @@ class SearchRequest(Strict):
         dict[Annotated[str, Field(max_length=200)], Value],
         Field(max_length=32, description="Metadata that an image must have."),
     ] = {}
-    rerank: Annotated[bool, Field(description="Let the fusion model judge the best of what was found.")] = False
+    rerank: Annotated[bool, Field(description="Re-rank the best results with the fusion model.")] = False
 
 
 class ImageUrl(Lenient):
@@ -126,7 +126,7 @@ class ChatRequest(Lenient):
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST)]
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=1, description="One answer; the model has no second opinion.")] = 1
+    n: Annotated[int, Field(ge=1, le=1, description="Number of answers; only 1 is supported.")] = 1
 
 
 class EmbeddingsRequest(Lenient):
@@ -142,21 +142,21 @@ class EmbeddingsRequest(Lenient):
 
 
 class HeatMap(BaseModel):
-    """Where the model looked: shares that sum to 1, over the whole image or its middle square."""
+    """Attention over the image: shares that sum to 1, over the whole image or its centre crop."""
 
     grid: list[list[float]]
     covers: Literal["whole", "middle"]
 
 
 class Guess(BaseModel):
-    """One answer that the model thought of."""
+    """One candidate answer."""
 
     answer: str
     probability: float
 
 
 class Domain(BaseModel):
-    """How far an input lies from what the model was trained on; 1 is the limit that 1 % of validation passes."""
+    """Distance of an input from the training data; 1 % of the validation split exceeds the limit 1."""
 
     is_outside: bool
     image_distance: float | None
@@ -165,19 +165,19 @@ class Domain(BaseModel):
 
 
 class Placed(BaseModel):
-    """What may be against taking an answer for one."""
+    """Reasons not to trust an answer."""
 
     domain: Domain | None = Field(default=None, description="null where the model does not know its training data.")
     abstain_reasons: list[Literal["low_confidence", "image_out_of_domain", "text_out_of_domain"]] = []
 
 
 class Answer(Placed):
-    """What a question got."""
+    """The answer to a question."""
 
     answer: str
     confidence: float
     answers: list[Guess]
-    abstains: bool = Field(description="The confidence is below the one from which on this model answers.")
+    abstains: bool = Field(description="True if the confidence is below the model's threshold for answering.")
     heat_map: HeatMap | None = None
 
 
@@ -192,7 +192,7 @@ class Caption(Placed):
 
     caption: str
     confidence: float
-    word_probability: float = Field(description="Geometric mean probability of its words; the chance of nothing.")
+    word_probability: float = Field(description="Geometric mean probability of its words; not calibrated.")
     language: str
     heat_map: HeatMap | None = None
 
@@ -204,7 +204,7 @@ class CaptionAnswer(BaseModel):
 
 
 class Label(BaseModel):
-    """A label with its share of a softmax over all of them; its cosine where the model went by its words."""
+    """A label with its softmax probability; for zero-shot classification also its cosine."""
 
     label: str
     probability: float
@@ -212,7 +212,7 @@ class Label(BaseModel):
 
 
 class Class(Placed):
-    """The likeliest label of an image, and all of them."""
+    """The most probable label of an image, and the probabilities of all labels."""
 
     label: str
     confidence: float
@@ -272,6 +272,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Every answer that is no 200."""
+    """The body of an error response."""
 
     error: ErrorDetail

@@ -1,4 +1,4 @@
-"""The process: listens, serves, and ends without losing what it accepted."""
+"""The server process: listening, serving, and graceful shutdown."""
 
 import asyncio
 import errno
@@ -26,7 +26,7 @@ still at many of its operations while the loop reads requests: 7 % of the throug
 
 
 class DrainingServer(uvicorn.Server):
-    """At the first signal, new requests are told to go elsewhere, open ones are answered, then the process ends.
+    """Graceful shutdown: after the first signal, new requests get 503, open ones are answered, then the process ends.
 
     uvicorn alone closes connections whose request it has not read yet; here the door stays open until nothing is on
     its way any more. A second signal ends at once.
@@ -44,7 +44,7 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain, or end at once."""
+        """Start draining; at a second signal, end at once."""
         if self.service.health.is_draining:
             self.force_exit = self.should_exit = True
             return
@@ -99,7 +99,7 @@ def _cannot_listen(host: str, port: int, error: OSError) -> InputError:
 
 
 def server_config(service: Service) -> uvicorn.Config:
-    """How uvicorn serves us."""
+    """The configuration of uvicorn."""
     return uvicorn.Config(
         build_app(service),  # type: ignore[arg-type]
         http=partial(  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Between the routes and the model: names checked, images decoded, rows queued, answers awaited or abandoned."""
+"""The layer between routes and model: checks names, decodes images, queues rows, and awaits or cancels answers."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ class Service:
 
     Args:
         model: what answers.
-        name: what clients call it.
+        name: model name in the API.
         settings: limits.
         index: what /v1/search looks through.
     """
@@ -46,7 +46,7 @@ class Service:
         return can(self.model.tasks, what)
 
     def need(self, what: str) -> None:
-        """Refuse what the model cannot do."""
+        """Reject a verb that the model does not support."""
         if not self.can(what):
             raise ServedError("no_index" if what == "search" else "task_not_trained")
 
@@ -156,5 +156,5 @@ async def _left(request: Request) -> None:
 
 
 def name_of(run: str) -> str:
-    """What clients call a run: the name of its folder."""
+    """Model name of a run in the API: the name of its folder."""
     return Path(run).resolve().name if run != "starter" else run

@@ -1,4 +1,4 @@
-"""How a server is set up, and what is refused before it starts."""
+"""Settings of a server, and their checks before it starts."""
 
 import ipaddress
 import os

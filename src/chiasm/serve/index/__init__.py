@@ -1,4 +1,4 @@
-"""Images that can be searched: `open_index(path, model)`, and what it returns."""
+"""Image search: `open_index(path, model)` and the index it returns."""
 
 from chiasm.serve.index.index import (
     Hit,

@@ -1,4 +1,4 @@
-"""Is an index what it claims to be? Everything that can be wrong with one, found, named, and what to do about it."""
+"""Consistency checks of an index, each with the way to fix it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class Finding:
 
 
 def check(store: Store) -> list[Finding]:
-    """Look at the database, the counts, every vector, every file, the derived file and the model's folder."""
+    """Check the database, the counts, all vectors, all files, the derived file and the model's folder."""
     again = f"restore {store.where} from a copy, or delete it and build it again"
     found = [Finding("database", 1, one, again, True) for one in store.damage()[:SHOWN]]
     if found:

@@ -1,7 +1,7 @@
-"""Images that are the same, or nearly: copies, other sizes, other compressions, small cuts.
+"""Duplicates and near-duplicates: copies, other sizes, other compressions, small crops.
 
-Vectors propose and pixels decide. A model puts two different scenes that mean the same next to each other, so its
-cosine alone would call them duplicates; two files of one image also agree in a small grey version of it.
+Candidates are pairs with a large cosine; the correlation of small grey versions confirms them. The cosine alone would
+also report different scenes of equal meaning.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from chiasm.data.likeness import grey_file
 from chiasm.serve.index.store import Store, Vector
 
 LIKE = 0.95
-"""Correlation of two grey versions from which on they show one image."""
+"""Least correlation of the grey versions of two duplicates."""
 ROWS_AT_ONCE = 2048
 MOST_PAIRS = 1_000_000
 

@@ -1,4 +1,4 @@
-"""An open index: search by words, by an image, or by both; filters; re-ranking; and what keeps it true.
+"""An open index: search by text, image or both; filters; re-ranking; updates and checks.
 
 `Index.open` and `Index.build` are the two ways in. A search sees what other processes have written until it began.
 """
@@ -38,15 +38,15 @@ MAX_COUNT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One image that was found.
+    """One search result.
 
     Attributes:
-        id: names the image in this index for as long as its file stays as it is; never used for another one.
-        path: where it was when it was indexed, absolute.
+        id: id of the image in this index while its file is unchanged; never reused.
+        path: absolute path at indexing time.
         similarity: cosine to the query, in [-1, 1].
-        score: with re-ranking, the probability that of all images that were looked at twice this one is meant, by
-            both looks together; None without.
-        metadata: what is known about it.
+        score: with re-ranking, the softmax probability of the image among all re-ranked images, from cosine and fusion
+            model together; None without.
+        metadata: metadata of the image.
     """
 
     id: str
@@ -102,7 +102,7 @@ def _run_of(header: Header, where: str) -> Model:
 
 
 class Index:
-    """Images that can be searched. To be closed, or used in a `with` block; threads may share it.
+    """Images that can be searched. Close it, or use it in a `with` block. Thread-safe.
 
     Args:
         store: the open tables.
@@ -158,16 +158,16 @@ class Index:
         where: Mapping[str, Value] | None = None,
         rerank: bool = False,
     ) -> list[Hit]:
-        """Find the images that fit best.
+        """Find the images that match best.
 
         Args:
-            query: words where it is a `str`, else an image: a short way to give `text` or `image`.
-            text: words. With an image too, both count alike: the query is the sum of their unit vectors.
+            query: a `str` is used as `text`, anything else as `image`.
+            text: query text. With an image too, the query is the sum of both unit vectors.
             image: an image; a `str` is its path.
             count: how many, 1 to 10,000; fewer where there are not so many.
             where: only images that have all of these: metadata, `path` (or how it ends), `folder` (any level), or
                 `size` in bytes. Values are compared as text, so 2021 equals "2021".
-            rerank: look at the nearest images again with the fusion model, and order them by both looks together.
+            rerank: re-rank the nearest images with the fusion model, by cosine and fusion score together.
 
         Returns:
             Best first; by `score` where they were re-ranked, else by `similarity`.
@@ -228,7 +228,7 @@ class Index:
         ]
 
     def strength(self, text: str, hits: Sequence[Hit], where: Mapping[str, Value] | None = None) -> Strength | None:
-        """Say whether what a search by words found fits better than unrelated words would (see `index.strength`).
+        """Compare the results of a text query with those of unrelated words (see `index.strength`).
 
         Args:
             text: the words that were searched for.
@@ -247,7 +247,7 @@ class Index:
         return strength(self.store, names, self._standing(names, where), self.vector(text), found)
 
     def _standing(self, names: Vector, where: Mapping[str, Value] | None) -> npt.NDArray[np.float64]:
-        """How much the names' images stand out; without a filter remembered until there are some percent more."""
+        """`standing_of_names`; without a filter cached until the index grows by some percent."""
         if where:
             return standing_of_names(self.store, names, where)
         state = f"{self.store.count():.1e}"  # two digits: a large index that grows is not judged anew all the time

@@ -1,12 +1,12 @@
-"""The nearest images looked at again together with the words, by what the run has learnt for that.
+"""Re-ranking of the nearest images with the run's fusion model.
 
-Two towers compare a sentence with an image as two points. A model that lets them meet sees which word belongs to which
-part of the image; it is too slow for a whole folder, and quick enough for the first fifty.
+A dual encoder compares pooled vectors of sentence and image. A fusion model relates words to image regions; it is too
+slow for a whole folder, and fast enough for the fifty nearest images.
 
-Both looks count. Matching is trained against wrong images drawn in proportion to exp(s cos), s the contrast's scale,
-so what it has learnt is how much likelier the right image is than that draw: the logarithm of their ratio, to which
-the draw's own logarithm has to be added again (noise-contrastive estimation with a learned noise, Gutmann and Hyvärinen
-2012, section 2.2). Putting its verdict in the place of the first look's would forget what both of them rest on.
+The score adds both models. Matching is trained against negatives sampled in proportion to exp(s cos), s the logit scale
+of the contrastive objective, so its logit estimates the log-ratio of the data to that noise distribution. The log of
+the noise, s cos, has to be added to it (noise-contrastive estimation with a learned noise, Gutmann and Hyvärinen 2012,
+section 2.2).
 """
 
 import threading
@@ -28,7 +28,7 @@ from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.matching import Matching
 
 LOOKED_AT = 50
-"""Images that are looked at again, unless more are asked for."""
+"""Number of images to re-rank, unless more results are requested."""
 KEPT_BYTES = 256 * 2**20
 """A photo on a grid of 7 x 7 is 50 kB, so these are some 5,000."""
 
@@ -51,10 +51,9 @@ def reranker(model: Model) -> Matching | Captioning:
 
 
 def evidence(model: Model, text: str, tokens: Tokens) -> list[float]:
-    """What the second look says of a sentence and each of n encoded images: a logarithm, larger for a better fit.
+    """Log-evidence of the fusion model for a sentence and each of n encoded images; larger is better.
 
-    With matching the logit that they belong together, calibrated; with captioning the logarithm of the
-    probability that the model writes this sentence about the image.
+    With matching, the calibrated match logit; with captioning, the log-likelihood of the sentence given the image.
     """
     task, pipeline, count = reranker(model), model.pipeline, len(tokens.pooled)
     queries, encoded = queries_of([text] * count, range(count)), {IMAGE: tokens}
@@ -65,7 +64,7 @@ def evidence(model: Model, text: str, tokens: Tokens) -> list[float]:
 
 
 def shares(model: Model, cosines: Sequence[float], second: Sequence[float]) -> list[float]:
-    """Probability of each image that it is the one meant, among these: the softmax of s cos + `evidence`."""
+    """Probability of each image among these: the softmax of s cos + `evidence`."""
     scale = model.pipeline.model.logit_scale
     assert scale is not None, "a model with an index has a contrast"
     logits = scale.exp().item() * np.asarray(cosines, dtype=np.float64) + np.asarray(second, dtype=np.float64)
@@ -73,10 +72,9 @@ def shares(model: Model, cosines: Sequence[float], second: Sequence[float]) -> l
 
 
 class SecondLook:
-    """The fusion model's look at images that vectors found. Threads may share it.
+    """Re-ranks images with the fusion model. Thread-safe.
 
-    Most of its time goes into encoding the images, so what the model made of the last ones is kept: whoever changes a
-    word of the query looks at many of them again.
+    Encoding images takes most of the time, so the tokens of recent images are cached for similar queries.
 
     Args:
         model: with a contrast, and with matching or captioning.

@@ -1,4 +1,4 @@
-"""An index in one folder: SQLite with a write-ahead log is the truth, and all its vectors are in memory.
+"""An index in one folder: SQLite with a write-ahead log is the source of truth; all vectors are held in memory.
 
 `synchronous=FULL`: what was acknowledged survives a power cut, not only a killed process. It costs one flush to the
 disk a transaction, that is, one for `photos.AT_ONCE` images.

@@ -1,4 +1,4 @@
-"""The truth of an index as tables, whichever database keeps them: what is written, found and forgotten.
+"""Index storage: the tables of an index, for any database.
 
 Tables: `header` (one row a fact), `items` (one row an image), `vectors` (one row an item), `facts` (one row a key of
 an item's metadata), `rejected` (files that cannot be used). An image that changes becomes a new item with a new
@@ -120,7 +120,7 @@ class Store(ABC):
 
     @abstractmethod
     def _teaching(self) -> AbstractContextManager[None]:
-        """Say in the words of this house what the database refuses."""
+        """Translate errors of the database into errors of chiasm."""
 
     @abstractmethod
     def writing(self) -> AbstractContextManager[None]:

@@ -1,9 +1,9 @@
-"""Whether what a search found fits the words better than unrelated words would: "weak match" where nothing does.
+"""Detection of weak matches: whether the results of a text query match better than those of unrelated words.
 
-A cosine has no fixed meaning: it depends on the model, on the words and on the collection. So 200 names of unrelated
-things are searched for in the same images, most of which are in none of them. Each image's cosine with the query is
-put in units of that image's cosines with the names (mean 0, standard deviation 1), which also takes out images that
-are near to every text. Where the best image stands out no more than that of many names, nothing was found.
+Cosines are not calibrated: they depend on the model, the words and the collection. Therefore 200 names of unrelated
+things, most of them in none of the images, are searched in the same images. The cosine of an image with the query is
+standardised by the image's cosines with the names (mean 0, standard deviation 1), which also corrects for images near
+to every text. The match is weak if the best standardised cosine is no larger than that of many names.
 
 Measured by `python benchmarks/weak_matches.py`, in docs/search.md. English only; images as queries are not judged.
 
