@@ -60,7 +60,7 @@ def test_demo(chiasm: Shell, tmp_path: Path) -> None:
     said = chiasm("demo", "--tiny", "--out", out, "--json", numbers)
     assert said.code == 0, said.err
     assert "vqa_accuracy" in said.out and f"chiasm ask {out}" in said.out
-    for words in ("shuffled", "picture", "text", "lower is better", "geometry: alignment"):
+    for words in ("shuffled", "image", "text", "lower is better", "geometry: alignment"):
         assert words in said.out, words
     assert "training: 6/6" in said.err and "report.html" in said.err
     verify_folder(out, "run")

@@ -29,7 +29,7 @@ def demo(
     tiny: Tiny = False,
     json_file: Json = None,
 ) -> None:
-    """Train one model on three tasks in minutes, measure it, and write a report with images.
+    """Train one model on three tasks in minutes, measure it, and write an illustrated report.
 
     Example: chiasm demo --out runs/demo
     """

@@ -1,4 +1,4 @@
-"""A trained retrieval run learns to read another language, and keeps its images where they are."""
+"""Adds a language to a trained retrieval run; the image embeddings do not change."""
 
 from chiasm.data.files import FilesConfig
 from chiasm.models.config import ModelConfig
@@ -11,7 +11,7 @@ from chiasm.train.config import RunConfig, TrainConfig
 def another_language(tiny: bool = False) -> RunConfig:
     """A new text tower for several languages, taught by a run that reads one; the image side is locked.
 
-    The tower learns words from the captions, or knows them already: the packaged `model.text.kind=multilingual_e5`, or
+    The tower learns words from the captions, or is pre-trained: the packaged `model.text.kind=multilingual_e5`, or
     one of yours (`model.text.kind=hugging_face`, `model.text.name=FOLDER`). Half of its loss draws each caption to
     where the run of `init_from` puts it, or puts the other captions of the same image (Reimers and Gurevych 2020);
     half is contrast with the locked images (LiT). An index of the teacher's run stays good: the vectors of images

@@ -10,7 +10,7 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 
 def captions(tiny: bool = False) -> RunConfig:
-    """Write a sentence about a photo: a transformer decoder that looks at the grid of a frozen packaged tower.
+    """Caption photos: a transformer decoder with cross-attention to the feature grid of a frozen packaged tower.
 
     Command: chiasm train captions --data PHOTOS --out runs/captions
     Cost and scores on Flickr8k: see the recipe `flickr8k_captions`, which is this one.

@@ -9,7 +9,7 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 
 def classify(tiny: bool = False) -> RunConfig:
-    """Name the class of an image: logistic regression on the vectors of a frozen packaged tower, in seconds.
+    """Classify images: logistic regression on the features of a frozen packaged tower, in seconds.
 
     The data are a folder for each class, or files with a label. It is the fit of `chiasm probe`, saved as a model; by
     other words it searches and names classes as the starter does, whose space it keeps. To train the tower too, go on

@@ -7,7 +7,7 @@ from chiasm.train.config import RunConfig
 
 
 def flickr8k_captions(tiny: bool = False) -> RunConfig:
-    """The recipe `captions` as it was measured on Flickr8k: it looks at the 7 x 7 grid of EfficientNet-Lite0.
+    """The recipe `captions` as it was measured on Flickr8k: it attends to the 7 x 7 grid of EfficientNet-Lite0.
 
     Command: chiasm train flickr8k_captions --data FLICKR8K --out runs/captions
     Cost: 14 minutes of one core of an AMD EPYC (bf16), the encoding of 7,000 photos among them.

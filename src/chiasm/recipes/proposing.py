@@ -1,4 +1,4 @@
-"""Files of one's own -> the recipes that they can feed, the one to begin with first."""
+"""The user's files -> the recipes that fit them, the recommended one first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from chiasm.tasks import build_tasks
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A recipe that the files can feed.
+    """A recipe that fits the files.
 
     Attributes:
         recipe: its name.
-        does: what it trains, in a line.
-        needs: what it learns from: "captions", "questions" or "labels".
-        examples: training examples that have that.
+        does: one-line summary of the recipe.
+        needs: annotations that it trains on: "captions", "questions" or "labels".
+        examples: number of training examples with these annotations.
     """
 
     recipe: str
@@ -30,14 +30,14 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """What the training split holds, and the proposals, best first; never without one."""
+    """The training split, and one or more proposals, best first."""
 
     path: str
     examples: int
     proposals: Sequence[Proposal]
 
     def text(self) -> str:
-        """For people: what was found, and a command for each recipe."""
+        """Message with the contents of the training split, and a command for each recipe."""
         kinds = {one.needs: one.examples for one in self.proposals}
         found = ", ".join(f"{count:,} with {needs}" for needs, count in kinds.items())
         width = max(len(self.command(one.recipe)) for one in self.proposals)
@@ -46,17 +46,17 @@ class Proposed:
         return "\n".join(lines)
 
     def command(self, recipe: str) -> str:
-        """What to type for a recipe."""
+        """The command of a recipe."""
         return f"chiasm train {recipe} --data {self.path}"
 
 
 def propose(data: DataConfig) -> Proposed:
-    """Look at the training split of files and say which recipes of `OWN_DATA` it can feed.
+    """Propose the recipes of `OWN_DATA` that the training split has annotations for.
 
-    First stand the recipes on what most images have; among these, the order of `OWN_DATA`.
+    They are sorted by the number of annotated images, then in the order of `OWN_DATA`.
 
     Raises:
-        InputError: the files cannot be read, or feed no recipe.
+        InputError: the files cannot be read, or fit no recipe.
     """
     # Without prompts a class does not pass for a caption.
     dataset = open_dataset(replace(data, label_prompts=()), "train", 0)

@@ -1,4 +1,4 @@
-"""A trained retrieval run gets a second look: its nearest images are read again together with the sentence."""
+"""Adds re-ranking to a trained retrieval run: a fusion model scores its nearest images with the sentence."""
 
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
@@ -14,7 +14,7 @@ def reranking(tiny: bool = False) -> RunConfig:
 
     Towers and projections are those of the run of `init_from` and stay as they are (ALBEF's matching with hard
     negatives, Li et al. 2021, section 3.2, on towers that are aligned already): its vectors, and an index of them, stay
-    good, and `chiasm search INDEX WORDS --model RUN --rerank` looks at the nearest fifty again.
+    good, and `chiasm search INDEX WORDS --model RUN --rerank` re-ranks the nearest fifty.
 
     Command: chiasm train reranking --set init_from=RUN --data FLICKR8K --out runs/reranking
     Cost: 52 s on an NVIDIA H200. On two busy cores of an AMD EPYC an epoch with two captions a photo took 9 minutes

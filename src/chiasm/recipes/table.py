@@ -69,7 +69,7 @@ def find_recipe(name: str, tiny: bool = False, files: bool = False) -> RunConfig
     Args:
         name: a key of `RECIPES`.
         tiny: shrink it to a run of seconds that only shows that it works.
-        files: the data are files of one's own; a family then starts from packaged towers, and else learns on scenes.
+        files: whether the data are the user's files; a family then uses packaged towers, otherwise it trains on scenes.
     """
     recipe = RECIPES[name]
     return recipe(tiny=tiny, files=files) if name in FAMILIES else recipe(tiny=tiny)

@@ -11,7 +11,7 @@ from chiasm.train.config import RunConfig, TrainConfig
 def vqa(tiny: bool = False) -> RunConfig:
     """Answer questions about your images: with answers of your training data, or written word by word.
 
-    A frozen packaged tower looks at the image.
+    A frozen packaged tower encodes the image.
 
     The answer vocabulary is built from the training questions and saved with the model.
     For open questions, answers that are written: --set tasks.vqa.objective=generate

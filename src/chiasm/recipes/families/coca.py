@@ -11,7 +11,7 @@ from chiasm.train.config import RunConfig
 
 
 def coca(tiny: bool = False, files: bool = False) -> RunConfig:
-    """A causal text tower for contrast, continued by a decoder that looks at the image; attentional pooling.
+    """A causal text tower for contrast, continued by a decoder with cross-attention to the image; attentional pooling.
 
     Captions weigh 2 and contrast 1, as published; 16 learned queries gather the image for captions and one for
     contrast (the paper: 256 and one).

@@ -48,7 +48,7 @@ def training(files: bool, steps: int, epochs: float) -> TrainConfig:
 
 
 def shrunk(config: RunConfig) -> RunConfig:
-    """Every stage in seconds: shows that it works, and nothing else."""
+    """Shrink every stage to seconds, to test that the run works."""
 
     def few(train: TrainConfig) -> TrainConfig:
         return replace(train, steps=4, epochs=0, batch_size=16, warmup_steps=2, validate_every=2, precision="fp32")

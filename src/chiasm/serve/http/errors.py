@@ -44,7 +44,7 @@ CODES: dict[str, tuple[int, str]] = {
     "no_index": (422, "this server was started without an index of images"),
     "no_query": (422, "give a text, an image, or both"),
     "headers_too_large": (431, "the request's headers are too large"),
-    "internal": (500, "a mistake of the server's own; its log has the details under this id"),
+    "internal": (500, "an internal error of the server; its log has the details under this id"),
     "busy": (503, "the server has no room; ask again after Retry-After seconds"),
     "deadline": (503, "the answer took too long; ask again"),
     "draining": (503, "the server is stopping"),
