@@ -152,14 +152,11 @@ def test_another_model_is_refused(index: Index, model: Model, part: str, monkeyp
 
 def test_weights_and_preprocessing_are_in_the_fingerprint(model: Model) -> None:
     """Guards against a fingerprint that stays the same when a weight or the picture's size changes."""
-    before = Header.of(model, "")
-    tower = model.pipeline.config.model.image
-    size = tower.size_px
-    object.__setattr__(tower, "size_px", size + 8)
-    try:
-        assert Header.of(model, "").image != before.image
-    finally:
-        object.__setattr__(tower, "size_px", size)
+    before, pipeline = Header.of(model, ""), model.pipeline
+    tower, kept_name = pipeline.config.model.image, pipeline._preprocessing_name
+    _, pipeline._preprocessing_name = replace(tower, size_px=tower.size_px + 8).preprocessing()
+    assert Header.of(model, "").image != before.image
+    pipeline._preprocessing_name = kept_name
     network = model.pipeline.model
     for part, name in ((network.image_projection, "image"), (network.text_projection, "text")):
         weight = next(iter(part.parameters()))
