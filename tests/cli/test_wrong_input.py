@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from command import Shell, assert_nothing_half_written, assert_refused
 
+from chiasm.api import training
 from chiasm.core import files
 from chiasm.core.run_folder import MANIFEST
-from chiasm.train import stages
 
 QUESTION = "how many circles are there?"
 
@@ -287,7 +287,7 @@ def test_mistake_of_our_own_is_called_one(chiasm: Shell, monkeypatch: pytest.Mon
     def wrong(*_: object) -> None:
         raise ZeroDivisionError("seven by none")
 
-    monkeypatch.setattr(stages, "run_stages", wrong)
+    monkeypatch.setattr(training, "run_stages", wrong)
     said = chiasm("demo", "--out", tmp_path / "run")
     assert said.code == 1 and "ZeroDivisionError: seven by none" in said.err and "--debug" in said.err
     assert "Traceback" not in said.err
@@ -302,7 +302,7 @@ def test_memory_that_runs_out_is_a_failed_job(chiasm: Shell, monkeypatch: pytest
     def wrong(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(stages, "run_stages", wrong)
+    monkeypatch.setattr(training, "run_stages", wrong)
     said = chiasm("demo", "--out", tmp_path / "run")
     assert said.code == 1 and "out of memory" in said.err and "train.batch_size" in said.err
 
