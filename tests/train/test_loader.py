@@ -82,7 +82,7 @@ def test_shares_of_a_step_are_its_examples_in_order(
     sizes = {len(share) for of_process in found for share in of_process}
     assert max(sizes) - min(sizes) <= 1
     monkeypatch.setattr(loader, "world_size", lambda: 12)
-    with pytest.raises(InputError, match="11 pictures for 12 processes"):
+    with pytest.raises(InputError, match="11 images for 12 processes"):
         Loader(dataset, pipeline.tasks, pipeline.codec, run)
 
 
