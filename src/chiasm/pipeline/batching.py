@@ -17,7 +17,6 @@ from chiasm.core.resizing import Resizing
 from chiasm.core.types import IMAGE, Batch, Example, InputValue, Stacked, Tokens
 from chiasm.data.modalities import MODALITIES
 from chiasm.data.modalities.base import Modality, references_of
-from chiasm.data.resizing import resize
 from chiasm.models.config import ModelConfig
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.tasks.base import Task
@@ -49,12 +48,8 @@ def stack_images(images: Sequence[np.ndarray], resizing: Resizing) -> Tensor:
 
     `Pipeline.resizing` is what its image encoder was trained with; normalisation is the encoder's first step.
     """
-    return stack_resized([resize(image, resizing) for image in images])
-
-
-def stack_resized(resized: Sequence[np.ndarray]) -> Tensor:
-    """uint8 [h, w, c] images of one size -> uint8 [n, c, h, w]."""
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+    modality = MODALITIES[IMAGE]
+    return modality.stack([modality.prepare(image, resizing) for image in images])
 
 
 def to_model_range(value: InputValue, dtype: torch.dtype) -> InputValue:

@@ -23,7 +23,7 @@ from chiasm.tasks.calibration import Calibration, Events, softmax
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.retrieval_scoring import RetrievalScorer, class_similarity
 from chiasm.tasks.scoring import Context, Outcome, Scorer
-from chiasm.tasks.space import TEXTS_AT_ONCE, SharedSpace
+from chiasm.tasks.space import SharedSpace
 from chiasm.tasks.text_targets import target_fields
 from chiasm.tasks.texts import CaptionConfig, CaptionTask, caption_fields, chosen_captions, text_fields, text_tokens
 
@@ -189,9 +189,7 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
             prompts: templates with `{label}`.
         """
         texts = [filled(prompt, name) for name in names for prompt in prompts]
-        starts = range(0, len(texts), TEXTS_AT_ONCE)
-        parts = [self.embed_texts(model, codec, texts[start : start + TEXTS_AT_ONCE]) for start in starts]
-        mean: np.ndarray = np.concatenate(parts).reshape(len(names), len(prompts), -1).mean(1)
+        mean: np.ndarray = self.embed_in_parts(model, codec, texts).reshape(len(names), len(prompts), -1).mean(1)
         return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
 
     def predict(

@@ -22,7 +22,6 @@ from chiasm.metrics.classic import (
 )
 from chiasm.tasks import caption_swap
 from chiasm.tasks.scoring import Choice, Context, Items, Outcome, Scorer
-from chiasm.tasks.space import TEXTS_AT_ONCE
 
 if TYPE_CHECKING:
     from chiasm.tasks.retrieval import Retrieval
@@ -134,11 +133,8 @@ class RetrievalScorer(Scorer):
 
     def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embeddings float32 [n, e] of the texts; of empty texts in the view "no_text"."""
-        context, task = self.context, self.task
-        texts = [context.text(one) for one in texts]
-        starts = range(0, len(texts), TEXTS_AT_ONCE)
-        parts = [task.embed_texts(context.model, context.codec, texts[at : at + TEXTS_AT_ONCE]) for at in starts]
-        return np.concatenate(parts)
+        context = self.context
+        return self.task.embed_in_parts(context.model, context.codec, [context.text(text) for text in texts])
 
     def _recall(self, images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]) -> None:
         outcome, examples, seed = self.outcome, self.context.examples, self.context.seed

@@ -25,11 +25,16 @@ class SharedSpace(ABC):
     def embed_texts(self, model: VisionLanguageModel, codec: Codec, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Sentences -> float32 [m, e], unit length."""
 
+    def embed_in_parts(self, model: VisionLanguageModel, codec: Codec, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """As `embed_texts`, `TEXTS_AT_ONCE` texts at a time, for any number above 0."""
+        starts = range(0, len(texts), TEXTS_AT_ONCE)
+        return np.concatenate([self.embed_texts(model, codec, texts[at : at + TEXTS_AT_ONCE]) for at in starts])
+
     def similarity(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, texts: Sequence[str]
     ) -> npt.NDArray[np.float32]:
         """Cosines float32 [m, n] of texts and encoded images."""
-        starts = range(0, len(texts), TEXTS_AT_ONCE)
-        parts = [self.embed_texts(model, codec, texts[start : start + TEXTS_AT_ONCE]) for start in starts]
-        cosines: npt.NDArray[np.float32] = np.concatenate(parts) @ self.embed_images(model, encoded).T
+        cosines: npt.NDArray[np.float32] = (
+            self.embed_in_parts(model, codec, texts) @ self.embed_images(model, encoded).T
+        )
         return cosines

@@ -216,9 +216,9 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         if self.objective == "generate":
             fused = _asked(model, codec, encoded, queries)
             return _written_predictions(model, self.name, codec, fused)
-        return self._ranked(codec, self.logits(model, codec, encoded, queries))
+        return self.ranked(codec, self.logits(model, codec, encoded, queries))
 
-    def _ranked(self, codec: Codec, logits: Tensor) -> list[Prediction]:
+    def ranked(self, codec: Codec, logits: Tensor) -> list[Prediction]:
         """Logits [m, a] -> m predictions."""
         calibration = codec.calibration.get(self.name, Calibration())
         if self.objective == "soft":

@@ -37,16 +37,18 @@ class AnswerScorer(Scorer):
         context, outcome = self.context, self.outcome
         asked = [(row, question) for row, example in enumerate(part) for question in example.questions]
         queries = queries_of([context.text(question.text) for _, question in asked], [row for row, _ in asked])
-        predictions = self.task.predict(context.model, context.codec, encoded, queries)
+        if context.is_calibrating and queries and self.task.objective == "softmax":
+            logits = self.task.logits(context.model, context.codec, encoded, queries)
+            predictions = self.task.ranked(context.codec, logits)
+            outcome.answer_logits.append(logits.double().cpu().numpy())
+            known = [context.codec.answer_index(question.answers[0]) for _, question in asked]
+            outcome.answer_targets += [UNKNOWN if one is None else one for one in known]
+        else:
+            predictions = self.task.predict(context.model, context.codec, encoded, queries)
         hits = exact_matches([p.answer for p in predictions], [question.answers for _, question in asked])
         for (row, question), prediction, hit in zip(asked, predictions, hits, strict=True):
             right = vqa_score(prediction.answer, question.answers) if len(question.answers) >= AGREEING else float(hit)
             outcome.answered.append(Answered(start + row, question, prediction, right))
-        if context.is_calibrating and queries and self.task.objective == "softmax":
-            logits = self.task.logits(context.model, context.codec, encoded, queries)
-            outcome.answer_logits.append(logits.double().cpu().numpy())
-            known = [context.codec.answer_index(question.answers[0]) for _, question in asked]
-            outcome.answer_targets += [UNKNOWN if one is None else one for one in known]
 
     def finish(self) -> Outcome:
         """Accuracy in total and by kind; in the view "seen" also calibration and the share of answered questions."""
