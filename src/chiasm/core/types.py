@@ -7,7 +7,7 @@ Masks say what True means: `is_real[i, j]` is True where token j of row i is not
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -45,6 +45,20 @@ class Question:
     language: str = ""
 
 
+Role = Literal["system", "user", "assistant"]
+IMAGE_PLACEHOLDER = "<image>"
+"""Stands in the text of a turn where an image is shown; the k-th of a conversation is the example's k-th image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side of a conversation says; only the words of the assistant are learned."""
+
+    role: Role
+    text: str
+    """Contains `IMAGE_PLACEHOLDER` once for each image that is shown at that place."""
+
+
 def normalise_answer(text: str) -> str:
     """Fold what never makes another answer: Unicode width forms, case, and runs of white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
@@ -73,6 +87,8 @@ class Example:
     `inputs["image"]` is an `ImageRef` or a tuple of them."""
     captions: tuple[Caption, ...] = ()
     questions: tuple[Question, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    """A conversation about the example's images; () where it has none."""
     label: str | None = None
     group: str = ""
     """Examples with equal group show the same thing (same image, same patient); "" means `id`."""

@@ -313,7 +313,15 @@ class _Collector:
             while name in taken:
                 name += "+"
             taken.add(name)
-            inputs = {"image": draft.image}
-            texts = tuple(draft.captions), tuple(draft.questions)
-            result.append(Example(name, inputs, *texts, draft.label, draft.group, draft.source))
+            result.append(
+                Example(
+                    name,
+                    {"image": draft.image},
+                    tuple(draft.captions),
+                    tuple(draft.questions),
+                    label=draft.label,
+                    group=draft.group,
+                    source=draft.source,
+                )
+            )
         return result
