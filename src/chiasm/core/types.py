@@ -49,6 +49,9 @@ Role = Literal["system", "user", "assistant"]
 IMAGE_PLACEHOLDER = "<image>"
 """Stands in the text of a turn where an image is shown; the k-th of a conversation is the example's k-th image."""
 
+IMAGE_ID = -1
+"""Token id that stands where an image is shown; the model puts the image's tokens there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -119,16 +122,19 @@ class Tokens(NamedTuple):
         pooled: float [n, d], one vector for the row.
         places: float [n, l, r, c], from where among r rows and c columns of the image each token was gathered, in
             shares that sum to 1; None where an image's tokens are the places themselves, and for texts.
+        number: int64 [n, l], which of the several values of an example (its k-th image) a token belongs to, from 0;
+            None where every example has one value.
     """
 
     values: Tensor
     is_real: Tensor
     pooled: Tensor
     places: Tensor | None = None
+    number: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Tokens":
         """Do the same to every part that is there."""
-        return Tokens(*(change(part) for part in self if part is not None))
+        return Tokens(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
 
     def rows(self, index: Tensor) -> "Tokens":
         """Select (and repeat) rows: int64 [m] -> Tokens of m rows. Many questions share one image this way."""
@@ -137,7 +143,8 @@ class Tokens(NamedTuple):
     @staticmethod
     def joined(parts: Sequence["Tokens"]) -> "Tokens":
         """The rows of one or more, one after the other; all have as many tokens a row."""
-        return Tokens(*(torch.cat(pieces) for pieces in zip(*parts, strict=True) if pieces[0] is not None))
+        columns = zip(*parts, strict=True)
+        return Tokens(*(None if pieces[0] is None else torch.cat(pieces) for pieces in columns))  # type: ignore[arg-type]
 
     @property
     def nbytes(self) -> int:

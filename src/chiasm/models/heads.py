@@ -5,14 +5,17 @@ kind of head is a new subclass, wherever it stands.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
 from torch import nn
 
+from chiasm.models.bridge.base import BridgeShape, ProjectorConfig
+from chiasm.models.bridge.language_bridge import LanguageBridge
 from chiasm.models.decoder import CaptionDecoder, MultimodalDecoder
 from chiasm.models.encoders.causal import CausalTextEncoder
+from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.transformer import init_weights
 
@@ -38,16 +41,21 @@ class HeadShape:
     """Token ids of the tokenizer."""
     text_encoder: nn.Module
     """The text tower, whose embeddings a decoder shares."""
+    token_dim: int
+    """Width of the image tower's tokens."""
+    grid_of: Callable[[int], tuple[int, int]]
+    """As `ImageTowerConfig.grid_of`."""
 
 
 class HeadSpec(ABC):
     """How one head is built.
 
     Attributes:
-        reads: "pooled", the image tower's vector; "image", the image as fusion takes it; "fused", what fusion returns.
+        reads: "pooled", the image tower's vector; "tokens", its tokens as they are; "image", the image as fusion takes
+            it; "fused", what fusion returns.
     """
 
-    reads: ClassVar[Literal["pooled", "image", "fused"]]
+    reads: ClassVar[Literal["pooled", "tokens", "image", "fused"]]
 
     @abstractmethod
     def build(self, shape: HeadShape) -> nn.Module:
@@ -59,7 +67,7 @@ class PooledClasses(HeadSpec):
     """A linear layer on the image tower's pooled vector [n, d] -> logits [n, outputs]."""
 
     outputs: int
-    reads: ClassVar[Literal["pooled", "image", "fused"]] = "pooled"
+    reads: ClassVar[Literal["pooled", "tokens", "image", "fused"]] = "pooled"
 
     def build(self, shape: HeadShape) -> nn.Module:
         """Linear with bias."""
@@ -72,7 +80,7 @@ class FusedClasses(HeadSpec):
 
     outputs: int
     widening: int = 1
-    reads: ClassVar[Literal["pooled", "image", "fused"]] = "fused"
+    reads: ClassVar[Literal["pooled", "tokens", "image", "fused"]] = "fused"
 
     def build(self, shape: HeadShape) -> nn.Module:
         """Linear, GELU, linear."""
@@ -83,7 +91,7 @@ class FusedClasses(HeadSpec):
 class FusedWords(HeadSpec):
     """An MLP on fused tokens [r, d] -> logits over the tokenizer's vocabulary [r, v]."""
 
-    reads: ClassVar[Literal["pooled", "image", "fused"]] = "fused"
+    reads: ClassVar[Literal["pooled", "tokens", "image", "fused"]] = "fused"
 
     def build(self, shape: HeadShape) -> nn.Module:
         """Linear, GELU, linear."""
@@ -94,7 +102,7 @@ class FusedWords(HeadSpec):
 class ImageWriter(HeadSpec):
     """A decoder that writes about images; with a causal text tower, on top of the tower itself (CoCa)."""
 
-    reads: ClassVar[Literal["pooled", "image", "fused"]] = "image"
+    reads: ClassVar[Literal["pooled", "tokens", "image", "fused"]] = "image"
 
     def build(self, shape: HeadShape) -> nn.Module:
         """The decoder."""
@@ -108,12 +116,27 @@ class ImageWriter(HeadSpec):
 class FusedWriter(HeadSpec):
     """A decoder that writes about fused rows."""
 
-    reads: ClassVar[Literal["pooled", "image", "fused"]] = "fused"
+    reads: ClassVar[Literal["pooled", "tokens", "image", "fused"]] = "fused"
 
     def build(self, shape: HeadShape) -> nn.Module:
         """The decoder."""
         tower = cast(TextEncoder, shape.text_encoder)
         return CaptionDecoder(tower, shape.layers, shape.heads, shape.dropout, context_dim=shape.fused_token_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageWriter(HeadSpec):
+    """A bridge through which a language model, the text tower, sees images and writes about them."""
+
+    projector: ProjectorConfig
+    reads: ClassVar[Literal["pooled", "tokens", "image", "fused"]] = "tokens"
+
+    def build(self, shape: HeadShape) -> nn.Module:
+        """The bridge."""
+        language = shape.text_encoder
+        assert isinstance(language, LanguageModel), "the text tower is no language model"
+        sizes = BridgeShape(shape.token_dim, language.embedding_dim, shape.grid_of)
+        return LanguageBridge(self.projector, sizes, language.embedding_rms)
 
 
 def build_heads(specs: Mapping[str, HeadSpec], shape: HeadShape) -> nn.ModuleDict:

@@ -17,7 +17,7 @@ def grouped(tokens: Tokens, row: Int[Tensor, " k"], rows: int) -> Tokens:
 
     Returns:
         n rows of as many tokens as the example with most values has. A row holds its values' tokens one after the
-        other, then padding; `pooled` is the mean over its values. An example without values has no real token and a
+        other, then padding; `number` says which value each token is of, and `pooled` is the mean over the values. An example without values has no real token and a
         `pooled` of zeros.
     """
     length, dim = tokens.values.shape[1:]
@@ -28,4 +28,27 @@ def grouped(tokens: Tokens, row: Int[Tensor, " k"], rows: int) -> Tokens:
     is_real = tokens.is_real.new_zeros(rows, most, length).index_put((row, place), tokens.is_real)
     pooled = tokens.pooled.new_zeros(rows, tokens.pooled.shape[1]).index_add(0, row, tokens.pooled)
     pooled = pooled / count.clamp_min(1)[:, None].to(pooled.dtype)
-    return Tokens(values.flatten(1, 2), is_real.flatten(1, 2), pooled)
+    number = torch.arange(most, device=row.device).repeat_interleave(length).expand(rows, -1)
+    return Tokens(values.flatten(1, 2), is_real.flatten(1, 2), pooled, number=number)
+
+
+def separated(tokens: Tokens) -> tuple[Tokens, Int[Tensor, " k"], Int[Tensor, " k"]]:
+    """Undo `grouped`: the values of all examples, one row each.
+
+    Returns:
+        k encoded values of l tokens each, the example of each, and its number among the example's values. A value
+        without a real token is left out. `pooled` is the example's.
+    """
+    rows, width = tokens.is_real.shape
+    device = tokens.values.device
+    if tokens.number is None:
+        kept = tokens.is_real.any(1).nonzero()[:, 0]
+        return tokens.rows(kept), kept, torch.zeros_like(kept)
+    most = int(tokens.number[0, -1]) + 1
+    values = tokens.values.unflatten(1, (most, width // most)).flatten(0, 1)
+    is_real = tokens.is_real.unflatten(1, (most, width // most)).flatten(0, 1)
+    row = torch.arange(rows, device=device).repeat_interleave(most)
+    number = torch.arange(most, device=device).repeat(rows)
+    kept = is_real.any(1).nonzero()[:, 0]
+    pooled = tokens.pooled[row[kept]]
+    return Tokens(values[kept], is_real[kept], pooled), row[kept], number[kept]

@@ -7,6 +7,7 @@ neither knows nor costs anything more.
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,15 @@ class LoraLinear(nn.Linear):
         layer: the layer to start from; its tensors are shared, not copied.
         rank: r, rows of A and columns of B; at least 1.
         alpha: the change is scaled by alpha / r, so that the learning rate need not follow the rank.
+        is_kept: the change belongs to the model: `merge_lora` leaves it, and it can be switched off.
+
+    Attributes:
+        is_on: whether the change is applied; without it the output is bitwise that of `layer`.
     """
 
-    def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
+    def __init__(self, layer: nn.Linear, rank: int, alpha: float, is_kept: bool = False) -> None:
         nn.Module.__init__(self)
+        self.is_kept, self.is_on = is_kept, True
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
         self.scale = alpha / rank
@@ -36,6 +42,8 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
+        if not self.is_on:
+            return super().forward(x)
         return super().forward(x) + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
 
     @torch.no_grad()
@@ -47,22 +55,36 @@ class LoraLinear(nn.Linear):
         return layer
 
 
-def add_lora(model: nn.Module, prefixes: tuple[str, ...], rank: int, alpha: float) -> int:
+def add_lora(model: nn.Module, prefixes: tuple[str, ...], rank: int, alpha: float, is_kept: bool = False) -> int:
     """Give every linear layer below the modules named by `prefixes` a low-rank change, and return how many got one.
 
-    Draws A from torch's own random state: seed it before.
+    Draws A from torch's own random state: seed it before. `is_kept` as in `LoraLinear`.
     """
     places = [place for place in _linears(model) if place[2].startswith(prefixes)]
     for parent, name, _, layer in places:
-        setattr(parent, name, LoraLinear(layer, rank, alpha))
+        setattr(parent, name, LoraLinear(layer, rank, alpha, is_kept))
     return len(places)
 
 
-def merge_lora(model: nn.Module) -> None:
-    """Turn every `LoraLinear` of a model back into an ordinary layer with the same output."""
+def merge_lora(model: nn.Module, also_kept: bool = False) -> None:
+    """Turn every `LoraLinear` of a model back into an ordinary layer with the same output; `is_kept` ones if told."""
     for parent, name, _, layer in list(_linears(model)):
-        if isinstance(layer, LoraLinear):
+        if isinstance(layer, LoraLinear) and (also_kept or not layer.is_kept):
             setattr(parent, name, layer.merged())
+
+
+@contextmanager
+def without_lora(model: nn.Module) -> Iterator[None]:
+    """Within the block every `LoraLinear` of the model is switched off: the model computes as before adaptation."""
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLinear)]
+    before = [layer.is_on for layer in layers]
+    for layer in layers:
+        layer.is_on = False
+    try:
+        yield
+    finally:
+        for layer, was_on in zip(layers, before, strict=True):
+            layer.is_on = was_on
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Linear]]:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from chiasm.core.types import IMAGE, Encoded, InputValue, Stacked, TextTokens, Tokens
 from chiasm.models.adapter import TokenAdapter
+from chiasm.models.bridge.language_bridge import LanguageBridge
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoder import Decoder, TextTower
 from chiasm.models.decoding import DecodingConfig, Generated
 from chiasm.models.encoders import widths
+from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
 from chiasm.models.fusion import build_fusion
 from chiasm.models.fusion.base import Aligning, Fusion
@@ -212,6 +214,16 @@ class VisionLanguageModel(nn.Module):
         assert isinstance(self.text_encoder, TextTower), "the text tower does not share embeddings with a decoder"
         return self.text_encoder
 
+    @property
+    def language(self) -> LanguageModel:
+        """The text tower as a language model."""
+        assert isinstance(self.text_encoder, LanguageModel), "the text tower is no language model"
+        return self.text_encoder
+
+    def bridge(self, task: str) -> LanguageBridge:
+        """The bridge that is a task's head."""
+        return cast(LanguageBridge, self.heads[task])
+
     # --- heads ----------------------------------------------------------------------------------------------
 
     def logits(self, task: str, values: Float[Tensor, "*r d"]) -> Float[Tensor, "*r o"]:
@@ -284,7 +296,7 @@ class AssembledVLM(VisionLanguageModel):
         self.text_adapter = _adapter(word_dim, text_dim, config) if parts.fusion else None
         self.fusion = build_fusion(config, ("text", IMAGE, *config.inputs)) if parts.fusion else None
         self._build_contrast(dim if queries else image_dim, text_dim)
-        self.heads = build_heads(parts.heads, self._head_shape(image_dim))
+        self.heads = build_heads(parts.heads, self._head_shape(image_dim, token_dim))
         self._build_inputs()
         self.task_log_variance = nn.ParameterDict({name: torch.zeros(()) for name in parts.learned_weights})
 
@@ -308,7 +320,7 @@ class AssembledVLM(VisionLanguageModel):
         self.logit_scale = None if start is None else nn.Parameter(start)
         self.logit_bias = nn.Parameter(torch.tensor(START_LOGIT_BIAS)) if contrast == "sigmoid" else None
 
-    def _head_shape(self, image_dim: int) -> HeadShape:
+    def _head_shape(self, image_dim: int, token_dim: int) -> HeadShape:
         config, fusion = self.config, self.fusion
         return HeadShape(
             dim=config.dim,
@@ -320,6 +332,8 @@ class AssembledVLM(VisionLanguageModel):
             dropout=config.dropout,
             vocabulary=self.parts.vocabulary,
             text_encoder=self.text_encoder,
+            token_dim=token_dim,
+            grid_of=config.image.grid_of,
         )
 
 

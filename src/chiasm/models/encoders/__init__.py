@@ -14,6 +14,7 @@ from chiasm.models.encoders.conv import ConvConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
 from chiasm.models.encoders.folder import FolderImageConfig, FolderTextConfig
 from chiasm.models.encoders.keypoints import KeypointConfig
+from chiasm.models.encoders.language_model import Gemma3Config, LanguageModelConfig, SmolLM2Config
 from chiasm.models.encoders.minilm import MiniLMConfig
 from chiasm.models.encoders.multilingual_e5 import MultilingualE5Config
 from chiasm.models.encoders.multilingual_use import MultilingualUSEConfig
@@ -34,6 +35,9 @@ TEXT_ENCODERS: dict[str, TextEncoderType] = {
     "multilingual_e5": MultilingualE5Config,
     "multilingual_use": MultilingualUSEConfig,
     "hugging_face": FolderTextConfig,
+    "smollm2": SmolLM2Config,
+    "gemma3_270m": Gemma3Config,
+    "language_model": LanguageModelConfig,
 }
 
 

@@ -168,7 +168,15 @@ class FolderTokenizer:
     """Where there is no `tokenizer.json`, the folder may hold CLIP's own list of merges (open_clip's layout)."""
 
 
-TokenizerSource = LearnedTokenizer | PackagedTokenizer | FolderTokenizer
+@dataclass(frozen=True, slots=True)
+class ChatTokenizerSource:
+    """The tokenizer of a language model, with its template of conversations."""
+
+    folder: Callable[[], Path]
+    """Finds the folder in Hugging Face layout that holds it."""
+
+
+TokenizerSource = LearnedTokenizer | PackagedTokenizer | FolderTokenizer | ChatTokenizerSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,6 +200,10 @@ class TextTowerConfig(ABC):
     """A second stream predicts each word from some of the others, in any order (`two_stream`)."""
     pads_beyond_max: ClassVar[bool] = True
     """Padding may stand beyond `max_tokens`; False where position embeddings end there."""
+    keeps_lora: ClassVar[bool] = False
+    """Low-rank changes belong to the tower and stay beside its weights; else they are merged when a run ends."""
+    is_chat_model: ClassVar[bool] = False
+    """The tower is a language model that continues conversations (`encoders.language_model`)."""
 
     @property
     def summary_tokens(self) -> int:
@@ -201,6 +213,10 @@ class TextTowerConfig(ABC):
     @abstractmethod
     def build(self, shape: EncoderShape) -> nn.Module:
         """The encoder, TextTokens -> Tokens, with `dim` and `max_tokens`."""
+
+    def with_lora(self, rank: int, alpha: float) -> "TextTowerConfig":
+        """The tower with low-rank changes of its own, for one that `keeps_lora`."""
+        return self
 
     @abstractmethod
     def tokenizer(self) -> TokenizerSource:

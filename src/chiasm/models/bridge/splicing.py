@@ -1,0 +1,102 @@
+"""Rows for a language model: word embeddings with each image's tokens where its placeholder stands.
+
+Rows may hold several conversations that begin alike: the shared beginning is branch 0, and each continuation is a branch
+that attends to the beginning and to itself (a block-diagonal mask), with positions as if it stood alone.
+
+Axis legend: m rows, l given tokens, k images, p tokens of an image, s positions after splicing, e embedding width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from chiasm.core.types import IMAGE_ID, Tokens
+
+
+class GivenRows(NamedTuple):
+    """Token ids of m rows.
+
+    Attributes:
+        ids: int64 [m, l], `IMAGE_ID` where an image stands.
+        is_real: bool [m, l], True where the token is not padding; padding stands on the right.
+        branch: int64 [m, l], 0 for the shared beginning, from 1 on for continuations, which stand one after the other.
+    """
+
+    ids: Tensor
+    is_real: Tensor
+    branch: Tensor
+
+
+class Spliced(NamedTuple):
+    """Rows as a language model takes them.
+
+    Attributes:
+        embeddings: float [m, s, e].
+        allowed: bool [m, s, s], True where a position (row of the mask) may attend to another.
+        positions: int64 [m, s], place of each in its conversation, from 0.
+        places: int64 [m, l], where each given token stands; of an image, where its first token stands.
+        is_real: bool [m, s].
+    """
+
+    embeddings: Tensor
+    allowed: Tensor
+    positions: Tensor
+    places: Tensor
+    is_real: Tensor
+
+
+def spliced(
+    given: GivenRows,
+    words: Float[Tensor, "m l e"],
+    images: Tokens | None,
+    image_of: Int[Tensor, "m l"],
+    pads_left: bool = False,
+) -> Spliced:
+    """Put images among words.
+
+    Args:
+        given: the rows.
+        words: embeddings of the ids; those of placeholders are not used.
+        images: k projected images; None where there is none.
+        image_of: number of the image of each placeholder, -1 where the image is absent: nothing stands there then.
+        pads_left: padding stands on the left, so that every row ends at the last position.
+    """
+    is_image = (given.ids == IMAGE_ID) & given.is_real
+    size = 0 if images is None else images.values.shape[1]
+    lengths = torch.where(is_image, torch.where(image_of >= 0, size, 0), given.is_real.long())
+    total = lengths.sum(1)
+    longest = max(int(total.max()), 1) if len(total) else 1
+    places = lengths.cumsum(1) - lengths
+    if pads_left:
+        places = places + (longest - total)[:, None]
+    rows, dim = len(given.ids), words.shape[-1]
+    embeddings = words.new_zeros(rows, longest, dim)
+    is_real = given.is_real.new_zeros(rows, longest)
+    branch = given.branch.new_zeros(rows, longest)
+    row, column = (given.is_real & ~is_image).nonzero(as_tuple=True)
+    at = places[row, column]
+    embeddings = embeddings.index_put((row, at), words[row, column])
+    is_real[row, at] = True
+    branch[row, at] = given.branch[row, column]
+    if images is not None:
+        row, column = (is_image & (image_of >= 0)).nonzero(as_tuple=True)
+        at = places[row, column][:, None] + torch.arange(size, device=places.device)
+        shown = image_of[row, column]
+        row_at = row[:, None].expand_as(at)
+        embeddings = embeddings.index_put((row_at, at), images.values[shown].to(embeddings.dtype))
+        is_real[row_at, at] = images.is_real[shown]
+        branch[row_at, at] = given.branch[row, column][:, None].expand_as(at)
+    allowed = _allowed(is_real, branch)
+    positions = ((allowed & is_real[:, None, :]).sum(2) - 1).clamp_min(0)
+    return Spliced(embeddings, allowed, positions, places, is_real)
+
+
+def _allowed(is_real: Bool[Tensor, "m s"], branch: Int[Tensor, "m s"]) -> Bool[Tensor, "m s s"]:
+    """True for real tokens before a position, in its branch or in the shared beginning; padding sees itself alone."""
+    length = is_real.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=is_real.device).tril()
+    same = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+    itself = torch.eye(length, dtype=torch.bool, device=is_real.device)
+    return (before & same & is_real[:, None, :] & is_real[:, :, None]) | itself
