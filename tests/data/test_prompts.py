@@ -4,7 +4,7 @@ import pytest
 
 from chiasm.core.errors import InputError
 from chiasm.data.prompts import PROMPT_SETS, expanded, filled, prompts_for
-from chiasm.data.sources.records import language_of
+from chiasm.data.script import language_of
 
 
 def test_the_packaged_sentences_are_what_they_say() -> None:

@@ -11,8 +11,9 @@ from chiasm.core.types import Caption, Example, Source
 from chiasm.data.config import DataConfig, OtherDataConfig
 from chiasm.data.ledger import Ledger
 from chiasm.data.prompts import expanded, filled
+from chiasm.data.script import language_of
 from chiasm.data.sources import FileData, read_source
-from chiasm.data.sources.records import MissingSplitError, canonical_split, language_of
+from chiasm.data.sources.records import MissingSplitError, canonical_split
 
 FEW_GROUPS = 200
 """Number of groups below which the examples kept for validation are drawn by rank."""

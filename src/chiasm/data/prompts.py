@@ -7,7 +7,7 @@ several sentences' vectors (Radford et al. 2021, section 3.1.4). The sentences h
 from collections.abc import Iterable, Sequence
 
 from chiasm.core.errors import InputError, nearest
-from chiasm.data.sources.records import language_of
+from chiasm.data.script import language_of
 
 PROMPT_SETS: dict[str, tuple[str, ...]] = {
     "photos_en": (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chiasm.core.types import IMAGE, Batch, Checkable, Encoded, Example, Prediction, TextTokens
-from chiasm.data.sources.records import language_of
+from chiasm.data.script import language_of
 from chiasm.metrics.captions import caption_scores, caption_statistics, ptb_tokens
 from chiasm.metrics.classic import accuracy, accuracy_by_kind
 from chiasm.models.attention_maps import caption_attention_map

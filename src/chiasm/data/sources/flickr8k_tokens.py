@@ -10,8 +10,9 @@ from pathlib import Path
 from chiasm.core.errors import InputError
 from chiasm.core.types import Caption, Source
 from chiasm.data.image import SUFFIXES
+from chiasm.data.script import language_of
 from chiasm.data.sources.parsing import Rejected, read_lines
-from chiasm.data.sources.records import UNASSIGNED, Reading, Record, image_folders, language_of
+from chiasm.data.sources.records import UNASSIGNED, Reading, Record, image_folders
 
 _PLACES = ("", "original/Flickr8k_text", "Flickr8k_text", "text", "original", "annotations")
 _LINE = re.compile(r"(.+)#(\d+)\t(.*)")

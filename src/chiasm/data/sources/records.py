@@ -8,6 +8,7 @@ from typing import Any
 
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.types import Caption, ImageRef, Question, Source
+from chiasm.data.script import language_of
 from chiasm.data.sources.parsing import BadRowError, Rejected
 from chiasm.data.sources.walking import subfolders
 
@@ -193,17 +194,6 @@ def image_folders(base: Path) -> list[Path]:
     places = [base, *(folder for folder in found if folder.parent == base)]
     by_split = [folder for place in places for folder in subfolders(place) if split_of_folder(folder.name)]
     return list(dict.fromkeys([base, *found, *by_split]))
-
-
-def language_of(text: str) -> str:
-    """Return "zh", "ja" or "ko" where the script shows it, else "en"."""
-    if text.isascii():
-        return "en"
-    if re.search("[\u3040-\u30ff]", text):
-        return "ja"
-    if re.search("[\uac00-\ud7af]", text):
-        return "ko"
-    return "zh" if re.search("[\u3400-\u4dbf\u4e00-\u9fff]", text) else "en"
 
 
 def text_of(value: Any, code: str) -> str:

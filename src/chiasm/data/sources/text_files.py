@@ -13,8 +13,9 @@ from pathlib import Path
 from chiasm.core.errors import InputError
 from chiasm.core.types import Caption, Source
 from chiasm.data.image import SUFFIXES
+from chiasm.data.script import language_of
 from chiasm.data.sources.parsing import Rejected, read_lines
-from chiasm.data.sources.records import IMAGE_FOLDERS, Reading, Record, choose_split, language_of, split_of_folder
+from chiasm.data.sources.records import IMAGE_FOLDERS, Reading, Record, choose_split, split_of_folder
 from chiasm.data.sources.walking import files_below
 
 _TEXTS = (".txt", ".caption")

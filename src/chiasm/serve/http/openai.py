@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from chiasm.core.types import Prediction
-from chiasm.data.sources.records import language_of
+from chiasm.data.script import language_of
 from chiasm.serve.http import schemas
 from chiasm.serve.http.bodies import JsonRoute
 from chiasm.serve.http.errors import ServedError
