@@ -167,7 +167,8 @@ def turns_of(example: Example, seed: int, epoch: int, captions: int, questions: 
     """All conversations that an example trains on in an epoch.
 
     Its own conversation stands first; then follow captions and questions, of each up to the given count, drawn anew in
-    each epoch, each in a wording of its own. A label is asked for where the example has no other words. Captions and
+    each epoch. All captions of an example and a language share one wording, and so do all questions: rows that begin
+    alike are computed together (`tasks.conversation_rows`). A label is asked for where the example has no other words. Captions and
     labels need an image.
 
     Args:
@@ -182,9 +183,9 @@ def turns_of(example: Example, seed: int, epoch: int, captions: int, questions: 
     key = seed, epoch, example.id
     if images:
         chosen = choose_captions(example, captions, seed, epoch) if captions else []
-        found += [caption_turns(one, images, (*key, one.text)) for one in chosen]
+        found += [caption_turns(one, images, key) for one in chosen]
     asked = _chosen_questions(example, questions, seed, epoch)
-    found += [question_turns(one, one.answers[0], images, (*key, one.text)) for one in asked]
+    found += [question_turns(one, one.answers[0], images, key) for one in asked]
     if example.label and images and not (example.turns or example.captions or example.questions):
         found.append(label_turns(example.label, images, language_of(example.label), key))
     return found

@@ -51,11 +51,13 @@ class Generated(NamedTuple):
         log_probability: float32 [n], the model's own log-probability of the sentence, the end included, over its number
             of tokens. What was banned or drawn by is no part of it, so that methods can be compared by it.
         is_finished: bool [n], False where the longest text cut the sentence.
+        by_token: float32 [n, l], log-probability of each token, 0 after the end; None from beam search.
     """
 
     ids: Tensor
     log_probability: Tensor
     is_finished: Tensor
+    by_token: Tensor | None = None
 
 
 def check_decoding(config: DecodingConfig, max_tokens: int) -> None:
@@ -165,17 +167,19 @@ def _one_by_one(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longest
     total = torch.zeros(len(start_ids), device=start_ids.device)
     count = torch.zeros_like(total)
     is_finished = torch.zeros_like(start_ids, dtype=torch.bool)
+    by_token = [total[:, None][:, :0]]
     while words.shape[1] < longest and not bool(is_finished.all()):
         logits = step(last[:, None], None).float()
         possible = logits.masked_fill(~rules.may_follow(words, logits.shape[1]), NEVER)
         chosen = possible.argmax(dim=-1) if config.method == "greedy" else _draw(possible, config)
         gained = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
-        total += gained.masked_fill(is_finished, 0)
+        by_token.append(gained.masked_fill(is_finished, 0)[:, None])
+        total += by_token[-1][:, 0]
         count += (~is_finished).float()
         last = chosen.masked_fill(is_finished, rules.end_id)
         words = torch.cat([words, last[:, None]], dim=1)
         is_finished = is_finished | (last == rules.end_id)
-    return Generated(words, total / count, is_finished)
+    return Generated(words, total / count, is_finished, torch.cat(by_token, dim=1))
 
 
 def _draw(logits: Float[Tensor, "n v"], config: DecodingConfig) -> Int[Tensor, " n"]:

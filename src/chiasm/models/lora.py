@@ -44,7 +44,7 @@ class LoraLinear(nn.Linear):
         """[..., in] -> [..., out]."""
         if not self.is_on:
             return super().forward(x)
-        return super().forward(x) + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+        return super().forward(x) + F.linear(F.linear(x, self.lora_a) * self.scale, self.lora_b)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:

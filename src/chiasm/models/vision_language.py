@@ -220,6 +220,14 @@ class VisionLanguageModel(nn.Module):
         assert isinstance(self.text_encoder, LanguageModel), "the text tower is no language model"
         return self.text_encoder
 
+    @torch.no_grad()
+    def image_tokens(self, task: str) -> int:
+        """Tokens that the language model gets of one image, by the bridge that is a task's head."""
+        height, width = self.config.image.shape_px
+        parameter = next(self.parameters())
+        blank = torch.zeros(1, 3, height, width, device=parameter.device, dtype=parameter.dtype)
+        return self.bridge(task)(self.encode_image(blank)).values.shape[1]
+
     def bridge(self, task: str) -> LanguageBridge:
         """The bridge that is a task's head."""
         return cast(LanguageBridge, self.heads[task])

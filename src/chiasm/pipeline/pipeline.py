@@ -24,6 +24,7 @@ from chiasm.core.types import IMAGE, Example, ImageRef, InputValue, Stacked, Tok
 from chiasm.data.image import load_image
 from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.inputs import grouped
+from chiasm.models.lora import LORA_NAMES
 from chiasm.models.networks import build_model
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import stack_images, to_model_range
@@ -199,12 +200,13 @@ class Pipeline:
     def saved_names(self) -> list[str]:
         """Names of the tensors that a run folder keeps: of one that has two names, the first.
 
-        Frozen towers that a package brings are left out.
+        Frozen towers that a package brings are left out, but not their low-rank changes.
         """
         model = self.config.model
         sides = (("image_encoder.", model.image), ("text_encoder.", model.text))
         packaged = tuple(name for name, tower in sides if tower.frozen and tower.is_packaged)
-        named = {name: tensor for name, tensor in self.model.state_dict().items() if not name.startswith(packaged)}
+        state = self.model.state_dict()
+        named = {name: state[name] for name in state if name.endswith(LORA_NAMES) or not name.startswith(packaged)}
         first = {(tensor.data_ptr(), tensor.shape): name for name, tensor in reversed(named.items()) if tensor.numel()}
         return [name for name, tensor in named.items() if first.get((tensor.data_ptr(), tensor.shape), name) == name]
 

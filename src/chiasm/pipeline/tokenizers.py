@@ -6,10 +6,17 @@ from pathlib import Path
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example
 from chiasm.data.dataset import texts_of
+from chiasm.data.tokenizers.chat import ChatTokenizer, read_chat_tokenizer
 from chiasm.data.tokenizers.clip_bpe import BPE_FILE, read_clip_words
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer, read_pretrained_tokenizer
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
-from chiasm.models.encoders.base import FolderTokenizer, LearnedTokenizer, PackagedTokenizer, TextTowerConfig
+from chiasm.models.encoders.base import (
+    ChatTokenizerSource,
+    FolderTokenizer,
+    LearnedTokenizer,
+    PackagedTokenizer,
+    TextTowerConfig,
+)
 from chiasm.pipeline.config import PipelineConfig
 
 
@@ -31,6 +38,8 @@ def pretrained_tokenizer(text: TextTowerConfig) -> TextTokenizer:
     source = text.tokenizer()
     if isinstance(source, FolderTokenizer):
         return _from_folder(source, text.max_tokens)
+    if isinstance(source, ChatTokenizerSource):
+        return read_chat_tokenizer(source.folder(), text.max_tokens)
     if isinstance(source, LearnedTokenizer):
         raise InputError(
             f"a tokenizer for model.text.kind {text.kind!r}, without texts to learn it from",
@@ -50,6 +59,8 @@ def tokenizer_from(config: PipelineConfig, folder: Path) -> TextTokenizer:
         return TextTokenizer.from_json(content, text.max_tokens)
     if isinstance(source, PackagedTokenizer) and not source.is_wrap_stored:
         return TextTokenizer.from_json(content, text.max_tokens, _wrap(source))
+    if isinstance(source, ChatTokenizerSource):
+        return ChatTokenizer.from_json(content, text.max_tokens)
     return PretrainedTokenizer.from_json(content, text.max_tokens)
 
 

@@ -11,6 +11,7 @@ from chiasm.recipes.families import FAMILIES
 from chiasm.recipes.flickr8k_captions import flickr8k_captions
 from chiasm.recipes.flickr8k_retrieval import flickr8k_retrieval
 from chiasm.recipes.labels_and_captions import labels_and_captions
+from chiasm.recipes.llava import llava
 from chiasm.recipes.nlvr import nlvr
 from chiasm.recipes.reranking import reranking
 from chiasm.recipes.retrieval import retrieval
@@ -43,6 +44,7 @@ OWN_DATA: dict[str, Callable[..., RunConfig]] = {
     "vqa": vqa,
     "classify": classify,
     "captions": captions,
+    "llava": llava,
 }
 """Recipes for one's own files, named by the task, the one that is proposed first standing first."""
 

@@ -4,13 +4,15 @@ from collections.abc import Iterable
 
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.classification import Classification
+from chiasm.tasks.conversation import Conversation
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import Retrieval
-from chiasm.tasks.vqa import VisualQuestionAnswering
+from chiasm.tasks.vqa import Statements, VisualQuestionAnswering
 
 NEEDS: dict[str, tuple[str, ...]] = {
-    "ask": (VisualQuestionAnswering.name,),
-    "caption": (Captioning.name,),
+    "ask": (VisualQuestionAnswering.name, Conversation.name, Statements.name),
+    "caption": (Captioning.name, Conversation.name),
+    "chat": (Conversation.name,),
     "classify": (Retrieval.name, Classification.name),
     "embeddings": (Retrieval.name,),
     "match": (Retrieval.name, Matching.name),

@@ -8,6 +8,7 @@ from chiasm.models.config import ModelConfig
 from chiasm.tasks.base import Task, TaskConfig
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.classification import Classification
+from chiasm.tasks.conversation import Conversation
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import Retrieval
@@ -24,6 +25,7 @@ TASKS: dict[str, type[Task[Any]]] = {
         PermutationLanguageModelling,
         Captioning,
         Classification,
+        Conversation,
     )
 }
 

@@ -5,7 +5,7 @@ Evaluation and serving both call `predict`, so a served answer is the evaluated 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from chiasm.core.distributed import sum_over_processes
 from chiasm.core.errors import InputError
-from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction
+from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, Turn
 from chiasm.data.files import LABEL_GROUP
 from chiasm.models.config import ModelConfig
 from chiasm.models.heads import HeadSpec
@@ -22,7 +22,7 @@ from chiasm.tasks.calibration import Events
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
-Needs = Literal["captions", "questions", "labels"]
+Needs = Literal["captions", "questions", "labels", "turns"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +68,7 @@ class Query:
         language: language of the answer, ISO 639-1.
         among: labels to choose from.
         prompts: templates with `{label}`, for zero-shot classification.
+        turns: a conversation that ends with the user's turn.
     """
 
     row: int
@@ -75,6 +76,7 @@ class Query:
     language: str = ""
     among: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
 
 def queries_of(texts: Sequence[str], rows: Sequence[int]) -> list[Query]:
@@ -130,7 +132,13 @@ class Task(ABC, Generic[C]):
 
     def is_fed(self, example: Example) -> bool:
         """Whether an example has what the task `needs`."""
-        given = {"captions": example.captions, "questions": example.questions, "labels": example.label}
+        words = example.captions or example.questions or example.turns
+        given = {
+            "captions": example.captions,
+            "questions": example.questions,
+            "labels": example.label,
+            "turns": words,
+        }
         return bool(given[self.needs])
 
     def is_measurable(self, example: Example) -> bool:
@@ -169,6 +177,13 @@ class Task(ABC, Generic[C]):
         """Texts that a frozen text tower encodes for training and evaluation; may contain duplicates."""
         return [caption.text for example in examples for caption in example.captions]
 
+    def check_examples(self, model: VisionLanguageModel, codec: Codec, examples: Iterable[Example]) -> None:
+        """Check examples before the first step, such as the length of their texts.
+
+        Raises:
+            InputError: names file and row of the first example that the task cannot be trained on.
+        """
+
     # --- training ---------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -197,7 +212,7 @@ class Task(ABC, Generic[C]):
             teacher: given if a task of the run distils.
         """
         if not sum_over_processes([self.count(batch)])[0]:
-            return {"loss": encoded[self.inputs[0]].pooled.float().sum() * 0}
+            return {"loss": _no_loss(model, encoded)}
         return self._terms(model, encoded, batch, teacher)
 
     @abstractmethod
@@ -263,6 +278,14 @@ class Task(ABC, Generic[C]):
         Returns:
             Output name -> text or number; {} if the example has no input for the task.
         """
+
+
+def _no_loss(model: VisionLanguageModel, encoded: Encoded) -> Tensor:
+    """Zero with a zero gradient, also for a batch without inputs."""
+    for tokens in encoded.values():
+        return tokens.pooled.float().sum() * 0
+    trained = next(parameter for parameter in model.parameters() if parameter.requires_grad)
+    return trained.float().sum() * 0
 
 
 def check_share(where: str, key: str, value: float, is_below_one: bool = False, hint: str = "0 turns it off") -> None:

@@ -155,26 +155,8 @@ class Captioning(Task[CaptioningConfig]):
         return None if context.view == "no_text" else CaptionScorer(self, context)
 
     def calibrate(self, outcome: Outcome) -> Events | None:
-        """Whether a caption is true if the ground truth is known, else whether its ROUGE_L reaches the median."""
-        judged = [one for one in outcome.captioned if one.right is not None]
-        if judged:
-            happened = np.array([bool(one.right) for one in judged], dtype=np.float64)
-            of = np.array([one.of for one in judged])
-            return Events.single("caption_truth", [one.prediction for one in judged], happened, of)
-        if "ROUGE_L" not in outcome.items:
-            return None
-        near = outcome.items["ROUGE_L"].values
-        near_from = float(np.median(near))
-        if near_from <= 0:
-            return None
-        described = outcome.described
-        events = Events.single(
-            "caption_near",
-            [one.prediction for one in described],
-            (near >= near_from).astype(np.float64),
-            np.array([one.of for one in described]),
-        )
-        return replace(events, near_from=near_from)
+        """See `caption_events`."""
+        return caption_events(outcome)
 
     def smoke(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
@@ -182,6 +164,29 @@ class Captioning(Task[CaptioningConfig]):
         """The caption of the stored example, and its confidence."""
         (caption,) = self.predict(model, codec, encoded, [Query(0, language=language)])
         return {"caption": caption.answer, "caption_confidence": caption.confidence}
+
+
+def caption_events(outcome: Outcome) -> Events | None:
+    """Whether a caption is true if the ground truth is known, else whether its ROUGE_L reaches the median."""
+    judged = [one for one in outcome.captioned if one.right is not None]
+    if judged:
+        happened = np.array([bool(one.right) for one in judged], dtype=np.float64)
+        of = np.array([one.of for one in judged])
+        return Events.single("caption_truth", [one.prediction for one in judged], happened, of)
+    if "ROUGE_L" not in outcome.items:
+        return None
+    near = outcome.items["ROUGE_L"].values
+    near_from = float(np.median(near))
+    if near_from <= 0:
+        return None
+    described = outcome.described
+    events = Events.single(
+        "caption_near",
+        [one.prediction for one in described],
+        (near >= near_from).astype(np.float64),
+        np.array([one.of for one in described]),
+    )
+    return replace(events, near_from=near_from)
 
 
 class CaptionScorer(Scorer):
@@ -192,7 +197,7 @@ class CaptionScorer(Scorer):
         context: the model and the split.
     """
 
-    def __init__(self, task: Captioning, context: Context) -> None:
+    def __init__(self, task: Task[Any], context: Context) -> None:
         super().__init__(context)
         self.task, self.outcome = task, Outcome()
 

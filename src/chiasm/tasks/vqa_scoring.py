@@ -14,6 +14,7 @@ from chiasm.tasks.calibration import UNKNOWN
 from chiasm.tasks.scoring import Answered, Context, Items, Outcome, Scorer
 
 if TYPE_CHECKING:
+    from chiasm.tasks.conversation import Conversation
     from chiasm.tasks.vqa import VisualQuestionAnswering
 
 AGREEING = 3
@@ -26,11 +27,14 @@ class AnswerScorer(Scorer):
     Args:
         task: the task to score.
         context: the model and the split.
+        metric: name of the score; "" takes the task's primary metric.
     """
 
-    def __init__(self, task: "VisualQuestionAnswering", context: Context) -> None:
+    def __init__(
+        self, task: "VisualQuestionAnswering | Conversation", context: Context, metric: str = ""
+    ) -> None:
         super().__init__(context)
-        self.task, self.outcome = task, Outcome()
+        self.task, self.outcome, self.metric = task, Outcome(), metric or task.primary_metric
 
     def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
         """Answer every question of a part."""
@@ -52,7 +56,7 @@ class AnswerScorer(Scorer):
 
     def finish(self) -> Outcome:
         """Accuracy in total and by kind; in the view "seen" also calibration and the share of answered questions."""
-        outcome, seed, name = self.outcome, self.context.seed, self.task.primary_metric
+        outcome, seed, name = self.outcome, self.context.seed, self.metric
         if not outcome.answered:
             return outcome
         right = np.array([one.right for one in outcome.answered])

@@ -41,11 +41,15 @@ _LAYER = re.compile(r"\.(\d+)\.")
 def adapted(config: RunConfig) -> RunConfig:
     """Return the config with the towers frozen that `train.adapt` names; "" keeps the recipe's setting.
 
-    With "lora" a tower without linear layers (EfficientNet) stays frozen, so that its images are encoded once.
+    With "lora" a tower without linear layers (EfficientNet) stays frozen, so that its images are encoded once; a
+    language model is frozen and gets low-rank changes of its own.
     """
     method, model = config.train.adapt, config.model
     if not method:
         return config
+    if method == "lora" and model.text.keeps_lora:
+        text = model.text.with_lora(config.train.lora_rank, config.train.lora_alpha)
+        return replace(config, model=replace(model, image=replace(model.image, frozen=True), text=text))
     image, text = FROZEN[method]
     if method == "lora" and not model.image.has_linear_layers:
         image = True
@@ -168,7 +172,7 @@ def prepare_model(model: nn.Module, config: RunConfig) -> None:
     Raises:
         InputError: no tower has a linear layer to change.
     """
-    if config.train.adapt != "lora":
+    if config.train.adapt != "lora" or config.model.text.keeps_lora:
         return
     seed_torch("lora", config.seed)
     open_towers = tuple(tower for tower in TOWERS if tower not in frozen_towers(config.model))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from chiasm.core.errors import InputError
+from chiasm.models.lora import LORA_NAMES
 from chiasm.train.adaptation import by_depth, stated_layers
 from chiasm.train.config import TrainConfig
 
@@ -16,7 +17,7 @@ WARMUP_SHARE = 0.05
 
 
 def trainable_names(model: nn.Module, patterns: Sequence[str], frozen: Sequence[str]) -> list[str]:
-    """Names of the parameters that match a pattern and are not in a frozen tower.
+    """Names of the parameters that match a pattern and are not in a frozen tower, whose low-rank changes are trained.
 
     Raises:
         InputError: a pattern matches nothing, or nothing is left to train.
@@ -30,7 +31,8 @@ def trainable_names(model: nn.Module, patterns: Sequence[str], frozen: Sequence[
                 "patterns such as " + ", ".join(f"{top}.*" for top in tops),
                 "correct the pattern",
             )
-    chosen = [n for n in names if any(fnmatch(n, p) for p in patterns) and not n.startswith(tuple(frozen))]
+    is_open = {name: name.endswith(LORA_NAMES) or not name.startswith(tuple(frozen)) for name in names}
+    chosen = [name for name in names if is_open[name] and any(fnmatch(name, pattern) for pattern in patterns)]
     if not chosen:
         raise InputError("nothing is trainable", "at least one parameter", "widen train.trainable, or unfreeze a tower")
     return chosen

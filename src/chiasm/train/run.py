@@ -281,6 +281,9 @@ def _prepare(
     learned_from = ((part, vocabulary_examples(part)) for part in training.parts.values())
     for dataset, examples in [*learned_from, (validation, ready)]:
         warn_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, dataset.split, console)
+    for task in pipeline.tasks.values():
+        for examples in (vocabulary_examples(training), ready):
+            task.check_examples(pipeline.model, pipeline.codec, examples)
     if is_new:
         fit_heads(pipeline, training, console)
     return training, ready, validation

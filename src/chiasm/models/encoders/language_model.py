@@ -23,6 +23,7 @@ from chiasm.core.files import read_json
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.encoders.base import ChatTokenizerSource, EncoderShape, TextTowerConfig, TokenizerSource
 from chiasm.models.lora import add_lora, without_lora
+from chiasm.models.pretrained.attention import use_matrix_attention
 from chiasm.models.pretrained.gguf_file import language_model_folder
 from chiasm.models.pretrained.hugging_face_folder import need_transformers, read_architecture, read_network, reading
 
@@ -206,6 +207,7 @@ class LanguageModel(nn.Module):
         self._window, self._all_slide = _window(text)
         # transformers renames this argument.
         self._cache_key = "cache" if "cache" in inspect.signature(self._blocks.forward).parameters else "past_key_values"
+        use_matrix_attention(network)
         self._check_logits()
         if config.lora_rank:
             add_lora(self._blocks, ("",), config.lora_rank, config.lora_alpha, is_kept=True)

@@ -1,0 +1,44 @@
+"""A language model that sees: LLaVA's two stages on one's own files."""
+
+from dataclasses import replace
+
+from chiasm.models.bridge.mlp2x_gelu import MlpProjectorConfig
+from chiasm.models.config import ModelConfig
+from chiasm.models.decoding import DecodingConfig
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
+from chiasm.models.encoders.language_model import SmolLM2Config
+from chiasm.recipes.tiny import few_steps
+from chiasm.tasks.conversation import ConversationConfig
+from chiasm.train.config import RunConfig, StageConfig, TrainConfig
+
+
+def llava(tiny: bool = False) -> RunConfig:
+    """Let a language model see: SmolLM2 over the grid of a frozen packaged tower, on captions, questions, conversations.
+
+    Stage "align" trains the projector alone, on captions; the run itself trains projector and LoRA on everything
+    (Liu et al. 2023, "Visual Instruction Tuning", section 4.2). The language model's own weights never change.
+
+    Command: chiasm train llava --data DATA --out runs/llava
+    """
+    task = ConversationConfig(projector=MlpProjectorConfig())
+    config = RunConfig(
+        recipe="llava",
+        primary_metric="reply_token_probability",
+        model=ModelConfig(
+            image=EfficientNetLite0Config(size_px=224, frozen=True, grid=True),
+            text=SmolLM2Config(lora_rank=16, lora_alpha=32.0),
+        ),
+        tasks={"conversation": task},
+        stages={
+            "align": StageConfig(
+                tasks={"conversation": replace(task, writes=False, captions_per_picture=1, questions_per_picture=1)},
+                train=TrainConfig(
+                    epochs=0.25, least_steps=50, batch_size=32, lr=1e-3, trainable=("heads.*",), validate_every=0
+                ),
+                primary_metric="reply_token_probability",
+            )
+        },
+        train=TrainConfig(epochs=2, least_steps=100, batch_size=16, lr=5e-4, weight_decay=0.0, validate_every=0),
+        decoding=DecodingConfig(method="beam", beams=3, max_words=32),
+    )
+    return few_steps(config, batch_size=4) if tiny else config

@@ -1,0 +1,326 @@
+"""Conversation: a language model sees images through a bridge, and answers, describes and talks about them.
+
+LLaVA (Liu et al. 2023, "Visual Instruction Tuning"): the image tower's tokens, projected into the language model's word
+embeddings, stand where the image is shown, and the next-token loss counts the assistant's words alone.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chiasm.core.config import by_kind
+from chiasm.core.errors import InputError
+from chiasm.core.types import IMAGE, IMAGE_ID, Batch, Encoded, Example, Prediction, Turn
+from chiasm.data.conversations import (
+    caption_turns,
+    check_turns,
+    prompt_turns,
+    question_turns,
+    turns_of,
+)
+from chiasm.data.modalities.base import references_of
+from chiasm.data.sources.records import language_of
+from chiasm.data.tokenizers.chat import ChatTokenizer, Spans
+from chiasm.models.bridge import PROJECTORS
+from chiasm.models.bridge.base import ProjectorConfig
+from chiasm.models.bridge.mlp2x_gelu import MlpProjectorConfig
+from chiasm.models.heads import HeadSpec, LanguageWriter
+from chiasm.models.inputs import separated
+from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.objectives.language_modelling import next_word
+from chiasm.tasks.base import Needs, Query, Task, TaskConfig, Teacher, check_share
+from chiasm.tasks.calibration import Calibration, Events, logit_of
+from chiasm.tasks.captioning import caption_events
+from chiasm.tasks.codec import Codec
+from chiasm.tasks.conversation_rows import packed, padded
+from chiasm.tasks.conversation_scoring import ConversationScorer
+from chiasm.tasks.conversation_writing import Reply, counted_logits, log_likelihoods, replies
+from chiasm.tasks.scoring import Context, Outcome, Scorer
+
+ALL = 1 << 30
+YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
+"""Language -> the two answers whose likelihoods are compared."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversationConfig(TaskConfig):
+    """Config of the task conversation."""
+
+    projector: ProjectorConfig = field(default_factory=MlpProjectorConfig, metadata=by_kind(lambda: PROJECTORS))
+    """From the image tower's tokens to the language model's word embeddings; `kind` decides which keys there are."""
+    captions_per_picture: int = 5
+    """Captions per image in a step, resampled each epoch."""
+    questions_per_picture: int = 8
+    """Questions per image in a step, resampled each epoch."""
+    packs: bool = True
+    """Compute what several captions or questions of an image share, the image above all, once."""
+    writes: bool = True
+    """Write captions and answers in evaluation; without it only the likelihood of the references is measured, which
+    takes a fraction of the time."""
+    abstain_risk: float = 0.0
+    """Tolerated share of wrong answers among the answers given; the threshold for abstaining is fitted to it on the
+    validation split. 0 never abstains."""
+
+    def check(self, where: str) -> None:
+        """Check ranges."""
+        check_share(where, "abstain_risk", self.abstain_risk)
+        self.projector.check(f"{where}.projector")
+
+
+class Conversation(Task[ConversationConfig]):
+    """Next-token prediction of the assistant's words by a causal language model that sees the images."""
+
+    name: ClassVar[str] = "conversation"
+    primary_metric: ClassVar[str] = "CIDEr"
+    Config: ClassVar[type[TaskConfig]] = ConversationConfig
+    needs: ClassVar[Needs] = "turns"
+    reads_text: ClassVar[bool] = False
+    objective: ClassVar[str] = "generate"
+
+    def check(self) -> None:
+        """Require a language model as text tower.
+
+        Raises:
+            InputError: the text tower is of another kind.
+        """
+        if not (self.model.text.is_chat_model or self.model.network):
+            raise InputError(
+                f"the task {self.name} with model.text.kind {self.model.text.kind!r}",
+                "a language model as text tower",
+                "--set model.text.kind=smollm2",
+            )
+
+    def is_fed(self, example: Example) -> bool:
+        """Whether an example has words."""
+        return bool(example.captions or example.questions or example.turns or example.label)
+
+    def head(self, codec: Codec) -> HeadSpec:
+        """The bridge."""
+        return LanguageWriter(self.config.projector)
+
+    def texts_read(self, examples: Sequence[Example]) -> list[str]:
+        """None: the language model reads each text beside an image."""
+        return []
+
+    # --- training ---------------------------------------------------------------------------------------------
+
+    def check_examples(self, model: VisionLanguageModel, codec: Codec, examples: Iterable[Example]) -> None:
+        """Check conversations before the first step: placeholders, an assistant's word each, and their length.
+
+        Raises:
+            InputError: names file and row of the first conversation that does not fit.
+        """
+        tokenizer, longest = _tokenizer(codec), 0
+        image_tokens = model.image_tokens(self.name)
+        over: tuple[Example, int] | None = None
+        for example in examples:
+            if example.turns:
+                check_turns(example.turns, _images(example), example.source)
+            for turns in turns_of(example, 0, 0, ALL, ALL):
+                spans = tokenizer.conversation(turns)
+                if not any(spans.is_counted):
+                    raise InputError(
+                        f"{example.source}: a conversation without a word of the assistant",
+                        "one in which the assistant says something",
+                        "correct the row, or leave it out",
+                    )
+                length = len(spans.ids) + (image_tokens - 1) * spans.ids.count(IMAGE_ID)
+                if length > longest:
+                    longest, over = length, (example, length)
+        if over is not None and longest > self.model.text.max_tokens:
+            raise InputError(
+                f"{over[0].source}: a conversation of {over[1]} tokens, {image_tokens} for each image among them",
+                f"at most {self.model.text.max_tokens} tokens; a conversation is never cut",
+                f"--set model.text.max_tokens={longest}, or leave the row out",
+            )
+
+    def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
+        """The fields of `conversation_rows.padded`, and `image_index` [m]: the example of each row."""
+        tokenizer, rows, index = _tokenizer(codec), [], []
+        config = self.config
+        for number, example in enumerate(examples):
+            turns = turns_of(example, seed, epoch, config.captions_per_picture, config.questions_per_picture)
+            spans = [tokenizer.conversation(one) for one in turns]
+            made = packed(spans) if config.packs else [row for one in spans for row in packed([one])]
+            rows += made
+            index += [number] * len(made)
+        return {**padded(rows, tokenizer.pad_id), "image_index": torch.tensor(index, dtype=torch.long)}
+
+    def count(self, batch: Batch) -> int:
+        """Number of tokens that the assistant says."""
+        return int(batch.by_task[self.name]["turn_is_counted"].sum())
+
+    def _terms(
+        self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
+    ) -> dict[str, Tensor]:
+        """Next-token cross-entropy of the assistant's words."""
+        fields = batch.by_task[self.name]
+        logits, row, column = counted_logits(model, self.name, encoded.get(IMAGE), fields, fields["image_index"])
+        return next_word(logits, fields["turn_ids"][row, column])
+
+    # --- answers ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
+    ) -> list[Prediction]:
+        """Write a reply to each query: to its `turns`, else to its question, else a caption in its language.
+
+        A question whose likeliest reply is "yes" or "no" is answered by the larger of both likelihoods. `evidence`
+        holds "tokens", pairs of a token's text and its probability (without beam search); of a caption
+        "word_probability", the geometric mean over its tokens; of an answer "answers" and "abstains", as of the task
+        vqa. The confidence is the reply's probability, calibrated for answers, or for captions where the data have no
+        questions.
+        """
+        if not queries:
+            return []
+        tokenizer, counts = _tokenizer(codec), _image_counts(encoded)
+        prompts = [(one.row, tokenizer.prompt(_asked(one, counts[one.row]))) for one in queries]
+        written = replies(model, self.name, tokenizer, encoded, prompts, codec.decoding)
+        compared = self._yes_or_no(model, tokenizer, encoded, queries, written, counts)
+        return [
+            self._prediction(codec, query, reply, compared.get(number))
+            for number, (query, reply) in enumerate(zip(queries, written, strict=True))
+        ]
+
+    def _prediction(
+        self, codec: Codec, query: Query, reply: Reply, compared: tuple[str, float] | None
+    ) -> Prediction:
+        calibration = codec.calibration.get(self.name)
+        text, own = (reply.text, math.exp(reply.log_probability)) if compared is None else compared
+        tokens = [
+            [codec.tokenizer.decode([one]), math.exp(value)] for one, value in zip(reply.ids, reply.by_token, strict=False)
+        ]
+        evidence: dict[str, Any] = {"tokens": tokens} if tokens and compared is None else {}
+        if not (query.text or query.turns):
+            mean = math.exp(reply.log_probability / max(len(reply.ids), 1))
+            evidence |= {"language": query.language, "word_probability": mean}
+            near = calibration is not None and calibration.near_from > 0
+            confidence = calibration.probability(logit_of(mean)) if near and calibration is not None else mean
+            return Prediction(text, confidence, evidence, mean)
+        answers = calibration is not None and calibration.near_from == 0 and not query.turns
+        confidence = calibration.probability(logit_of(own)) if answers and calibration is not None else own
+        below = 0.0 if calibration is None else calibration.abstain_below
+        evidence |= {"answers": [{"answer": text, "probability": confidence}], "abstains": confidence < below}
+        return Prediction(text, confidence, evidence, own)
+
+    def _yes_or_no(
+        self,
+        model: VisionLanguageModel,
+        tokenizer: ChatTokenizer,
+        encoded: Encoded,
+        queries: Sequence[Query],
+        written: Sequence[Reply],
+        counts: Sequence[int],
+    ) -> dict[int, tuple[str, float]]:
+        """Queries answered by "yes" or "no" -> the likelier of both, as written, and its share of their likelihood."""
+        pairs = {word: pair for pair in YES_NO.values() for word in pair}
+        asked = {
+            number: pairs[plain]
+            for number, (query, reply) in enumerate(zip(queries, written, strict=True))
+            if query.text and (plain := reply.text.strip(" .。").casefold()) in pairs
+        }
+        conversations = []
+        for number, pair in asked.items():
+            query, as_written = queries[number], written[number].text
+            for word in pair:
+                answer = word.capitalize() if as_written[:1].isupper() else word
+                turns = (*_asked(query, counts[query.row]), Turn("assistant", answer))
+                conversations.append((query.row, tokenizer.conversation(turns), answer))
+        values = log_likelihoods(model, self.name, tokenizer, encoded, [(row, spans) for row, spans, _ in conversations])
+        found = {}
+        for place, number in enumerate(asked):
+            both = [(sum(values[place * 2 + side]), conversations[place * 2 + side][2]) for side in (0, 1)]
+            (most, answer), (least, _) = max(both), min(both)
+            found[number] = answer, 1 / (1 + math.exp(least - most))
+        return found
+
+    def log_likelihood(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
+    ) -> list[float]:
+        """Log-likelihood of each query's text as a caption of its image, the end token included."""
+        tokenizer, counts = _tokenizer(codec), _image_counts(encoded)
+        conversations = [
+            (one.row, _caption_spans(tokenizer, one.text, counts[one.row])) for one in queries
+        ]
+        return [sum(one) for one in log_likelihoods(model, self.name, tokenizer, encoded, conversations)]
+
+    def reference_likelihoods(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, examples: Sequence[Example]
+    ) -> Iterator[tuple[int, list[float]]]:
+        """Row of an example, and log-probabilities of the tokens of one of its captions, answers or conversations."""
+        tokenizer, counts = _tokenizer(codec), _image_counts(encoded, len(examples))
+        asked: list[tuple[int, Spans]] = []
+        for row, example in enumerate(examples):
+            if example.turns and _images(example) == counts[row]:
+                asked.append((row, tokenizer.conversation(check_turns(example.turns, counts[row], example.source))))
+            if counts[row]:
+                asked += [(row, tokenizer.conversation(caption_turns(one, counts[row]))) for one in example.captions]
+            for one in example.questions:
+                asked.append((row, tokenizer.conversation(question_turns(one, one.answers[0], counts[row]))))
+        values = log_likelihoods(model, self.name, tokenizer, encoded, asked)
+        yield from ((row, value) for (row, _), value in zip(asked, values, strict=True))
+
+    def scorer(self, context: Context) -> Scorer | None:
+        """Captions, answers, and the likelihood of the references."""
+        return ConversationScorer(self, context)
+
+    def calibrate(self, outcome: Outcome) -> Events | None:
+        """Whether an answer is right; without questions, whether a caption is true, or near to the references."""
+        if not outcome.answered:
+            return caption_events(outcome)
+        right = np.array([one.right for one in outcome.answered])
+        of = np.array([one.of for one in outcome.answered])
+        happened = (right >= 0.5).astype(np.float64)
+        events = Events.single("vqa_accuracy", [one.prediction for one in outcome.answered], happened, of)
+        return replace(events, right=right, risk=self.config.abstain_risk)
+
+    def smoke(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
+    ) -> dict[str, Any]:
+        """The caption of the stored example and the answer to its question, with their confidences."""
+        queries = [Query(0, language=language)]
+        if "question" in words:
+            queries.append(Query(0, words["question"]))
+        caption, *answers = self.predict(model, codec, encoded, queries)
+        found: dict[str, Any] = {"caption": caption.answer, "caption_confidence": caption.confidence}
+        for answer in answers:
+            found |= {"answer": answer.answer, "answer_confidence": answer.confidence}
+        return found
+
+
+def _tokenizer(codec: Codec) -> ChatTokenizer:
+    assert isinstance(codec.tokenizer, ChatTokenizer), "a language model brings its tokenizer"
+    return codec.tokenizer
+
+
+def _images(example: Example) -> int:
+    return len(references_of(example.inputs.get(IMAGE)))
+
+
+def _image_counts(encoded: Encoded, rows: int = 0) -> list[int]:
+    """Images of each encoded example."""
+    image = encoded.get(IMAGE)
+    if image is None:
+        return [0] * max(rows, 1)
+    _, row, _ = separated(image)
+    return [int(count) for count in torch.bincount(row, minlength=len(image.values))]
+
+
+def _asked(query: Query, images: int) -> tuple[Turn, ...]:
+    """The turns up to where the assistant answers a query."""
+    if query.turns:
+        return query.turns
+    if query.text:
+        return prompt_turns("question", images, query.language or language_of(query.text), query.text)
+    return prompt_turns("caption", images, query.language)
+
+
+def _caption_spans(tokenizer: ChatTokenizer, text: str, images: int) -> Spans:
+    turns = prompt_turns("caption", images, language_of(text))
+    return tokenizer.conversation((*turns, Turn("assistant", text)))

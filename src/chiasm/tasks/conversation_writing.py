@@ -1,0 +1,175 @@
+"""Writing by a language model that sees images: replies to prompts, and likelihoods of given replies.
+
+Axis legend: m prompts, l tokens, v vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from chiasm.core.types import IMAGE, Encoded, Tokens
+from chiasm.data.tokenizers.chat import ChatTokenizer, Spans
+from chiasm.models.bridge.splicing import GivenRows
+from chiasm.models.decoding import DecodingConfig, decode
+from chiasm.models.encoders.language_model import KeyValues
+from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.tasks.conversation_rows import PackedRow, packed, padded
+
+WRITTEN_AT_ONCE = 64
+"""Replies decoded together, of prompts of similar length."""
+REPLY_TOKENS = 64
+"""Longest reply where `decoding.max_words` sets none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model wrote.
+
+    Attributes:
+        text: without special tokens.
+        ids: its tokens, the end token included where it came.
+        log_probability: natural logarithm of the probability of the whole reply.
+        by_token: of each token; () from beam search.
+        is_finished: False where the longest reply cut it.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    log_probability: float
+    by_token: tuple[float, ...]
+    is_finished: bool
+
+
+@torch.no_grad()
+def replies(
+    model: VisionLanguageModel,
+    task: str,
+    tokenizer: ChatTokenizer,
+    encoded: Encoded,
+    prompts: Sequence[tuple[int, Sequence[int]]],
+    decoding: DecodingConfig,
+) -> list[Reply]:
+    """Continue prompts about encoded examples.
+
+    Args:
+        model: in evaluation mode.
+        task: whose bridge.
+        tokenizer: the language model's.
+        encoded: inputs of n examples.
+        prompts: pairs of an example's row and token ids that end where the assistant starts.
+        decoding: method and lengths; the longest reply is `max_words`, or `REPLY_TOKENS`.
+    """
+    found: dict[int, Reply] = {}
+    for numbers in _parts([len(ids) for _, ids in prompts]):
+        part = [prompts[number] for number in numbers]
+        found |= zip(numbers, _written(model, task, tokenizer, encoded, part, decoding), strict=True)
+    return [found[number] for number in range(len(prompts))]
+
+
+def _parts(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Numbers of prompts of similar length, at most `WRITTEN_AT_ONCE` together."""
+    order = sorted(range(len(lengths)), key=lambda number: lengths[number])
+    for start in range(0, len(order), WRITTEN_AT_ONCE):
+        yield order[start : start + WRITTEN_AT_ONCE]
+
+
+def _written(
+    model: VisionLanguageModel,
+    task: str,
+    tokenizer: ChatTokenizer,
+    encoded: Encoded,
+    prompts: Sequence[tuple[int, Sequence[int]]],
+    decoding: DecodingConfig,
+) -> list[Reply]:
+    language = model.language
+    fields = padded([_prompt_row(ids[:-1]) for _, ids in prompts], tokenizer.pad_id)
+    device = next(language.parameters()).device
+    given = GivenRows(*(fields[name].to(device) for name in ("turn_ids", "turn_is_real", "turn_branch")))
+    index = torch.tensor([row for row, _ in prompts], device=device)
+    rows = model.bridge(task).rows(language, _on(encoded.get(IMAGE), device), given, index, pads_left=True)
+    cache = KeyValues()
+    language.states(rows.embeddings, rows.allowed, rows.positions, cache)
+    is_real, place = rows.is_real, rows.is_real.sum(1)
+    if decoding.max_words == 0:
+        decoding = replace(decoding, max_words=REPLY_TOKENS)
+
+    def step(ids: Tensor, chosen: Tensor | None) -> Tensor:
+        nonlocal is_real, place
+        if chosen is not None:
+            cache.select(chosen)
+            is_real, place = is_real[chosen], place[chosen]
+        is_real = torch.cat([is_real, torch.ones_like(is_real[:, :1])], 1)
+        states = language.states(language.embed(ids), is_real[:, None], place[:, None], cache)
+        place = place + 1
+        return language.words(states[:, -1])
+
+    last = torch.tensor([ids[-1] for _, ids in prompts], device=device)
+    banned = [one for one in tokenizer.suppressed_ids if one != tokenizer.end_id]
+    written = decode(step, last, tokenizer.end_id, decoding, decoding.max_words + 2, banned)
+    result = []
+    for number, ids in enumerate(written.ids.tolist()):
+        length = ids.index(tokenizer.end_id) + 1 if tokenizer.end_id in ids else len(ids)
+        total = float(written.log_probability[number]) * length
+        by_token = () if written.by_token is None else tuple(written.by_token[number, :length].tolist())
+        text = tokenizer.decode(ids[:length]).strip()
+        result.append(Reply(text, tuple(ids[:length]), total, by_token, bool(written.is_finished[number])))
+    return result
+
+
+@torch.no_grad()
+def log_likelihoods(
+    model: VisionLanguageModel,
+    task: str,
+    tokenizer: ChatTokenizer,
+    encoded: Encoded,
+    conversations: Sequence[tuple[int, Spans]],
+) -> list[list[float]]:
+    """Log-probability of each counted token of conversations, whose rows are about encoded examples.
+
+    Conversations about one example that begin alike share their beginning (`packed`).
+
+    Returns:
+        For each conversation the natural logarithms, in order.
+    """
+    found: dict[int, list[float]] = {}
+    by_row: dict[int, list[int]] = {}
+    for number, (row, _) in enumerate(conversations):
+        by_row.setdefault(row, []).append(number)
+    work: list[tuple[int, list[int], PackedRow]] = []
+    for row, numbers in by_row.items():
+        rows = packed([conversations[number][1] for number in numbers])
+        owners = [numbers] if len(rows) == 1 else [[number] for number in numbers]
+        work += [(row, own, one) for own, one in zip(owners, rows, strict=True)]
+    device = next(model.language.parameters()).device
+    for some in _parts([len(one.ids) for _, _, one in work]):
+        part = [work[number] for number in some]
+        fields = {name: value.to(device) for name, value in padded([one for *_, one in part], tokenizer.pad_id).items()}
+        index = torch.tensor([row for row, *_ in part], device=device)
+        values, row, column = counted_logits(model, task, _on(encoded.get(IMAGE), device), fields, index)
+        chosen = values.log_softmax(-1).gather(1, fields["turn_ids"][row, column][:, None])[:, 0]
+        branches = fields["turn_branch"][row, column]
+        for place, (_, own, _) in enumerate(part):
+            for position, number in enumerate(own, 1 if len(own) > 1 else 0):
+                found[number] = chosen[(row == place) & (branches == position)].tolist()
+    return [found[number] for number in range(len(conversations))]
+
+
+def counted_logits(
+    model: VisionLanguageModel, task: str, image: Tokens | None, fields: dict[str, Tensor], image_index: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, float32 [r, v], of the counted tokens of rows as `padded` gives them, with row and column of each."""
+    given = GivenRows(fields["turn_ids"], fields["turn_is_real"], fields["turn_branch"])
+    bridge, language = model.bridge(task), model.language
+    rows = bridge.rows(language, image, given, image_index)
+    row, column = fields["turn_is_counted"].nonzero(as_tuple=True)
+    return bridge.token_logits(language, rows, row, column), row, column
+
+
+def _on(image: Tokens | None, device: torch.device) -> Tokens | None:
+    return None if image is None else image.each(lambda part: part.to(device))
+
+
+def _prompt_row(ids: Sequence[int]) -> PackedRow:
+    return PackedRow(list(ids), [0] * len(ids), [False] * len(ids))
