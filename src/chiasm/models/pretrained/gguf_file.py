@@ -229,10 +229,11 @@ def _write_quickly(whole: Path, place: Path) -> bool:
     import torch
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-    from transformers.integrations import gguf as reader  # type: ignore[attr-defined]
+    from transformers.integrations.gguf.reader import read_gguf_metadata
+    from transformers.integrations.gguf.utils import is_gguf_arch_supported
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    if reader.is_gguf_arch_supported(reader.read_gguf_metadata(str(whole))[0]["general.architecture"]):
+    if is_gguf_arch_supported(read_gguf_metadata(str(whole))[0]["general.architecture"]):
         return False  # read by another part of transformers, which has no table of names
     config = AutoConfig.from_pretrained(whole.parent, gguf_file=whole.name, local_files_only=True)
     with torch.device("meta"):
