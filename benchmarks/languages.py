@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 import chiasm
 from chiasm.core.device import environment
-from chiasm.core.files import read_json, write_json
+from chiasm.core.files import cache_root, read_json, write_json
 from chiasm.core.types import Example
 from chiasm.data.dataset import ListDataset, examples_of
 from chiasm.data.english import is_latin
@@ -41,7 +41,7 @@ from chiasm.data.tokenizers.by_language import Route, TokenizerByLanguage, by_le
 from chiasm.metrics.intervals import bootstrap_mean
 from chiasm.metrics.paired import paired_difference
 from chiasm.pipeline.batching import FEATURES
-from chiasm.pipeline.feature_cache import cache_root, encode_images
+from chiasm.pipeline.feature_cache import encode_images
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("CHIASM_DATA", "../shared/data")).absolute()

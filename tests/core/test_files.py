@@ -3,13 +3,24 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from chiasm.core import files
 from chiasm.core.errors import InputError
-from chiasm.core.files import folder_lock, read_json, sha256_bytes, sha256_file, sweep_partial, write_bytes, write_json
+from chiasm.core.files import (
+    cache_root,
+    folder_lock,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    sweep_partial,
+    whole_folder,
+    write_bytes,
+    write_json,
+)
 
 OLD, NEW = b"old" * 1000, b"NEW!" * 2000
 ATOMIC = "files.write_bytes(path, new)"
@@ -150,3 +161,48 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Pat
     assert enter_elsewhere().returncode == 0
     with folder_lock(tmp_path):
         pass
+
+
+def test_the_cache_is_where_it_was_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a full home folder after CHIASM_CACHE was set, and a cache that does not follow XDG."""
+    monkeypatch.setenv("CHIASM_CACHE", str(tmp_path / "named"))
+    assert cache_root() == tmp_path / "named"
+    monkeypatch.delenv("CHIASM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_root() == tmp_path / "xdg" / "chiasm"
+
+
+def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    """Guards against half a model in the cache after an error, and against a partial folder that stays."""
+
+    def fails_half_way() -> None:
+        with whole_folder(tmp_path / "model") as place:
+            (place / "half").write_text("a")
+            raise ValueError("stopped")
+
+    with pytest.raises(ValueError, match="stopped"):
+        fails_half_way()
+    assert not list(tmp_path.iterdir())
+    with whole_folder(tmp_path / "model") as place:
+        (place / "deeper").mkdir()
+        (place / "deeper" / "file").write_text("a")
+        assert not (tmp_path / "model").exists()
+    assert [one.name for one in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "deeper" / "file").read_text() == "a"
+
+
+def test_a_second_writer_waits_where_told_to(tmp_path: Path) -> None:
+    """Guards against two processes that fill one cache folder at once, and a reader turned away for seconds."""
+    order: list[str] = []
+
+    def second() -> None:
+        with folder_lock(tmp_path, waits=True):
+            order.append("second")
+
+    with folder_lock(tmp_path, waits=True):
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.1)
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]

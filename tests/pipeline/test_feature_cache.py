@@ -21,7 +21,6 @@ from chiasm.pipeline import feature_cache as features
 from chiasm.pipeline.batching import FEATURES, make_batch
 from chiasm.pipeline.feature_cache import (
     FeatureCache,
-    cache_root,
     cache_texts,
     check_images,
     encode_images,
@@ -413,15 +412,6 @@ def test_generated_pictures_pass_through(tmp_path: Path, pipeline: Pipeline, con
     dataset = open_dataset(config.data, "train", 0)
     assert prepare(pipeline, dataset, tmp_path, quiet) is dataset
     assert not list(tmp_path.iterdir())
-
-
-def test_the_cache_is_where_it_was_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a full home folder after CHIASM_CACHE was set, and a cache that does not follow XDG."""
-    monkeypatch.setenv("CHIASM_CACHE", str(tmp_path / "named"))
-    assert cache_root() == tmp_path / "named"
-    monkeypatch.delenv("CHIASM_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_root() == tmp_path / "xdg" / "chiasm"
 
 
 def test_an_empty_cache_is_no_error(tmp_path: Path) -> None:

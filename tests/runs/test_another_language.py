@@ -14,11 +14,12 @@ from small import retrieval_alone, save_pictures, small_config, start, stopped_a
 import chiasm
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
+from chiasm.core.files import cache_root
 from chiasm.core.types import Caption, Example
 from chiasm.data.generated.scene_language import WORDS
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
-from chiasm.pipeline.feature_cache import cache_root, prepare
+from chiasm.pipeline.feature_cache import prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.teacher_targets import attach_teacher_targets
 from chiasm.recipes.table import find_recipe

@@ -1,9 +1,10 @@
-"""Files that are either whole or absent: the one atomic write, content hashes, JSON, a folder's lock."""
+"""Files that are either whole or absent: the one atomic write, content hashes, JSON, a folder's lock, the cache."""
 
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,20 @@ def _crash_point() -> None:
         _crash_countdown -= 1
         if _crash_countdown < 0:
             os._exit(137)
+
+
+def cache_root() -> Path:
+    """`CHIASM_CACHE`, or `chiasm` in the user's cache folder."""
+    named = os.environ.get("CHIASM_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chiasm"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -43,12 +58,29 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _crash_point()
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    _sync(path.parent)
     _crash_point()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, beside its place, that takes its name when the block ends well; otherwise nothing is left.
+
+    What was written is synced before the folder gets its name. `folder` must be absent or empty at that moment.
+    """
+    place = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(place, ignore_errors=True)  # left by a killed process of the same number
+    place.mkdir(parents=True)
+    try:
+        yield place
+        for path in sorted(place.rglob("*"), reverse=True):  # a folder after its files
+            _sync(path)
+        _sync(place)
+        _crash_point()
+        os.replace(place, folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -89,13 +121,13 @@ def sweep_partial(folder: Path) -> None:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; a second writer to the same folder is refused, not interleaved."""
+def folder_lock(folder: Path, waits: bool = False) -> Iterator[None]:
+    """Hold a folder for this process; a second writer to the same folder is refused (or waits), not interleaved."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     with open(path, "a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             raise InputError(

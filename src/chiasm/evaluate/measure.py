@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from chiasm.core.errors import InputError
+from chiasm.core.files import cache_root
 from chiasm.core.log import Bar, bar
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import texts_of
@@ -15,7 +16,7 @@ from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import Fitted, out_of_sample
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.metric_row import MetricRow
-from chiasm.pipeline.feature_cache import cache_root, prepare
+from chiasm.pipeline.feature_cache import prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_scorable
 from chiasm.tasks.scoring import Outcome, View

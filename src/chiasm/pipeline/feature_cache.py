@@ -45,12 +45,6 @@ Load = Callable[[], np.ndarray]
 EachLoad = Callable[[Callable[[Load], Tensor | ImageError], Sequence[Load]], Iterable[Tensor | ImageError]]
 
 
-def cache_root() -> Path:
-    """`CHIASM_CACHE`, or `chiasm` in the user's cache folder."""
-    named = os.environ.get("CHIASM_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chiasm"
-
-
 class MappedRows(Mapping[str, np.ndarray]):
     """Key -> row of an array; the arrays are mapped from files, so that only keys and places take memory."""
 

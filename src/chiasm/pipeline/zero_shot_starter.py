@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.core.files import cache_root
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
 from chiasm.data.dataset import ListDataset, examples_of
@@ -42,7 +43,7 @@ from chiasm.models.projection import class_heads
 from chiasm.pipeline.batching import FEATURES
 from chiasm.pipeline.codec import make_codec
 from chiasm.pipeline.config import PipelineConfig
-from chiasm.pipeline.feature_cache import cache_root, cache_texts, encode_images
+from chiasm.pipeline.feature_cache import cache_texts, encode_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.imported import dual_encoder_tasks

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from chiasm.core.errors import InputError
-from chiasm.core.files import sha256_bytes
+from chiasm.core.files import cache_root, sha256_bytes
 from chiasm.core.types import IMAGE
 from chiasm.data.image import SUFFIXES, ImageError, load_image, read_image_bytes
-from chiasm.pipeline.feature_cache import FeatureCache, cache_root, decode_images
+from chiasm.pipeline.feature_cache import FeatureCache, decode_images
 from chiasm.serve.engine import Model
 from chiasm.tasks.retrieval import Retrieval
 

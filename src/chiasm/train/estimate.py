@@ -17,6 +17,7 @@ from rich.console import Console
 
 from chiasm.core.device import keep_freed_memory, measure_precision, pick_device
 from chiasm.core.distributed import world_size
+from chiasm.core.files import cache_root
 from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, Subset
 from chiasm.data.leaks import open_training
@@ -25,7 +26,7 @@ from chiasm.evaluate.evaluator import CHUNK, evaluate
 from chiasm.evaluate.measure import VIEWS, ProgressBars
 from chiasm.models.projection import class_heads
 from chiasm.pipeline.batching import image_tensor
-from chiasm.pipeline.feature_cache import cache_root, not_cached, prepare
+from chiasm.pipeline.feature_cache import not_cached, prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, take_classes

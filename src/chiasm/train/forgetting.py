@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from chiasm.core.errors import InputError
+from chiasm.core.files import cache_root
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Score
 from chiasm.data.config import DataConfig
@@ -18,7 +19,7 @@ from chiasm.data.files import FilesConfig
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import ProgressBars
-from chiasm.pipeline.feature_cache import cache_root, prepare
+from chiasm.pipeline.feature_cache import prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Task
 from chiasm.tasks.scoring import Outcome

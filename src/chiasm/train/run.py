@@ -12,7 +12,7 @@ from chiasm.core.config import as_typed, keys, to_dict
 from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
 from chiasm.core.distributed import barrier, broadcast_from_rank0, process_group, rank
 from chiasm.core.errors import InputError, nearest
-from chiasm.core.files import folder_lock, read_json
+from chiasm.core.files import cache_root, folder_lock, read_json
 from chiasm.core.log import bar
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
@@ -30,7 +30,7 @@ from chiasm.models.lora import merge_lora
 from chiasm.models.projection import class_heads, set_class_share
 from chiasm.pipeline.codec import codec_from, make_codec
 from chiasm.pipeline.domain_fitting import fit_domain
-from chiasm.pipeline.feature_cache import cache_root, prepare
+from chiasm.pipeline.feature_cache import prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.teacher_targets import attach_teacher_targets

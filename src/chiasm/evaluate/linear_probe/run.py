@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from chiasm.core.errors import InputError
+from chiasm.core.files import cache_root
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset, ListDataset, examples_of
@@ -26,7 +27,7 @@ from chiasm.evaluate.metric_row import MetricRow
 from chiasm.metrics.classic import class_scores
 from chiasm.metrics.intervals import mean_of_draws
 from chiasm.pipeline.batching import FEATURES
-from chiasm.pipeline.feature_cache import cache_root, encode_images
+from chiasm.pipeline.feature_cache import encode_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Task
 from chiasm.tasks.space import SharedSpace

@@ -1,7 +1,5 @@
 """Export a model to another layout; the written folder is opened again and must give bitwise equal results."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +11,7 @@ import torch
 
 from chiasm.core.device import environment
 from chiasm.core.errors import InputError, JobError
-from chiasm.core.files import read_json, write_bytes
+from chiasm.core.files import read_json, whole_folder, write_bytes
 from chiasm.core.types import IMAGE, Caption, Example, Question
 from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.data.image_refs import image_ref_from_bytes
@@ -140,13 +138,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists", "a folder that is empty, or not there yet", "give another --out")
-    place = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    place.mkdir(parents=True)
-    try:
+    with whole_folder(out) as place:
         yield place
-        os.replace(place, out)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _images(pipeline: Pipeline, image: Any) -> np.ndarray:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chiasm.core.files import sha256_bytes
+from chiasm.core.files import cache_root, sha256_bytes
 from chiasm.models.encoders.imagenet import imagenet_classes
-from chiasm.pipeline.feature_cache import FeatureCache, cache_root
+from chiasm.pipeline.feature_cache import FeatureCache
 from chiasm.serve.engine import Model
 from chiasm.serve.index.store import Store, Value, Vector
 
