@@ -5,9 +5,7 @@ from pathlib import Path
 from talk import photos, write_lines
 
 from chiasm.core.types import Example
-from chiasm.data.leaks import open_training
 from chiasm.data.sources import read_source
-from chiasm.train.config import RunConfig
 
 
 def names(example: Example, name: str = "image") -> list[str]:
