@@ -207,3 +207,23 @@ def test_generated_pictures_are_not_compared(root: Path) -> None:
     data = BoxesConfig(train_pictures=4, questions_per_picture=2)
     assert held_out(RunConfig(recipe="", data=data)) == []
     assert len(open_training(RunConfig(recipe="", data=data)).dataset) == 4
+
+
+def test_one_of_several_images_is_a_leak_and_texts_alone_by_their_words(tmp_path: Path) -> None:
+    """Guards against pairs that are compared by their first image alone, and a guard that stops at a text alone."""
+
+    def talk(words: str, *images: str) -> dict[str, Any]:
+        turns = [{"from": "human", "value": words}, {"from": "gpt", "value": "Yes."}]
+        return {"image": list(images), "conversations": turns}
+
+    for number in range(6):
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
+    shutil.copy(tmp_path / "1.png", tmp_path / "copy.png")
+    train = [talk("Same?", "0.png", "1.png"), talk("Same?", "2.png", "3.png"), talk("Hi."), talk("Bye.")]
+    (tmp_path / "train.json").write_text(json.dumps(train))
+    (tmp_path / "val.json").write_text(json.dumps([talk("What?", "copy.png"), talk("Hi."), talk("What?", "5.png")]))
+    (tmp_path / "test.json").write_text(json.dumps([talk("What?", "4.png")]))
+    with pytest.raises(InputError, match=r"2 of the 4 .*'train-1' .* has the very bytes of 'val-1'"):
+        open_training(config(tmp_path, leak_likeness=0.95))
+    dataset, message = open_training(config(tmp_path, on_leak="drop"))
+    assert ids(dataset) == ["train-2", "train-4"] and "2 of 4" in message

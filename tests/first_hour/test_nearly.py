@@ -52,7 +52,9 @@ def cut_short(root: Path, rows: Rows) -> None:
 
 
 def conversations(root: Path, rows: Rows) -> None:
-    written(root / "chat.json", json.dumps([{"id": 1, "image": "a.png", "conversations": [{"from": "human"}]}]))
+    written(
+        root / "chat.json", json.dumps({"rows": [{"id": 1, "image": "a.png", "conversations": [{"from": "human"}]}]})
+    )
 
 
 def boxes_of_coco(root: Path, rows: Rows) -> None:
@@ -90,7 +92,7 @@ CASES: list[tuple[Callable[[Path, Rows], None], list[str]]] = [
     (only_pictures, ["4 images, and no words", "a .txt beside each image"]),
     (half_karpathy, ["dataset.json is nearly karpathy: it has no 'sentences'"]),
     (cut_short, ["dataset.json ends in the middle of its JSON", "fetch or write it again"]),
-    (conversations, ["chat.json holds conversations, which are not read"]),
+    (conversations, ["chat.json holds conversations, but no list of them"]),
     (boxes_of_coco, ["instances_train2017.json is nearly coco_captions: it has no 'caption'"]),
     (spreadsheet, ["words.xlsx is a spreadsheet", "save it as CSV in UTF-8"]),
     (archive, ["shard-000000.tar is an archive", "unpack it"]),

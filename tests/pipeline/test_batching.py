@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.core.types import IMAGE, Example, Question, Tokens
+from chiasm.core.errors import InputError
+from chiasm.core.types import IMAGE, Batch, Example, Question, Stacked, Tokens
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.models.encoders import IMAGE_ENCODERS
 from chiasm.models.encoders.conv import ConvConfig
@@ -19,7 +20,9 @@ from chiasm.pipeline.batching import (
     FEATURES,
     Features,
     image_tensor,
+    input_values,
     make_batch,
+    pooled_features,
     stack_features,
     stack_images,
     to_model_range,
@@ -245,3 +248,35 @@ def test_predictions_do_not_depend_on_the_batch(pipeline: Pipeline, examples: li
         assert alone.answer == prediction.answer and prediction.evidence["language"] == "zh"
         assert 0 < prediction.confidence <= 1
         assert alone.confidence == pytest.approx(prediction.confidence, abs=1e-5)
+
+
+def cached(number: int, grid: bool = False) -> Features:
+    return Features(np.full(4, number, dtype=np.float32), np.full((3, 5), number, dtype=np.float16) if grid else None)
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_cached_features_of_several_images_and_of_none_are_placed_by_row(grid: bool, config: RunConfig) -> None:
+    """Guards against features of one example in another, and a text alone that has an image."""
+    few = [(cached(1, grid), cached(2, grid)), (), cached(3, grid)]
+    batch = [Example(f"{number}", {FEATURES: one}) for number, one in enumerate(few)]
+    value = image_tensor(batch, config.model.image.preprocessing().resizing, 1)
+    assert isinstance(value, Stacked) and isinstance(value.values, Tokens)
+    assert (value.row.tolist(), value.rows, value.values.pooled[:, 0].tolist()) == ([0, 0, 2], 3, [1.0, 2.0, 3.0])
+    moved = Batch(["a", "b", "c"], {IMAGE: value}, torch.zeros(3)).to(torch.device("cpu"), torch.bfloat16).inputs[IMAGE]
+    assert isinstance(moved, Stacked) and isinstance(moved.values, Tokens)
+    assert moved.values.pooled.dtype == moved.values.values.dtype == torch.bfloat16
+    assert moved.values.is_real.dtype == torch.bool
+    ranged = to_model_range(value, torch.float32)
+    assert isinstance(ranged, Stacked) and isinstance(ranged.values, Tokens)
+    assert ranged.values.values.dtype == torch.float32 and ranged.values.values.flatten()[0] == 1
+    alone = image_tensor([batch[2], batch[2]], config.model.image.preprocessing().resizing, 1)
+    assert isinstance(alone, Tokens)
+    assert input_values(batch[1:2], config.model, 1, config.model.image.preprocessing().resizing) == {}
+
+
+def test_the_pooled_features_of_several_images_are_their_mean() -> None:
+    """Guards against a class that is fitted on the first image of several, and zeros for none."""
+    assert pooled_features(Example("a", {FEATURES: cached(3)}))[0] == 3
+    assert pooled_features(Example("a", {FEATURES: (cached(1), cached(2))})).tolist() == [1.5] * 4
+    with pytest.raises(InputError, match="the example has no image"):
+        pooled_features(Example("a", {FEATURES: ()}))

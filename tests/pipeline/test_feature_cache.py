@@ -17,8 +17,9 @@ from chiasm.data.files import FilesConfig
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
+from chiasm.models.inputs import grouped
 from chiasm.pipeline import feature_cache as features
-from chiasm.pipeline.batching import FEATURES, make_batch
+from chiasm.pipeline.batching import FEATURES, input_values, make_batch, to_model_range
 from chiasm.pipeline.feature_cache import (
     FeatureCache,
     cache_texts,
@@ -418,3 +419,91 @@ def test_an_empty_cache_is_no_error(tmp_path: Path) -> None:
     """Guards against a first run that fails because nothing is there yet."""
     store = FeatureCache(tmp_path, "tower")
     assert store.vectors == store.grids == {}
+
+
+def mixed(write: Write) -> list[Example]:
+    """Two images, none, one, and three of which one was seen before, in different orders."""
+    refs = [example.inputs["image"] for example in write(5)]
+    shown: list[tuple[object, ...]] = [(refs[1], refs[0]), (), (refs[2],), (refs[3], refs[0], refs[4])]
+    return [
+        Example(f"{number}", {"image": one[0] if len(one) == 1 else one}, source=Source("talk.json", number + 1))
+        for number, one in enumerate(shown)
+    ]
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_several_images_and_none_from_the_cache_are_what_the_tower_gives(
+    grid: bool, tmp_path: Path, pipeline: Pipeline, picture_files: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards, to the last bit, against features of another image, of another example, or in another order."""
+    use_grid(pipeline, grid)
+    monkeypatch.setattr(pipeline.model, "sees_pooled_alone", not grid)
+    examples = mixed(picture_files)
+    order = [1, 0, 2, 3, 0, 4]
+    found = encoded(pipeline, examples, ledger_for(examples), tmp_path)
+    distinct = [example.inputs["image"] for example in picture_files(5)]
+    # Encoded in the cache's batch, since a convolution may round otherwise in a batch of another size.
+    live = pipeline.encode_images([distinct[number] for number in (1, 0, 2, 3, 4)])
+    expected = live.rows(torch.tensor([[1, 0, 2, 3, 4].index(number) for number in order]))
+    if grid:
+        expected = expected._replace(values=expected.values.half().float())
+    by_row = grouped(expected, torch.tensor([0, 0, 2, 3, 3, 3]), 4)
+    values = input_values(found, pipeline.config.model, 1, pipeline.resizing)
+    for tokens in (
+        pipeline.encode(values)[IMAGE],
+        pipeline.model.encode({name: to_model_range(one, torch.float32) for name, one in values.items()})[IMAGE],
+    ):
+        assert torch.equal(tokens.pooled, by_row.pooled) and torch.equal(tokens.is_real, by_row.is_real)
+        assert torch.equal(tokens.values, by_row.values)
+    uncached = pipeline.encode(input_values(examples, pipeline.config.model, 1, pipeline.resizing))[IMAGE]
+    torch.testing.assert_close(uncached.pooled, by_row.pooled, rtol=1e-5, atol=1e-5)
+    assert torch.equal(uncached.is_real, by_row.is_real)
+    assert input_values(found[1:2], pipeline.config.model, 1, pipeline.resizing) == {}
+
+
+def test_examples_that_share_an_image_share_a_group_and_texts_keep_their_own(
+    tmp_path: Path, pipeline: Pipeline, picture_files: Write
+) -> None:
+    """Guards against two conversations about one image as each other's negatives, and all texts in one group."""
+    examples = mixed(picture_files)
+    examples += [replace(examples[1], id="other text"), replace(examples[1], id="same", group=examples[1].id)]
+    for found in (
+        encoded(pipeline, examples, ledger_for(examples), tmp_path),
+        checked(examples, ledger_for(examples)),
+    ):
+        pair, text, one, three, other, same = (example.group for example in found)
+        assert pair == three and len({pair, text, one, other}) == 4 and same == text
+        assert one == examples[2].inputs["image"].content_key()
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_broken_image_of_several_or_of_a_further_input_is_named_once(
+    is_frozen: bool, tmp_path: Path, pipeline: Pipeline, picture_files: Write
+) -> None:
+    """Guards against a conversation that is trained on without one of its images."""
+    examples = mixed(picture_files)
+    (tmp_path / "0.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
+    (tmp_path / "depth.png").write_bytes(b"none")
+    examples[2] = replace(examples[2], inputs={**examples[2].inputs, "depth": image_ref(tmp_path / "depth.png")})
+    ledger = ledger_for(examples)
+    found = encoded(pipeline, examples, ledger, tmp_path / "cache") if is_frozen else checked(examples, ledger)
+    assert [example.id for example in found] == ["1"]
+    assert sorted(entry.row or 0 for entry in ledger.entries) == [1, 3, 4] and ledger.rejected == 3
+    assert ["0.png" in entry.text for entry in sorted(ledger.entries, key=lambda one: one.row or 0)] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_what_is_not_cached_counts_each_example_with_an_image(
+    tmp_path: Path, pipeline: Pipeline, picture_files: Write
+) -> None:
+    """Guards against an estimate that counts texts alone, or forgets a second image."""
+    examples = mixed(picture_files)
+    config = pipeline.config
+    frozen = replace(config.model.image, frozen=True)
+    pipeline.config = replace(config, model=replace(config.model, image=frozen))
+    assert [one.id for one in features.not_cached(pipeline, examples, tmp_path)[0]] == ["0", "2", "3"]
+    encoded(pipeline, examples[:3], ledger_for(examples[:3]), tmp_path)
+    assert [one.id for one in features.not_cached(pipeline, examples, tmp_path)[0]] == ["3"]

@@ -8,7 +8,7 @@ import torch
 
 from chiasm.core.config import override
 from chiasm.core.errors import InputError
-from chiasm.core.types import IMAGE, Batch, Caption, Example
+from chiasm.core.types import IMAGE, Batch, Caption, Example, Stacked
 from chiasm.data.dataset import ListDataset
 from chiasm.data.image_refs import image_ref_from_array
 from chiasm.data.ledger import Ledger
@@ -108,3 +108,22 @@ def test_windows_need_a_tower_that_looks_again(config: RunConfig) -> None:
     frozen = ["model.image.kind=efficientnet_lite0", "model.image.frozen=true"]
     with pytest.raises(InputError, match=r"data\.random_crop 0\.5 with model\.image\.frozen true"):
         override(config, [*frozen, "data.random_crop=0.5"]).check()
+
+
+def test_windows_are_drawn_for_each_of_several_images_and_for_none(config: RunConfig) -> None:
+    """Guards against one window for two images, and a step that stops at an example of several images or none."""
+    rng = np.random.default_rng(0)
+    image = image_ref_from_array(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    caption = (Caption("a picture", "en"),)
+    shown: list[dict[str, object]] = [{"image": image}, {"image": (image, image)}, {}]
+    examples = [Example(f"{number}", one, caption) for number, one in enumerate(shown)]
+    pipeline = Pipeline.build(config, examples, torch.device("cpu"))
+    run = replace(config, train=replace(config.train, batch_size=3), data=replace(config.data, random_crop=0.3))
+    cut = Loader(
+        ListDataset("train", examples, Ledger()), {"retrieval": pipeline.tasks["retrieval"]}, pipeline.codec, run
+    )
+    batch = cut.batches(0)[0]
+    stacked = batch.inputs[IMAGE]
+    assert isinstance(stacked, Stacked) and isinstance(stacked.values, torch.Tensor)
+    assert [batch.ids[row] for row in stacked.row.tolist()].count("1") == 2 and stacked.rows == 3
+    assert len({pixels.numpy().tobytes() for pixels in stacked.values}) == 3

@@ -162,18 +162,22 @@ class Stacked(NamedTuple):
     """An input of a batch in which an example has none, one or several values.
 
     Attributes:
-        values: [k, ...], the values of all examples, one after the other.
+        values: [k, ...], the values of all examples, one after the other; or what a frozen tower made of them.
         row: int64 [k], the example that each value belongs to, ascending.
         rows: number of examples n, of which some may have no value.
     """
 
-    values: Tensor
+    values: Tensor | Tokens
     row: Tensor
     rows: int
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Stacked":
         """Move the values and the rows to `device`; floating values also become `dtype` when one is given."""
-        values = self.values.to(device, dtype if self.values.is_floating_point() else None, non_blocking=True)
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+
+        values = self.values.each(move) if isinstance(self.values, Tokens) else move(self.values)
         return Stacked(values, self.row.to(device), self.rows)
 
 

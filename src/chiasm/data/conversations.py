@@ -11,9 +11,9 @@ from typing import Literal
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng, counter_seed
-from chiasm.core.types import IMAGE, IMAGE_PLACEHOLDER, Caption, Example, Question, Role, Source, Turn
+from chiasm.core.types import IMAGE_PLACEHOLDER, Caption, Example, Question, Role, Source, Turn
 from chiasm.data.dataset import choose_captions
-from chiasm.data.modalities.base import references_of
+from chiasm.data.modalities.image import images_of
 from chiasm.data.script import language_of
 
 Kind = Literal["caption", "question", "label"]
@@ -178,7 +178,7 @@ def turns_of(example: Example, seed: int, epoch: int, captions: int, questions: 
         captions: most captions of the epoch.
         questions: most questions of the epoch.
     """
-    images = len(references_of(example.inputs.get(IMAGE)))
+    images = len(images_of(example))
     found = [example.turns] if example.turns else []
     key = seed, epoch, example.id
     if images:

@@ -21,6 +21,7 @@ from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image import ImageError
 from chiasm.data.ledger import LEAK
 from chiasm.data.likeness import GREY_PX, grey_file, grey_version
+from chiasm.data.modalities.image import image_files_of
 from chiasm.data.opening import SOURCES, open_dataset
 from chiasm.data.sources.records import canonical_split
 
@@ -178,8 +179,8 @@ def _shared_groups(groups: Sequence[str], path: str, held: Sequence[HeldOut]) ->
 
 
 def _shared_bytes(examples: Sequence[Example], held: Sequence[HeldOut]) -> Iterator[Leak]:
-    own = [(number, ref) for number, example in enumerate(examples) for ref in _images(example)]
-    others = [(example, split, ref) for split in held for example in split.examples for ref in _images(example)]
+    own = [(number, ref) for number, example in enumerate(examples) for ref in image_files_of(example)]
+    others = [(example, split, ref) for split in held for example in split.examples for ref in image_files_of(example)]
     sizes, other_sizes = [_size_bytes(ref) for _, ref in own], [_size_bytes(ref) for *_, ref in others]
     # Files of different sizes have different bytes; an image without a file is compared with all.
     anywhere = {None} & {*sizes, *other_sizes}
@@ -196,8 +197,8 @@ def _shared_bytes(examples: Sequence[Example], held: Sequence[HeldOut]) -> Itera
 
 
 def _alike(examples: Sequence[Example], held: Sequence[HeldOut], above: float) -> Iterator[Leak]:
-    own = [(number, ref) for number, example in enumerate(examples) for ref in _images(example)]
-    others = [(example, split, ref) for split in held for example in split.examples for ref in _images(example)]
+    own = [(number, ref) for number, example in enumerate(examples) for ref in image_files_of(example)]
+    others = [(example, split, ref) for split in held for example in split.examples for ref in image_files_of(example)]
     grey, other_grey = (
         np.stack([*_in_threads(_grey, refs), np.zeros(GREY_PX**2, dtype=np.float32)])
         for refs in ([ref for _, ref in own], [ref for *_, ref in others])
@@ -210,10 +211,6 @@ def _alike(examples: Sequence[Example], held: Sequence[HeldOut], above: float) -
                 example, split, _ = others[best[row]]
                 why = f"looks like (correlation {likeness[row, best[row]]:.3f})"
                 yield Leak(own[start + row][0], example, split, why)
-
-
-def _images(example: Example) -> list[ImageRef]:
-    return [value for value in example.inputs.values() if isinstance(value, ImageRef)]
 
 
 def _size_bytes(ref: ImageRef) -> int | None:

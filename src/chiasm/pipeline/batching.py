@@ -27,7 +27,7 @@ T = TypeVar("T")
 MOST_WORKERS = 8
 """Threads beside a GPU where `data.workers` chooses."""
 FEATURES = "image_features"
-"""Key in `Example.inputs` of the cached `Features` of the image."""
+"""Key in `Example.inputs` of the cached `Features` of the image; a tuple for several images or none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,12 +56,12 @@ def to_model_range(value: InputValue, dtype: torch.dtype) -> InputValue:
     """uint8 images -> numbers in [-1, 1]; other types are only cast to `dtype`."""
     if isinstance(value, Stacked):
         return value._replace(values=_in_range(value.values, dtype))
-    if isinstance(value, Tokens):
-        return Tokens(value.values.to(dtype), value.is_real, value.pooled.to(dtype))
     return _in_range(value, dtype)
 
 
-def _in_range(values: Tensor, dtype: torch.dtype) -> Tensor:
+def _in_range(values: Tensor | Tokens, dtype: torch.dtype) -> Tensor | Tokens:
+    if isinstance(values, Tokens):
+        return Tokens(values.values.to(dtype), values.is_real, values.pooled.to(dtype))
     return values.to(dtype) / 127.5 - 1 if values.dtype == torch.uint8 else values.to(dtype)
 
 
@@ -100,7 +100,9 @@ def image_tensor(examples: Sequence[Example], resizing: Resizing, workers: int) 
 
 def _images(examples: Sequence[Example], resizing: Resizing, workers: int) -> dict[str, InputValue]:
     if examples and all(FEATURES in example.inputs for example in examples):
-        return {IMAGE: stack_features([example.inputs[FEATURES] for example in examples])}
+        features = [references_of(example.inputs[FEATURES]) for example in examples]
+        found = [one for some in features for one in some]
+        return {IMAGE: _by_row(stack_features(found), [len(some) for some in features])} if found else {}
     return _stacked(IMAGE, examples, MODALITIES[IMAGE], resizing, workers)
 
 
@@ -108,22 +110,24 @@ def _stacked(
     name: str, examples: Sequence[Example], modality: Modality, preprocessing: Resizing, workers: int
 ) -> dict[str, InputValue]:
     """One input of the examples under its name; {} where none has it."""
-    references = [
-        (row, reference)
-        for row, example in enumerate(examples)
-        for reference in references_of(example.inputs.get(name))
-    ]
-    if not references:
+    references = [references_of(example.inputs.get(name)) for example in examples]
+    found = [one for some in references for one in some]
+    if not found:
         return {}
-    work = partial(_prepared, modality, preprocessing)
-    values, rows = modality.stack(in_threads(work, references, workers)), [row for row, _ in references]
-    if rows == list(range(len(examples))):
-        return {name: values}
-    return {name: Stacked(values, torch.tensor(rows, dtype=torch.long), len(examples))}
+    values = modality.stack(in_threads(partial(_prepared, modality, preprocessing), found, workers))
+    return {name: _by_row(values, [len(some) for some in references])}
 
 
-def _prepared(modality: Modality, preprocessing: Resizing, reference: tuple[int, Any]) -> np.ndarray:
-    return modality.prepare(modality.decode(reference[1]), preprocessing)
+def _by_row(values: Tensor | Tokens, counts: Sequence[int]) -> InputValue:
+    """The values as they are where each example has one, else `Stacked`."""
+    if all(count == 1 for count in counts):
+        return values
+    row = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.long))
+    return Stacked(values, row, len(counts))
+
+
+def _prepared(modality: Modality, preprocessing: Resizing, reference: Any) -> np.ndarray:
+    return modality.prepare(modality.decode(reference), preprocessing)
 
 
 def in_threads(work: Callable[[S], T], items: Sequence[S], workers: int) -> list[T]:
@@ -148,6 +152,18 @@ def stack_features(features: Sequence[Features]) -> Tokens:
     assert len(grids) in (0, len(features)), "some images of the batch have a grid, and some have none"
     values = torch.from_numpy(np.stack(grids)) if grids else pooled[:, None]
     return Tokens(values, torch.ones(values.shape[:2], dtype=torch.bool), pooled)
+
+
+def pooled_features(example: Example) -> np.ndarray:
+    """Cached vector of an example's image, float32 [d]: the mean over its images, as `models.inputs.grouped` has it.
+
+    Raises:
+        InputError: the example has no image.
+    """
+    found = references_of(example.inputs[FEATURES])
+    if not found:
+        raise InputError(f"{example.source}: the example has no image", "examples with an image", "leave it out")
+    return found[0].pooled if len(found) == 1 else np.mean([one.pooled for one in found], axis=0)
 
 
 def make_batch(

@@ -7,6 +7,7 @@ import numpy as np
 
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
+from chiasm.data.modalities.image import images_of
 from chiasm.pipeline.batching import image_tensor
 from chiasm.pipeline.domain import REFUSED_SHARE, DomainModel, image_features
 from chiasm.pipeline.domain_densities import FeatureGaussian, FloatArray, WordModel, upper_limit
@@ -51,7 +52,7 @@ def fit_domain(pipeline: Pipeline, training: Iterable[Example], validation: Sequ
 
 def _drawn(examples: Sequence[Example], seed: int) -> list[Example]:
     chosen = np.sort(counter_rng("domain", seed).permutation(len(examples))[:MOST_IMAGES])
-    return [examples[number] for number in chosen]
+    return [examples[number] for number in chosen if images_of(examples[number])]
 
 
 def _features(pipeline: Pipeline, examples: Sequence[Example], takes_mean: bool) -> FloatArray:

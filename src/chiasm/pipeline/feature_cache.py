@@ -26,10 +26,12 @@ from torch import Tensor
 
 from chiasm.core.files import sha256_bytes, sha256_file, write_bytes
 from chiasm.core.resizing import Resizing
-from chiasm.core.types import IMAGE, Example, Tokens
+from chiasm.core.types import Example, ImageRef, Tokens
 from chiasm.data.dataset import Dataset, FirstEpoch, PlainDataset, examples_of
 from chiasm.data.files import LABEL_GROUP
+from chiasm.data.groups import joined_groups
 from chiasm.data.image import ImageError
+from chiasm.data.modalities.image import image_files_of, images_of
 from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_images
 from chiasm.pipeline.pipeline import Pipeline
 
@@ -122,8 +124,9 @@ class PreparedDataset(PlainDataset):
     Args:
         dataset: the set that was checked or encoded; its ledger is this one's.
         indices: int64 [n], the places in it of the readable examples.
-        keys: n content keys of their images. Equal images become one group, so that they are never each other's false
-            negatives; images of one class stay in the group of their class.
+        keys: of n examples, the content keys of their images. Examples with an image in common become one group, so
+            that they are never each other's false negatives; images of one class stay in the group of their class, and
+            texts alone in their own.
         features: content key -> features under `image_features`; None if images are decoded.
     """
 
@@ -133,11 +136,12 @@ class PreparedDataset(PlainDataset):
         self,
         dataset: Dataset,
         indices: np.ndarray,
-        keys: Sequence[str],
+        keys: Sequence[tuple[str, ...]],
         features: Callable[[str], Features] | None = None,
     ) -> None:
-        assert len(indices) == len(keys), "one key an example"
+        assert len(indices) == len(keys), "the keys of each example"
         self.dataset, self.indices, self.keys, self.features = dataset, indices, keys, features
+        self.groups = _groups(dataset, indices, keys)
         self.split, self.ledger = dataset.split, dataset.ledger
 
     def __len__(self) -> int:
@@ -145,73 +149,99 @@ class PreparedDataset(PlainDataset):
 
     def example(self, index: int, epoch: int = 0) -> Example:
         """Return example `index` of the first epoch."""
-        example, key = self.dataset.example(int(self.indices[index])), self.keys[index]
-        group = example.group if example.group.startswith(LABEL_GROUP) else key
-        inputs = example.inputs if self.features is None else {**example.inputs, FEATURES: self.features(key)}
+        example = self.dataset.example(int(self.indices[index]))
+        group = example.group if example.group.startswith(LABEL_GROUP) else self.groups[index]
+        inputs = dict(example.inputs)
+        if self.features is not None:
+            found = tuple(map(self.features, self.keys[index]))
+            inputs[FEATURES] = found[0] if len(found) == 1 else found
         return replace(example, inputs=inputs, group=group)
+
+
+def _groups(dataset: Dataset, indices: np.ndarray, keys: Sequence[tuple[str, ...]]) -> list[str]:
+    """The group of each example by its images' content; of a text alone its own."""
+    if all(len(some) == 1 for some in keys):
+        return [key for (key,) in keys]
+
+    def own(index: int) -> tuple[str, ...]:
+        example = dataset.example(index)
+        return (f"text {example.group or example.id}",)
+
+    members = [some or own(int(index)) for some, index in zip(keys, indices, strict=True)]
+    return joined_groups([""] * len(members), members)
 
 
 def check_images(dataset: Dataset, progress: Progress) -> PreparedDataset:
     """Decode every image once before training, so that a broken image does not stop an epoch.
 
-    Unreadable images go to the ledger.
+    An example with an unreadable image goes to the ledger.
     """
 
-    def key_of(index: int) -> str | ImageError:
-        image = dataset.example(index).inputs[IMAGE]
+    def keys_of(index: int) -> tuple[str, ...] | ImageError:
+        example = dataset.example(index)
         try:
-            image.load()
-            return str(image.content_key())
+            for image in image_files_of(example):
+                image.load()
+            return tuple(image.content_key() for image in images_of(example))
         except ImageError as error:
             return error
 
-    count, indices, keys = len(dataset), list[int](), list[str]()
+    count, indices, keys = len(dataset), list[int](), list[tuple[str, ...]]()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for index, key in enumerate(pool.map(key_of, range(count))):
-            if isinstance(key, ImageError):
-                dataset.ledger.withdraw(dataset.example(index).source, key.code, key.given)
+        for index, found in enumerate(pool.map(keys_of, range(count))):
+            if isinstance(found, ImageError):
+                dataset.ledger.withdraw(dataset.example(index).source, found.code, found.given)
             else:
                 indices.append(index)
-                keys.append(key)
+                keys.append(found)
             if (index + 1) % CHUNK == 0 or index + 1 == count:
                 progress(index + 1, count, "checking images")
     return PreparedDataset(dataset, np.array(indices, dtype=np.int64), keys)
 
 
 def encode_images(pipeline: Pipeline, dataset: Dataset, cache: Path, progress: Progress) -> PreparedDataset:
-    """Give every example its `Features` under `image_features`; unreadable images go to the ledger.
+    """Give every example the `Features` of its images under `image_features`.
+
+    An example with an unreadable image goes to the ledger.
 
     Only one chunk of tokens, and fewer images, are in memory at a time; afterwards only the keys are.
     """
     store = FeatureCache(cache, pipeline.image_fingerprint())
     has_grid = pipeline.config.model.image.grid
     known = store.grids if has_grid else store.vectors
-    keyed: list[tuple[str, int]] = []
+    keyed: list[tuple[tuple[str, ...], int]] = []
     for index, example in enumerate(examples_of(dataset)):
         try:
-            keyed.append((example.inputs[IMAGE].content_key(), index))
+            images, every = images_of(example), image_files_of(example)
+            for image in every[len(images) :]:  # of further inputs, which no cache holds
+                image.load()
+            keyed.append((tuple(image.content_key() for image in images), index))
         except ImageError as error:
             dataset.ledger.withdraw(example.source, error.code, error.given)
-    missing = list({key: index for key, index in keyed if key not in known}.items())
+    places = {key: (index, place) for keys, index in keyed for place, key in enumerate(keys) if key not in known}
+    missing = list(places.items())
     unreadable: dict[str, ImageError] = {}
     for start in range(0, len(missing), CHUNK):
-        part = [(key, dataset.example(index)) for key, index in missing[start : start + CHUNK]]
+        chunk = missing[start : start + CHUNK]
+        part = [(key, images_of(dataset.example(index))[place]) for key, (index, place) in chunk]
         unreadable |= _encode_chunk(pipeline, part, store)
         progress(min(start + CHUNK, len(missing)), len(missing), "encoding images once")
-    for key, index in keyed:
-        if key in unreadable:
-            dataset.ledger.withdraw(dataset.example(index).source, unreadable[key].code, unreadable[key].given)
-    kept = [(key, index) for key, index in keyed if key not in unreadable]
+    kept = list[tuple[tuple[str, ...], int]]()
+    for keys, index in keyed:
+        if broken := next((unreadable[key] for key in keys if key in unreadable), None):
+            dataset.ledger.withdraw(dataset.example(index).source, broken.code, broken.given)
+        else:
+            kept.append((keys, index))
 
     def features(key: str) -> Features:
         return Features(store.vectors[key], store.grids[key] if has_grid else None)
 
     indices = np.array([index for _, index in kept], dtype=np.int64)
-    return PreparedDataset(dataset, indices, [key for key, _ in kept], features)
+    return PreparedDataset(dataset, indices, [keys for keys, _ in kept], features)
 
 
 def _encode_chunk(
-    pipeline: Pipeline, part: Sequence[tuple[str, Example]], store: FeatureCache
+    pipeline: Pipeline, part: Sequence[tuple[str, ImageRef]], store: FeatureCache
 ) -> dict[str, ImageError]:
     """Encode the images of one chunk into the store, and return why some of them cannot be read."""
     tower = pipeline.config.model.image
@@ -221,9 +251,7 @@ def _encode_chunk(
     vectors, grids = [], []
     for start in range(0, len(part), DECODED_AT_ONCE):
         some = part[start : start + DECODED_AT_ONCE]
-        pixels, problems = decode_images(
-            {key: example.inputs[IMAGE].load for key, example in some}, pipeline.resizing, each
-        )
+        pixels, problems = decode_images({key: image.load for key, image in some}, pipeline.resizing, each)
         unreadable |= problems
         if pixels:
             tokens = pipeline.encode_pixels(torch.cat(list(pixels.values())))
@@ -320,7 +348,7 @@ def not_cached(pipeline: Pipeline, examples: Sequence[Example], cache: Path) -> 
         known = store.grids if pipeline.config.model.image.grid else store.vectors
         for example in examples:
             with suppress(ImageError):
-                if example.inputs[IMAGE].content_key() not in known:
+                if any(image.content_key() not in known for image in images_of(example)):
                     images.append(example)
     if pipeline.config.model.text.frozen:
         vectors = FeatureCache(cache, pipeline.text_fingerprint()).vectors

@@ -22,6 +22,7 @@ from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import verify_folder, write_folder
 from chiasm.core.types import IMAGE, Example, ImageRef, InputValue, Stacked, Tokens
 from chiasm.data.image import load_image
+from chiasm.data.modalities.image import images_of
 from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.inputs import grouped
 from chiasm.models.lora import LORA_NAMES
@@ -238,14 +239,15 @@ class Pipeline:
         """The stored example as `check_example` reads it: its image, the answers about it, and words to try.
 
         Args:
-            example: becomes the stored example.
+            example: becomes the stored example, by its first image; a text alone makes none.
             name: of its files.
             others: examples of the same data, which sentences about other images are taken from.
         """
-        png = io.BytesIO()
-        Image.fromarray(example.inputs["image"].load()).save(png, "PNG")
-        answers = self.answers_of(example.inputs["image"], words_about(example))
-        stored = {**answers, TO_TRY: words_to_try(example, others)}
+        image, png = next(iter(images_of(example)), None), io.BytesIO()
+        if image is None:
+            return {}
+        Image.fromarray(image.load()).save(png, "PNG")
+        stored = {**self.answers_of(image, words_about(example)), TO_TRY: words_to_try(example, others)}
         return {f"{name}.png": png.getvalue(), f"{name}.json": _json(stored)}
 
     def codec_files(self) -> dict[str, bytes]:
@@ -385,8 +387,7 @@ class Pipeline:
         image = ImageRef(lambda: load_image(content, f"{name}.png"), lambda: hashlib.sha256(content).hexdigest())
         self.example = StoredExample.of(content, stored)
         stored.pop(TO_TRY, None)
-        now = self.answers_of(image, stored["words"])
-        check_same_answers(stored, now, folder)
+        check_same_answers(stored, self.answers_of(image, stored["words"]), folder)
 
 
 def _weights_hash(module: nn.Module) -> str:

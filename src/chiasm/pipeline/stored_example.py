@@ -11,6 +11,7 @@ from typing import Any
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.types import Example
+from chiasm.data.modalities.image import images_of
 
 STORED_TOLERANCE = 5e-3
 """Tolerance for numbers in the stored answers between machines and library versions."""
@@ -65,9 +66,11 @@ class StoredExample:
 def choose_example(examples: Sequence[Example]) -> Example:
     """Choose the example to store: a typical one of the first 16.
 
-    Of those with most kinds of words (captions, questions) it is the one whose first caption has the median length.
+    Of those with an image and most kinds of words (captions, questions) it is the one whose first caption has the
+    median length.
     """
     considered = examples[:CONSIDERED]
+    considered = [example for example in considered if images_of(example)] or considered
     most = max(bool(example.captions) + bool(example.questions) for example in considered)
     fitting = [example for example in considered if bool(example.captions) + bool(example.questions) == most]
     ordered = sorted(fitting, key=lambda example: len(example.captions[0].text) if example.captions else 0)

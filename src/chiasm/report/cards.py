@@ -8,6 +8,7 @@ import numpy as np
 from chiasm.core.config import to_dict
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
+from chiasm.data.modalities.image import images_of
 from chiasm.evaluate.measure import SplitResult
 from chiasm.evaluate.verdict import Verdict
 from chiasm.metrics.calibration import reliability_bins
@@ -122,8 +123,9 @@ def _is_shown(name: str) -> bool:
 
 
 def _pixels(example: Example) -> np.ndarray:
-    image: np.ndarray = example.inputs["image"].load()
-    return image
+    """The example's first image, uint8 [h, w, 3]; one white pixel of a text alone."""
+    images = images_of(example)
+    return images[0].load() if images else np.full((1, 1, 3), 255, dtype=np.uint8)
 
 
 def _texts(example: Example) -> list[str]:

@@ -21,6 +21,7 @@ from chiasm.core.files import cache_root
 from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, Subset
 from chiasm.data.leaks import open_training
+from chiasm.data.modalities.image import images_of
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import CHUNK, evaluate
 from chiasm.evaluate.measure import VIEWS, ProgressBars
@@ -225,7 +226,7 @@ def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple
         seconds += spent * len(images) / len(some_images)
     if not config.data.is_generated and not config.model.image.frozen:
         timed = _spread(examples, TIMED_IMAGES)
-        spent = _seconds(lambda: [example.inputs["image"].load() for example in timed])
+        spent = _seconds(lambda: [image.load() for example in timed for image in images_of(example)])
         seconds += spent * len(examples) / len(timed)
     return (len(images), len(texts)), seconds
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from chiasm.core.errors import InputError
 from chiasm.data.dataset import Dataset
 from chiasm.evaluate.linear_probe.run import Labelled, cut, fit_probe
-from chiasm.pipeline.batching import FEATURES
+from chiasm.pipeline.batching import pooled_features
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import checked_examples
 
@@ -38,7 +38,7 @@ def fit_heads(pipeline: Pipeline, training: Dataset, console: Console) -> None:
             f"--set tasks.{task.name}.linear_probe=false and --set init_from=RUN",
         )
     examples = [example for example in checked_examples(training) if example.label]
-    features = torch.from_numpy(np.stack([example.inputs[FEATURES].pooled for example in examples]))
+    features = torch.from_numpy(np.stack([pooled_features(example) for example in examples]))
     codec = pipeline.codec
     labels = torch.tensor([codec.classes.index(str(example.label)) for example in examples])
     fitted, choosing = cut(Labelled(examples, features[None], labels))

@@ -15,6 +15,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Batch, Example
 from chiasm.data.cropping import cropped
 from chiasm.data.dataset import Dataset, order
+from chiasm.data.modalities.image import images_of
 from chiasm.pipeline.batching import make_batch
 from chiasm.tasks.base import Task
 from chiasm.tasks.codec import Codec
@@ -81,7 +82,12 @@ class Loader:
         if least_area == 1:
             return example
         aspect = None if self.resizing.method == "squeeze" else self.resizing.size_px[1] / self.resizing.size_px[0]
-        image = cropped(example.inputs["image"], least_area, aspect, self.run.seed, epoch, example.id)
+        shown = [
+            # The first image of an example is drawn as the only one is.
+            cropped(image, least_area, aspect, self.run.seed, epoch, example.id, *([place] if place else []))
+            for place, image in enumerate(images_of(example))
+        ]
+        image = shown[0] if len(shown) == 1 else tuple(shown)
         return replace(example, inputs={**example.inputs, "image": image})
 
     def ahead(self, start: int, stop: int) -> Iterator[list[Batch]]:

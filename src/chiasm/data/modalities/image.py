@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from chiasm.core.resizing import Resizing
-from chiasm.core.types import ImageRef
+from chiasm.core.types import IMAGE, Example, ImageRef
 from chiasm.data.image_refs import image_ref
-from chiasm.data.modalities.base import Modality
+from chiasm.data.modalities.base import Modality, references_of
 from chiasm.data.resizing import resize
 
 
@@ -43,3 +43,15 @@ class ImageModality(Modality):
     def stack(self, prepared: Sequence[np.ndarray]) -> Tensor:
         """uint8 [h, w, c] images of one size -> uint8 [k, c, h, w]."""
         return torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2)
+
+
+def images_of(example: Example) -> tuple[ImageRef, ...]:
+    """The images of an example, in their order; () of a text alone."""
+    return references_of(example.inputs.get(IMAGE))
+
+
+def image_files_of(example: Example) -> tuple[ImageRef, ...]:
+    """The images of every input of an example, those of `image` first."""
+    others = (value for name, value in example.inputs.items() if name != IMAGE)
+    found = (reference for value in others for reference in references_of(value))
+    return images_of(example) + tuple(one for one in found if isinstance(one, ImageRef))

@@ -16,6 +16,8 @@ from chiasm.data.sources import (
     imagefolder,
     json_list,
     karpathy,
+    llava_json,
+    messages_jsonl,
     parquet,
     table,
     text_files,
@@ -26,6 +28,8 @@ from chiasm.data.sources.collect import collect
 from chiasm.data.sources.nearly import near_misses
 
 FORMATS: dict[str, ModuleType] = {
+    "llava_json": llava_json,
+    "messages_jsonl": messages_jsonl,
     "data_jsonl": data_jsonl,
     "flickr8k_tokens": flickr8k_tokens,
     "karpathy": karpathy,

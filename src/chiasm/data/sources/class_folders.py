@@ -10,7 +10,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Source
 from chiasm.data.image import SUFFIXES
 from chiasm.data.sources.parsing import Rejected
-from chiasm.data.sources.records import Reading, Record, choose_split, split_of_folder
+from chiasm.data.sources.records import NamedImage, Reading, Record, choose_split, split_of_folder
 from chiasm.data.sources.walking import files_below, subfolders
 
 
@@ -42,7 +42,9 @@ def read(path: Path, split: str) -> Reading:
         for file in files_below(folder):
             if file.suffix.lower() in SUFFIXES:
                 relative = file.relative_to(path).as_posix()
-                reading.records.append(Record(Source(str(file)), relative, label=folder.name, split=name))
+                reading.records.append(
+                    Record(Source(str(file)), (NamedImage(relative),), label=folder.name, split=name)
+                )
             else:
                 reading.notes.append(Rejected(Source(str(file)), "not_a_picture", "no image's suffix; left out"))
     return reading

@@ -10,6 +10,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import Source
 from chiasm.data.sources.parsing import BadRowError, has_keys, read_json_file
 from chiasm.data.sources.records import (
+    NamedImage,
     Reading,
     Record,
     captions_of,
@@ -79,7 +80,7 @@ def _add(content: dict[str, Any], file: str, split: str, reading: Reading) -> No
             name = text_of(entry.get("file_name"), "image").strip()
             if not name:
                 raise BadRowError("no_image", "the entry has no file_name")
-            reading.records.append(Record(source, name, captions=captions_of(texts), split=split))
+            reading.records.append(Record(source, (NamedImage(name),), captions=captions_of(texts), split=split))
         except BadRowError as error:
             reading.reject(source, error.code, error.text)
     for key, texts in captions.items():

@@ -1,26 +1,27 @@
 """From records to examples: find each image, keep the wanted language, put all about one image together."""
 
 import os
-import re
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chiasm.core.errors import InputError
+from chiasm.core.files import sha256_bytes
 from chiasm.core.random import counter_seed
-from chiasm.core.types import Caption, Example, ImageRef, Question, Source
-from chiasm.data.image import SUFFIXES
+from chiasm.core.types import IMAGE, Caption, Example, ImageRef, Question, Source, Turn
+from chiasm.data.groups import joined_groups
 from chiasm.data.image_refs import image_ref
 from chiasm.data.ledger import Ledger
+from chiasm.data.modalities import MODALITIES
+from chiasm.data.script import language_of
 from chiasm.data.sources.advice import advice_on_encoding, advice_on_missing
+from chiasm.data.sources.image_finder import ImageFinder
 from chiasm.data.sources.parsing import BadRowError, clean_text
-from chiasm.data.sources.records import UNASSIGNED, Reading, Record, canonical_split, choose_split, split_of_folder
+from chiasm.data.sources.records import UNASSIGNED, NamedImage, Reading, Record, choose_split
 
 FEW_GROUPS = 400
 """Number of groups below which splits are drawn by rank."""
-_WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
-_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://|(?:file|pipe|data):|[A-Za-z]:[\\/]")
 
 
 def collect(
@@ -29,7 +30,8 @@ def collect(
     """Turn the records of one split into examples, one an image, in the order of their first record.
 
     An image with one record keeps that record's id; with several, or without an id, the example is called by the
-    image's path without its suffix.
+    image's path without its suffix. Records of several images make one example where they name the same ones in the
+    same order. A conversation is an example of its own. Examples that share an image share a group.
 
     Returns:
         The examples, and the names of all splits.
@@ -60,14 +62,15 @@ def collect(
     for record in records:
         collector.add(record)
     collector.tell(path)
-    return collector.examples(), splits
+    return collector.examples(path.absolute() if path.is_dir() else path.absolute().parent), splits
 
 
-def _note_missing(record: Record, finder: "ImageFinder", ledger: Ledger) -> None:
+def _note_missing(record: Record, finder: ImageFinder, ledger: Ledger) -> None:
     """Note a missing image of a record without a split (Flickr8k names one), since no split reads that record."""
     try:
-        if record.embedded is None:
-            finder.find(record.image, record.split)
+        for image in record.images:
+            if image.embedded is None:
+                finder.find(image.name, record.split)
     except BadRowError as error:
         ledger.note(record.source, error.code, f"{error.text}; it is in no split")
 
@@ -80,8 +83,9 @@ def _hashed_split(
     Of fewer than `FEW_GROUPS` groups, those with the smallest hashes are taken, and more than 5 %: a tenth of them up
     to ten, and two of eight or more, so that there is something to measure.
     """
-    group_of = {record.source: record.group or _image_of(record) for record in records}
-    groups = set(group_of.values())
+    members = [[_key_of(image) for image in record.images] or [_text_key(record.turns)] for record in records]
+    group_of = joined_groups([record.group for record in records], members)
+    groups = set(group_of)
     if len(groups) < FEW_GROUPS:
         held = min(max(len(groups) // 20, min(10, max(2, len(groups) // 10))), len(groups) // 4)
         ordered = sorted(groups, key=lambda group: (counter_seed("split", group), group))
@@ -91,8 +95,8 @@ def _hashed_split(
         places = {group: counter_seed("split", group) % 100 for group in groups}
         drawn = {group: "train" if at < 90 else "val" if at < 95 else "test" for group, at in places.items()}
     by_split: dict[str, list[Record]] = {}
-    for record in records:
-        by_split.setdefault(drawn[group_of[record.source]], []).append(record)
+    for record, group in zip(records, group_of, strict=True):
+        by_split.setdefault(drawn[group], []).append(record)
     splits = tuple(name for name in ("train", "val", "test") if name in by_split)
     counts = Counter(drawn.values())
     told = ", ".join(f"{counts[name]} {name}" for name in splits)
@@ -101,94 +105,14 @@ def _hashed_split(
     return by_split[choose_split(split, splits, path)], splits
 
 
-def _image_of(record: Record) -> str:
-    """Key of a record's image: the content's hash where the file embeds it, else the path as written."""
-    return record.embedded.content_key() if record.embedded else os.path.normpath(record.image)
+def _key_of(image: NamedImage) -> str:
+    """Key of an image: the content's hash where the file embeds it, else the path as written."""
+    return image.embedded.content_key() if image.embedded else os.path.normpath(image.name)
 
 
-class ImageFinder:
-    """Looks images up in folders that are listed once each, instead of asking the disk for every row.
-
-    Symbolic links are followed; a name that leads out of all the folders by itself ("..", an absolute path, an
-    address) is refused. Where a folder is named after the record's split, those of other splits are not looked into:
-    `1.jpg` of "val" is never the one in `train/`. A file whose name differs in case, in Unicode form, in the slashes
-    of Windows, or by a suffix that the record leaves out, is taken where just one fits.
-    """
-
-    def __init__(self, folders: list[Path]) -> None:
-        self._roots = list(dict.fromkeys(os.path.abspath(folder) for folder in folders))
-        self._roots_of: dict[str, list[str]] = {}
-        self._listed: dict[str, dict[str, bool]] = {}
-        self._alike: dict[str, dict[str, list[str]]] = {}
-
-    def find(self, name: str, split: str = "") -> str:
-        """Return the path of the image called `name`.
-
-        Raises:
-            BadRowError: "address", "path_escape", "missing_image" or "not_regular".
-        """
-        if _WEB.match(name):
-            raise BadRowError("address", f"{name[:200]!r} is an address, and nothing is downloaded")
-        if _ADDRESS.match(name) or "\0" in name:
-            raise BadRowError("path_escape", f"{name[:200]!r} is no path inside the data")
-        found = self._find(name, split) or ("\\" in name and self._find(name.replace("\\", "/"), split))
-        if found:
-            return found
-        raise BadRowError("missing_image", f"there is no image {name[:200]!r}")
-
-    def _find(self, name: str, split: str) -> str:
-        places = [os.path.normpath(os.path.join(root, name)) for root in self._roots_for(split)]
-        inside = [one for one in places if any(one.startswith(root.rstrip("/") + "/") for root in self._roots)]
-        if not inside:
-            raise BadRowError("path_escape", f"{name[:200]!r} leads out of the data")
-        parts = [full.rsplit("/", 1) for full in inside]
-        for full, (folder, base) in zip(inside, parts, strict=True):
-            is_file = self._list(folder).get(base)
-            if is_file:
-                return full
-            if is_file is False:
-                raise BadRowError("not_regular", f"{name[:200]!r} is no regular file")
-        return next((f"{folder}/{alike}" for folder, base in parts if (alike := self._similar(folder, base))), "")
-
-    def _roots_for(self, split: str) -> list[str]:
-        """The folders to look into, those of this very split first."""
-        wanted = canonical_split(split)
-        if wanted not in self._roots_of:
-            named = {root: split_of_folder(os.path.basename(root)) for root in self._roots}
-            own = [root for root in self._roots if wanted and named[root] == wanted]
-            rest = [root for root in self._roots if root not in own and not (own and named[root])]
-            self._roots_of[wanted] = own + rest
-        return self._roots_of[wanted]
-
-    def _similar(self, folder: str, base: str) -> str:
-        """The one file of a folder whose name differs from `base` in writing alone; "" where none or several do."""
-        if folder not in self._alike:
-            alike: dict[str, list[str]] = {}
-            for name, is_file in self._listed[folder].items():
-                stem, suffix = os.path.splitext(name)
-                if is_file:
-                    alike.setdefault(_plain(name), []).append(name)
-                if is_file and suffix.lower() in SUFFIXES:
-                    alike.setdefault(_plain(stem), []).append(name)
-            self._alike[folder] = alike
-        found = self._alike[folder].get(_plain(base), [])
-        return found[0] if len(found) == 1 else ""
-
-    def _list(self, folder: str) -> dict[str, bool]:
-        """Name -> whether it is a regular file (or a link to one); links that lead nowhere are left out."""
-        if folder not in self._listed:
-            try:
-                with os.scandir(folder) as entries:
-                    self._listed[folder] = {
-                        e.name: e.is_file() for e in entries if not e.is_symlink() or os.path.exists(e.path)
-                    }
-            except (OSError, ValueError):  # a name may hold half of a surrogate pair
-                self._listed[folder] = {}
-        return self._listed[folder]
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+def _text_key(turns: tuple[Turn, ...]) -> str:
+    """Key of a conversation without images, the same for equal words."""
+    return f"text:{sha256_bytes(repr([(turn.role, turn.text) for turn in turns]).encode())[:16]}"
 
 
 @dataclass(slots=True)
@@ -199,11 +123,21 @@ class _Draft:
     source: Source
     id: str
     group: str
-    image: ImageRef
+    keys: tuple[str, ...]
+    """Absolute path, or hash of the content, of each image."""
+    images: tuple[ImageRef, ...]
+    inputs: dict[str, Any] = field(default_factory=dict)
+    turns: tuple[Turn, ...] = ()
     captions: list[Caption] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     label: str | None = None
     num_records: int = 0
+
+    def named_images(self) -> dict[str, Any]:
+        """The images as an example has them: one by itself, several as a tuple, and none of a text alone."""
+        if not self.images:
+            return {}
+        return {IMAGE: self.images[0] if len(self.images) == 1 else self.images}
 
 
 class _Collector:
@@ -220,8 +154,6 @@ class _Collector:
             self._merge(record)
         except BadRowError as error:
             self._ledger.reject(record.source, error.code, error.text)
-            if error.code in ("missing_image", "path_escape"):
-                self._missing.append(record.image)
         else:
             self._ledger.use()
 
@@ -241,26 +173,47 @@ class _Collector:
     def _merge(self, record: Record) -> None:
         if self._needs_split and not record.split:
             raise BadRowError("no_split", "the row names no split, although others do")
-        if record.id in self._first_with_id:
+        if record.id in self._first_with_id and not record.turns:
             raise BadRowError("duplicate_id", f"the id {record.id!r} was used at {self._first_with_id[record.id]}")
-        full = _image_of(record) if record.embedded else self._finder.find(record.image, record.split)
+        keys = tuple(
+            _key_of(image) if image.embedded else self._found(image.name, record.split) for image in record.images
+        )
+        inputs = {name: self._input(name, paths, record.split) for name, paths in record.inputs.items()}
         captions, questions = self._wanted(record)
         label = clean_text(record.label) if record.label else None
-        draft = self._drafts.get(full)
+        # LLaVA's files give several conversations about an image one id.
+        key = str(record.source) if record.turns else "\0".join(keys)
+        draft = self._drafts.get(key)
         if draft is None:
-            image = record.embedded or image_ref(full)
-            name = record.image.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8
-            draft = _Draft(name, record.source, clean_text(record.id), clean_text(record.group), image)
+            images = tuple(one.embedded or image_ref(key) for one, key in zip(record.images, keys, strict=True))
+            own, group = clean_text(record.id), clean_text(record.group)
+            draft = _Draft(_name_of(record), record.source, own, group, keys, images)
         elif label and draft.label and label != draft.label:
             text = f"the image is {label!r} here and {draft.label!r} at {draft.source}"
             raise BadRowError("conflicting_label", text)
+        draft.inputs = inputs | draft.inputs
+        draft.turns = record.turns
         draft.captions += captions
         draft.questions += questions
         draft.label = draft.label or label
         draft.num_records += 1
-        self._drafts[full] = draft
+        self._drafts[key] = draft
         if record.id:
             self._first_with_id[record.id] = record.source
+
+    def _input(self, name: str, paths: tuple[str, ...], split: str) -> Any:
+        """References to the files of a further input; of the modality of that name, else images."""
+        modality = MODALITIES.get(name, MODALITIES[IMAGE])
+        found = tuple(modality.refer(Path(self._found(path, split))) for path in paths)
+        return found[0] if len(found) == 1 else found
+
+    def _found(self, name: str, split: str) -> str:
+        try:
+            return self._finder.find(name, split)
+        except BadRowError as error:
+            if error.code in ("missing_image", "path_escape"):
+                self._missing.append(name)
+            raise
 
     def _wanted(self, record: Record) -> tuple[list[Caption], list[Question]]:
         """Clean the texts and keep the wanted languages; a record of which nothing remains is refused."""
@@ -279,8 +232,11 @@ class _Collector:
             answers = tuple(a for a in (self._cleaned(a, "answer", notes) for a in asked.answers) if a)
             if text and answers:
                 questions.append(Question(text, answers, clean_text(asked.kind), asked.language))
+        language = record.language or _language_of(record.turns)
+        if record.turns and not self._speaks(language):
+            foreign.append(language)
         self._unread.update(foreign)
-        if not captions and not questions and not record.label:
+        if not captions and not questions and not record.label and (foreign or not record.turns):
             if foreign and not notes:
                 raise BadRowError(
                     "other_language", f"no text in the wanted languages ({', '.join(sorted(self._languages))})"
@@ -303,25 +259,53 @@ class _Collector:
             notes.append((f"empty_{what}", f"a {what} without visible text was dropped"))
         return cleaned
 
-    def examples(self) -> list[Example]:
+    def examples(self, base: Path) -> list[Example]:
+        """The examples; groups that are made of images are named by their paths relative to `base`."""
+        groups = self._groups(base)
         taken: set[str] = set()
         result = []
-        for draft in self._drafts.values():
+        for draft, group in zip(self._drafts.values(), groups, strict=True):
             name = draft.id if draft.num_records == 1 and draft.id else os.path.splitext(draft.name)[0]
             if name in taken:
-                name = draft.name
+                name = f"{name}-{draft.source.row}" if draft.turns else draft.name
             while name in taken:
                 name += "+"
             taken.add(name)
             result.append(
                 Example(
                     name,
-                    {"image": draft.image},
+                    draft.named_images() | draft.inputs,
                     tuple(draft.captions),
                     tuple(draft.questions),
-                    label=draft.label,
-                    group=draft.group,
-                    source=draft.source,
+                    draft.turns,
+                    draft.label,
+                    group,
+                    draft.source,
                 )
             )
         return result
+
+    def _groups(self, base: Path) -> list[str]:
+        """The stated group of each example; one for all examples that share an image; and that of equal texts."""
+        drafts = list(self._drafts.values())
+        members = [[os.path.relpath(key, base) if os.path.isabs(key) else key for key in d.keys] for d in drafts]
+        members = [names or [_text_key(draft.turns)] for names, draft in zip(members, drafts, strict=True)]
+        joined = joined_groups([draft.group for draft in drafts], members)
+        sizes = Counter(joined)
+        return [
+            group if sizes[group] > 1 or not draft.images else draft.group
+            for group, draft in zip(joined, drafts, strict=True)
+        ]
+
+
+def _name_of(record: Record) -> str:
+    """What an example without an id is called, with a suffix: by its first image, or a conversation by its row."""
+    if record.turns or not record.images:
+        return f"{Path(record.source.file).stem}-{record.source.row}.row"
+    return record.images[0].name.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8
+
+
+def _language_of(turns: tuple[Turn, ...]) -> str:
+    """The language of most turns; "" of none."""
+    found = Counter(language_of(turn.text) for turn in turns)
+    return found.most_common(1)[0][0] if found else ""

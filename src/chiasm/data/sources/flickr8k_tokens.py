@@ -12,7 +12,7 @@ from chiasm.core.types import Caption, Source
 from chiasm.data.image import SUFFIXES
 from chiasm.data.script import language_of
 from chiasm.data.sources.parsing import Rejected, read_lines
-from chiasm.data.sources.records import UNASSIGNED, Reading, Record, image_folders
+from chiasm.data.sources.records import UNASSIGNED, NamedImage, Reading, Record, image_folders
 
 _PLACES = ("", "original/Flickr8k_text", "Flickr8k_text", "text", "original", "annotations")
 _LINE = re.compile(r"(.+)#(\d+)\t(.*)")
@@ -36,10 +36,12 @@ def read(path: Path, split: str) -> Reading:
     split_of, listed_at = _read_lists(file.parent, reading)
     rest = UNASSIGNED if split_of else ""
     for name, texts in captions.items():
-        reading.records.append(Record(first_at[name], name, captions=tuple(texts), split=split_of.get(name, rest)))
+        reading.records.append(
+            Record(first_at[name], (NamedImage(name),), captions=tuple(texts), split=split_of.get(name, rest))
+        )
     for name in split_of:
         if name not in captions:
-            reading.records.append(Record(listed_at[name], name, split=split_of[name]))
+            reading.records.append(Record(listed_at[name], (NamedImage(name),), split=split_of[name]))
     reading.set_splits_of_records()
     return reading
 

@@ -39,7 +39,7 @@ def read(path: Path, split: str) -> Reading:
     file = tables[name][0]
     reading = Reading([file.parent.absolute(), path.absolute()], tuple(tables))
     table.read_file(file, name, reading)
-    named = {Path(record.image).name for record in reading.records}
+    named = {Path(image.name).name for record in reading.records for image in record.images}
     others = [one for one in files_below(file.parent) if one.suffix.lower() in SUFFIXES and one.name not in named]
     if others:
         text = f"{len(others)} images stand in no row of {file.name}; the first: {others[0].name}"

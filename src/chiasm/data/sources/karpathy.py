@@ -9,7 +9,7 @@ from typing import Any
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
 from chiasm.data.sources.parsing import BadRowError, has_keys, read_json_file
-from chiasm.data.sources.records import Reading, Record, captions_of, read_entries, text_of
+from chiasm.data.sources.records import NamedImage, Reading, Record, captions_of, read_entries, text_of
 
 _WHAT = "a Karpathy file: an object with a list `images`, each with filename, split and sentences"
 
@@ -50,7 +50,7 @@ def _record(entry: Any, source: Source) -> Record:
     raw = [sentence.get("raw") if isinstance(sentence, dict) else sentence for sentence in entry["sentences"]]
     return Record(
         source,
-        f"{folder}/{name}" if folder else name,
+        (NamedImage(f"{folder}/{name}" if folder else name),),
         captions=captions_of([text for text in raw if text is not None]),
         split=text_of(entry.get("split"), "split").strip(),
     )

@@ -136,7 +136,7 @@ def _json(file: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[str, str]:
     if not head.strip():
         return f"{file.name} is empty", "restore it"
     if '"conversations"' in head or '"messages"' in head:
-        return f"{file.name} holds conversations, which are not read", "write a table with image, question and answer"
+        return f"{file.name} holds conversations, but no list of them", "write [{...}, {...}], or one a line as .jsonl"
     end = head.rstrip()[-1:]
     if end not in "]}":
         return f"{file.name} ends in the middle of its JSON", "fetch or write it again"

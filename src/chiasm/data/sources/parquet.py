@@ -27,6 +27,7 @@ from chiasm.data.sources.parsing import BadRowError, Rejected
 from chiasm.data.sources.records import (
     ROLES,
     Columns,
+    NamedImage,
     Reading,
     Record,
     choose_split,
@@ -182,7 +183,8 @@ class _Table:
             raise BadRowError("no_image", "the row holds no image")
         if len(content) > MAX_BYTES:
             raise BadRowError("too_many_bytes", f"the image has {len(content)} bytes; at most {MAX_BYTES} are read")
-        return replace(self.columns.record(source, values), embedded=images.add(content, source))
+        named = NamedImage(values["image"], images.add(content, source))
+        return replace(self.columns.record(source, values), images=(named,))
 
 
 def _holds_bytes(kind: Any) -> bool:

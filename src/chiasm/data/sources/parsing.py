@@ -58,6 +58,18 @@ def clean_text(text: str) -> str:
     return cleaned if cleaned.strip("\u200c\u200d\ufe0f ") else ""
 
 
+def clean_lines(text: str) -> str:
+    """Return a text of several lines, each as `clean_text` leaves it but for what it is indented by.
+
+    Raises:
+        BadRowError: as `clean_text`, of the whole text.
+    """
+    if len(text) * 4 > MAX_TEXT_BYTES and (size := len(text.encode("utf-8", "replace"))) > MAX_TEXT_BYTES:
+        raise BadRowError("text_too_long", f"the text has {size} bytes; at most {MAX_TEXT_BYTES} are read")
+    lines = text.splitlines()
+    return "\n".join(line[: len(line) - len(line.lstrip(" \t"))] + clean_text(line) for line in lines).strip()
+
+
 def parse_json(text: str) -> Any:
     """Parse strictly: no duplicate key in an object, no NaN or infinity, no bottomless nesting.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chiasm.core.errors import InputError, nearest
-from chiasm.core.types import Caption, ImageRef, Question, Source
+from chiasm.core.types import Caption, ImageRef, Question, Source, Turn
 from chiasm.data.script import language_of
 from chiasm.data.sources.parsing import BadRowError, Rejected
 from chiasm.data.sources.walking import subfolders
@@ -54,6 +54,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "id": ("id", "sample_id", "uid", "qid", "question_id"),
     "group": ("group_id", "patient", "patient_id", "patientid", "concept", "identifier"),
     "kind": ("kind", "task", "answer_type", "question_type"),
+    "inputs": ("inputs",),
 }
 """Role -> usual names of the column, in lower case with _ for space and hyphen."""
 UNASSIGNED = "unassigned"
@@ -72,12 +73,22 @@ _TRUTH = {"true": "true", "false": "false"}
 
 
 @dataclass(frozen=True, slots=True)
+class NamedImage:
+    """An image as a row names it."""
+
+    name: str
+    """Path as written, relative to one of the reading's folders."""
+    embedded: ImageRef | None = None
+    """The image itself, where the file holds it; `name` is then only what it is called."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """One row (or image entry) as its layout wrote it; texts are still raw."""
+    """One row (or image entry) as its layout wrote it; texts are still raw, turns are clean."""
 
     source: Source
-    image: str
-    """Path as written, relative to one of the reading's folders."""
+    images: tuple[NamedImage, ...]
+    """One, several, or none of a text alone."""
     id: str = ""
     captions: tuple[Caption, ...] = ()
     questions: tuple[Question, ...] = ()
@@ -85,8 +96,12 @@ class Record:
     group: str = ""
     split: str = ""
     """As written; "" where the layout names none."""
-    embedded: ImageRef | None = None
-    """The image itself, where the file holds it; `image` is then only its name."""
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further inputs -> their paths, as written."""
+    turns: tuple[Turn, ...] = ()
+    """A conversation, checked; such a record is an example of its own."""
+    language: str = ""
+    """Of the turns; "" means by their script."""
 
 
 @dataclass(slots=True)
@@ -264,8 +279,8 @@ class Columns:
             BadRowError: a value has the wrong type, or the image is not named.
         """
         get = {role: row.get(name) for role, name in self.by_role.items()}
-        image = text_of(get.get("image"), "image").strip()
-        if not image:
+        images = paths_of(get.get("image"), "image")
+        if not images:
             raise BadRowError("no_image", "the row names no image")
         language = text_of(get.get("language"), "language").strip().lower()
         captions = captions_of(get.get("caption"), language)
@@ -282,14 +297,39 @@ class Columns:
             captions, label = (), None
         return Record(
             source,
-            image,
+            tuple(map(NamedImage, images)),
             text_of(get.get("id"), "id").strip(),
             captions,
             questions,
             label,
             text_of(get.get("group"), "group").strip(),
             text_of(get.get("split"), "split").strip(),
+            _further_inputs(get.get("inputs")),
         )
+
+
+def paths_of(value: Any, code: str) -> tuple[str, ...]:
+    """Understand one path, or a list of paths; () for none.
+
+    Raises:
+        BadRowError: with `code`, for anything else, and for a list with an empty path.
+    """
+    paths = tuple(text_of(one, code).strip() for one in (value if isinstance(value, list) else [value]))
+    if paths == ("",):
+        return ()
+    if not all(paths):
+        raise BadRowError(code, "an empty name stands where a file's belongs")
+    return paths
+
+
+def _further_inputs(value: Any) -> dict[str, tuple[str, ...]]:
+    """Understand `{"depth": "a.png"}`."""
+    if value is None or isinstance(value, str):  # a text column of that name means something else
+        return {}
+    if not isinstance(value, dict) or "image" in value:
+        raise BadRowError("inputs", "`inputs` is no object of names (other than image) and files")
+    found = {text_of(name, "inputs"): paths_of(path, "inputs") for name, path in value.items()}
+    return {name: paths for name, paths in found.items() if paths}
 
 
 def captions_of(value: Any, language: str = "") -> tuple[Caption, ...]:

@@ -15,7 +15,7 @@ from chiasm.core.types import Caption, Source
 from chiasm.data.image import SUFFIXES
 from chiasm.data.script import language_of
 from chiasm.data.sources.parsing import Rejected, read_lines
-from chiasm.data.sources.records import IMAGE_FOLDERS, Reading, Record, choose_split, split_of_folder
+from chiasm.data.sources.records import IMAGE_FOLDERS, NamedImage, Reading, Record, choose_split, split_of_folder
 from chiasm.data.sources.walking import files_below
 
 _TEXTS = (".txt", ".caption")
@@ -107,7 +107,7 @@ def _add(pair: _Pair, path: Path, reading: Reading) -> None:
     if pair.texts and not captions:
         reading.reject(source, "empty_caption", "the text file holds no caption")
         return
-    reading.records.append(Record(source, image, captions=captions, split=pair.split))
+    reading.records.append(Record(source, (NamedImage(image),), captions=captions, split=pair.split))
 
 
 def _captions(file: Path, reading: Reading) -> Iterator[Caption]:

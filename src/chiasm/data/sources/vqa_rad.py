@@ -10,7 +10,7 @@ from typing import Any
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
 from chiasm.data.sources.parsing import BadRowError, has_keys, read_head, read_json_file
-from chiasm.data.sources.records import Reading, Record, make_question, read_entries, text_of
+from chiasm.data.sources.records import NamedImage, Reading, Record, make_question, read_entries, text_of
 
 _WHAT = "VQA-RAD's public JSON: a list of objects with qid, image_name, question, answer and phrase_type"
 
@@ -49,7 +49,7 @@ def _record(entry: Any, source: Source) -> Record:
     phrase = text_of(entry.get("phrase_type"), "phrase_type").strip()
     return Record(
         source,
-        name,
+        (NamedImage(name),),
         id=text_of(entry.get("qid"), "id").strip(),
         questions=(make_question(entry.get("question"), entry.get("answer"), kind),),
         split="test" if phrase.startswith("test") else "train",

@@ -11,7 +11,15 @@ from typing import Any
 from chiasm.core.errors import InputError
 from chiasm.core.types import Source
 from chiasm.data.sources.parsing import BadRowError, has_keys, read_json_file
-from chiasm.data.sources.records import Reading, Record, choose_split, image_folders, make_question, split_in_name
+from chiasm.data.sources.records import (
+    NamedImage,
+    Reading,
+    Record,
+    choose_split,
+    image_folders,
+    make_question,
+    split_in_name,
+)
 
 _WHAT = "VQAv2's pair of files: questions (image_id, question_id, question), annotations (question_id, answers)"
 _MAPPING = "image_ids.json"
@@ -119,6 +127,5 @@ def _record(entry: Any, answers: dict[Any, Any], source: Source, split: str, fil
     kind = str(answer.get("answer_type") or answer.get("question_type") or "")
     given = answer.get("answers") or answer.get("multiple_choice_answer")
     question = make_question(entry.get("question"), given, kind)
-    return Record(
-        source, file_names.name(entry["image_id"]), id=str(entry["question_id"]), questions=(question,), split=split
-    )
+    images = (NamedImage(file_names.name(entry["image_id"])),)
+    return Record(source, images, id=str(entry["question_id"]), questions=(question,), split=split)

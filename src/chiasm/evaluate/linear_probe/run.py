@@ -18,6 +18,7 @@ from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image_refs import mirrored
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import Ledger
+from chiasm.data.modalities.image import images_of
 from chiasm.data.opening import open_dataset
 from chiasm.data.sources.records import canonical_split
 from chiasm.evaluate.evaluator import derangement, evaluate
@@ -26,7 +27,7 @@ from chiasm.evaluate.measure import ProgressBars
 from chiasm.evaluate.metric_row import MetricRow
 from chiasm.metrics.classic import class_scores
 from chiasm.metrics.intervals import mean_of_draws
-from chiasm.pipeline.batching import FEATURES
+from chiasm.pipeline.batching import pooled_features
 from chiasm.pipeline.feature_cache import encode_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Task
@@ -249,14 +250,14 @@ def _labelled_features(
         views = [kept]
         if mirror:
             turned = [
-                replace(example, inputs={**example.inputs, "image": mirrored(example.inputs["image"])})
+                replace(example, inputs={**example.inputs, "image": tuple(map(mirrored, images_of(example)))})
                 for example in kept
             ]
             views.append(_encoded(pipeline, ListDataset(dataset.split, turned, dataset.ledger), bars))
     finally:
         bars.close()
     dataset.ledger.check(pipeline.config.data.max_rejected)
-    features = np.stack([np.stack([example.inputs[FEATURES].pooled for example in view]) for view in views])
+    features = np.stack([np.stack([pooled_features(example) for example in view]) for view in views])
     numbers = [classes.index(str(example.label)) for example in kept]
     return Labelled(kept, torch.from_numpy(features), torch.tensor(numbers))
 

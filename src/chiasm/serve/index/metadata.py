@@ -12,6 +12,7 @@ from typing import Any
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example, Source
 from chiasm.data.ledger import Ledger
+from chiasm.data.modalities.image import images_of
 from chiasm.data.sources import read_source
 from chiasm.data.sources.parsing import BadRowError, Rejected, clean_text, read_json_lines, read_table
 from chiasm.data.sources.records import ROLES, canonical_split, column_word
@@ -111,9 +112,9 @@ class Described:
         self.ledger = Ledger.added(part.ledger for part in parts)
         for name, part in zip(names, parts, strict=True):
             for example in part.examples:
-                self._rows[os.path.abspath(example.inputs["image"].path or example.id)] = _facts(
-                    example, "" if is_drawn else name
-                )
+                for image in images_of(example):
+                    facts = _facts(example, "" if is_drawn else name)
+                    self._rows[os.path.abspath(image.path or example.id)] = facts
 
 
 def _facts(example: Example, split: str) -> dict[str, Value]:

@@ -1,0 +1,28 @@
+"""The example that a run folder keeps, where examples have several images or none."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from chiasm.core.types import Example
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.pipeline.stored_example import choose_example
+
+
+def test_of_several_images_the_first_is_stored_and_of_none_nothing(pipeline: Pipeline, examples: list[Example]) -> None:
+    """Guards against a run that cannot be saved after training on conversations."""
+    first, second = (example.inputs["image"] for example in examples[:2])
+    pair = replace(examples[0], inputs={"image": (second, first)})
+    files = pipeline.example_files(pair)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(files["example.png"]))), second.load())
+    assert "example.json" in files and pipeline.example_files(replace(pair, inputs={})) == {}
+    assert "example.json" not in pipeline.files(replace(pair, inputs={}))
+
+
+def test_an_example_with_an_image_is_preferred(examples: list[Example]) -> None:
+    """Guards against a text alone that is stored although others have images."""
+    texts = [replace(example, inputs={}) for example in examples[:5]]
+    assert choose_example([*texts, examples[7]]) is examples[7]
+    assert choose_example(texts) in texts
