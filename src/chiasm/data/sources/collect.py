@@ -203,6 +203,7 @@ class _Draft:
     captions: list[Caption] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     label: str | None = None
+    objects: dict[str, None] = field(default_factory=dict)
     num_records: int = 0
 
 
@@ -257,6 +258,7 @@ class _Collector:
         draft.captions += captions
         draft.questions += questions
         draft.label = draft.label or label
+        draft.objects |= dict.fromkeys(record.objects)
         draft.num_records += 1
         self._drafts[full] = draft
         if record.id:
@@ -322,6 +324,7 @@ class _Collector:
                     label=draft.label,
                     group=draft.group,
                     source=draft.source,
+                    objects=tuple(draft.objects),
                 )
             )
         return result

@@ -86,6 +86,8 @@ class Record:
     """As written; "" where the layout names none."""
     embedded: ImageRef | None = None
     """The image itself, where the file holds it; `image` is then only its name."""
+    objects: tuple[str, ...] = ()
+    """Names of the annotated objects, each once."""
 
 
 @dataclass(slots=True)
