@@ -68,6 +68,14 @@ def _seconds(dtype: torch.dtype, device: torch.device, enough_s: float) -> float
     return sorted(times)[len(times) // 2]
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices in bf16 by instructions of its own."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
 def measure_precision(device: torch.device) -> tuple[Precision, str]:
     """Return the number format to train in, and a sentence that says why.
 

@@ -98,6 +98,8 @@ class Example:
     source: Source = field(default_factory=lambda: Source("<memory>"))
     truth: Any = None
     """Machine-checkable truth of a generated example (the objects of a scene); None for real data."""
+    objects: tuple[str, ...] = ()
+    """Names of the annotated objects in the image, each once; () where none were annotated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,17 @@ MEANINGS: dict[str, str] = {
     r"matching_hard_accuracy": "The same where each wrong pair is the most similar that the model knows.",
     r"masked_word_accuracy": "Share of hidden words that are guessed exactly.",
     r"caption_swap_accuracy": "Share of captions preferred to the same caption with one word exchanged.",
+    r"pope_accuracy_(.*)": "Share of questions after an object ({0} ones) that are rightly answered yes or no.",
+    r"pope_precision_(.*)": "Share of the model's yes, asked after {0} objects, that are right.",
+    r"pope_recall_(.*)": "Share of the objects in the image to which the model says yes, among {0} ones.",
+    r"pope_f1_(.*)": "Harmonic mean of precision and recall of the model's yes, asked after {0} objects.",
+    r"pope_f1": "Mean over random, popular and adversarial objects of the F1 of the model's yes; always yes has 0.67.",
+    r"pope_yes_ratio_(.*)": "Share of yes among the model's answers, asked after {0} objects; half would be right.",
+    r"chair_i": "Share of the objects that captions name which are not in the image; lower is better.",
+    r"chair_s": "Share of captions that name an object which is not in the image; lower is better.",
+    r"chair_mentions": "Objects that a caption names, on the mean: naming none is never wrong.",
+    r"perplexity_ratio": "Perplexity as a multiple of what it was before training; 1 is nothing forgotten.",
+    r"perplexity": "Tokens that a language model hesitates between, on the mean; 1 is certainty, lower is better.",
     r"(.*)_uncalibrated_ECE": "How far the model's own confidence is from how often it is right, before it was "
     "corrected; lower is better.",
     r"(.*)_ECE": "How far the stated confidence is from how often the model is right, on the mean; lower is better.",
@@ -55,6 +66,8 @@ def guessing(name: str) -> str:
 REMARKS = {
     "matching_hard_accuracy": "wrong pairs are each sentence with the most similar image that it does not fit",
     "pick_1_of_10": "each image's own sentence among ten; labels get their calibration from it",
+    "chair_i": "lower is better; objects are those that the data annotate or people's captions name",
+    "chair_s": "lower is better; objects are those that the data annotate or people's captions name",
     "caption_near": "captions as near to what people wrote (ROUGE_L) as half of validation's were",
 }
 """What a reader of a metric must know that its name does not say."""

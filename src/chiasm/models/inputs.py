@@ -17,8 +17,8 @@ def grouped(tokens: Tokens, row: Int[Tensor, " k"], rows: int) -> Tokens:
 
     Returns:
         n rows of as many tokens as the example with most values has. A row holds its values' tokens one after the
-        other, then padding; `number` says which value each token is of, and `pooled` is the mean over the values. An example without values has no real token and a
-        `pooled` of zeros.
+        other, then padding; `number` says which value each token is of, and `pooled` is the mean over the
+        values. An example without values has no real token and a `pooled` of zeros.
     """
     length, dim = tokens.values.shape[1:]
     count = torch.bincount(row, minlength=rows)

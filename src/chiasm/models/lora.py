@@ -36,21 +36,23 @@ class LoraLinear(nn.Linear):
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
         self.scale = alpha / rank
-        self.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
-        self.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
+        # fp32 also beside weights of two bytes: small updates would be rounded away.
+        self.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features, dtype=torch.float32))
+        self.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank, dtype=torch.float32))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         if not self.is_on:
             return super().forward(x)
-        return super().forward(x) + F.linear(F.linear(x, self.lora_a) * self.scale, self.lora_b)
+        down, up = self.lora_a.to(x.dtype), self.lora_b.to(x.dtype)
+        return super().forward(x) + F.linear(F.linear(x, down) * self.scale, up)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """The ordinary layer that gives the same output."""
         layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        layer.weight = nn.Parameter(self.weight + self.scale * self.lora_b @ self.lora_a)
+        layer.weight = nn.Parameter(self.weight + (self.scale * self.lora_b @ self.lora_a).to(self.weight.dtype))
         layer.bias = self.bias
         return layer
 

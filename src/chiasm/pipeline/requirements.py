@@ -13,7 +13,12 @@ from chiasm.tasks.base import Task
 
 CHECKED_EXAMPLES = 64
 """Examples of a generator that are checked; of files, all are."""
-WORDS = {"captions": "a caption", "questions": "a question and its answer", "labels": "a label", "turns": "a caption, a question or a conversation"}
+WORDS = {
+    "captions": "a caption",
+    "questions": "a question and its answer",
+    "labels": "a label",
+    "turns": "a caption, a question or a conversation",
+}
 
 
 def check_fed(config: PipelineConfig, training: Dataset, validation: Dataset) -> None:

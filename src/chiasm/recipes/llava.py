@@ -13,7 +13,7 @@ from chiasm.train.config import RunConfig, StageConfig, TrainConfig
 
 
 def llava(tiny: bool = False) -> RunConfig:
-    """Let a language model see: SmolLM2 over the grid of a frozen packaged tower, on captions, questions, conversations.
+    """Let a language model see: SmolLM2 reads the grid of a frozen packaged tower and talks about it.
 
     Stage "align" trains the projector alone, on captions; the run itself trains projector and LoRA on everything
     (Liu et al. 2023, "Visual Instruction Tuning", section 4.2). The language model's own weights never change.

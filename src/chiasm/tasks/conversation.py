@@ -24,7 +24,7 @@ from chiasm.data.conversations import (
     turns_of,
 )
 from chiasm.data.modalities.base import references_of
-from chiasm.data.sources.records import language_of
+from chiasm.data.script import language_of
 from chiasm.data.tokenizers.chat import ChatTokenizer, Spans
 from chiasm.models.bridge import PROJECTORS
 from chiasm.models.bridge.base import ProjectorConfig
@@ -34,7 +34,7 @@ from chiasm.models.inputs import separated
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Needs, Query, Task, TaskConfig, Teacher, check_share
-from chiasm.tasks.calibration import Calibration, Events, logit_of
+from chiasm.tasks.calibration import Events, logit_of
 from chiasm.tasks.captioning import caption_events
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.conversation_rows import packed, padded
@@ -188,13 +188,12 @@ class Conversation(Task[ConversationConfig]):
             for number, (query, reply) in enumerate(zip(queries, written, strict=True))
         ]
 
-    def _prediction(
-        self, codec: Codec, query: Query, reply: Reply, compared: tuple[str, float] | None
-    ) -> Prediction:
+    def _prediction(self, codec: Codec, query: Query, reply: Reply, compared: tuple[str, float] | None) -> Prediction:
         calibration = codec.calibration.get(self.name)
         text, own = (reply.text, math.exp(reply.log_probability)) if compared is None else compared
         tokens = [
-            [codec.tokenizer.decode([one]), math.exp(value)] for one, value in zip(reply.ids, reply.by_token, strict=False)
+            [codec.tokenizer.decode([one]), math.exp(value)]
+            for one, value in zip(reply.ids, reply.by_token, strict=False)
         ]
         evidence: dict[str, Any] = {"tokens": tokens} if tokens and compared is None else {}
         if not (query.text or query.turns):
@@ -232,7 +231,9 @@ class Conversation(Task[ConversationConfig]):
                 answer = word.capitalize() if as_written[:1].isupper() else word
                 turns = (*_asked(query, counts[query.row]), Turn("assistant", answer))
                 conversations.append((query.row, tokenizer.conversation(turns), answer))
-        values = log_likelihoods(model, self.name, tokenizer, encoded, [(row, spans) for row, spans, _ in conversations])
+        values = log_likelihoods(
+            model, self.name, tokenizer, encoded, [(row, spans) for row, spans, _ in conversations]
+        )
         found = {}
         for place, number in enumerate(asked):
             both = [(sum(values[place * 2 + side]), conversations[place * 2 + side][2]) for side in (0, 1)]
@@ -245,22 +246,24 @@ class Conversation(Task[ConversationConfig]):
     ) -> list[float]:
         """Log-likelihood of each query's text as a caption of its image, the end token included."""
         tokenizer, counts = _tokenizer(codec), _image_counts(encoded)
-        conversations = [
-            (one.row, _caption_spans(tokenizer, one.text, counts[one.row])) for one in queries
-        ]
+        conversations = [(one.row, _caption_spans(tokenizer, one.text, counts[one.row])) for one in queries]
         return [sum(one) for one in log_likelihoods(model, self.name, tokenizer, encoded, conversations)]
 
     def reference_likelihoods(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, examples: Sequence[Example]
     ) -> Iterator[tuple[int, list[float]]]:
-        """Row of an example, and log-probabilities of the tokens of one of its captions, answers or conversations."""
+        """Row of an example, and log-probabilities of the tokens of an answer, a conversation or a caption.
+
+        Of the captions of an example, the first of each language is read.
+        """
         tokenizer, counts = _tokenizer(codec), _image_counts(encoded, len(examples))
         asked: list[tuple[int, Spans]] = []
         for row, example in enumerate(examples):
+            captions = {caption.language: caption for caption in reversed(example.captions)}
             if example.turns and _images(example) == counts[row]:
                 asked.append((row, tokenizer.conversation(check_turns(example.turns, counts[row], example.source))))
             if counts[row]:
-                asked += [(row, tokenizer.conversation(caption_turns(one, counts[row]))) for one in example.captions]
+                asked += [(row, tokenizer.conversation(caption_turns(one, counts[row]))) for one in captions.values()]
             for one in example.questions:
                 asked.append((row, tokenizer.conversation(question_turns(one, one.answers[0], counts[row]))))
         values = log_likelihoods(model, self.name, tokenizer, encoded, asked)

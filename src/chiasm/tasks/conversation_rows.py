@@ -52,7 +52,10 @@ def padded(rows: Sequence[PackedRow], pad_id: int) -> dict[str, Tensor]:
     """`turn_ids`, `turn_is_real`, `turn_branch` and `turn_is_counted` [m, l], padded on the right."""
     width = max((len(row.ids) for row in rows), default=1)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    is_real, is_counted = torch.zeros(len(rows), width, dtype=torch.bool), torch.zeros(len(rows), width, dtype=torch.bool)
+    is_real, is_counted = (
+        torch.zeros(len(rows), width, dtype=torch.bool),
+        torch.zeros(len(rows), width, dtype=torch.bool),
+    )
     branch = torch.zeros(len(rows), width, dtype=torch.long)
     for number, row in enumerate(rows):
         length = len(row.ids)

@@ -106,7 +106,7 @@ def _written(
         return language.words(states[:, -1])
 
     last = torch.tensor([ids[-1] for _, ids in prompts], device=device)
-    banned = [one for one in tokenizer.suppressed_ids if one != tokenizer.end_id]
+    banned = [one for one in tokenizer.special_ids if one != tokenizer.end_id]
     written = decode(step, last, tokenizer.end_id, decoding, decoding.max_words + 2, banned)
     result = []
     for number, ids in enumerate(written.ids.tolist()):
@@ -138,21 +138,21 @@ def log_likelihoods(
     for number, (row, _) in enumerate(conversations):
         by_row.setdefault(row, []).append(number)
     work: list[tuple[int, list[int], PackedRow]] = []
-    for row, numbers in by_row.items():
+    for about, numbers in by_row.items():
         rows = packed([conversations[number][1] for number in numbers])
         owners = [numbers] if len(rows) == 1 else [[number] for number in numbers]
-        work += [(row, own, one) for own, one in zip(owners, rows, strict=True)]
+        work += [(about, own, one) for own, one in zip(owners, rows, strict=True)]
     device = next(model.language.parameters()).device
     for some in _parts([len(one.ids) for _, _, one in work]):
         part = [work[number] for number in some]
         fields = {name: value.to(device) for name, value in padded([one for *_, one in part], tokenizer.pad_id).items()}
         index = torch.tensor([row for row, *_ in part], device=device)
-        values, row, column = counted_logits(model, task, _on(encoded.get(IMAGE), device), fields, index)
-        chosen = values.log_softmax(-1).gather(1, fields["turn_ids"][row, column][:, None])[:, 0]
-        branches = fields["turn_branch"][row, column]
+        values, rows_of, columns = counted_logits(model, task, _on(encoded.get(IMAGE), device), fields, index)
+        chosen = values.log_softmax(-1).gather(1, fields["turn_ids"][rows_of, columns][:, None])[:, 0]
+        branches = fields["turn_branch"][rows_of, columns]
         for place, (_, own, _) in enumerate(part):
             for position, number in enumerate(own, 1 if len(own) > 1 else 0):
-                found[number] = chosen[(row == place) & (branches == position)].tolist()
+                found[number] = chosen[(rows_of == place) & (branches == position)].tolist()
     return [found[number] for number in range(len(conversations))]
 
 

@@ -2,19 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from chiasm.core.types import Encoded, Example
 from chiasm.metrics.classic import accuracy, accuracy_by_kind, exact_matches
 from chiasm.metrics.vqa import vqa_score
-from chiasm.tasks.base import queries_of
+from chiasm.tasks.base import Task, queries_of
 from chiasm.tasks.calibration import UNKNOWN
 from chiasm.tasks.scoring import Answered, Context, Items, Outcome, Scorer
 
 if TYPE_CHECKING:
-    from chiasm.tasks.conversation import Conversation
     from chiasm.tasks.vqa import VisualQuestionAnswering
 
 AGREEING = 3
@@ -30,20 +29,20 @@ class AnswerScorer(Scorer):
         metric: name of the score; "" takes the task's primary metric.
     """
 
-    def __init__(
-        self, task: "VisualQuestionAnswering | Conversation", context: Context, metric: str = ""
-    ) -> None:
+    def __init__(self, task: Task[Any], context: Context, metric: str = "") -> None:
         super().__init__(context)
         self.task, self.outcome, self.metric = task, Outcome(), metric or task.primary_metric
+        self.is_softmax = getattr(task, "objective", "") == "softmax"
 
     def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
         """Answer every question of a part."""
         context, outcome = self.context, self.outcome
         asked = [(row, question) for row, example in enumerate(part) for question in example.questions]
         queries = queries_of([context.text(question.text) for _, question in asked], [row for row, _ in asked])
-        if context.is_calibrating and queries and self.task.objective == "softmax":
-            logits = self.task.logits(context.model, context.codec, encoded, queries)
-            predictions = self.task.ranked(context.codec, logits)
+        if context.is_calibrating and queries and self.is_softmax:
+            vqa = cast("VisualQuestionAnswering", self.task)
+            logits = vqa.logits(context.model, context.codec, encoded, queries)
+            predictions = vqa.ranked(context.codec, logits)
             outcome.answer_logits.append(logits.double().cpu().numpy())
             known = [context.codec.answer_index(question.answers[0]) for _, question in asked]
             outcome.answer_targets += [UNKNOWN if one is None else one for one in known]

@@ -98,6 +98,9 @@ class TrainConfig:
     """Decay of the moving average of the weights that is evaluated and saved; 0 turns it off."""
     validate_every: int = 0
     """Steps between validations; 0 means ten in the run."""
+    validate_examples: int = 0
+    """Examples of the validation split that validations during training measure, evenly spread; 0 takes all. The final
+    measurement takes all in any case."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 means at every validation."""
     keep_checkpoints: int = 2
@@ -143,6 +146,12 @@ class TrainConfig:
             *("lora_rank", "lora_alpha"),
         )
         check_positive({f"{where}.{name}": getattr(self, name) for name in positive})
+        if self.validate_examples < 0 or self.validate_examples == 1:
+            raise InputError(
+                f"{where}.validate_examples is {self.validate_examples}",
+                "2 or more, or 0 for all",
+                f"--set {where}.validate_examples=256",
+            )
         if self.lr < 0:
             raise InputError(f"{where}.lr is {self.lr}", "a number above 0, or 0 to choose it", f"--set {where}.lr=0")
         if self.batch_size % self.accumulate:

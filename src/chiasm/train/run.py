@@ -319,8 +319,11 @@ def _primary(config: RunConfig) -> str:
 def _hooks(
     pipeline: Pipeline, examples: list[Example], files: Mapping[str, object], training: Dataset, console: Console
 ) -> Hooks:
+    count = config_of(pipeline).train.validate_examples
+    some = examples if not count or count >= len(examples) else spread(examples, count)
+
     def validate() -> Mapping[str, Score]:
-        return evaluate(pipeline, examples).scores
+        return evaluate(pipeline, some).scores
 
     def extra_files() -> dict[str, bytes]:
         content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
@@ -328,6 +331,11 @@ def _hooks(
 
     is_watched = bool(config_of(pipeline).train.retention.path) and rank() == 0
     return Hooks(validate, extra_files, RetentionCheck(pipeline, console) if is_watched else None)
+
+
+def spread(examples: list[Example], count: int) -> list[Example]:
+    """`count` of the examples, evenly spread over them."""
+    return [examples[number * len(examples) // count] for number in range(count)]
 
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:

@@ -131,6 +131,7 @@ class _Draft:
     captions: list[Caption] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     label: str | None = None
+    objects: dict[str, None] = field(default_factory=dict)
     num_records: int = 0
 
     def named_images(self) -> dict[str, Any]:
@@ -196,6 +197,7 @@ class _Collector:
         draft.captions += captions
         draft.questions += questions
         draft.label = draft.label or label
+        draft.objects |= dict.fromkeys(record.objects)
         draft.num_records += 1
         self._drafts[key] = draft
         if record.id:
@@ -281,6 +283,7 @@ class _Collector:
                     draft.label,
                     group,
                     draft.source,
+                    objects=tuple(draft.objects),
                 )
             )
         return result

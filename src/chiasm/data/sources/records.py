@@ -102,6 +102,8 @@ class Record:
     """A conversation, checked; such a record is an example of its own."""
     language: str = ""
     """Of the turns; "" means by their script."""
+    objects: tuple[str, ...] = ()
+    """Names of the annotated objects, each once."""
 
 
 @dataclass(slots=True)

@@ -39,7 +39,7 @@ class ProjectorConfig(ABC):
     def build(self, shape: BridgeShape) -> nn.Module:
         """The module, Tokens [k, l, c] -> Tokens [k, p, e]."""
 
-    def check(self, where: str) -> None:
+    def check(self, where: str) -> None:  # noqa: B027 - most kinds have nothing to check
         """Check ranges that the types do not express.
 
         Args:

@@ -1,7 +1,7 @@
 """Projector `pixel_shuffle`: neighbouring tokens side by side, then one linear layer (Idefics3, SmolVLM, nanoVLM)."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,7 @@ class PixelShuffle(nn.Module):
         rows, columns = self.grid_of(tokens.values.shape[1])
         blocks = self._blocks(tokens.values[:, -rows * columns :], rows, columns)
         is_real = self._blocks(tokens.is_real[:, -rows * columns :, None].to(blocks.dtype), rows, columns)
-        return Tokens(cast(Tensor, self.change.values(blocks)), is_real.any(-1), tokens.pooled)
+        return Tokens(self.change.values(blocks), is_real.any(-1), tokens.pooled)
 
     def _blocks(self, values: Tensor, rows: int, columns: int) -> Tensor:
         r = self.factor

@@ -56,9 +56,7 @@ class QFormer(nn.Module):
         dim = config.dim
         self.queries = nn.Parameter(torch.randn(config.queries, dim))
         self.image_norm = nn.LayerNorm(shape.image_dim)
-        self.blocks = nn.ModuleList(
-            Block(dim, config.heads, context_dim=shape.image_dim) for _ in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(Block(dim, config.heads, context_dim=shape.image_dim) for _ in range(config.layers))
         self.norm, self.out = nn.LayerNorm(dim), nn.Linear(dim, shape.text_dim)
         self.apply(init_weights)
 

@@ -1,7 +1,7 @@
 """Rows for a language model: word embeddings with each image's tokens where its placeholder stands.
 
-Rows may hold several conversations that begin alike: the shared beginning is branch 0, and each continuation is a branch
-that attends to the beginning and to itself (a block-diagonal mask), with positions as if it stood alone.
+Rows may hold several conversations that begin alike: the shared beginning is branch 0, and each continuation is a
+branch that attends to the beginning and to itself (a block-diagonal mask), with positions as if it stood alone.
 
 Axis legend: m rows, l given tokens, k images, p tokens of an image, s positions after splicing, e embedding width.
 """

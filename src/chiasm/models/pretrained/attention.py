@@ -45,7 +45,9 @@ def grouped_attention(
     """softmax(scale q k^T + mask) v with h / j heads sharing keys and values.
 
     Args:
-        query, key, value: projected tokens.
+        query: projected tokens.
+        key: of heads that each serve h / j heads of the query.
+        value: as `key`.
         mask: added to the scores, [n, 1, q, k], or True where a query may attend; None is causal.
         scale: factor on the scores.
     """
