@@ -236,12 +236,14 @@ class ChatTokenizer(PretrainedTokenizer):
 class Stream:
     """Text of ids as they come: the parts that `add` and `finish` return make up `decode` of all ids.
 
-    A part never holds half a character; white space is held back until a word follows.
+    A part never holds half a character; white space is held back until a word follows. Where ids end in a character,
+    its bytes come out of `finish` as replacement characters, of which `decode` may make more or fewer.
     """
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self.tokenizer = tokenizer
         self.ids: list[int] = []
+        self._unread: list[int] = []  # ids since the last that gave text
         self._steps = DecodeStream(skip_special_tokens=True)
         self._held, self._sent, self._ended = "", "", False
 
@@ -251,7 +253,11 @@ class Stream:
         if self._ended or one == IMAGE_ID:
             return ""
         self.ids.append(one)
-        self._held += self._steps.step(self.tokenizer.tokenizer, one) or ""
+        self._unread.append(one)
+        read = self._steps.step(self.tokenizer.tokenizer, one)
+        if read:
+            self._unread.clear()
+            self._held += read
         if not self._sent:
             self._held = self._held.lstrip()
         sure = self._held.rstrip()
@@ -260,10 +266,14 @@ class Stream:
         return sure
 
     def finish(self) -> str:
-        """What is left at the end: a character that was never completed, as a replacement character."""
+        """What is left at the end: a character that was never completed, as replacement characters."""
         whole = self.tokenizer.decode(self.ids)
-        left = whole[len(self._sent) :] if whole.startswith(self._sent) else ""
-        self._sent += left
+        if whole.startswith(self._sent):
+            left = whole[len(self._sent) :]
+        else:  # byte pieces before it were a character of their own, and decoded at once they are none
+            left = self._held + self.tokenizer.decode(self._unread)
+        self._sent, self._held = self._sent + left, ""
+        self._unread.clear()
         return left
 
 

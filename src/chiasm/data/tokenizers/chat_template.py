@@ -152,7 +152,8 @@ class ChatLayout:
     def _joined(self, headers: list[tuple[str, str, int]], rest: str, stripped: Mapping[int, Words]) -> list[Part]:
         """Parts out of (static text before an answer, its white space, its turn); the end token goes to the answer."""
         parts: list[Part] = []
-        for (header, before, turn), after in zip(headers, [*(one for one, _, _ in headers[1:]), rest], strict=True):
+        following = [*(header for header, _, _ in headers), rest][1:]
+        for (header, before, turn), after in zip(headers, following, strict=True):
             self._add_static(parts, header, stripped)
             closing = self._end.match(after)
             end = closing.group() if closing else self.form.specials.get("eos_token", "") if self._appends_eos else ""
