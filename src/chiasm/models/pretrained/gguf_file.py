@@ -227,8 +227,7 @@ class _Named:
 def _write_quickly(whole: Path, place: Path) -> bool:
     """Write config and weights by transformers' table of names; False where it does not give the whole model."""
     import torch
-    from safetensors.torch import save_file
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.integrations.gguf.reader import read_gguf_metadata
     from transformers.integrations.gguf.utils import is_gguf_arch_supported
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
@@ -241,28 +240,42 @@ def _write_quickly(whole: Path, place: Path) -> bool:
     read = load_gguf_checkpoint(str(whole), return_tensors=True, model_to_load=_Named(model), torch_dtype=torch.float32)
     tensors: dict[str, Tensor] = read["tensors"]
     wanted = {key: value.shape for key, value in model.state_dict().items()}
-    tied = set(model._tied_weights_keys or ()) if config.tie_word_embeddings else set()
+    tied = _tied(model)
     found = {key: value.shape for key, value in tensors.items()}
     if found != {key: shape for key, shape in wanted.items() if key in found or key not in tied}:
         return False
+    _save(tensors, model, config, place)
+    return True
+
+
+def _tied(model: Any) -> set[str]:
+    """Names of weights that are others of the same model, and are not stored."""
+    return set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
+
+
+def _save(tensors: Mapping[str, "Tensor"], model: Any, config: Any, place: Path) -> None:
+    """Write weights and configs in the layout of Hugging Face."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import GenerationConfig
+
+    solid = {key: value.contiguous() for key, value in tensors.items()}
+    save_file(solid, place / "model.safetensors", {"format": "pt"})
     config.architectures, config.dtype = [type(model).__name__], torch.float32
-    save_file(
-        {key: value.contiguous() for key, value in tensors.items()}, place / "model.safetensors", {"format": "pt"}
-    )
     config.save_pretrained(place)
     GenerationConfig.from_model_config(config).save_pretrained(place)
-    return True
 
 
 def _write_through_transformers(whole: Path, place: Path) -> None:
     """Write config and weights by loading the whole model, as transformers does for every file that it reads."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         import accelerate  # noqa: F401
     except ImportError:
         raise MissingExtraError("accelerate", "llm") from None
+    config = AutoConfig.from_pretrained(whole.parent, gguf_file=whole.name, local_files_only=True)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         whole.parent, gguf_file=whole.name, local_files_only=True, dtype=torch.float32, output_loading_info=True
     )
@@ -270,4 +283,5 @@ def _write_through_transformers(whole: Path, place: Path) -> None:
     if said["missing_keys"] or said["mismatched_keys"]:
         lacks = ", ".join(sorted(map(str, [*said["missing_keys"], *said["mismatched_keys"]]))[:3])
         raise ValueError(f"transformers finds no weights for {lacks}")
-    model.save_pretrained(place)
+    tied = _tied(model)  # a model that came out of GGUF refuses save_pretrained
+    _save({key: value for key, value in model.state_dict().items() if key not in tied}, model, config, place)

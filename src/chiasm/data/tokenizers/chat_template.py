@@ -1,0 +1,213 @@
+"""A language model's chat template: where in a conversation each turn's text stands, and what the model has to write.
+
+The template of a model is a Jinja program in its folder, which transformers runs in a sandbox. It is run over marks in
+place of texts, so that nothing a user types can reach it, and so that the place of each text in the result is known.
+
+What the assistant sees before it writes must be what `prompt` gives when it is asked, or it would learn something else
+than it is asked for. A conversation is therefore put together from prompts: what the template writes after the last
+answer and before the next one, as it writes it when the next one is still to come. For most templates that equals the
+template over the whole conversation. Qwen3's drops an empty <think></think> before earlier answers and keeps it before
+the last; here it stays before each. A template that changes earlier turns in another way is refused.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from chiasm.core.errors import InputError, MissingExtraError
+from chiasm.core.types import Role
+
+PLAIN_TEMPLATE = (
+    "{{ start_tokens }}{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
+)
+"""For base models, which have none (GPT-2, OPT, Gemma's base): each text and a line break, an answer closed by eos."""
+_DATE = "26 Jul 2024"
+"""Llama-3.1 and others tell the day in a system message; here always this one, so that ids do not change overnight."""
+_OPEN, _CLOSE = "\ue010", "\ue011"
+_MARK = re.compile(rf"(\n\x0b|\x0b)?{_OPEN}(\d+){_CLOSE}(\x0b\n|\x0b)?")
+"""A mark and what is left of the white space around it: that tells whether the template strips texts."""
+SHOWN_TEXT = 60
+"""Characters of a template's own message that an error repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """How a model's conversations are written.
+
+    Attributes:
+        template: Jinja.
+        specials: what the template may name, such as bos_token and eos_token -> the token.
+        ends: tokens that end an answer, by the model's config.
+        name: of the model, for error messages.
+    """
+
+    template: str
+    specials: Mapping[str, str]
+    ends: tuple[str, ...]
+    name: str
+
+
+class Words(NamedTuple):
+    """The text of one turn in a conversation; `left` and `right` say what the template strips: "", "all", or breaks."""
+
+    turn: int
+    left: str
+    right: str
+
+    def of(self, text: str) -> str:
+        """The text as the template would write it."""
+        text = text.lstrip() if self.left == "all" else text.lstrip(self.left) if self.left else text
+        return text.rstrip() if self.right == "all" else text.rstrip(self.right) if self.right else text
+
+
+class Reply(NamedTuple):
+    """What an assistant writes: white space that the template puts before its words, the words, and the end token."""
+
+    before: str
+    words: Words
+    end: str
+
+
+Part = str | Words | Reply
+"""Static text of the template, a turn's text, or an answer."""
+
+
+class ChatLayout:
+    """Lays out conversations by a template, known by the roles of their turns.
+
+    Args:
+        form: the template and its tokens.
+        special: the tokens of the tokenizer that are no words.
+
+    Attributes:
+        ends: tokens that end an answer: those of the config, and the one that the template puts there.
+
+    Raises:
+        InputError: the template cannot lay out a question and its answer.
+    """
+
+    def __init__(self, form: ChatFormat, special: Sequence[str]) -> None:
+        self.form = form
+        alternatives = "|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)) or "(?!)"
+        self._end = re.compile(rf"\s*(?:{alternatives})")
+        self._known: dict[tuple[Role, ...], list[Part]] = {}
+        self._appends_eos = False
+        self.takes_system = True
+        closing = self._closing(("user", "assistant")) or self._closing(("user", "assistant", "user"))
+        self._appends_eos = not closing
+        self.ends = tuple(dict.fromkeys([*form.ends, *([closing.strip()] if closing else [])]))
+        try:
+            self.parts(("system", "user", "assistant", "user", "assistant"))
+        except InputError:
+            self.takes_system = False
+
+    def _closing(self, roles: tuple[Role, ...]) -> str:
+        """The token that closes the answer in a short conversation, "" for none or where the template refuses it."""
+        try:
+            return next(part.end for part in self.parts(roles) if isinstance(part, Reply))
+        except InputError:
+            if len(roles) == 2:
+                raise
+            return ""
+        finally:
+            self._known.clear()
+
+    def parts(self, roles: Sequence[Role]) -> list[Part]:
+        """A conversation of these turns in parts, in the order in which they are written.
+
+        Raises:
+            InputError: the template refuses the order of roles, repeats or drops a text, or changes earlier turns.
+        """
+        key = tuple(roles)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._laid_out(key)
+        return found
+
+    def _laid_out(self, roles: tuple[Role, ...]) -> list[Part]:
+        whole, stripped = self._rendered(roles, False)
+        headers: list[tuple[str, str, int]] = []
+        last = ""  # the mark of the answer before
+        for turn in (turn for turn, role in enumerate(roles) if role == "assistant"):
+            mark = f"{_OPEN}{turn}{_CLOSE}"
+            seen = whole[whole.index(last) + len(last) : whole.index(mark)]
+            asked, _ = self._rendered(roles[:turn], True)
+            asked = asked[asked.index(last) + len(last) :]
+            if seen.startswith(asked):
+                # Llama-2 writes a space before an answer that its prompt lacks: the model writes it. A role that the
+                # prompt lacks is no word of the answer.
+                gap = seen[len(asked) :]
+                header, before = (asked, gap) if not gap.strip() else (seen, "")
+            elif asked.startswith(seen):
+                header, before = asked, ""
+            else:
+                raise self._refused(f"the template writes {len(roles)} turns in another way than their beginning")
+            headers.append((header, before, turn))
+            last = mark
+        rest = whole[whole.index(last) + len(last) :]
+        return self._joined(headers, rest, stripped)
+
+    def _joined(self, headers: list[tuple[str, str, int]], rest: str, stripped: Mapping[int, Words]) -> list[Part]:
+        """Parts out of (static text before an answer, its white space, its turn); the end token goes to the answer."""
+        parts: list[Part] = []
+        following = [*(header for header, _, _ in headers), rest][1:]
+        for (header, before, turn), after in zip(headers, following, strict=True):
+            self._add_static(parts, header, stripped)
+            closing = self._end.match(after)
+            end = closing.group() if closing else self.form.specials.get("eos_token", "") if self._appends_eos else ""
+            parts.append(Reply(before, stripped[turn], end))
+        self._add_static(parts, rest, stripped)
+        return parts
+
+    def _add_static(self, parts: list[Part], text: str, stripped: Mapping[int, Words]) -> None:
+        """Add static text and the turns marked in it, without the end token that the answer before it has taken."""
+        reply = parts[-1] if parts and isinstance(parts[-1], Reply) else None
+        if reply is not None and text.startswith(reply.end):
+            text = text[len(reply.end) :]
+        for number, piece in enumerate(re.split(rf"{_OPEN}(\d+){_CLOSE}", text)):
+            if number % 2:
+                parts.append(stripped[int(piece)])
+            elif piece:
+                parts.append(piece)
+
+    def _rendered(self, roles: Sequence[Role], asks: bool) -> tuple[str, dict[int, Words]]:
+        """The template over marks -> text with bare marks, and how each turn's text is stripped."""
+        try:
+            from transformers.utils.chat_template_utils import render_jinja_template
+        except ImportError:
+            raise MissingExtraError("transformers", "llm") from None
+        messages = [{"role": role, "content": f"\n\x0b{_OPEN}{turn}{_CLOSE}\x0b\n"} for turn, role in enumerate(roles)]
+        template = self.form.template
+        if "strftime_now" in template:
+            template = f"{{%- macro strftime_now(format) -%}}{_DATE}{{%- endmacro -%}}" + template
+        try:
+            told: dict[str, Any] = {**self.form.specials, "enable_thinking": False, "date_string": _DATE}
+            written: Any = render_jinja_template(
+                [messages], chat_template=template, add_generation_prompt=asks, **told
+            )[0]
+        except Exception as error:  # of many types: the template is a program of others
+            why = " ".join(str(error).split())[:SHOWN_TEXT] or type(error).__name__
+            raise self._refused(f"the template says: {why}, of turns by {', '.join(roles) or 'nobody'}") from None
+        stripped: dict[int, Words] = {}
+
+        def bare(match: re.Match[str]) -> str:
+            left, turn, right = match.groups()
+            kinds = {None: "all", "\x0b": "\n"}
+            stripped[int(turn)] = Words(int(turn), kinds.get(left, ""), kinds.get(right, ""))
+            return f"{_OPEN}{turn}{_CLOSE}"
+
+        text = _MARK.sub(bare, written[0])
+        order = [int(one) for one in re.findall(rf"{_OPEN}(\d+){_CLOSE}", text)]
+        if order != list(range(len(roles))):
+            raise self._refused(f"of turns by {', '.join(roles)} the template writes those at {order}")
+        return text, stripped
+
+    def _refused(self, why: str) -> InputError:
+        return InputError(
+            f"the chat template of {self.form.name}: {why}",
+            "turns of user and assistant in turn, perhaps after a system text, and a template that writes each text "
+            "once and leaves earlier turns as they were",
+            "check the roles; or give the model another chat_template.jinja",
+        )
