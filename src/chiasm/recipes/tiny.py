@@ -1,12 +1,15 @@
-"""What `tiny` makes of a recipe that trains on files in one stage."""
+"""What `tiny` makes of a recipe that trains on files."""
 
 from dataclasses import replace
 
-from chiasm.train.config import RunConfig
+from chiasm.train.config import RunConfig, TrainConfig
 
 
 def few_steps(config: RunConfig, batch_size: int = 16) -> RunConfig:
     """Four steps in each stage, validated twice, on the same data, to test that the run works."""
-    few = {"epochs": 0, "steps": 4, "batch_size": batch_size, "validate_every": 2, "validate_examples": 0}
-    stages = {name: replace(one, train=replace(one.train, **few)) for name, one in config.stages.items()}
-    return replace(config, train=replace(config.train, **few), stages=stages)
+    stages = {name: replace(one, train=_few(one.train, batch_size)) for name, one in config.stages.items()}
+    return replace(config, train=_few(config.train, batch_size), stages=stages)
+
+
+def _few(train: TrainConfig, batch_size: int) -> TrainConfig:
+    return replace(train, epochs=0, steps=4, batch_size=batch_size, validate_every=2)

@@ -1,7 +1,11 @@
 """Verbs of a model, and the tasks that each needs."""
 
 from collections.abc import Iterable
+from typing import Any
 
+from chiasm.core.errors import MissingTaskError
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks.base import Task
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.classification import Classification
 from chiasm.tasks.conversation import Conversation
@@ -19,6 +23,18 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "search": (Retrieval.name,),
 }
 """Verb -> tasks of which the model needs at least one."""
+
+
+def task_for(pipeline: Pipeline, what: str) -> Task[Any]:
+    """The first of the verb's tasks that the model has.
+
+    Raises:
+        MissingTaskError: it has none.
+    """
+    for name in NEEDS[what]:
+        if name in pipeline.tasks:
+            return pipeline.tasks[name]
+    raise MissingTaskError(NEEDS[what][0], tuple(pipeline.tasks))
 
 
 def can(tasks: Iterable[str], what: str) -> bool:

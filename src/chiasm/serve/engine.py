@@ -24,13 +24,12 @@ from chiasm.pipeline.batching import Features, stack_features, stack_images
 from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
+from chiasm.serve.abilities import task_for
 from chiasm.serve.given import ImageInput, checked_words, choices, listed, paired, ref_of
 from chiasm.tasks.base import Query, queries_of
-from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.classification import Classification
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import Retrieval
-from chiasm.tasks.vqa import VisualQuestionAnswering
 
 ENCODE_AT_ONCE = 64
 
@@ -102,7 +101,7 @@ class Model:
     @property
     def caption_confidence(self) -> str:
         """Meaning of a caption's confidence: probability of "truth", of "near", or geometric mean over its "words"."""
-        calibration = self.pipeline.codec.calibration.get(Captioning.name)
+        calibration = self.pipeline.codec.calibration.get(task_for(self.pipeline, "caption").name)
         return "words" if calibration is None else "near" if calibration.near_from else "truth"
 
     def encode_image(self, images: ImageInput | Sequence[ImageInput]) -> npt.NDArray[np.float32]:
@@ -169,7 +168,7 @@ class Model:
             attention over the image. `domain` is the distance of image and question from the training data, and
             `abstain_reasons` lists the reasons not to trust the answer.
         """
-        task: VisualQuestionAnswering = self.pipeline.task(VisualQuestionAnswering)
+        task = task_for(self.pipeline, "ask")
         image_list, questions, is_single = paired(image, question, "question")
         answers = []
         for part, texts, of in self._in_parts(image_list, questions):
@@ -206,7 +205,7 @@ class Model:
         image_list, is_one = listed(images)
         if is_one:
             return self.caption(image_list, language, heat_map)[0]
-        task: Captioning = self.pipeline.task(Captioning)
+        task = task_for(self.pipeline, "caption")
         known = self.languages
         if language and language not in known:
             raise InputError(f"language {language!r}", "one of " + ", ".join(known), "choose one of them")

@@ -20,6 +20,7 @@ from chiasm.models.heads import HeadSpec
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.calibration import Events
 from chiasm.tasks.codec import Codec
+from chiasm.tasks.heat_map import HeatMap
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
 Needs = Literal["captions", "questions", "labels", "turns"]
@@ -246,6 +247,15 @@ class Task(ABC, Generic[C]):
         Returns:
             m predictions.
         """
+
+    def heat_maps(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, asked: Sequence[Any]
+    ) -> list[HeatMap | None]:
+        """Attention map over the image for each query, or for each prediction of a task that describes images.
+
+        None where the task has no attention over the image's places.
+        """
+        return [None] * len(asked)
 
     @abstractmethod
     def scorer(self, context: Context) -> Scorer | None:

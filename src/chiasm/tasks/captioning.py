@@ -117,17 +117,17 @@ class Captioning(Task[CaptioningConfig]):
         return predictions
 
     def heat_maps(
-        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, captions: Sequence[Prediction]
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, asked: Sequence[Prediction]
     ) -> list[HeatMap | None]:
-        """Cross-attention map of the decoder for each caption of `predict`, one per image; a second forward pass."""
-        if not captions:
+        """Cross-attention map of the decoder for each caption that `predict` gave, one per image; a second forward pass."""
+        if not asked:
             return []
         image = encoded[IMAGE]
-        ids, is_real = codec.tokenizer.batch([one.answer for one in captions])
-        ids[:, 0] = torch.tensor([codec.tokenizer.start_of(one.evidence["language"]) for one in captions])
+        ids, is_real = codec.tokenizer.batch([one.answer for one in asked])
+        ids[:, 0] = torch.tensor([codec.tokenizer.start_of(one.evidence["language"]) for one in asked])
         device = image.values.device
         shares = caption_attention_map(model, self.name, image, TextTokens(ids.to(device), is_real.to(device)))
-        return heat_maps_of(model, shares, len(captions))
+        return heat_maps_of(model, shares, len(asked))
 
     @torch.no_grad()
     def log_likelihood(

@@ -239,18 +239,18 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         return predictions
 
     def heat_maps(
-        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, asked: Sequence[Query]
     ) -> list[HeatMap | None]:
         """Attention map over the image for each question, in a second forward pass; arguments as in `predict`."""
-        if not queries:
+        if not asked:
             return []
         image = encoded[IMAGE]
-        fields = _on_device(model.config, codec, image, queries)
+        fields = _on_device(model.config, codec, image, asked)
         if "question_ids" not in fields:  # pooled fusion has no attention
-            return [None] * len(queries)
-        asked = TextTokens(fields["question_ids"], fields["question_is_real"])
-        shares = question_attention_map(model, encoded, asked, fields["question_index"], fields["image_index"])
-        return heat_maps_of(model, shares, len(queries))
+            return [None] * len(asked)
+        question = TextTokens(fields["question_ids"], fields["question_is_real"])
+        shares = question_attention_map(model, encoded, question, fields["question_index"], fields["image_index"])
+        return heat_maps_of(model, shares, len(asked))
 
     def scorer(self, context: Context) -> Scorer:
         """Accuracy of the answers, in total and by kind of question, with calibration."""

@@ -15,12 +15,10 @@ from tokenizers.decoders import DecodeStream
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
-from chiasm.core.types import IMAGE_PLACEHOLDER, Role, Turn
+from chiasm.core.types import IMAGE_ID, IMAGE_PLACEHOLDER, Role, Turn
 from chiasm.data.tokenizers.chat_template import PLAIN_TEMPLATE, ChatFormat, ChatLayout, Reply, Words
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer, open_tokenizer, tokens_around
 
-IMAGE_ID = -1
-"""Stands among the ids where one image is shown."""
 _IMAGE, _BREAK = "\ue000", "\ue001"
 """Special tokens of the private copy: an image, and a place where no piece may go across. Removed from users' texts."""
 _PRIVATE = str.maketrans(dict.fromkeys("\ue000\ue001\ue010\ue011", "\ufffd"))
