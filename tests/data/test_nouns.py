@@ -32,8 +32,11 @@ CHINESE = [
     "一个男人踢球。",
     "穿着红色裙子的女人在草地上。",
     "穿裙子的人。",
-    "狗快乐的玩耍。",
-    "男人快乐的玩耍。",
+    "狗的训练。",
+    "男人的训练。",
+    "在训练的狗。",
+    "正训练的狗。",
+    "男人在训练。",
 ]
 
 
@@ -57,7 +60,7 @@ def test_chinese() -> None:
     """Measure words, 的 and places show the nouns; what stands behind 在 alone is a verb."""
     forms = noun_forms(CHINESE, "zh", least=2)
     assert {"狗", "男人", "女人", "草地", "球", "裙子"} <= set(forms.values())
-    assert not {"玩耍", "奔跑", "一", "黑狗"} & set(forms.values())
+    assert not {"玩耍", "奔跑", "训练", "一", "黑狗"} & set(forms.values())
 
 
 def test_colours_are_taken_off_chinese_nouns() -> None:
