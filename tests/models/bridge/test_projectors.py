@@ -1,0 +1,83 @@
+"""The contract of projectors over every member of the table, and what each states of itself."""
+
+import pytest
+import torch
+from torch import nn
+
+from chiasm.core.errors import InputError
+from chiasm.core.types import Tokens
+from chiasm.models.bridge import PROJECTORS
+from chiasm.models.bridge.base import BridgeShape, ProjectorConfig
+from chiasm.models.bridge.pixel_shuffle import PixelShuffleConfig
+from chiasm.models.bridge.qformer import QFormerConfig
+from chiasm.models.bridge.resampler import fitting_heads
+
+SHAPE = BridgeShape(image_dim=6, text_dim=8, grid_of=lambda tokens: (3, 3) if tokens < 16 else (4, 4))
+COUNTS = {"linear": 9, "mlp2x_gelu": 9, "pixel_shuffle": 4, "resampler": 32, "qformer": 32}
+"""Tokens of a grid of 3 x 3 after each projector."""
+
+
+def image(tokens: int = 9, count: int = 3) -> Tokens:
+    values = torch.randn(count, tokens, SHAPE.image_dim, generator=torch.Generator().manual_seed(0))
+    return Tokens(values, torch.ones(count, tokens, dtype=torch.bool), values.mean(1))
+
+
+def built(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    config: ProjectorConfig = PROJECTORS[kind]()
+    return config.build(SHAPE).eval()
+
+
+@pytest.mark.parametrize("kind", PROJECTORS)
+def test_shapes_rows_and_gradients(kind: str) -> None:
+    """Width and number of tokens; images know nothing of each other; every parameter learns."""
+    module, given = built(kind), image()
+    found = module(given)
+    assert found.values.shape == (3, COUNTS[kind], SHAPE.text_dim) and bool(found.is_real.all())
+    turned = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(module(given.rows(turned)).values, found.values[turned], atol=1e-5, rtol=1e-4)
+    found.values.square().sum().backward()
+    lacking = [name for name, one in module.named_parameters() if one.grad is None or not bool(one.grad.any())]
+    assert not lacking, lacking
+
+
+@pytest.mark.parametrize("kind", PROJECTORS)
+@torch.no_grad()
+def test_an_image_without_a_real_token_gives_none(kind: str) -> None:
+    given = image()
+    empty = given._replace(is_real=given.is_real & (torch.arange(3) > 0)[:, None])
+    assert built(kind)(empty).is_real.any(1).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["resampler", "qformer"])
+@torch.no_grad()
+def test_queries_do_not_attend_to_padding(kind: str) -> None:
+    module, given = built(kind), image()
+    padded = Tokens(
+        torch.cat([given.values, torch.full((3, 2, SHAPE.image_dim), 9.0)], 1),
+        torch.cat([given.is_real, torch.zeros(3, 2, dtype=torch.bool)], 1),
+        given.pooled,
+    )
+    torch.testing.assert_close(module(padded).values, module(given).values, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_pixel_shuffle_puts_neighbours_side_by_side() -> None:
+    """Against a slow loop over the blocks of a 4 x 4 grid behind a class token."""
+    module, given = PixelShuffleConfig(factor=2).build(SHAPE), image(17)
+    linear = module.change  # type: ignore[union-attr]
+    expected = []
+    grid = given.values[:, 1:].view(3, 4, 4, -1)
+    for top in (0, 2):
+        for left in (0, 2):
+            cells = [grid[:, top + row, left + column] for row in (0, 1) for column in (0, 1)]
+            expected.append(linear.values(torch.cat(cells, -1)[:, None]))
+    torch.testing.assert_close(module(given).values, torch.cat(expected, 1))
+
+
+def test_wrong_sizes_are_refused() -> None:
+    with pytest.raises(InputError, match="factor is 0"):
+        PixelShuffleConfig(factor=0).check("tasks.conversation.projector")
+    with pytest.raises(InputError, match="no multiple"):
+        QFormerConfig(dim=10, heads=4).check("tasks.conversation.projector")
+    assert fitting_heads(576, 8) == 8 and fitting_heads(30, 8) == 6
