@@ -302,7 +302,7 @@ def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:
     with_captions = [example for example in ready if example.captions][:MEASURED_FIRST]
     primary = _primary(config)
     for examples in ([*with_questions, *with_captions], ready):
-        scores = evaluate(pipeline, examples).scores if len(examples) > 1 else {}
+        scores = evaluate(pipeline, examples, wanted=primary).scores if len(examples) > 1 else {}
         if primary in scores:
             return
     raise InputError(
@@ -320,10 +320,11 @@ def _hooks(
     pipeline: Pipeline, examples: list[Example], files: Mapping[str, object], training: Dataset, console: Console
 ) -> Hooks:
     count = config_of(pipeline).train.validate_examples
+    primary = _primary(config_of(pipeline))
     some = examples if not count or count >= len(examples) else spread(examples, count)
 
     def validate() -> Mapping[str, Score]:
-        return evaluate(pipeline, some).scores
+        return evaluate(pipeline, some, wanted=primary).scores
 
     def extra_files() -> dict[str, bytes]:
         content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
