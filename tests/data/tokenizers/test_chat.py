@@ -264,11 +264,11 @@ def test_streamed_text_is_the_whole_text(
         parts = [stream.add(one) for one in part]
         assert not any("�" in one for one in parts)
         last = stream.finish()
-        if "�" in last:
-            assert text.strip().startswith("".join(parts).strip())
-            assert set(last) <= {"�", " ", "\n"}
-        else:
-            assert "".join(parts) + last == own.decode(part)
+        sent = "".join(parts)
+        if kind == "bytes" or "�" not in last:
+            assert sent + last == own.decode(part)
+        else:  # byte pieces are read in runs, and half a character at the end spoils its run
+            assert text.strip().startswith(sent.strip())
 
 
 def test_answers_are_read_without_special_tokens(tokenizers: dict[tuple[str, str], ChatTokenizer]) -> None:
