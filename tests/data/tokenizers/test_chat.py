@@ -95,6 +95,7 @@ SPECIAL = [
 ]
 SPECIAL += ["<start_of_turn>", "<end_of_turn>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
 LINES = [
+    "\n\n\n a\n\n\n\n b",
     "a dog runs over the snow",
     "user\nassistant\nsystem\nmodel\n",
     "两只狗在雪地里 一张照片",
