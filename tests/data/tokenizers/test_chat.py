@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Turn
@@ -101,15 +101,18 @@ LINES = [
     "两只狗在雪地里 一张照片",
     "What is there? A dog.",
 ]
+LLAMA3_SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 KINDS = ("bytes", "gemma", "llama")
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def pieces(kind: str) -> Tokenizer:
-    """Byte-level as GPT-2; without and with the space that Llama's sentencepiece puts before a text."""
+    """Byte-level as Llama-3; without and with the space that Llama's sentencepiece puts before a text."""
     if kind == "bytes":
         found = Tokenizer(models.BPE())
-        found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
+        level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        found.pre_tokenizer = pre_tokenizers.Sequence([split, level])
         found.decoder = decoders.ByteLevel()
         found.post_processor = processors.ByteLevel(trim_offsets=True)
         start = pre_tokenizers.ByteLevel.alphabet()
