@@ -221,6 +221,20 @@ def test_what_is_counted_is_what_the_assistant_wrote(
     assert not own.conversation(turns_of("What is there?")).is_counted.count(True)
 
 
+@pytest.mark.parametrize("name", ["chatml", "phi3"])
+def test_no_piece_goes_across_the_start_of_an_answer(
+    tokenizers: dict[tuple[str, str], ChatTokenizer], name: str
+) -> None:
+    """Guards against an answer that starts with a line break and is learned after a prompt that is never asked."""
+    own = tokenizers["bytes", name]
+    turns = turns_of("What?", "\n\n yes", "And?", "\n\n no")
+    spans = own.conversation(turns)
+    for turn in (1, 3):
+        prompt = own.prompt(turns[:turn])
+        assert spans.ids[: len(prompt)] == prompt
+        assert spans.is_counted[len(prompt)] and not spans.is_counted[len(prompt) - 1]
+
+
 TEXTS = st.text("ab\n 狗雪<|>[/]s_mi", min_size=0, max_size=8) | st.sampled_from(
     [*SPECIAL, "<image>", "<think>", "\ue000"]
 )
