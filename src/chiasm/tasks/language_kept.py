@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from chiasm.core.types import Score, Turn
-from chiasm.data.language_kept import QUESTIONS, TEXTS
+from chiasm.data.plain_texts import QUESTIONS, TEXTS
 from chiasm.data.tokenizers.chat import ChatTokenizer
 from chiasm.metrics.classic import accuracy
 from chiasm.metrics.perplexity import perplexity_ratio

@@ -1,25 +1,16 @@
-"""The contract of projectors over every member of the table, and what each states of itself."""
+"""The contract of projectors over every member of the table."""
 
 import pytest
 import torch
+from projecting import SHAPE, image
 from torch import nn
 
-from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
 from chiasm.models.bridge import PROJECTORS
-from chiasm.models.bridge.base import BridgeShape, ProjectorConfig
-from chiasm.models.bridge.pixel_shuffle import PixelShuffleConfig
-from chiasm.models.bridge.qformer import QFormerConfig
-from chiasm.models.bridge.resampler import fitting_heads
+from chiasm.models.bridge.base import ProjectorConfig
 
-SHAPE = BridgeShape(image_dim=6, text_dim=8, grid_of=lambda tokens: (3, 3) if tokens < 16 else (4, 4))
 COUNTS = {"linear": 9, "mlp2x_gelu": 9, "pixel_shuffle": 4, "resampler": 32, "qformer": 32}
 """Tokens of a grid of 3 x 3 after each projector."""
-
-
-def image(tokens: int = 9, count: int = 3) -> Tokens:
-    values = torch.randn(count, tokens, SHAPE.image_dim, generator=torch.Generator().manual_seed(0))
-    return Tokens(values, torch.ones(count, tokens, dtype=torch.bool), values.mean(1))
 
 
 def built(kind: str) -> nn.Module:
@@ -59,25 +50,3 @@ def test_queries_do_not_attend_to_padding(kind: str) -> None:
         given.pooled,
     )
     torch.testing.assert_close(module(padded).values, module(given).values, atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_pixel_shuffle_puts_neighbours_side_by_side() -> None:
-    """Against a slow loop over the blocks of a 4 x 4 grid behind a class token."""
-    module, given = PixelShuffleConfig(factor=2).build(SHAPE), image(17)
-    linear = module.change  # type: ignore[union-attr]
-    expected = []
-    grid = given.values[:, 1:].view(3, 4, 4, -1)
-    for top in (0, 2):
-        for left in (0, 2):
-            cells = [grid[:, top + row, left + column] for row in (0, 1) for column in (0, 1)]
-            expected.append(linear.values(torch.cat(cells, -1)[:, None]))
-    torch.testing.assert_close(module(given).values, torch.cat(expected, 1))
-
-
-def test_wrong_sizes_are_refused() -> None:
-    with pytest.raises(InputError, match="factor is 0"):
-        PixelShuffleConfig(factor=0).check("tasks.conversation.projector")
-    with pytest.raises(InputError, match="no multiple"):
-        QFormerConfig(dim=10, heads=4).check("tasks.conversation.projector")
-    assert fitting_heads(576, 8) == 8 and fitting_heads(30, 8) == 6
