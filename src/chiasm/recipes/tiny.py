@@ -1,4 +1,4 @@
-"""What `tiny` makes of a recipe that trains on files in one stage."""
+"""The `tiny` version of a recipe that trains on files in one stage."""
 
 from dataclasses import replace
 
