@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.core.types import IMAGE, Encoded, InputValue, Stacked, TextTokens, Tokens
+from chiasm.core.types import IMAGE, Encoded, InputValue, TextTokens, Tokens
 from chiasm.models.adapter import TokenAdapter
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoder import Decoder, TextTower
@@ -19,7 +20,7 @@ from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
 from chiasm.models.fusion import build_fusion
 from chiasm.models.fusion.base import Aligning, Fusion
 from chiasm.models.heads import HeadShape, HeadSpec, build_heads
-from chiasm.models.inputs import grouped
+from chiasm.models.inputs import encode_rows
 from chiasm.models.pooling import AttentionalPooler
 from chiasm.models.projection import AnyProjection, build_projection
 
@@ -108,15 +109,12 @@ class VisionLanguageModel(nn.Module):
         Of a `Stacked` input an example with several values has the tokens of all of them, and one without any has a row
         without a real token (`models.inputs.grouped`).
         """
-        return {name: self._encoded(name, value) for name, value in inputs.items()}
-
-    def _encoded(self, name: str, value: InputValue) -> Tokens:
-        if isinstance(value, Stacked):
-            return grouped(self._encoded(name, value.values), value.row, value.rows)
-        return self.encode_image(value) if name == IMAGE else self.encode_input(name, value)
+        return {name: encode_rows(value, partial(self.encode_input, name)) for name, value in inputs.items()}
 
     def encode_input(self, name: str, value: Tensor | Tokens) -> Tokens:
-        """Values of an input -> Tokens; Tokens are returned unchanged."""
+        """Values of an input, one row each -> Tokens; the image as in `encode_image`, other Tokens unchanged."""
+        if name == IMAGE:
+            return self.encode_image(value)
         return value if isinstance(value, Tokens) else cast(Tokens, self.input_encoders[name](value))
 
     def encode_text(self, text: TextTokens) -> Tokens:
