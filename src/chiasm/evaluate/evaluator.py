@@ -78,11 +78,11 @@ def evaluate_tasks(
     )
     made = {name: task.scorer(context) for name, task in pipeline.tasks.items()}
     scorers = {name: scorer for name, scorer in made.items() if scorer is not None}
-    order = derangement(len(examples), config.seed) if view == "shuffled" else range(len(examples))
+    order = derangement(len(examples), config.seed) if view == "shuffled" else None
     nothing = _grey(pipeline) if view == "no_picture" else None
     for start in range(0, len(examples), CHUNK):
         part = examples[start : start + CHUNK]
-        shown = [examples[number] for number in order[start : start + CHUNK]]
+        shown = part if order is None else [examples[number] for number in order[start : start + CHUNK]]
         encoded = _encoded(pipeline, shown) if nothing is None else _repeated(nothing, len(part))
         for scorer in scorers.values():
             scorer.add(start, part, encoded)

@@ -110,8 +110,9 @@ class Model:
         if is_one:
             return self.encode_image(image_list)[0]
         task: Retrieval = self.pipeline.task(Retrieval)
+        none = np.zeros((0, self.pipeline.config.model.embedding_dim), dtype=np.float32)
         parts = [task.embed_images(self.pipeline.model, encoded) for encoded in self._encoded(image_list)]
-        return np.concatenate(parts) if parts else self._no_vectors()
+        return np.concatenate([none, *parts])
 
     def prepare(self, image: ImageInput) -> Tensor:
         """Decode and resize an image: uint8 [3, h, w], accepted by all methods. Thread-safe.
@@ -137,12 +138,8 @@ class Model:
         if isinstance(texts, str):
             return self.encode_text([texts])[0]
         task: Retrieval = self.pipeline.task(Retrieval)
-        words = [checked_words(text, "text") for text in texts]
-        parts = [
-            task.embed_texts(self.pipeline.model, self.pipeline.codec, words[start : start + ENCODE_AT_ONCE])
-            for start in range(0, len(words), ENCODE_AT_ONCE)
-        ]
-        return np.concatenate(parts) if parts else self._no_vectors()
+        checked = [checked_words(text, "text") for text in texts]
+        return task.embed_in_parts(self.pipeline.model, self.pipeline.codec, checked)
 
     @overload
     def ask(  # type: ignore[overload-overlap]  # a text is also a list of texts to the type checker
@@ -363,9 +360,6 @@ class Model:
                 list(texts[start : start + ENCODE_AT_ONCE]),
                 of,
             )
-
-    def _no_vectors(self) -> npt.NDArray[np.float32]:
-        return np.zeros((0, self.pipeline.config.model.embedding_dim), dtype=np.float32)
 
 
 def _with(prediction: Prediction, **evidence: Any) -> Prediction:
