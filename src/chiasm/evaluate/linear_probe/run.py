@@ -18,6 +18,7 @@ from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image_refs import mirrored
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import Ledger
+from chiasm.data.modalities.image import images_of
 from chiasm.data.opening import open_dataset
 from chiasm.data.sources.records import canonical_split
 from chiasm.evaluate.evaluator import derangement, evaluate
