@@ -78,4 +78,6 @@ def _proposal(name: str, examples: Sequence[Example]) -> Proposal:
     made = recipe()
     task = next(iter(build_tasks(made.tasks, made.model).values()))  # the first is what the recipe is for
     does = (recipe.__doc__ or "").strip().splitlines()[0]
-    return Proposal(name, does, task.needs, sum(map(task.is_fed, examples)))
+    # A language model can be asked for captions and answers too; it is proposed where nothing smaller learns the rest.
+    fed = (lambda example: bool(example.turns)) if task.needs == "conversations" else task.is_fed
+    return Proposal(name, does, task.needs, sum(map(fed, examples)))

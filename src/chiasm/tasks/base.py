@@ -23,7 +23,7 @@ from chiasm.tasks.codec import Codec
 from chiasm.tasks.heat_map import HeatMap
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
-Needs = Literal["captions", "questions", "labels", "turns"]
+Needs = Literal["captions", "questions", "labels", "conversations"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +138,7 @@ class Task(ABC, Generic[C]):
             "captions": example.captions,
             "questions": example.questions,
             "labels": example.label,
-            "turns": words,
+            "conversations": words,
         }
         return bool(given[self.needs])
 

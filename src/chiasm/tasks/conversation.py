@@ -19,6 +19,7 @@ from chiasm.core.types import IMAGE, IMAGE_ID, Batch, Encoded, Example, Predicti
 from chiasm.data.conversations import (
     caption_turns,
     check_turns,
+    label_turns,
     prompt_turns,
     question_turns,
     turns_of,
@@ -88,7 +89,7 @@ class Conversation(Task[ConversationConfig]):
     name: ClassVar[str] = "conversation"
     primary_metric: ClassVar[str] = "CIDEr"
     Config: ClassVar[type[TaskConfig]] = ConversationConfig
-    needs: ClassVar[Needs] = "turns"
+    needs: ClassVar[Needs] = "conversations"
     reads_text: ClassVar[bool] = False
     objective: ClassVar[str] = "generate"
 
@@ -270,7 +271,7 @@ class Conversation(Task[ConversationConfig]):
     def reference_likelihoods(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, examples: Sequence[Example]
     ) -> Iterator[tuple[int, list[float]]]:
-        """Row of an example, and log-probabilities of the tokens of an answer, a conversation or a caption.
+        """Row of an example, and log-probabilities of the tokens of an answer, a conversation, a caption or a label.
 
         Of the captions of an example, the first of each language is read.
         """
@@ -282,6 +283,9 @@ class Conversation(Task[ConversationConfig]):
                 asked.append((row, tokenizer.conversation(check_turns(example.turns, counts[row], example.source))))
             if counts[row]:
                 asked += [(row, tokenizer.conversation(caption_turns(one, counts[row]))) for one in captions.values()]
+            if example.label and counts[row] and not (example.turns or example.captions or example.questions):
+                turns = label_turns(example.label, counts[row], language_of(example.label))
+                asked.append((row, tokenizer.conversation(turns)))
             for one in example.questions:
                 asked.append((row, tokenizer.conversation(question_turns(one, one.answers[0], counts[row]))))
         values = log_likelihoods(model, self.name, tokenizer, encoded, asked)
