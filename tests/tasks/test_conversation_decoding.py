@@ -11,7 +11,7 @@ from chiasm.core.types import IMAGE, IMAGE_ID, Tokens, Turn
 from chiasm.data.tokenizers.chat import ChatTokenizer
 from chiasm.models.inputs import grouped
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks.conversation_decoding import Decoder, Sampling, Seen, Written
+from chiasm.tasks.conversation_decoding import Decoder, PromptSize, Sampling, Seen, Written
 from chiasm.tasks.conversation_writing import replies
 from chiasm.tasks.prefix_store import PrefixStore
 from tiny_talker import pictures, talking_pipeline, write_language_model
@@ -44,7 +44,7 @@ def encoded(pipeline: Pipeline) -> Tokens:
     return pipeline.encode_pixels(pixels)
 
 
-Adding = Callable[[Decoder, int, Sampling], int]
+Adding = Callable[..., PromptSize]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def prompts(tokenizer: ChatTokenizer) -> list[list[int]]:
 def add(prompts: list[list[int]], encoded: Tokens) -> Adding:
     """Add conversation number n; its images are the first ones, so that beginnings are alike."""
 
-    def adding(decoder: Decoder, number: int, sampling: Sampling = GREEDY) -> int:
+    def adding(decoder: Decoder, number: int, sampling: Sampling = GREEDY) -> PromptSize:
         ids = prompts[number]
         seen = [
             Seen(f"image {place}", lambda place=place: encoded.rows(torch.tensor([place])))
@@ -195,18 +195,18 @@ def test_a_prefix_is_computed_once(
     before, images = with_store.counts.prompt_positions, with_store.counts.images
     # The store holds what was read: continue with the very ids, as the template would write them.
     prompt = [*tokenizer.prompt(turns), *ids(first)[:5], *tokenizer.prompt([Turn("user", "And?")])]
-    length = with_store.add("second", prompt, seen, GREEDY)
-    assert without.add("second", prompt, seen, GREEDY) == length
+    length, reused = with_store.add("second", prompt, seen, GREEDY)
+    assert without.add("second", prompt, seen, GREEDY) == (length, 0)
     new = with_store.counts.prompt_positions - before
     assert new == len(tokenizer.prompt([Turn("user", "And?")])) - 1
     assert with_store.counts.images == images == 1 and without.counts.images == 2
-    assert with_store.counts.reused_positions == length - 1 - new
+    assert with_store.counts.reused_positions == reused == length - 1 - new
     assert ids(finish(with_store)["second"]) == ids(finish(without)["second"])
 
 
 def test_a_row_that_is_being_written_is_a_prefix_too(pipeline: Pipeline, add: Adding) -> None:
     decoder = fresh(pipeline)
-    length = add(decoder, 1)
+    length, _ = add(decoder, 1)
     decoder.step()
     add(decoder, 1)
     assert decoder.counts.prompt_positions == decoder.counts.reused_positions == length - 1

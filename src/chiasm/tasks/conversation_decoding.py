@@ -9,7 +9,7 @@ Axis legend: m rows, q new positions, k all positions, v vocabulary, e width of 
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,6 +59,17 @@ class Sampling:
         ):
             if not is_right:
                 raise InputError(f"{name} is {value!r}", allowed, f"change {name}")
+
+
+class TooLongError(InputError):
+    """A conversation that is longer than the language model reads."""
+
+
+class PromptSize(NamedTuple):
+    """Length of a prompt in positions, those of its images included, and how many of them were read before."""
+
+    positions: int
+    reused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +180,7 @@ class Decoder:
         return getattr(text, "max_position_embeddings", None)
 
     @torch.no_grad()
-    def add(self, key: Hashable, ids: Sequence[int], images: Sequence[Seen], sampling: Sampling) -> int:
+    def add(self, key: Hashable, ids: Sequence[int], images: Sequence[Seen], sampling: Sampling) -> PromptSize:
         """Read a prompt; the next `step` writes the first token of its reply.
 
         Args:
@@ -178,11 +189,9 @@ class Decoder:
             images: in order.
             sampling: how to write.
 
-        Returns:
-            Length of the prompt in positions, those of its images included.
-
         Raises:
-            InputError: a prompt that leaves no room for a token, or a value out of its range.
+            TooLongError: a prompt that leaves no room for a token.
+            InputError: a value out of its range.
         """
         sampling.check()
         assert len(ids) > 1 and ids[-1] != IMAGE_ID, "a template writes something before the assistant speaks"
@@ -190,8 +199,8 @@ class Decoder:
         by_place = iter(images)
         symbols: list[Symbol] = [one if one != IMAGE_ID else next(by_place).key for one in ids[:-1]]
         state, ends = self._begun(symbols)
-        done, new = len(ends), ids[len(ends) : -1]
-        self.counts.reused_positions += state.length
+        done, new, reused = len(ends), ids[len(ends) : -1], state.length
+        self.counts.reused_positions += reused
         if done < len(symbols):
             skipped = list(ids[:done]).count(IMAGE_ID)
             embeddings, sizes = self._embeddings(new, images[skipped:])
@@ -205,7 +214,7 @@ class Decoder:
         if self.longest is not None:
             row.most = min(row.most, self.longest - row.length - 1)
         self._join(row, state)
-        return row.length + 1
+        return PromptSize(row.length + 1, reused)
 
     @torch.no_grad()
     def step(self) -> list[Written]:
@@ -329,7 +338,7 @@ class Decoder:
 
     def _check_room(self, length: int) -> None:
         if self.longest is not None and length >= self.longest:
-            raise InputError(
+            raise TooLongError(
                 f"a conversation of {length} tokens, those of its images included",
                 f"fewer than {self.longest}, which this language model has places for",
                 "start a new conversation, or show fewer images",
