@@ -1,7 +1,6 @@
 """A tiny random language model in a folder, and an untrained pipeline that talks with it about images."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from chiasm.core.random import seed_torch
 from chiasm.models.bridge.linear import LinearProjectorConfig
 from chiasm.models.config import ModelConfig
+from chiasm.models.decoding import DecodingConfig
 from chiasm.models.encoders.conv import ConvConfig
 from chiasm.models.encoders.language_model import LanguageModelConfig
 from chiasm.pipeline.config import PipelineConfig
@@ -80,14 +80,13 @@ def talking_config(folder: Path, **text: Any) -> PipelineConfig:
             text=LanguageModelConfig(**keys),
         ),
         tasks={"conversation": ConversationConfig(projector=LinearProjectorConfig())},
+        decoding=DecodingConfig(method="greedy", max_words=24),
     )
 
 
 def talking_pipeline(folder: Path) -> Pipeline:
-    """Untrained, with an end token that is likely enough to come now and then."""
-    made = Pipeline.build(talking_config(folder), [], torch.device("cpu"))
-    made.codec.decoding = replace(made.codec.decoding, method="greedy", max_words=24)
-    return made
+    """Untrained."""
+    return Pipeline.build(talking_config(folder), [], torch.device("cpu"))
 
 
 def pictures(count: int) -> list[np.ndarray]:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from doors import data_uri
 from PIL import Image
-from tiny_talker import pictures, talking_pipeline, write_language_model
 
 from chiasm.serve.engine import Model
+from tiny_talker import pictures, talking_pipeline, write_language_model
 
 
 @pytest.fixture(scope="module")

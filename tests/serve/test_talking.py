@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from talking import png, talking, three_turns
-from tiny_talker import pictures
 
 from chiasm.core.errors import InputError, MissingTaskError
 from chiasm.data.image import ImageError
 from chiasm.serve.engine import Model
 from chiasm.tasks.conversation_decoding import Sampling
+from tiny_talker import pictures
 
 __all__ = ["talking"]
 

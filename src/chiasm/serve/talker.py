@@ -3,7 +3,7 @@
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,15 +69,16 @@ class Talker(ABC):
         turns, seen = self.see(*spoken(messages, images))
         return Prompt(self.tokenizer.prompt(turns), seen)
 
-    def written(self, prompt: Prompt, sampling: Sampling) -> Iterator[Written]:
-        """The tokens of a reply as they are written; closing the iterator ends the writing."""
+    def written(self, prompt: Prompt, sampling: Sampling) -> Generator[Written, None, None]:
+        """The tokens of a reply as they are written; closing the generator ends the writing."""
         decoder = self.decoder()
         decoder.add("", prompt.ids, prompt.images, sampling)
         try:
             while len(decoder):
                 yield from decoder.step()
-        finally:
-            decoder.remove("")
+        except GeneratorExit:
+            decoder.remove("")  # between two steps; after an error within one, nothing of the row is kept
+            raise
 
     def piece(self, number: int) -> str:
         """Text of one token, with its white space; special tokens included."""

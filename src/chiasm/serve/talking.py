@@ -1,6 +1,7 @@
 """The part of `Model` that talks: `chat`, and questions to the starter."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import Any, Literal, overload
 
@@ -13,7 +14,7 @@ from chiasm.serve.given import ImageInput, listed
 from chiasm.serve.socratic import SocraticTalker
 from chiasm.serve.talker import SeeingTalker, Talker
 from chiasm.tasks.conversation import Conversation
-from chiasm.tasks.conversation_decoding import Sampling
+from chiasm.tasks.conversation_decoding import Sampling, Written
 
 Messages = str | Sequence[Mapping[str, Any]]
 
@@ -66,7 +67,7 @@ class Talks:
         top_p: float = 1.0,
         stop: str | Sequence[str] = (),
         seed: int = 0,
-    ) -> Iterator[str]: ...
+    ) -> Generator[str, None, None]: ...
     # More than eight arguments: they are those of OpenAI's API, by its names.
     def chat(
         self,
@@ -79,7 +80,7 @@ class Talks:
         top_p: float = 1.0,
         stop: str | Sequence[str] = (),
         seed: int = 0,
-    ) -> Prediction | Iterator[str]:
+    ) -> Prediction | Generator[str, None, None]:
         """Reply to a conversation, which may show images.
 
         Args:
@@ -93,7 +94,7 @@ class Talks:
             seed: decides the draws: equal seeds give equal replies.
 
         Returns:
-            The reply, see `Talker.reply`; or an iterator over its text, which may be closed to end the writing.
+            The reply, see `Talker.reply`; or a generator of its text, which may be closed to end the writing.
 
         Raises:
             MissingTaskError: the model was not trained for conversation.
@@ -106,7 +107,7 @@ class Talks:
         prompt = self.talker.prompt(messages, listed(images)[0])
         written = self.talker.written(prompt, sampling)
         if stream:
-            return (one.text for one in written if one.text)
+            return _texts(written)
         return self.talker.reply(list(written))
 
     def _answers_in_words(self, images: Sequence[ImageInput], questions: Sequence[str]) -> list[Prediction]:
@@ -119,3 +120,9 @@ class Talks:
                 Prediction(said.answer, said.confidence, {**said.evidence, "answers": answers}, said.confidence)
             )
         return found
+
+
+def _texts(written: Generator[Written, None, None]) -> Generator[str, None, None]:
+    """The parts of a reply's text; closing it closes what it reads."""
+    with closing(written):
+        yield from (one.text for one in written if one.text)

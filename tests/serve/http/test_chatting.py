@@ -197,7 +197,7 @@ def test_errors_in_openais_shape(client: openai.OpenAI, talking_door: Door) -> N
         with pytest.raises(openai.UnprocessableEntityError) as invalid:
             create(ask("a"), **wrong_value)
         assert any(one.startswith(next(iter(wrong_value))) for one in invalid.value.body["fields"])  # type: ignore[index]
-    with pytest.raises(openai.UnprocessableEntityError, match="no image|not.* image"):
+    with pytest.raises(openai.UnprocessableEntityError, match=r"no image"):
         create([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_uri(b"no picture")}}]}])
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="other", messages=ask("a"))
