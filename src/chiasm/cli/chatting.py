@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from chiasm.serve.engine import Model
 
 PROMPT = "> "
+_HARMLESS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""Control characters, by which a model could move a terminal's cursor or change its title."""
 HELP = """/image FILE   show an image with what you say next; may be repeated
 /reset        forget the conversation and its images
 /help         this list
@@ -151,7 +153,7 @@ def _answer(words: str, conversation: _Conversation, model: "Model", drawn: dict
         with closing(parts):
             for part in parts:
                 said += part
-                sys.stdout.write(part)
+                sys.stdout.write(part.translate(_HARMLESS) if sys.stdout.isatty() else part)
                 sys.stdout.flush()
     except KeyboardInterrupt:
         note("\n(ended)")
