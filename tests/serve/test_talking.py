@@ -12,7 +12,6 @@ from talking import png, talking, three_turns
 from chiasm.core.errors import InputError, MissingTaskError
 from chiasm.data.image import ImageError
 from chiasm.serve.engine import Model
-from chiasm.tasks.conversation_decoding import Sampling
 from tiny_talker import pictures
 
 __all__ = ["talking"]
@@ -65,20 +64,6 @@ def test_seed_and_stop(talking: Model) -> None:
     cut = talking.chat("a dog?", max_tokens=30, stop=stop)
     assert cut.answer == whole.answer[: whole.answer.index(stop)].rstrip()
     assert cut.evidence["finish_reason"] == "stop"
-
-
-def test_the_history_is_not_read_again(talking: Model) -> None:
-    """The second turn computes what is new alone, and encodes no image."""
-    talker, image = talking.talker, pictures(9)[8]
-    turns = [{"role": "user", "content": [{"image": image}, "What is there?"]}]
-    said = talking.chat(turns, max_tokens=6)
-    turns += [{"role": "assistant", "content": said.answer or "a"}, {"role": "user", "content": "And?"}]
-    decoder, prompt = talker.decoder(), talker.prompt(turns)
-    decoder.add("", prompt.ids, prompt.images, Sampling(max_tokens=1))
-    first = talker.prompt(turns[:1])
-    assert decoder.counts.images == 0
-    assert decoder.counts.reused_positions >= len(first.ids) - 1 + 8  # an image of nine tokens
-    assert decoder.counts.prompt_positions < 60
 
 
 def test_errors_teach(talking: Model, model: Model, tmp_path: Path) -> None:
