@@ -25,7 +25,8 @@ from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
 from chiasm.serve.abilities import task_for
-from chiasm.serve.given import ImageInput, checked_words, choices, listed, paired, ref_of
+from chiasm.serve.given import ImageInput, checked_words, choices, listed, paired, prepared, ref_of
+from chiasm.serve.talking import Talks
 from chiasm.tasks.base import Query, queries_of
 from chiasm.tasks.classification import Classification
 from chiasm.tasks.matching import Matching
@@ -78,7 +79,7 @@ def load(run: str | PathLike[str]) -> "Model":
         ) from error
 
 
-class Model:
+class Model(Talks):
     """A trained model. A method that needs a task that the run lacks raises an InputError that lists the run's tasks.
 
     Every method takes one item or a list: one item gives one result, a list gives a list.
@@ -165,9 +166,11 @@ class Model:
             attention over the image. `domain` is the distance of image and question from the training data, and
             `abstain_reasons` lists the reasons not to trust the answer.
         """
-        task = task_for(self.pipeline, "ask")
         image_list, questions, is_single = paired(image, question, "question")
-        answers = []
+        if self.is_told:
+            told = self._answers_in_words(image_list, questions)
+            return told[0] if is_single else told
+        task, answers = task_for(self.pipeline, "ask"), list[Prediction]()
         for part, texts, of in self._in_parts(image_list, questions):
             queries = queries_of(texts, of)
             found = task.predict(self.pipeline.model, self.pipeline.codec, part, queries)
@@ -343,7 +346,7 @@ class Model:
             yield {IMAGE: self._tokens(image_list[start : start + ENCODE_AT_ONCE])}
 
     def _tokens(self, image_list: Sequence[ImageInput]) -> Tokens:
-        ready = [one if isinstance(one, Tensor) else self.prepare(one) for one in image_list]
+        ready = [prepared(one, self.resizing) for one in image_list]
         return self.pipeline.encode_pixels(torch.stack(ready))
 
     def _in_parts(
