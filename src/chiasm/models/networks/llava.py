@@ -7,6 +7,7 @@ Axis legend: k images, l tokens, c their width, h/w height and width in pixels.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -65,7 +66,7 @@ class Llava(LanguageNetwork):
                 "a tower for images of one size, such as CLIP's or SigLIP's",
                 "use transformers itself for this folder",
             )
-        check_picture_size(tower.config, self.spec.preprocessing, self.config.network)
+        check_picture_size(tower.config, self.spec.preprocessing, Path(self.config.network))
         layer = config.vision_feature_layer
         layers = [layer] if isinstance(layer, int) else list(layer)
         drops = config.vision_feature_select_strategy == "default"
