@@ -11,13 +11,13 @@ from chiasm.pipeline.config import PipelineConfig
 
 
 def check_pretrained(config: PipelineConfig) -> None:
-    """Check that no encoder inside a whole network is frozen.
+    """Check that no encoder inside a whole network is frozen, unless it is a language model that sees.
 
     Raises:
         InputError: the network fuses image and text before an encoder's output could be cached.
     """
     model = config.model
-    if model.network and (model.image.frozen or model.text.frozen):
+    if model.network and not model.text.is_chat_model and (model.image.frozen or model.text.frozen):
         side = "image" if model.image.frozen else "text"
         raise InputError(
             f"model.{side}.frozen with model.network {model.network}",

@@ -39,7 +39,7 @@ def pretrained_tokenizer(text: TextTowerConfig) -> TextTokenizer:
     if isinstance(source, FolderTokenizer):
         return _from_folder(source, text.max_tokens)
     if isinstance(source, ChatTokenizerSource):
-        return read_chat_tokenizer(source.folder(), text.max_tokens)
+        return read_chat_tokenizer(source.folder(), text.max_tokens, source.takes_images)
     if isinstance(source, LearnedTokenizer):
         raise InputError(
             f"a tokenizer for model.text.kind {text.kind!r}, without texts to learn it from",

@@ -4,6 +4,7 @@ from typing import Literal
 
 from chiasm.tasks.base import TaskConfig
 from chiasm.tasks.captioning import CaptioningConfig
+from chiasm.tasks.conversation import ConversationConfig
 from chiasm.tasks.matching import MatchingConfig
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.tasks.vqa import VqaConfig
@@ -14,6 +15,7 @@ NETWORK_TASKS: dict[str, dict[str, TaskConfig]] = {
     "BlipForImageTextRetrieval": {"retrieval": RetrievalConfig(), "matching": MatchingConfig()},
     "ViltForQuestionAnswering": {"vqa": VqaConfig(objective="soft")},
     "ViltForImageAndTextRetrieval": {"matching": MatchingConfig()},
+    "LlavaForConditionalGeneration": {"conversation": ConversationConfig()},
 }
 """Class of transformers -> the tasks that it was trained for. ViLT scores each answer with a sigmoid of its own."""
 

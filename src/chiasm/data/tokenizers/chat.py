@@ -15,8 +15,8 @@ from tokenizers.decoders import DecodeStream
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
-from chiasm.core.types import IMAGE_ID, IMAGE_PLACEHOLDER, Role, Turn
-from chiasm.data.tokenizers.chat_template import PLAIN_TEMPLATE, ChatFormat, ChatLayout, Reply, Words
+from chiasm.core.types import IMAGE_ID, IMAGE_PLACEHOLDER, Turn
+from chiasm.data.tokenizers.chat_template import PLAIN_TEMPLATE, ChatFormat, ChatLayout, Reply, Shape, Words
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer, open_tokenizer, tokens_around
 
 _IMAGE, _BREAK = "\ue000", "\ue001"
@@ -100,7 +100,7 @@ class ChatTokenizer(PretrainedTokenizer):
 
     def to_json(self) -> str:
         """Everything that decides the ids, as JSON."""
-        form = {name: getattr(self.form, name) for name in ("template", "specials", "ends", "name")}
+        form = {name: getattr(self.form, name) for name in ("template", "specials", "ends", "name", "image")}
         told: dict[str, Any] = {"tokenizer": json.loads(self.tokenizer.to_str()), "before": self.before}
         return json.dumps(told | {"pad": self.pad, "form": form}, ensure_ascii=False)
 
@@ -179,14 +179,14 @@ class ChatTokenizer(PretrainedTokenizer):
         return ids, counted, sum(place < starts[-1] for place in kept) if starts else len(ids)
 
     def _drafted(self, turns: Sequence[Turn]) -> _Draft:
-        roles: list[Role] = [turn.role for turn in turns]
+        texts, shapes = self._taken_apart(turns)
         draft = _Draft()
 
         def typed(words: Words) -> str:
-            text = turns[words.turn].text.encode("utf-8", "replace").decode("utf-8").translate(_PRIVATE)
+            text = texts[words.number].encode("utf-8", "replace").decode("utf-8").translate(_PRIVATE)
             return words.of(text.replace(IMAGE_PLACEHOLDER, _IMAGE))
 
-        for part in self.layout.parts(roles):
+        for part in self.layout.parts(shapes):
             if isinstance(part, Reply):
                 start = len(draft.text)
                 draft.text += part.before
@@ -196,8 +196,28 @@ class ChatTokenizer(PretrainedTokenizer):
             elif isinstance(part, Words):
                 draft.type(typed(part))
             else:
-                draft.text += part
+                draft.text += part.replace(self.form.image, _IMAGE) if self.form.image else part
         return draft
+
+    def _taken_apart(self, turns: Sequence[Turn]) -> tuple[list[str], list[Shape]]:
+        """The texts of all turns, and the turns without them; a template of texts takes images within the text.
+
+        White space between an image and a text is the template's to write.
+        """
+        if not self.form.image:
+            return [turn.text for turn in turns], [Shape(turn.role) for turn in turns]
+        texts: list[str] = []
+        shapes = []
+        for turn in turns:
+            parts: list[str] = []
+            for number, text in enumerate(turn.text.split(IMAGE_PLACEHOLDER)):
+                parts += ["image"] * (number > 0)
+                text = text.lstrip() if number else text
+                if text.strip() or (turn.role == "assistant" and not parts):
+                    parts.append("text")
+                    texts.append(text)
+            shapes.append(Shape(turn.role, tuple(parts)))
+        return texts, shapes
 
     def _without_planted(self, draft: _Draft) -> Any:
         """Encode, after special tokens that the texts of turns would become have been broken in two."""
@@ -275,8 +295,11 @@ class Stream:
         return left
 
 
-def read_chat_tokenizer(folder: Path, max_tokens: int) -> ChatTokenizer:
+def read_chat_tokenizer(folder: Path, max_tokens: int, takes_images: bool = False) -> ChatTokenizer:
     """Read the tokenizer and chat template of a causal language model in Hugging Face layout, from disk alone.
+
+    With `takes_images` the folder holds a network of images and words, whose template writes a token of its own for an
+    image.
 
     Where the model has no padding token, its end token pads (`is_real` tells them apart), then its unknown token. A
     model without chat template gets `PLAIN_TEMPLATE`.
@@ -296,10 +319,45 @@ def read_chat_tokenizer(folder: Path, max_tokens: int) -> ChatTokenizer:
         template = template.get("default") or next(iter(template.values()), None)
     specials = {name: token for name, token in found.special_tokens_map.items() if isinstance(token, str)}
     specials.setdefault("eos_token", ends[0])
-    if not template:
+    image = ""
+    if takes_images:
+        template, image = template or _stored_template(folder), _image_token(folder, own)
+        form = ChatFormat(template, specials, ends, folder.name, image)
+        first = ChatLayout(form, [token.content for token in own.get_added_tokens_decoder().values()]).start
+        if not (found.bos_token and first.startswith(found.bos_token)):
+            # As transformers' processors do: the tokenizer's own start, unless the template writes it.
+            template, specials["start_tokens"] = "{{ start_tokens }}" + template, "".join(before)
+    elif not template:
         template, specials["start_tokens"] = PLAIN_TEMPLATE, "".join(before)
     pad = next(one for one in (found.pad_token, ends[0], found.unk_token) if one and own.token_to_id(one) is not None)
-    return ChatTokenizer(own, max_tokens, before, pad, ChatFormat(template, specials, ends, folder.name))
+    return ChatTokenizer(own, max_tokens, before, pad, ChatFormat(template, specials, ends, folder.name, image))
+
+
+def _stored_template(folder: Path) -> str:
+    """The template that older folders keep in chat_template.json."""
+    path = folder / "chat_template.json"
+    told = read_json(path, "the chat template").get("chat_template") if path.is_file() else None
+    if isinstance(told, str) and told:
+        return told
+    raise InputError(
+        f"{folder} has no chat template",
+        "chat_template.jinja, chat_template.json, or one in tokenizer_config.json: a guessed one gives bad answers",
+        "take the file from the model's page",
+    )
+
+
+def _image_token(folder: Path, pieces: Tokenizer) -> str:
+    """The token that stands for an image, as the config says."""
+    told = read_json(folder / "config.json", "the model's config")
+    number = told.get("image_token_id", told.get("image_token_index"))
+    found = pieces.id_to_token(number) if isinstance(number, int) and number >= 0 else None
+    if found is None:
+        raise InputError(
+            f"{folder}: image_token_id is {number!r}, and the tokenizer has no such token",
+            "the id of the token that stands for an image",
+            "take config.json and the tokenizer of one model",
+        )
+    return str(found)
 
 
 def _end_tokens(folder: Path, pieces: Tokenizer, eos: str | None) -> tuple[str, ...]:

@@ -8,6 +8,9 @@ than it is asked for. A conversation is therefore put together from prompts: wha
 answer and before the next one, as it writes it when the next one is still to come. For most templates that equals the
 template over the whole conversation. Qwen3's drops an empty <think></think> before earlier answers and keeps it before
 the last; here it stays before each. A template that changes earlier turns in another way is refused.
+
+The templates of networks that take images want a turn's content as a list of parts, an image or a text each, and decide
+themselves where an image stands and what is written around it (`ChatFormat.image`).
 """
 
 import re
@@ -41,18 +44,32 @@ class ChatFormat:
         specials: what the template may name, such as bos_token and eos_token -> the token.
         ends: tokens that end an answer, by the model's config.
         name: of the model, for error messages.
+        image: the token that the template writes for an image, where it takes contents as lists of parts; "" where it
+            takes texts.
     """
 
     template: str
     specials: Mapping[str, str]
     ends: tuple[str, ...]
     name: str
+    image: str = ""
+
+
+class Shape(NamedTuple):
+    """A turn without its words: who speaks, and its parts in order, "text" or "image"."""
+
+    role: Role
+    parts: tuple[str, ...] = ("text",)
 
 
 class Words(NamedTuple):
-    """The text of one turn in a conversation; `left` and `right` say what the template strips: "", "all", or breaks."""
+    """One text of a conversation; `left` and `right` say what the template strips: "", "all", or breaks.
 
-    turn: int
+    Attributes:
+        number: which of the texts of all turns, from 0.
+    """
+
+    number: int
     left: str
     right: str
 
@@ -92,48 +109,58 @@ class ChatLayout:
         self.form = form
         alternatives = "|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)) or "(?!)"
         self._end = re.compile(rf"\s*(?:{alternatives})")
-        self._known: dict[tuple[Role, ...], list[Part]] = {}
+        self._known: dict[tuple[Shape, ...], list[Part]] = {}
         self._appends_eos = False
         self.takes_system = True
-        closing = self._closing(("user", "assistant")) or self._closing(("user", "assistant", "user"))
+        user, assistant = Shape("user"), Shape("assistant")
+        closing = self._closing((user, assistant)) or self._closing((user, assistant, user))
         self._appends_eos = not closing
         self.ends = tuple(dict.fromkeys([*form.ends, *([closing.strip()] if closing else [])]))
         try:
-            self.parts(("system", "user", "assistant", "user", "assistant"))
+            self.parts((Shape("system"), user, assistant, user, assistant))
         except InputError:
             self.takes_system = False
 
-    def _closing(self, roles: tuple[Role, ...]) -> str:
+    def _closing(self, shapes: tuple[Shape, ...]) -> str:
         """The token that closes the answer in a short conversation, "" for none or where the template refuses it."""
         try:
-            return next(part.end for part in self.parts(roles) if isinstance(part, Reply))
+            return next(part.end for part in self.parts(shapes) if isinstance(part, Reply))
         except InputError:
-            if len(roles) == 2:
+            if len(shapes) == 2:
                 raise
             return ""
         finally:
             self._known.clear()
 
-    def parts(self, roles: Sequence[Role]) -> list[Part]:
+    @property
+    def start(self) -> str:
+        """What the template writes before a user's first words."""
+        first = self.parts((Shape("user"), Shape("assistant")))[0]
+        return first if isinstance(first, str) else ""
+
+    def parts(self, shapes: Sequence[Shape]) -> list[Part]:
         """A conversation of these turns in parts, in the order in which they are written.
+
+        An image is part of the static text, as the token `ChatFormat.image`.
 
         Raises:
             InputError: the template refuses the order of roles, repeats or drops a text, or changes earlier turns.
         """
-        key = tuple(roles)
+        key = tuple(shapes)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._laid_out(key)
         return found
 
-    def _laid_out(self, roles: tuple[Role, ...]) -> list[Part]:
-        whole, stripped = self._rendered(roles, False)
+    def _laid_out(self, shapes: tuple[Shape, ...]) -> list[Part]:
+        whole, stripped = self._rendered(shapes, False)
         headers: list[tuple[str, str, int]] = []
         last = ""  # the mark of the answer before
-        for turn in (turn for turn, role in enumerate(roles) if role == "assistant"):
-            mark = f"{_OPEN}{turn}{_CLOSE}"
+        for turn in (turn for turn, shape in enumerate(shapes) if shape.role == "assistant"):
+            number = sum(shape.parts.count("text") for shape in shapes[:turn])
+            mark = f"{_OPEN}{number}{_CLOSE}"
             seen = whole[whole.index(last) + len(last) : whole.index(mark)]
-            asked, _ = self._rendered(roles[:turn], True)
+            asked, _ = self._rendered(shapes[:turn], True)
             asked = asked[asked.index(last) + len(last) :]
             if seen.startswith(asked):
                 # Llama-2 writes a space before an answer that its prompt lacks: the model writes it. A role that the
@@ -143,21 +170,21 @@ class ChatLayout:
             elif asked.startswith(seen):
                 header, before = asked, ""
             else:
-                raise self._refused(f"the template writes {len(roles)} turns in another way than their beginning")
-            headers.append((header, before, turn))
+                raise self._refused(f"the template writes {len(shapes)} turns in another way than their beginning")
+            headers.append((header, before, number))
             last = mark
         rest = whole[whole.index(last) + len(last) :]
         return self._joined(headers, rest, stripped)
 
     def _joined(self, headers: list[tuple[str, str, int]], rest: str, stripped: Mapping[int, Words]) -> list[Part]:
-        """Parts out of (static text before an answer, its white space, its turn); the end token goes to the answer."""
+        """Parts out of (text before an answer, its white space, its number); the end token goes to the answer."""
         parts: list[Part] = []
         following = [*(header for header, _, _ in headers), rest][1:]
-        for (header, before, turn), after in zip(headers, following, strict=True):
+        for (header, before, number), after in zip(headers, following, strict=True):
             self._add_static(parts, header, stripped)
             closing = self._end.match(after)
             end = closing.group() if closing else self.form.specials.get("eos_token", "") if self._appends_eos else ""
-            parts.append(Reply(before, stripped[turn], end))
+            parts.append(Reply(before, stripped[number], end))
         self._add_static(parts, rest, stripped)
         return parts
 
@@ -172,13 +199,13 @@ class ChatLayout:
             elif piece:
                 parts.append(piece)
 
-    def _rendered(self, roles: Sequence[Role], asks: bool) -> tuple[str, dict[int, Words]]:
-        """The template over marks -> text with bare marks, and how each turn's text is stripped."""
+    def _rendered(self, shapes: Sequence[Shape], asks: bool) -> tuple[str, dict[int, Words]]:
+        """The template over marks -> text with bare marks, and how each text is stripped."""
         try:
             from transformers.utils.chat_template_utils import render_jinja_template
         except ImportError:
             raise MissingExtraError("transformers", "llm") from None
-        messages = [{"role": role, "content": f"\n\x0b{_OPEN}{turn}{_CLOSE}\x0b\n"} for turn, role in enumerate(roles)]
+        messages = _messages(shapes, bool(self.form.image))
         template = self.form.template
         if "strftime_now" in template:
             template = f"{{%- macro strftime_now(format) -%}}{_DATE}{{%- endmacro -%}}" + template
@@ -189,19 +216,22 @@ class ChatLayout:
             )[0]
         except Exception as error:  # of many types: the template is a program of others
             why = " ".join(str(error).split())[:SHOWN_TEXT] or type(error).__name__
-            raise self._refused(f"the template says: {why}, of turns by {', '.join(roles) or 'nobody'}") from None
+            raise self._refused(f"the template says: {why}, of turns by {_speakers(shapes)}") from None
         stripped: dict[int, Words] = {}
 
         def bare(match: re.Match[str]) -> str:
-            left, turn, right = match.groups()
+            left, number, right = match.groups()
             kinds = {None: "all", "\x0b": "\n"}
-            stripped[int(turn)] = Words(int(turn), kinds.get(left, ""), kinds.get(right, ""))
-            return f"{_OPEN}{turn}{_CLOSE}"
+            stripped[int(number)] = Words(int(number), kinds.get(left, ""), kinds.get(right, ""))
+            return f"{_OPEN}{number}{_CLOSE}"
 
         text = _MARK.sub(bare, written[0])
         order = [int(one) for one in re.findall(rf"{_OPEN}(\d+){_CLOSE}", text)]
-        if order != list(range(len(roles))):
-            raise self._refused(f"of turns by {', '.join(roles)} the template writes those at {order}")
+        images = sum(shape.parts.count("image") for shape in shapes)
+        if order != list(range(sum(shape.parts.count("text") for shape in shapes))):
+            raise self._refused(f"of turns by {_speakers(shapes)} the template writes those at {order}")
+        if self.form.image and text.count(self.form.image) != images:
+            raise self._refused(f"it writes {text.count(self.form.image)} of {images} images as {self.form.image}")
         return text, stripped
 
     def _refused(self, why: str) -> InputError:
@@ -211,3 +241,21 @@ class ChatLayout:
             "once and leaves earlier turns as they were",
             "check the roles; or give the model another chat_template.jinja",
         )
+
+
+def _messages(shapes: Sequence[Shape], in_parts: bool) -> list[dict[str, Any]]:
+    """The turns as a template takes them, with a mark for each text."""
+    found: list[dict[str, Any]] = []
+    number = 0
+    for shape in shapes:
+        content: list[dict[str, str]] = []
+        for kind in shape.parts:
+            mark = f"\n\x0b{_OPEN}{number}{_CLOSE}\x0b\n"
+            content.append({"type": "text", "text": mark} if kind == "text" else {"type": "image"})
+            number += kind == "text"
+        found.append({"role": shape.role, "content": content if in_parts else content[0]["text"]})
+    return found
+
+
+def _speakers(shapes: Sequence[Shape]) -> str:
+    return ", ".join(shape.role for shape in shapes) or "nobody"

@@ -177,6 +177,8 @@ class ChatTokenizerSource:
 
     folder: Callable[[], Path]
     """Finds the folder in Hugging Face layout that holds it."""
+    takes_images: bool = False
+    """The folder holds a network of images and words, whose template writes a token of its own for an image."""
 
 
 TokenizerSource = LearnedTokenizer | PackagedTokenizer | FolderTokenizer | ChatTokenizerSource

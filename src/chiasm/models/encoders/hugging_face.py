@@ -67,17 +67,12 @@ class HuggingFaceImageEncoder(nn.Module):
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
         """Encode images with values in [-1, 1] (uint8 / 127.5 - 1), resized as `preprocessing` says."""
-        mean, std = (image.new_tensor(row, dtype=torch.float32)[:, None, None] for row in self._normalisation())
-        normalised = ((image.float() * 0.5 + 0.5 - mean) / std).to(image.dtype)
-        out = self.model(pixel_values=normalised)
+        out = self.model(pixel_values=normalised(image, self.preprocessing))
         values = out.last_hidden_state
         if values.ndim == 4:  # a convolutional network
             values = values.flatten(2).transpose(1, 2)
         is_real = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Tokens(values, is_real, _pooled(self.spec.pooled, out, values, is_real))
-
-    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return self.preprocessing.mean, self.preprocessing.std
 
 
 class HuggingFaceTextEncoder(nn.Module):
@@ -101,6 +96,12 @@ class HuggingFaceTextEncoder(nn.Module):
         out = self.model(input_ids=text.ids, **mask)
         values = out.last_hidden_state
         return Tokens(values, text.is_real, _pooled(self.spec.pooled, out, values, text.is_real))
+
+
+def normalised(image: Float[Tensor, "n 3 h w"], how: Preprocessing) -> Float[Tensor, "n 3 h w"]:
+    """Values in [-1, 1] (uint8 / 127.5 - 1) -> as the network was trained on them."""
+    mean, std = (image.new_tensor(row, dtype=torch.float32)[:, None, None] for row in (how.mean, how.std))
+    return ((image.float() * 0.5 + 0.5 - mean) / std).to(image.dtype)
 
 
 def _pooled(how: Pooled, out: Any, values: Tensor, is_real: Tensor) -> Tensor:

@@ -121,6 +121,14 @@ class LanguageModelConfig(CausalLanguageModelConfig):
             return LanguageModel(_from_spec(stored), self)
         return CausalLanguageModelConfig.build(self, shape)
 
+    def tokenizer(self) -> TokenizerSource:
+        """See `TextTowerConfig.tokenizer`; of a whole network, the tokenizer and template with an image token."""
+        path = Path(self.name) / "config.json"
+        told = read_json(path, "the model's config") if path.is_file() else {}
+        if isinstance(told, dict) and "vision_config" in told:
+            return ChatTokenizerSource(lambda: Path(self.name), takes_images=True)
+        return CausalLanguageModelConfig.tokenizer(self)
+
     def moved_to(self, folder: Path) -> TextTowerConfig:
         """See `TextTowerConfig.moved_to`."""
         return replace(self, name=str(folder))

@@ -1,4 +1,4 @@
-"""Vision-language networks of transformers: BLIP and ViLT. One table maps a folder's class to its wrapper."""
+"""Vision-language networks of transformers: BLIP, ViLT, LLaVA. One table maps a folder's class to its wrapper."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from chiasm.core.files import read_json
 from chiasm.models.config import ModelConfig
 from chiasm.models.networks.base import NetworkSpec, PretrainedVLM, read_network_spec
 from chiasm.models.networks.blip import Blip
+from chiasm.models.networks.language import LanguageNetwork
+from chiasm.models.networks.llava import Llava
 from chiasm.models.networks.vilt import Vilt
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
@@ -21,7 +23,7 @@ from chiasm.models.pretrained.hugging_face_folder import (
 )
 from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageModel
 
-NETWORKS: dict[str, type[PretrainedVLM]] = {name: wrapper for wrapper in (Blip, Vilt) for name in wrapper.offers}
+NETWORKS: dict[str, type[PretrainedVLM]] = {name: wrapper for wrapper in (Blip, Vilt, Llava) for name in wrapper.offers}
 """Class of transformers -> its wrapper."""
 
 
@@ -30,6 +32,11 @@ def network_of(folder: Path) -> str:
     stated = read_json(folder / "config.json", "the config").get("architectures") or [""]
     name = str(stated[0]) if isinstance(stated, list) and stated else ""
     return name if name in NETWORKS else ""
+
+
+def is_language_network(network: str) -> bool:
+    """Whether a class of transformers is a language model that sees images, which converses."""
+    return network in NETWORKS and issubclass(NETWORKS[network], LanguageNetwork)
 
 
 def labels_of(place: str) -> tuple[str, ...]:

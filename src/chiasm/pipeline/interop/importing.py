@@ -1,5 +1,6 @@
 """Open a model folder as a Pipeline: a run of chiasm, or the layout of Hugging Face or open_clip."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +16,9 @@ from chiasm.models.decoding import DecodingConfig
 from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder, read_dual_encoder
 from chiasm.models.encoders.folder import FolderImageConfig, FolderTextConfig
 from chiasm.models.encoders.hugging_face import preprocessing_of, text_limits
+from chiasm.models.encoders.language_model import LanguageModelConfig
 from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
-from chiasm.models.networks import NETWORKS, labels_of, network_of
+from chiasm.models.networks import NETWORKS, is_language_network, labels_of, network_of
 from chiasm.models.pretrained.hugging_face_folder import checked_folder, model_type, read_architecture
 from chiasm.models.projection import PlainProjection
 from chiasm.models.vision_language import AssembledVLM, VisionLanguageModel
@@ -34,6 +36,8 @@ STORED = "chiasm_example"
 """Beginning of the names of the stored example's files in a folder of another layout."""
 LONGEST_TOKENS = 512
 """Longest text of towers that set no bound."""
+LONGEST_TALK = 4096
+"""As `LONGEST_TOKENS`, of a conversation with its images."""
 WRITTEN_WORDS = 20
 """Default maximum length of BLIP captions, as set by its authors and by transformers."""
 
@@ -90,6 +94,8 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
     architecture = read_architecture(folder)
     height, width = preprocessing_of(str(folder)).size_px
     image = FolderImageConfig(name=str(folder), size_px=height, width_px=0 if width == height else width)
+    if is_language_network(network):
+        return _talking_pipeline(network, folder, device, image)
     longest = _longest(folder, text_limits(str(folder)).max_tokens)
     space = int(getattr(architecture, "image_text_hidden_size", 0)) or ModelConfig().embedding_dim
     config = PipelineConfig(
@@ -109,6 +115,22 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
     }
     codec = Codec(pretrained_tokenizer(config.model.text), vocabularies, decoding=config.decoding)
     return Pipeline.build(config, [], device, codec)
+
+
+def _talking_pipeline(network: str, folder: Path, device: torch.device, image: FolderImageConfig) -> Pipeline:
+    """Build a pipeline from a language model that sees; both towers are frozen, so that LoRA adapts it."""
+    architecture = read_architecture(folder)
+    words = architecture.get_text_config()
+    longest = _longest(folder, int(getattr(words, "max_position_embeddings", 0) or LONGEST_TALK), LONGEST_TALK)
+    # Weights of four bytes stay so; others are computed with as the machine computes fastest.
+    precision: Literal["fp32", "auto"] = "fp32" if str(architecture.dtype).endswith("float32") else "auto"
+    text = LanguageModelConfig(name=str(folder), max_tokens=longest, frozen=True, precision=precision)
+    config = PipelineConfig(
+        recipe=IMPORTED,
+        model=ModelConfig(network=str(folder), image=replace(image, frozen=True, grid=True), text=text),
+        tasks=NETWORK_TASKS[network],
+    )
+    return Pipeline.build(config, [], device, Codec(pretrained_tokenizer(text), {}, decoding=config.decoding))
 
 
 def dual_pipeline(dual: DualEncoder, folder: Path, device: torch.device) -> Pipeline:
@@ -151,12 +173,12 @@ def usual_decoding(max_tokens: int) -> DecodingConfig:
     return DecodingConfig(max_words=min(WRITTEN_WORDS, max_tokens - 2))
 
 
-def _longest(folder: Path, of_network: int) -> int:
+def _longest(folder: Path, of_network: int, most: int = LONGEST_TOKENS) -> int:
     """Longest text in tokens: the limit of the network, or `model_max_length` of the tokenizer if smaller."""
     path = folder / "tokenizer_config.json"
     length = read_json(path, "the tokenizer's config").get("model_max_length") if path.is_file() else None
-    stated = int(length) if isinstance(length, int | float) and length > 2 else LONGEST_TOKENS
-    return min(of_network, stated, LONGEST_TOKENS)
+    stated = int(length) if isinstance(length, int | float) and length > 2 else most
+    return min(of_network, stated, most)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from chiasm.serve.batcher import Batcher, DeadlinePassedError
@@ -88,9 +89,7 @@ class Conversations:
             joining = self._joining()
             if not (self._open or joining or gone):
                 continue
-            events = await self.batcher.in_thread(
-                lambda joins=joining, leaves=gone: self._step(joins, leaves), _written
-            )  # type: ignore[misc]
+            events = await self.batcher.in_thread(partial(self._step, joining, gone), _written)
             self._open.update(joining)
             for listener, event in events:
                 listener.events.put_nowait(event)

@@ -1,0 +1,148 @@
+"""Tiny folders of language models that see, written by transformers itself, weights random and far from zero."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from hf_folders import LINES, SMALL, VISION, save_pixels, scrambled
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from chiasm.core.types import Stacked, Turn
+from chiasm.models.bridge.splicing import GivenRows
+from chiasm.models.decoding import DecodingConfig
+from chiasm.pipeline.batching import stack_images
+from chiasm.tasks.base import Query
+
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}"
+    "{% endfor %}{% else %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""That of llava-hf/llava-1.5-7b-hf."""
+WORDS = {**SMALL, "num_key_value_heads": 1, "max_position_embeddings": 4096, "initializer_range": 0.2}
+
+
+def save_chat_words(folder: Path, special: tuple[str, ...] = ("<image>",), template: str = LLAVA_TEMPLATE) -> int:
+    """A byte-level tokenizer with start, end and further special tokens; returns the number of ids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ["<unk>", "<s>", "</s>", "<pad>", *special]
+    pieces = Tokenizer(models.BPE(unk_token=names[0]))
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    pieces.train_from_iterator(
+        LINES, trainers.BpeTrainer(vocab_size=300, special_tokens=names, initial_alphabet=alphabet, show_progress=False)
+    )
+    pieces.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokens = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, **tokens)
+    made.chat_template = template or None
+    made.save_pretrained(folder)
+    return len(made)
+
+
+def llava_folder(folder: Path, words: str = "llama", eyes: str = "clip", layer: int | list[int] = -2) -> Any:
+    """Write a LLaVA-1.5 around a Llama, Qwen2 or Gemma 2 and CLIP's or SigLIP's tower, and return its network."""
+    torch.manual_seed(0)
+    count = save_chat_words(folder)
+    vision: Any = (
+        transformers.CLIPVisionConfig(**VISION) if eyes == "clip" else transformers.SiglipVisionConfig(**VISION)
+    )
+    config = transformers.LlavaConfig(
+        vision_config=vision,
+        text_config=text_config(words, count),
+        image_token_id=4,
+        vision_feature_layer=layer,
+        vision_feature_select_strategy="default" if eyes == "clip" else "full",
+        image_seq_length=16,
+    )
+    network = scrambled(transformers.LlavaForConditionalGeneration(config))
+    network.save_pretrained(folder)
+    save_pixels(folder, eyes)
+    return network
+
+
+def text_config(words: str, count: int) -> Any:
+    """The config of a small causal language model."""
+    shape = {**WORDS, "hidden_size": 24, "head_dim": 12, "vocab_size": count}
+    shape |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    if words == "llama":
+        return transformers.LlamaConfig(**shape)
+    if words == "gemma2":
+        return transformers.Gemma2Config(**shape)
+    return transformers.Qwen2Config(**shape, tie_word_embeddings=True)
+
+
+def processor_of(folder: Path) -> Any:
+    """The folder's processor as transformers would build it where torchvision is installed."""
+    words = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    pixels = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    strategy = config.vision_feature_select_strategy
+    extra = 1 if config.vision_config.model_type == "clip_vision_model" else 0
+    patch = config.vision_config.patch_size
+    return transformers.LlavaProcessor(pixels, words, patch, strategy, num_additional_image_tokens=extra)
+
+
+def given_to(processor: Any, images: Sequence[np.ndarray], text: str) -> dict[str, torch.Tensor]:
+    """A user's turn with images before a text, as transformers prepares it for a network."""
+    parts = [{"type": "image"}] * len(images) + [{"type": "text", "text": text}]
+    message = [{"role": "user", "content": parts}]
+    written = processor.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    found = processor(text=written, images=[Image.fromarray(one) for one in images], return_tensors="pt")
+    return {name: value for name, value in found.items() if name != "token_type_ids"}
+
+
+def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
+    """Images of noise, of given heights and widths."""
+    made = np.random.default_rng(1)
+    return [made.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def asked_about(images: int, text: str) -> tuple[Turn, ...]:
+    """The same turn as chiasm takes it."""
+    return (Turn("user", "<image>\n" * images + text),)
+
+
+def logits_of(model: Any, images: Sequence[np.ndarray], text: str) -> torch.Tensor:
+    """Logits of a prompt with images by chiasm, float32 [l, v], of every position, those of images included."""
+    pipeline = model.pipeline
+    prompt = pipeline.codec.tokenizer.prompt(asked_about(len(images), text))
+    stacked = stack_images(list(images), pipeline.resizing)
+    inputs = {"image": Stacked(stacked, torch.zeros(len(images), dtype=torch.long), 1)}
+    with torch.no_grad():
+        image = pipeline.encode(inputs)["image"]
+        ids = torch.tensor([prompt])
+        given = GivenRows(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))
+        language = pipeline.model.language
+        rows = pipeline.model.bridge("conversation").rows(language, image, given, torch.tensor([0]))
+        states = language.states(rows.embeddings, rows.allowed, rows.positions)
+        return language.words(states)[0][rows.is_real[0]]
+
+
+def reply_of(model: Any, images: Sequence[np.ndarray], text: str, words: int) -> str:
+    """The greedy reply of at most so many tokens by chiasm."""
+    pipeline = model.pipeline
+    codec = replace(pipeline.codec, decoding=DecodingConfig(max_words=words))
+    stacked = stack_images(list(images), pipeline.resizing)
+    encoded = pipeline.encode({"image": Stacked(stacked, torch.zeros(len(images), dtype=torch.long), 1)})
+    query = Query(0, turns=asked_about(len(images), text))
+    return str(pipeline.tasks["conversation"].predict(pipeline.model, codec, encoded, [query])[0].answer)
+
+
+def reply_by_transformers(network: Any, model: Any, given: dict[str, torch.Tensor], words: int) -> str:
+    """The greedy reply of the network, without special tokens, as chiasm writes it."""
+    tokenizer = model.pipeline.codec.tokenizer
+    banned = [one for one in tokenizer.special_ids if one != tokenizer.end_id]
+    out = network.generate(**given, max_new_tokens=words, do_sample=False, suppress_tokens=banned)
+    return str(tokenizer.decode(out[0, given["input_ids"].shape[1] :].tolist()))
