@@ -18,7 +18,8 @@ from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
 from chiasm.core.types import IMAGE_ID, Tokens
 from chiasm.data.tokenizers.chat import ChatTokenizer
-from chiasm.models.encoders.language_model import KeyValues, LanguageModel
+from chiasm.models.encoders.language_model import LanguageModel
+from chiasm.models.pretrained.key_values import KeyValues
 from chiasm.tasks.prefix_store import Prefix, PrefixStore, Symbol, common, part_of
 from chiasm.tasks.stop_texts import StoppingStream
 

@@ -13,7 +13,7 @@ from chiasm.core.types import IMAGE, Encoded, Tokens
 from chiasm.data.tokenizers.chat import ChatTokenizer, Spans
 from chiasm.models.bridge.splicing import GivenRows
 from chiasm.models.decoding import DecodingConfig, decode
-from chiasm.models.encoders.language_model import KeyValues
+from chiasm.models.pretrained.key_values import KeyValues
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.conversation_rows import PackedRow, packed, padded
 

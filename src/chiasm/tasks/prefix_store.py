@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chiasm.models.encoders.language_model import KeyValues
+from chiasm.models.pretrained.key_values import KeyValues
 
 Symbol = int | str
 """Token id, or the key of an image's content."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.models.bridge.splicing import GivenRows, Spliced, spliced
 from chiasm.models.encoders.base import EncoderShape
-from chiasm.models.encoders.language_model import KeyValues, LanguageModel, LanguageModelConfig
+from chiasm.models.encoders.language_model import LanguageModel, LanguageModelConfig
 from chiasm.models.lora import LORA_NAMES
+from chiasm.models.pretrained.key_values import KeyValues
 
 pytest.importorskip("transformers", reason="needs the extra [llm]")
 from language_folders import FAMILIES, network, write_folder
@@ -142,23 +143,3 @@ def test_a_folder_opens_and_states_its_widths(tmp_path: Path) -> None:
     assert language.embedding_dim == 16
     expected = language.embed(torch.arange(language.vocabulary)).square().mean().sqrt()
     assert language.embedding_rms == pytest.approx(float(expected), rel=1e-3)
-
-
-@torch.no_grad()
-def test_rows_join_a_cache_padded_on_the_left(ids: Tensor) -> None:
-    """A row that joins later computes as if it were there from the start."""
-    language = model("gemma3_text")
-    caches, logits = [], []
-    for row, length in ((0, 9), (1, 5)):
-        one = words(language, ids[row : row + 1, :length], torch.ones(1, length).bool(), torch.zeros(1, length).long())
-        cache = KeyValues()
-        language.states(one.embeddings, one.allowed, one.positions, cache)
-        caches.append(cache)
-    caches[0].append_rows(caches[1])
-    seen = torch.tensor([[True] * 9, [False] * 4 + [True] * 5])
-    newest, seen = torch.tensor([[11], [12]]), torch.cat([seen, torch.ones(2, 1).bool()], 1)
-    states = language.states(language.embed(newest), seen[:, None], torch.tensor([[9], [5]]), caches[0])
-    logits = language.words(states[:, 0])
-    for row, length in ((0, 9), (1, 5)):
-        alone = theirs(language, torch.cat([ids[row : row + 1, :length], newest[row : row + 1]], 1))[0, -1]
-        torch.testing.assert_close(logits[row], alone, atol=2e-5, rtol=1e-4)

@@ -8,7 +8,7 @@ Axis legend: m rows, l tokens, q query and k key positions, e width of the word 
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from chiasm.models.lora import add_lora, without_lora
 from chiasm.models.pretrained.attention import use_matrix_attention
 from chiasm.models.pretrained.gguf_file import language_model_folder
 from chiasm.models.pretrained.hugging_face_folder import need_transformers, read_network, reading
+from chiasm.models.pretrained.key_values import KeyValues
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -138,54 +139,6 @@ class LanguageModelConfig(CausalLanguageModelConfig):
         assert isinstance(encoder, LanguageModel), "a language model's config describes a language model"
         content = {"model_type": encoder.network.config.model_type, **encoder.network.config.to_diff_dict()}
         return {SPEC_FILE: (json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n").encode()}
-
-
-class KeyValues:
-    """Keys and values of the positions that a language model has read, by layer; grows with each call.
-
-    Attributes:
-        cache: transformers' own, whose layers hold [m, heads, k, c] each.
-        positions: int64 [m, k], place of each in its text.
-    """
-
-    def __init__(self) -> None:
-        from transformers import DynamicCache
-
-        self.cache: Any = DynamicCache()
-        self.positions = torch.zeros(0, 0, dtype=torch.long)
-
-    @property
-    def length(self) -> int:
-        """Positions so far, padding included."""
-        return self.positions.shape[1]
-
-    def add_positions(self, positions: Int[Tensor, "m q"]) -> Int[Tensor, "m k"]:
-        """Note the places of new positions, and return those of all."""
-        self.positions = torch.cat([self.positions, positions], 1) if self.length else positions
-        return self.positions
-
-    def select(self, rows: Int[Tensor, " m"]) -> None:
-        """Keep (and repeat) rows."""
-        self._change(lambda part: part[rows])
-        self.positions = self.positions[rows]
-
-    def keep_last(self, length: int) -> None:
-        """Drop all but the last `length` positions."""
-        self._change(lambda part: part[:, :, part.shape[2] - length :])
-        self.positions = self.positions[:, self.length - length :]
-
-    def append_rows(self, other: "KeyValues") -> None:
-        """Add the rows of another; the shorter of the two is padded on the left."""
-        longest = max(self.length, other.length)
-        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
-            mine.keys = torch.cat([_padded_left(layer.keys, longest) for layer in (mine, theirs)])
-            mine.values = torch.cat([_padded_left(layer.values, longest) for layer in (mine, theirs)])
-        both = [nn.functional.pad(one.positions, (longest - one.length, 0)) for one in (self, other)]
-        self.positions = torch.cat(both)
-
-    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
-        for layer in self.cache.layers:
-            layer.keys, layer.values = change(layer.keys), change(layer.values)
 
 
 class LanguageModel(nn.Module):
@@ -409,7 +362,3 @@ def _additive(allowed: Bool[Tensor, "m q k"], dtype: torch.dtype) -> Float[Tenso
     """0 where a query may attend, the least number elsewhere."""
     least = torch.finfo(dtype).min
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, least)[:, None]
-
-
-def _padded_left(part: Float[Tensor, "m h k c"], length: int) -> Float[Tensor, "m h l c"]:
-    return nn.functional.pad(part, (0, 0, length - part.shape[2], 0))

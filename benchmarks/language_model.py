@@ -1,0 +1,178 @@
+"""Speed of the packaged language model: opening, training through the bridge, and writing, each beside its baseline.
+
+    python benchmarks/language_model.py [open] [train] [write]
+
+Everything runs in one process on this machine, baselines interleaved with what they are compared with, and the median
+of the rounds is printed. Image tokens are random numbers, since towers are frozen and cached.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from chiasm.core.device import environment, keep_freed_memory
+from chiasm.core.types import IMAGE, Tokens, Turn
+from chiasm.models.decoding import DecodingConfig
+from chiasm.models.encoders.language_model import LanguageModel
+from chiasm.models.lora import LORA_NAMES
+from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.recipes.table import find_recipe
+from chiasm.tasks.conversation_rows import packed, padded
+from chiasm.tasks.conversation_writing import counted_logits, replies
+
+ROUNDS = 5
+IMAGES, CAPTIONS, IMAGE_TOKENS, WIDTH = 8, 5, 49, 1280
+REPLY_TOKENS = 32
+OPENING = """
+import time; started = time.perf_counter()
+from chiasm.models.encoders.base import EncoderShape
+from chiasm.models.encoders.language_model import SmolLM2Config
+imported = time.perf_counter()
+SmolLM2Config().build(EncoderShape(8, 2))
+print(imported - started, time.perf_counter() - imported)
+"""
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def opening() -> dict[str, float]:
+    """Seconds to open the packaged model a second time, in fresh processes, imports apart."""
+    runs = []
+    for _ in range(ROUNDS):
+        said = subprocess.run([sys.executable, "-c", OPENING], capture_output=True, text=True, check=True).stdout
+        runs.append([float(word) for word in said.split()[-2:]])
+    return {
+        "imports_s": statistics.median(r[0] for r in runs[1:]),
+        "opening_s": statistics.median(r[1] for r in runs[1:]),
+    }
+
+
+def product_limit() -> float:
+    """Floating-point operations a second of bf16 products of the network's sizes: tokens x 576 x 1536."""
+    left, right = torch.randn(1280, 576).bfloat16(), torch.randn(576, 1536).bfloat16()
+    count = 60
+    return count * 2 * 1280 * 576 * 1536 / seconds(lambda: [left @ right for _ in range(count)])
+
+
+def pipeline() -> Pipeline:
+    """The recipe llava before training."""
+    return Pipeline.build(find_recipe("llava"), [], torch.device("cpu"))
+
+
+def image_tokens(count: int) -> Tokens:
+    """Random grids of a tower."""
+    values = torch.rand(count, IMAGE_TOKENS, WIDTH)
+    return Tokens(values, torch.ones(count, IMAGE_TOKENS, dtype=torch.bool), values.mean(1))
+
+
+def training(model: VisionLanguageModel, tokenizer: Any) -> dict[str, float]:
+    """Tokens a second of steps on images with five captions each, against the products' limit of the same round."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith(LORA_NAMES) or name.startswith("heads."))
+    said = "a brown dog runs over the wet grass behind a ball"
+    row = packed(
+        [
+            tokenizer.conversation(
+                (Turn("user", "<image>\nDescribe this image in one sentence."), Turn("assistant", f"{n} {said}"))
+            )
+            for n in range(CAPTIONS)
+        ]
+    )
+    fields = padded(row * IMAGES, tokenizer.pad_id)
+    index, image = torch.arange(IMAGES), image_tokens(IMAGES)
+    tokens = IMAGES * (len(row[0].ids) + IMAGE_TOKENS - 1)
+    counted = int(fields["turn_is_counted"].sum())
+
+    def step() -> None:
+        logits, at_row, column = counted_logits(model, "conversation", image, fields, index)
+        F.cross_entropy(logits, fields["turn_ids"][at_row, column]).backward()
+
+    language = model.language
+    blocks = sum(p.numel() for n, p in language.network.named_parameters() if "embed" not in n and "lm_head" not in n)
+    head = language.vocabulary * language.dim
+    operations = 4 * (blocks * tokens + head * counted)
+    step()
+    rounds = [(product_limit(), seconds(step)) for _ in range(ROUNDS)]
+    share = statistics.median(operations / spent / limit for limit, spent in rounds)
+    return {
+        "tokens_per_s": tokens / statistics.median(spent for _, spent in rounds),
+        "limit_gflop_per_s": statistics.median(limit for limit, _ in rounds) / 1e9,
+        "share_of_limit": share,
+    }
+
+
+def writing(model: VisionLanguageModel, tokenizer: Any) -> dict[str, float]:
+    """Tokens a second at 1 and 8 rows, against transformers' generate in fp32 on the same prompts."""
+    from transformers import AutoModelForCausalLM
+
+    from chiasm.models.pretrained.gguf_file import language_model_folder
+
+    theirs = AutoModelForCausalLM.from_pretrained(language_model_folder("smollm2"), dtype=torch.float32).eval()
+    prompt = tokenizer.prompt((Turn("user", "Tell me a long story about a dog and a river."),))
+    decoding = DecodingConfig(min_words=REPLY_TOKENS, max_words=REPLY_TOKENS)
+    found = {}
+    for rows in (1, 8):
+        given = torch.tensor([prompt] * rows)
+
+        def ours(rows: int = rows) -> None:
+            replies(
+                model,
+                "conversation",
+                tokenizer,
+                {IMAGE: image_tokens(rows)},
+                [(row, prompt) for row in range(rows)],
+                decoding,
+            )
+
+        def other(given: torch.Tensor = given) -> None:
+            theirs.generate(
+                given,
+                attention_mask=torch.ones_like(given),
+                min_new_tokens=REPLY_TOKENS,
+                max_new_tokens=REPLY_TOKENS,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_id,
+            )
+
+        with torch.no_grad():
+            ours(), other()
+            rounds = [(seconds(ours), seconds(other)) for _ in range(ROUNDS)]
+        mine = statistics.median(a for a, _ in rounds)
+        found[f"tokens_per_s_{rows}"] = rows * REPLY_TOKENS / mine
+        found[f"times_transformers_{rows}"] = statistics.median(b / a for a, b in rounds)
+    return found
+
+
+def main() -> None:
+    """Print one JSON object."""
+    chosen = sys.argv[1:] or ["open", "train", "write"]
+    keep_freed_memory()
+    result: dict[str, Any] = {"environment": environment()}
+    if "open" in chosen:
+        result["open"] = opening()
+    if {"train", "write"} & set(chosen):
+        made = pipeline()
+        tokenizer = made.codec.tokenizer
+        assert isinstance(made.model.language, LanguageModel)
+        if "write" in chosen:
+            result["write"] = writing(made.model, tokenizer)
+        if "train" in chosen:
+            result["train"] = training(made.model, tokenizer)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

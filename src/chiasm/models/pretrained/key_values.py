@@ -1,0 +1,63 @@
+"""Keys and values of what a language model of transformers has read.
+
+Axis legend: m rows, q new and k all positions, h heads that keys have, c width of a head.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class KeyValues:
+    """Keys and values of the positions that a language model has read, by layer; grows with each call.
+
+    Attributes:
+        cache: transformers' own, whose layers hold [m, heads, k, c] each.
+        positions: int64 [m, k], place of each in its text.
+    """
+
+    def __init__(self) -> None:
+        from transformers import DynamicCache
+
+        self.cache: Any = DynamicCache()
+        self.positions = torch.zeros(0, 0, dtype=torch.long)
+
+    @property
+    def length(self) -> int:
+        """Positions so far, padding included."""
+        return self.positions.shape[1]
+
+    def add_positions(self, positions: Int[Tensor, "m q"]) -> Int[Tensor, "m k"]:
+        """Note the places of new positions, and return those of all."""
+        self.positions = torch.cat([self.positions, positions], 1) if self.length else positions
+        return self.positions
+
+    def select(self, rows: Int[Tensor, " m"]) -> None:
+        """Keep (and repeat) rows."""
+        self._change(lambda part: part[rows])
+        self.positions = self.positions[rows]
+
+    def keep_last(self, length: int) -> None:
+        """Drop all but the last `length` positions."""
+        self._change(lambda part: part[:, :, part.shape[2] - length :])
+        self.positions = self.positions[:, self.length - length :]
+
+    def append_rows(self, other: "KeyValues") -> None:
+        """Add the rows of another; the shorter of the two is padded on the left."""
+        longest = max(self.length, other.length)
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            mine.keys = torch.cat([_padded_left(layer.keys, longest) for layer in (mine, theirs)])
+            mine.values = torch.cat([_padded_left(layer.values, longest) for layer in (mine, theirs)])
+        both = [nn.functional.pad(one.positions, (longest - one.length, 0)) for one in (self, other)]
+        self.positions = torch.cat(both)
+
+    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
+        for layer in self.cache.layers:
+            layer.keys, layer.values = change(layer.keys), change(layer.values)
+
+
+def _padded_left(part: Float[Tensor, "m h k c"], length: int) -> Float[Tensor, "m h l c"]:
+    return nn.functional.pad(part, (0, 0, length - part.shape[2], 0))
