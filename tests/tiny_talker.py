@@ -10,6 +10,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from chiasm.core.random import seed_torch
+from chiasm.core.types import Caption, Example
+from chiasm.data.image_refs import image_ref_from_array
 from chiasm.models.bridge.linear import LinearProjectorConfig
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig
@@ -87,6 +89,15 @@ def talking_config(folder: Path, **text: Any) -> PipelineConfig:
 def talking_pipeline(folder: Path) -> Pipeline:
     """Untrained."""
     return Pipeline.build(talking_config(folder), [], torch.device("cpu"))
+
+
+def save_talking_run(folder: Path) -> Path:
+    """A run folder of it, as `chiasm train` leaves one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    pipeline = talking_pipeline(write_language_model(folder.parent / "tiny-llama"))
+    example = Example("0", {"image": image_ref_from_array(pictures(1)[0])}, (Caption("a dog", "en"),))
+    pipeline.save(folder, example, {})
+    return folder
 
 
 def pictures(count: int) -> list[np.ndarray]:

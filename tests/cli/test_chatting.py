@@ -15,20 +15,14 @@ from command import Shell, assert_refused
 from PIL import Image
 
 import chiasm as library
-from chiasm.core.types import Caption, Example
-from chiasm.data.image_refs import image_ref_from_array
 from chiasm.serve.engine import Model
-from tiny_talker import pictures, talking_pipeline, write_language_model
+from tiny_talker import pictures, save_talking_run
 
 
 @pytest.fixture(scope="module")
 def talking_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of an untrained model that talks."""
-    folder = tmp_path_factory.mktemp("talking")
-    pipeline = talking_pipeline(write_language_model(folder / "tiny-llama"))
-    example = Example("0", {"image": image_ref_from_array(pictures(1)[0])}, (Caption("a dog", "en"),))
-    pipeline.save(folder / "run", example, {})
-    return folder / "run"
+    return save_talking_run(tmp_path_factory.mktemp("talking") / "run")
 
 
 @pytest.fixture(scope="module")

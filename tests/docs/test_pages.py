@@ -198,6 +198,28 @@ def check_transfer(folder: Path, printed: Printed) -> None:
     assert json.loads((folder / "probe.json").read_text())["few_shot"]["2"]["n"] == 10
 
 
+def prepare_chat(folder: Path, tiny_run: Path) -> None:
+    """The run runs/llava, small and untrained, and two photos."""
+    from tiny_talker import save_talking_run
+
+    save_talking_run(folder / "runs" / "llava")
+    for name, example in zip(("photo.jpg", "other.jpg"), scenes(2), strict=True):
+        save(example, folder / name)
+
+
+@contextmanager
+def server_of_the_talker() -> Iterator[Mapping[str, str]]:
+    """A server of runs/llava on a free port, in the place of the page's."""
+    from doors import running
+
+    import chiasm
+    from chiasm.serve.http.service import Service
+    from chiasm.serve.http.settings import ServerSettings
+
+    with running(Service(chiasm.load("runs/llava"), "llava", ServerSettings())) as door:
+        yield {"http://127.0.0.1:8000": door.address}
+
+
 PAGES = (
     Page(
         name="adapting.md",
@@ -205,6 +227,15 @@ PAGES = (
         needs=TOWERS,
         more=shorter_adapting,
         check=check_adapting,
+    ),
+    Page(
+        name="chat.md",
+        prepare=prepare_chat,
+        needs=("openai", "transformers"),
+        is_run=lambda line: (
+            not line.startswith(("chiasm chat", "chiasm serve"))
+        ),  # they wait for words and for requests
+        around=server_of_the_talker,
     ),
     Page(name="checkpoints.md", prepare=prepare_checkpoints, needs=("transformers",), check=check_checkpoints),
     Page(

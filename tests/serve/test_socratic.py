@@ -22,7 +22,7 @@ class Starter:
     """Towers that call every image by its mean: a dark one class 0, a light one class 1."""
 
     device = torch.device("cpu")
-    resizing = Resizing((8, 8))
+    resizing = Resizing("squeeze", (8, 8))
     model = codec = None
     calls = 0
 
