@@ -74,6 +74,8 @@ class ImageTowerConfig(ABC):
     """The tower starts untrained, is as wide as the model, and sees the whole image, squeezed."""
     is_packaged: ClassVar[bool] = False
     """The weights come with an installed package; frozen, they are left out of a run folder."""
+    gives_equal_tokens: ClassVar[bool] = True
+    """Every image becomes as many tokens, so that a frozen tower's output can be cached."""
     has_linear_layers: ClassVar[bool] = True
     """There are linear layers, to which low-rank adaptation can be added (`train.adapt=lora`)."""
 

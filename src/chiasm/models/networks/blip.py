@@ -79,7 +79,7 @@ class Blip(PretrainedVLM):
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "Blip":
         """Take over the image tower, and whichever of encoder, decoder, projections and head there are."""
         made = cls(config, parts, spec)
-        vision = TowerSpec(network.config.vision_config.to_dict(), "first", spec.preprocessing)
+        vision = TowerSpec(network.config.vision_config.to_dict(), "first", spec.fixed)
         made.image_encoder = HuggingFaceImageEncoder(network.vision_model, vision)
         is_embedded = hasattr(network, "text_proj")
         has_encoder = hasattr(network, "text_encoder")

@@ -66,7 +66,7 @@ def hugging_face_files(pipeline: Pipeline) -> dict[str, bytes]:
     model = pipeline.model
     if isinstance(model, PretrainedVLM):
         kind, config, tensors = model.spec.network, _network_config(model), model.hugging_face_tensors()
-        pixels = _pixels(model.spec.preprocessing, model.spec.architecture["model_type"])
+        pixels = _pixels(model.spec.fixed, model.spec.architecture["model_type"])
     else:
         dual = dual_of(pipeline)
         kind, config, tensors = FAMILIES[dual.family], _whole_config(dual), hugging_face_tensors(dual)
