@@ -15,7 +15,7 @@ from tokenizers.decoders import DecodeStream
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
-from chiasm.core.types import IMAGE_ID, IMAGE_PLACEHOLDER, Role, Turn
+from chiasm.core.types import IMAGE_ID, IMAGE_PLACEHOLDER, Turn
 from chiasm.data.tokenizers.chat_template import PLAIN_TEMPLATE, ChatFormat, ChatLayout, Reply, Shape, Words
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer, open_tokenizer, tokens_around
 

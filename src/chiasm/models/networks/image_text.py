@@ -254,7 +254,7 @@ def _canvas(image: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def _logits_of_probe(network: Any, processor: ImageTextProcessor) -> Tensor:
-    """transformers' own logits, float32 [l, v], of an image and some words."""
+    """Transformers' own logits, float32 [l, v], of an image and some words."""
     found = processor.prepare(_probe_image())
     words = _probe_words(processor)
     ids = torch.cat([found.pop("input_ids"), torch.tensor([words])], 1)
