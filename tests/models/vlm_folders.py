@@ -37,7 +37,7 @@ def save_chat_words(folder: Path, special: tuple[str, ...] = ("<image>",), templ
     """A byte-level tokenizer with start, end and further special tokens; returns the number of ids."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ["<unk>", "<s>", "</s>", "<pad>", *special]
-    pieces = Tokenizer(models.BPE(unk_token="<unk>"))
+    pieces = Tokenizer(models.BPE(unk_token=names[0]))
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pieces.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -56,7 +56,8 @@ def llava_folder(folder: Path, words: str = "llama", eyes: str = "clip", layer: 
     """Write a LLaVA-1.5 around a Llama, Qwen2 or Gemma 2 and CLIP's or SigLIP's tower, and return its network."""
     torch.manual_seed(0)
     count = save_chat_words(folder)
-    vision: Any = transformers.CLIPVisionConfig(**VISION) if eyes == "clip" else transformers.SiglipVisionConfig(**VISION)
+    kind: Any = transformers.CLIPVisionConfig if eyes == "clip" else transformers.SiglipVisionConfig
+    vision = kind(**VISION)
     config = transformers.LlavaConfig(
         vision_config=vision,
         text_config=text_config(words, count),
@@ -68,6 +69,25 @@ def llava_folder(folder: Path, words: str = "llama", eyes: str = "clip", layer: 
     network = scrambled(transformers.LlavaForConditionalGeneration(config))
     network.save_pretrained(folder)
     save_pixels(folder, eyes)
+    return network
+
+
+def vip_llava_folder(folder: Path) -> Any:
+    """Write a VipLLaVA, which no table of chiasm names, and return its network."""
+    count = save_chat_words(folder)
+    config = transformers.VipLlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**VISION),
+        text_config=text_config("llama", count),
+        image_token_id=4,
+        vision_feature_layers=[-2, -1],
+        image_seq_length=16,
+    )
+    config.vision_feature_select_strategy = "default"
+    network = scrambled(transformers.VipLlavaForConditionalGeneration(config))
+    network.save_pretrained(folder)
+    save_pixels(folder, "clip")
+    told = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "LlavaProcessor", **told}))
     return network
 
 

@@ -76,7 +76,9 @@ def test_transformers_opens_it_with_the_same_logits(
     assert found.answers["reply"] and found.answers["logits_difference"] < 1e-4
     network = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "llava")
     assert network.config.text_config.vocab_size == network.lm_head.weight.shape[0] > network.config.image_token_id
-    ours, theirs = (logits_of(chiasm.load(place), pictures((40, 60)), "what is it") for place in (run, tmp_path / "llava"))
+    ours, theirs = (
+        logits_of(chiasm.load(place), pictures((40, 60)), "what is it") for place in (run, tmp_path / "llava")
+    )
     torch.testing.assert_close(ours, theirs[:, : ours.shape[1]], atol=1e-4, rtol=1e-4)
     assert bool((theirs[:, -1] <= theirs.max(1).values).all())
 
@@ -115,9 +117,7 @@ def test_a_llava_that_was_adapted_is_written_as_one(tmp_path: Path) -> None:
     scene = SceneDataset("train", ScenesConfig(train_pictures=1, questions_per_picture=1), 0).example(0)
     changed.save(tmp_path / "run", scene, {})
     export(tmp_path / "run", "hugging_face", tmp_path / "again", CPU)
-    same, other = (
-        logits_of(chiasm.load(tmp_path / place), pictures((40, 60)), "what") for place in ("run", "again")
-    )
+    same, other = (logits_of(chiasm.load(tmp_path / place), pictures((40, 60)), "what") for place in ("run", "again"))
     torch.testing.assert_close(same, other, atol=1e-4, rtol=1e-4)
     before = logits_of(chiasm.load(tmp_path / "net"), pictures((40, 60)), "what")
     assert not torch.allclose(before, other, atol=1e-2)

@@ -41,7 +41,7 @@ class ImageModality(Modality):
         return self.decode(reference)
 
     def stack(self, prepared: Sequence[np.ndarray]) -> Tensor:
-        """uint8 [h, w, c] images -> uint8 [k, c, h, w]; those with a mask are padded to the largest height and width."""
+        """uint8 [h, w, c] images -> uint8 [k, c, h, w]; those with a mask are padded to the largest."""
         if prepared and prepared[0].shape[2] > 3:
             height, width = (max(image.shape[axis] for image in prepared) for axis in (0, 1))
             room = [(height - image.shape[0], width - image.shape[1]) for image in prepared]

@@ -25,7 +25,9 @@ from chiasm.models.pretrained.hugging_face_folder import (
 from chiasm.models.pretrained.image_text_processor import read_image_text_processor
 from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageModel
 
-NETWORKS: dict[str, type[PretrainedVLM]] = {name: wrapper for wrapper in (Blip, Vilt, Llava, ImageTextNetwork) for name in wrapper.offers}
+NETWORKS: dict[str, type[PretrainedVLM]] = {
+    name: wrapper for wrapper in (Blip, Vilt, Llava, ImageTextNetwork) for name in wrapper.offers
+}
 """Class of transformers -> what wraps it."""
 
 

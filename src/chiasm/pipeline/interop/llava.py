@@ -6,6 +6,7 @@ a linear projector becomes two layers of which the second is the identity.
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from chiasm.data.tokenizers.chat_template import with_fixed_date
 from chiasm.models.bridge.base import TokenwiseProjector
 from chiasm.models.bridge.language_bridge import LanguageBridge
 from chiasm.models.bridge.splicing import GivenRows
+from chiasm.models.decoding import DecodingConfig
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.lora import merge_lora
@@ -82,7 +84,7 @@ def llava_files(pipeline: Pipeline) -> dict[str, bytes]:
     pieces.post_processor = None  # the chat template writes the start of a text, and nothing else does
     image = words.form.image or IMAGE_TOKEN
     pieces.add_special_tokens([AddedToken(image, normalized=False, special=True)])
-    image_id = pieces.token_to_id(image)
+    image_id = cast(int, pieces.token_to_id(image))
     if isinstance(model, Llava):
         architecture = dict(model.spec.architecture)
         tensors = model.hugging_face_tensors()
@@ -132,7 +134,9 @@ def _tensors(
     network = language.network
     head, table = cast(nn.Linear, network.get_output_embeddings()), cast(Any, network.get_input_embeddings()).weight
     if head.bias is not None:
-        raise _refused(f"a {type(network).__name__}, whose output layer has a bias", "one without: Llama, Qwen, Mistral")
+        raise _refused(
+            f"a {type(network).__name__}, whose output layer has a bias", "one without: Llama, Qwen, Mistral"
+        )
     tensors = {f"model.vision_tower.{name}": value for name, value in tower.model.state_dict().items()}
     inner = network.base_model.state_dict()
     tensors |= {f"model.language_model.{name}": value for name, value in inner.items()}
@@ -160,7 +164,7 @@ def _projector(bridge: LanguageBridge) -> dict[str, Tensor]:
             "--set tasks.conversation.projector.output_norm=false",
         )
     layers = [layer for layer in projector.modules() if isinstance(layer, nn.Linear)]
-    found = {}
+    found: dict[str, Tensor] = {}
     for number, layer in enumerate(layers, 1):
         found |= {f"linear_{number}.weight": layer.weight, f"linear_{number}.bias": layer.bias}
     if len(layers) == 1:
@@ -232,14 +236,12 @@ def compare_with_transformers(pipeline: Pipeline, folder: Path, example: Example
 
     turns = prompt_turns("caption", 1)
     network: Any = transformers.LlavaForConditionalGeneration.from_pretrained(folder, local_files_only=True)
-    words = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    words: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     prepared = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
     picture = example.inputs[IMAGE]
     shown = Image.fromarray(picture.load())
     parts = [{"type": "image"}, {"type": "text", "text": turns[0].text.partition("\n")[2]}]
-    asked = words.apply_chat_template(
-        [{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True
-    )
+    asked = words.apply_chat_template([{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True)
     token = words.convert_ids_to_tokens(network.config.image_token_id)
     asked = asked.replace(token, token * network.config.image_seq_length)
     given = words(asked, return_tensors="pt", add_special_tokens=True)
@@ -263,9 +265,7 @@ def compare_with_transformers(pipeline: Pipeline, folder: Path, example: Example
     written = pipeline.codec.tokenizer.decode(out.tolist())
     reply = _reply(pipeline, example, turns)
     if written != reply:
-        raise JobError(
-            f"transformers writes {written!r}, chiasm {reply!r}\n  do: report this; nothing was written"
-        )
+        raise JobError(f"transformers writes {written!r}, chiasm {reply!r}\n  do: report this; nothing was written")
     return {"words": {"text": turns[0].text}, "reply": reply, "logits_difference": difference}
 
 
@@ -279,10 +279,6 @@ def _prompt_logits(pipeline: Pipeline, example: Example, turns: tuple[Turn, ...]
 
 
 def _reply(pipeline: Pipeline, example: Example, turns: tuple[Turn, ...]) -> str:
-    from dataclasses import replace
-
-    from chiasm.models.decoding import DecodingConfig
-
     codec = replace(pipeline.codec, decoding=DecodingConfig(max_words=COMPARED_WORDS))
     encoded = {IMAGE: pipeline.encode_images([example.inputs[IMAGE]])}
     return str(pipeline.task(Conversation).predict(pipeline.model, codec, encoded, [Query(0, turns=turns)])[0].answer)
