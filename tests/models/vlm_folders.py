@@ -1,5 +1,6 @@
 """Tiny folders of language models that see, written by transformers itself, weights random and far from zero."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,9 +56,8 @@ def llava_folder(folder: Path, words: str = "llama", eyes: str = "clip", layer: 
     """Write a LLaVA-1.5 around a Llama, Qwen2 or Gemma 2 and CLIP's or SigLIP's tower, and return its network."""
     torch.manual_seed(0)
     count = save_chat_words(folder)
-    vision: Any = (
-        transformers.CLIPVisionConfig(**VISION) if eyes == "clip" else transformers.SiglipVisionConfig(**VISION)
-    )
+    kind: Any = transformers.CLIPVisionConfig if eyes == "clip" else transformers.SiglipVisionConfig
+    vision = kind(**VISION)
     config = transformers.LlavaConfig(
         vision_config=vision,
         text_config=text_config(words, count),
@@ -69,6 +69,25 @@ def llava_folder(folder: Path, words: str = "llama", eyes: str = "clip", layer: 
     network = scrambled(transformers.LlavaForConditionalGeneration(config))
     network.save_pretrained(folder)
     save_pixels(folder, eyes)
+    return network
+
+
+def vip_llava_folder(folder: Path) -> Any:
+    """Write a VipLLaVA, which no table of chiasm names, and return its network."""
+    count = save_chat_words(folder)
+    config = transformers.VipLlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**VISION),
+        text_config=text_config("llama", count),
+        image_token_id=4,
+        vision_feature_layers=[-2, -1],
+        image_seq_length=16,
+    )
+    config.vision_feature_select_strategy = "default"
+    network = scrambled(transformers.VipLlavaForConditionalGeneration(config))
+    network.save_pretrained(folder)
+    save_pixels(folder, "clip")
+    told = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "LlavaProcessor", **told}))
     return network
 
 
@@ -99,7 +118,9 @@ def given_to(processor: Any, images: Sequence[np.ndarray], text: str) -> dict[st
     parts = [{"type": "image"}] * len(images) + [{"type": "text", "text": text}]
     message = [{"role": "user", "content": parts}]
     written = processor.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    found = processor(text=written, images=[Image.fromarray(one) for one in images], return_tensors="pt")
+    starts = written.startswith(processor.tokenizer.bos_token)  # as ProcessorMixin.apply_chat_template
+    shown = [Image.fromarray(one) for one in images]
+    found = processor(text=written, images=shown, return_tensors="pt", add_special_tokens=not starts)
     return {name: value for name, value in found.items() if name != "token_type_ids"}
 
 
@@ -146,3 +167,76 @@ def reply_by_transformers(network: Any, model: Any, given: dict[str, torch.Tenso
     banned = [one for one in tokenizer.special_ids if one != tokenizer.end_id]
     out = network.generate(**given, max_new_tokens=words, do_sample=False, suppress_tokens=banned)
     return str(tokenizer.decode(out[0, given["input_ids"].shape[1] :].tolist()))
+
+
+def tiled_folder(folder: Path, kind: str) -> Any:
+    """Write a network that cuts images into tiles, by the name of its class, with its processor; return the network."""
+    torch.manual_seed(0)
+    rows = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    special = ("<image>", "<video>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows)
+    template = IDEFICS_TEMPLATE if kind.startswith(("Idefics", "SmolVLM")) else LLAVA_TEMPLATE
+    count = save_chat_words(folder, special, template)
+    text = text_config("llama", count)
+    given: dict[str, Any] = {"text_config": text, "image_token_id": 4}
+    settings: dict[str, Any]
+    if kind == "LlavaNextForConditionalGeneration":
+        pins = [[32, 64], [64, 32], [64, 64]]
+        given |= {"vision_config": transformers.CLIPVisionConfig(**VISION), "image_grid_pinpoints": pins}
+        config: Any = transformers.LlavaNextConfig(**given, image_seq_length=16)
+        square = {"height": 32, "width": 32}
+        pixels = transformers.LlavaNextImageProcessorPil(
+            size={"shortest_edge": 32}, crop_size=square, image_grid_pinpoints=pins
+        )
+        settings = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+        name = "LlavaNextProcessor"
+    elif kind == "LlavaOnevisionForConditionalGeneration":
+        pins = [[32 * high, 32 * wide] for high in (1, 2, 3) for wide in (1, 2, 3)]
+        eyes = transformers.SiglipVisionConfig(**VISION, vision_use_head=False)
+        config = transformers.LlavaOnevisionConfig(**given, vision_config=eyes, image_grid_pinpoints=pins)
+        config.video_token_id = 5
+        pixels = transformers.LlavaOnevisionImageProcessorPil(
+            size={"height": 32, "width": 32}, image_grid_pinpoints=pins
+        )
+        settings = {"num_image_tokens": 16, "vision_feature_select_strategy": "full"}
+        name = "LlavaOnevisionProcessor"
+    else:
+        is_small = kind.startswith("SmolVLM")
+        family = "SmolVLM" if is_small else "Idefics3"
+        eyes = getattr(transformers, f"{family}VisionConfig")(**VISION)
+        config = getattr(transformers, f"{family}Config")(**given, vision_config=eyes, scale_factor=2, pad_token_id=3)
+        pixels = getattr(transformers, f"{family}ImageProcessorPil")(
+            size={"longest_edge": 96}, max_image_size={"longest_edge": 32}
+        )
+        settings, name = {"image_seq_len": 4}, f"{family}Processor"
+    network = scrambled(getattr(transformers, kind)(config))
+    network.save_pretrained(folder)
+    pixels.save_pretrained(folder)
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": name, **settings}))
+    return network
+
+
+IDEFICS_TEMPLATE = (
+    "<s>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""That of HuggingFaceTB/SmolVLM-256M-Instruct, with this tokenizer's start token."""
+
+
+def tiling_processor_of(folder: Path) -> Any:
+    """The processor of such a folder, built without chiasm."""
+    words = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    pixels = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    told = json.loads((folder / "processor_config.json").read_text())
+    name = told.pop("processor_class")
+    if name == "LlavaOnevisionProcessor":
+
+        class Images(transformers.LlavaOnevisionProcessor):  # type: ignore[misc]  # needs torchvision for videos
+            def check_argument_for_proper_class(self, name: str, value: Any) -> Any:
+                return value and super().check_argument_for_proper_class(name, value)
+
+        return Images(pixels, words, None, **told)
+    kind = transformers.LlavaNextProcessor if name == "LlavaNextProcessor" else transformers.Idefics3Processor
+    return kind(pixels, words, **told)

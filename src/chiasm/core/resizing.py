@@ -11,8 +11,9 @@ class Resizing:
     Attributes:
         method: "squeeze" scales both sides and ignores the aspect ratio; "cover" scales the shorter side and crops the
             middle; "shortest" and "within" do what a pre-trained network's own preprocessing does, the one with a crop,
-            the other with the aspect ratio kept on a canvas.
-        size_px: height and width of the result.
+            the other with the aspect ratio kept on a canvas; "own" keeps the image at its own size, for a network that
+            resizes by itself, and scales it down only beyond `size_px`.
+        size_px: height and width of the result; for "own" the most of both.
         resize_px: for "shortest", what is scaled to: the shorter side, or height and width; for "within" the shorter
             side.
         crop_px: for "shortest", height and width of the crop of the middle; () for none.
@@ -21,7 +22,7 @@ class Resizing:
         divisor: for "within", sides are multiples of this.
     """
 
-    method: Literal["cover", "squeeze", "shortest", "within"]
+    method: Literal["cover", "squeeze", "shortest", "within", "own"]
     size_px: tuple[int, int]
     resize_px: tuple[int, ...] = ()
     crop_px: tuple[int, ...] = ()

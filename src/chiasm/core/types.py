@@ -144,7 +144,18 @@ class Tokens(NamedTuple):
 
     @staticmethod
     def joined(parts: Sequence["Tokens"]) -> "Tokens":
-        """Concatenate the rows of one or more Tokens, which have equally many tokens per row."""
+        """Concatenate the rows of one or more Tokens, padded to the longest row."""
+        longest = max(part.values.shape[1] for part in parts)
+        if any(part.values.shape[1] < longest for part in parts):
+            assert all(part.places is None and part.number is None for part in parts), "rows of one value each"
+            room = [longest - part.values.shape[1] for part in parts]
+            parts = [
+                part._replace(
+                    values=torch.nn.functional.pad(part.values, (0, 0, 0, more)),
+                    is_real=torch.nn.functional.pad(part.is_real, (0, more)),
+                )
+                for part, more in zip(parts, room, strict=True)
+            ]
         columns = zip(*parts, strict=True)
         return Tokens(*(None if pieces[0] is None else torch.cat(pieces) for pieces in columns))  # type: ignore[arg-type]
 

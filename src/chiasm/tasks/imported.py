@@ -15,9 +15,10 @@ NETWORK_TASKS: dict[str, dict[str, TaskConfig]] = {
     "BlipForImageTextRetrieval": {"retrieval": RetrievalConfig(), "matching": MatchingConfig()},
     "ViltForQuestionAnswering": {"vqa": VqaConfig(objective="soft")},
     "ViltForImageAndTextRetrieval": {"matching": MatchingConfig()},
-    "LlavaForConditionalGeneration": {"conversation": ConversationConfig()},
 }
 """Class of transformers -> the tasks that it was trained for. ViLT scores each answer with a sigmoid of its own."""
+TALKS: dict[str, TaskConfig] = {"conversation": ConversationConfig()}
+"""The task of every language model that sees."""
 
 
 def dual_encoder_tasks(objective: Literal["softmax", "sigmoid"]) -> dict[str, TaskConfig]:

@@ -49,7 +49,8 @@ def adapted(config: RunConfig) -> RunConfig:
         return config
     if method == "lora" and model.text.keeps_lora:
         adapted_text = model.text.with_lora(config.train.lora_rank, config.train.lora_alpha)
-        return replace(config, model=replace(model, image=replace(model.image, frozen=True), text=adapted_text))
+        image_tower = replace(model.image, frozen=model.image.gives_equal_tokens)
+        return replace(config, model=replace(model, image=image_tower, text=adapted_text))
     image, text = FROZEN[method]
     if method == "lora" and not model.image.has_linear_layers:
         image = True

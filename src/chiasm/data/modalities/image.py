@@ -41,7 +41,14 @@ class ImageModality(Modality):
         return self.decode(reference)
 
     def stack(self, prepared: Sequence[np.ndarray]) -> Tensor:
-        """uint8 [h, w, c] images of one size -> uint8 [k, c, h, w]."""
+        """uint8 [h, w, c] images -> uint8 [k, c, h, w]; those with a mask are padded to the largest."""
+        if prepared and prepared[0].shape[2] > 3:
+            height, width = (max(image.shape[axis] for image in prepared) for axis in (0, 1))
+            room = [(height - image.shape[0], width - image.shape[1]) for image in prepared]
+            prepared = [
+                np.pad(image, ((0, down), (0, right), (0, 0))) if down or right else image
+                for image, (down, right) in zip(prepared, room, strict=True)
+            ]
         return torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2)
 
 

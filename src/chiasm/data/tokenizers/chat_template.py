@@ -206,9 +206,7 @@ class ChatLayout:
         except ImportError:
             raise MissingExtraError("transformers", "llm") from None
         messages = _messages(shapes, bool(self.form.image))
-        template = self.form.template
-        if "strftime_now" in template:
-            template = f"{{%- macro strftime_now(format) -%}}{_DATE}{{%- endmacro -%}}" + template
+        template = with_fixed_date(self.form.template)
         try:
             told: dict[str, Any] = {**self.form.specials, "enable_thinking": False, "date_string": _DATE}
             written: Any = render_jinja_template(
@@ -241,6 +239,13 @@ class ChatLayout:
             "once and leaves earlier turns as they were",
             "check the roles; or give the model another chat_template.jinja",
         )
+
+
+def with_fixed_date(template: str) -> str:
+    """The template, which tells `_DATE` where it would tell the day."""
+    if "strftime_now" not in template:
+        return template
+    return f"{{%- macro strftime_now(format) -%}}{_DATE}{{%- endmacro -%}}" + template
 
 
 def _messages(shapes: Sequence[Shape], in_parts: bool) -> list[dict[str, Any]]:

@@ -56,11 +56,13 @@ class TokenwiseProjector(nn.Module):
     Args:
         image_dim: width of the tokens.
         change: module [..., c] -> [..., e].
+        has_norm: whether there is the LayerNorm.
     """
 
-    def __init__(self, image_dim: int, change: nn.Module) -> None:
+    def __init__(self, image_dim: int, change: nn.Module, has_norm: bool = True) -> None:
         super().__init__()
-        self.norm, self.change = nn.LayerNorm(image_dim), change
+        self.norm = nn.LayerNorm(image_dim) if has_norm else nn.Identity()
+        self.change = change
 
     def forward(self, tokens: Tokens) -> Tokens:
         """As many tokens as before."""

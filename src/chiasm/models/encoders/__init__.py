@@ -18,6 +18,7 @@ from chiasm.models.encoders.language_model import Gemma3Config, LanguageModelCon
 from chiasm.models.encoders.minilm import MiniLMConfig
 from chiasm.models.encoders.multilingual_e5 import MultilingualE5Config
 from chiasm.models.encoders.multilingual_use import MultilingualUSEConfig
+from chiasm.models.encoders.network_images import NetworkImageConfig
 from chiasm.models.encoders.text import TransformerTextConfig
 from chiasm.models.encoders.two_stream import TwoStreamTextConfig
 
@@ -26,6 +27,7 @@ IMAGE_ENCODERS: dict[str, ImageEncoderType] = {
     "keypoints": KeypointConfig,
     "efficientnet_lite0": EfficientNetLite0Config,
     "hugging_face": FolderImageConfig,
+    "network": NetworkImageConfig,
 }
 TEXT_ENCODERS: dict[str, TextEncoderType] = {
     "transformer": TransformerTextConfig,

@@ -74,6 +74,8 @@ class ImageTowerConfig(ABC):
     """True: the tower starts untrained, is as wide as the model, and images are resized without keeping their shape."""
     is_packaged: ClassVar[bool] = False
     """True: the weights come from an installed package; a run folder omits them while they are frozen."""
+    gives_equal_tokens: ClassVar[bool] = True
+    """True: every image becomes equally many tokens, so that a frozen tower's output can be cached."""
     has_linear_layers: ClassVar[bool] = True
     """True: the tower has linear layers that low-rank adaptation can adapt (`train.adapt=lora`)."""
 

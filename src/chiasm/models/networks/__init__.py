@@ -10,6 +10,7 @@ from chiasm.core.files import read_json
 from chiasm.models.config import ModelConfig
 from chiasm.models.networks.base import NetworkSpec, PretrainedVLM, read_network_spec
 from chiasm.models.networks.blip import Blip
+from chiasm.models.networks.image_text import ImageTextNetwork, check_network
 from chiasm.models.networks.language import LanguageNetwork
 from chiasm.models.networks.llava import Llava
 from chiasm.models.networks.vilt import Vilt
@@ -21,9 +22,12 @@ from chiasm.models.pretrained.hugging_face_folder import (
     read_preprocessing,
     reading,
 )
+from chiasm.models.pretrained.image_text_processor import read_image_text_processor
 from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageModel
 
-NETWORKS: dict[str, type[PretrainedVLM]] = {name: wrapper for wrapper in (Blip, Vilt, Llava) for name in wrapper.offers}
+NETWORKS: dict[str, type[PretrainedVLM]] = {
+    name: wrapper for wrapper in (Blip, Vilt, Llava, ImageTextNetwork) for name in wrapper.offers
+}
 """Class of transformers -> its wrapper."""
 
 
@@ -31,12 +35,34 @@ def network_of(folder: Path) -> str:
     """Class of the network in a folder in Hugging Face layout, by its config; "" where `NETWORKS` lacks it."""
     stated = read_json(folder / "config.json", "the config").get("architectures") or [""]
     name = str(stated[0]) if isinstance(stated, list) and stated else ""
-    return name if name in NETWORKS else ""
+    return name if wrapper_of(name) is not None else ""
+
+
+def wrapper_of(network: str) -> type[PretrainedVLM] | None:
+    """What wraps a class of transformers; None where nothing can.
+
+    A class that is not in the table and that transformers lists as image-text-to-text is compared with transformers
+    when it is opened (`models.networks.image_text`).
+    """
+    if network in NETWORKS or not network:
+        return NETWORKS.get(network)
+    try:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as LISTED
+    except ImportError:
+        return None
+    return ImageTextNetwork if network in LISTED.values() else None
 
 
 def is_language_network(network: str) -> bool:
     """Whether a class of transformers is a language model that sees images, which converses."""
-    return network in NETWORKS and issubclass(NETWORKS[network], LanguageNetwork)
+    wrapper = wrapper_of(network)
+    return wrapper is not None and issubclass(wrapper, LanguageNetwork)
+
+
+def keeps_sizes(network: str) -> bool:
+    """Whether a class of transformers takes images at their own sizes, by its own processor."""
+    wrapper = wrapper_of(network)
+    return wrapper is not None and issubclass(wrapper, ImageTextNetwork)
 
 
 def labels_of(place: str) -> tuple[str, ...]:
@@ -46,9 +72,12 @@ def labels_of(place: str) -> tuple[str, ...]:
     folder = Path(place)
     if (folder / NETWORK_FILE).is_file():
         spec = read_network_spec(folder / NETWORK_FILE)
-        return NETWORKS[spec.network].labels_in(spec.network, spec.architecture) if spec.network in NETWORKS else ()
-    name = network_of(checked_folder(place, "model.network"))
-    return NETWORKS[name].labels_in(name, read_architecture(folder).to_dict()) if name else ()
+        name, architecture = spec.network, spec.architecture
+    else:
+        name = network_of(checked_folder(place, "model.network"))
+        architecture = read_architecture(folder).to_dict() if name else {}
+    wrapper = wrapper_of(name)
+    return () if wrapper is None else wrapper.labels_in(name, architecture)
 
 
 def build_model(config: ModelConfig, parts: Parts) -> VisionLanguageModel:
@@ -64,20 +93,27 @@ def build_model(config: ModelConfig, parts: Parts) -> VisionLanguageModel:
         return _from_run(folder, config, parts)
     checked_folder(config.network, "model.network")
     name = network_of(folder)
-    if not name:
+    wrapper = wrapper_of(name)
+    if wrapper is None:
         raise InputError(f"{folder} holds none of these networks", ", ".join(NETWORKS), "give another folder")
     import transformers
 
     architecture = read_architecture(folder).to_dict()
+    if keeps_sizes(name):
+        check_network(name, folder)
     network: Any = read_network(folder, getattr(transformers, name))
-    spec = NetworkSpec(name, architecture, read_preprocessing(folder))
-    return NETWORKS[name].wrap(config, parts, spec, network).eval()
+    if keeps_sizes(name):
+        spec = NetworkSpec(name, architecture, None, read_image_text_processor(folder).files)
+    else:
+        spec = NetworkSpec(name, architecture, read_preprocessing(folder))
+    return wrapper.wrap(config, parts, spec, network).eval()
 
 
 def _from_run(folder: Path, config: ModelConfig, parts: Parts) -> PretrainedVLM:
     """The network of a run folder, with the run's weights."""
     spec = read_network_spec(folder / NETWORK_FILE)
-    if spec.network not in NETWORKS:
+    wrapper = wrapper_of(spec.network)
+    if wrapper is None:
         raise InputError(f"{folder}: network {spec.network!r}", "one of " + ", ".join(NETWORKS), "restore the folder")
 
     def build() -> Any:
@@ -87,6 +123,6 @@ def _from_run(folder: Path, config: ModelConfig, parts: Parts) -> PretrainedVLM:
         made = transformers.AutoConfig.for_model(spec.architecture["model_type"], **settings)
         return getattr(transformers, spec.network)(made)
 
-    wrapped = NETWORKS[spec.network].wrap(config, parts, spec, reading(folder, "the network's description", build))
+    wrapped = wrapper.wrap(config, parts, spec, reading(folder, "the network's description", build))
     wrapped.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=False)
     return wrapped.eval()

@@ -7,7 +7,7 @@ evaluation, serving and training use it like any other model.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +30,18 @@ class NetworkSpec:
     """Class of transformers."""
     architecture: dict[str, Any]
     """Its config, including `model_type`."""
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
+    """None where the network's own processor prepares images."""
+    processor: dict[str, Any] = field(default_factory=dict)
+    """Content of the processor's files, by name; {} where `preprocessing` says all."""
+    is_compared: bool = False
+    """Its logits were compared with those of transformers when it was opened first."""
+
+    @property
+    def fixed(self) -> Preprocessing:
+        """The preprocessing of a network that has no processor of its own."""
+        assert self.preprocessing is not None, "this network prepares images by its own processor"
+        return self.preprocessing
 
     def to_json(self) -> bytes:
         """The content of the run folder's file."""
@@ -42,8 +53,10 @@ def read_network_spec(path: Path) -> NetworkSpec:
     values = read_json(path, "the network's description")
     if not isinstance(values, Mapping) or not isinstance(values.get("architecture"), dict):
         raise InputError(f"{path} describes no network", "a file that chiasm wrote", "restore the folder")
-    pixels = from_dict(Preprocessing, values.get("preprocessing") or {}, f"{path.name}.preprocessing")
-    return NetworkSpec(str(values.get("network")), values["architecture"], pixels)
+    told, processor = values.get("preprocessing"), values.get("processor") or {}
+    pixels = None if processor else from_dict(Preprocessing, told or {}, f"{path.name}.preprocessing")
+    is_compared = bool(values.get("is_compared"))
+    return NetworkSpec(str(values.get("network")), values["architecture"], pixels, processor, is_compared)
 
 
 class PretrainedVLM(VisionLanguageModel, ABC):

@@ -79,7 +79,7 @@ class Blip(PretrainedVLM):
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "Blip":
         """Assign the image tower, and those of encoder, decoder, projections and head that the network has."""
         made = cls(config, parts, spec)
-        vision = TowerSpec(network.config.vision_config.to_dict(), "first", spec.preprocessing)
+        vision = TowerSpec(network.config.vision_config.to_dict(), "first", spec.fixed)
         made.image_encoder = HuggingFaceImageEncoder(network.vision_model, vision)
         is_embedded = hasattr(network, "text_proj")
         has_encoder = hasattr(network, "text_encoder")

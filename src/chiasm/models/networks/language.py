@@ -93,7 +93,7 @@ class LanguageNetwork(PretrainedVLM):
     @torch.no_grad()
     def image_tokens(self, task: str) -> int:
         """As in `VisionLanguageModel`; the size of images is the network's own."""
-        height, width = self.spec.preprocessing.size_px
+        height, width = self.spec.fixed.size_px
         parameter = next(self.image_encoder.parameters())
         blank = torch.zeros(1, 3, height, width, device=parameter.device)
         return self.bridge(task)(self.encode_image(blank)).values.shape[1]

@@ -59,16 +59,16 @@ class Llava(LanguageNetwork):
         Raises:
             InputError: a tower that takes images of any size (Pixtral), or a preprocessing for another size.
         """
-        config, tower = network.config, network.model.vision_tower
+        config, tower, pixels = network.config, network.model.vision_tower, self.spec.fixed
         if not hasattr(tower.config, "image_size") or tower.config.model_type == "pixtral":
             raise InputError(
                 f"a LLaVA with the image tower {tower.config.model_type}, whose images keep their shapes",
                 "a tower for images of one size, such as CLIP's or SigLIP's",
                 "use transformers itself for this folder",
             )
-        check_picture_size(tower.config, self.spec.preprocessing, Path(self.config.network))
+        check_picture_size(tower.config, pixels, Path(self.config.network))
         layer = config.vision_feature_layer
         layers = [layer] if isinstance(layer, int) else list(layer)
         drops = config.vision_feature_select_strategy == "default"
         projector = LayersOnTokens(network.model.multi_modal_projector)
-        return VisionTower(tower, self.spec.preprocessing, layers, drops), NetworkBridge(projector)
+        return VisionTower(tower, pixels, layers, drops), NetworkBridge(projector)

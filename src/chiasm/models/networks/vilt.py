@@ -43,7 +43,7 @@ class Vilt(PretrainedVLM):
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "Vilt":
         """Assign the transformer and the head."""
         made = cls(config, parts, spec)
-        most = spec.preprocessing.size_px[0] // network.config.patch_size
+        most = spec.fixed.size_px[0] // network.config.patch_size
         if 0 < network.config.max_image_length < most * most:
             raise InputError(
                 f"max_image_length is {network.config.max_image_length}: patches are left out by chance",
@@ -83,8 +83,8 @@ class Vilt(PretrainedVLM):
         embeddings = self.vilt.embeddings
         real = canvas[3] > 0
         height, width = int(real[:, 0].sum()), int(real[0].sum())
-        preprocessing = self.spec.preprocessing
-        mean, std = (canvas.new_tensor(row)[:, None, None] for row in (preprocessing.mean, preprocessing.std))
+        how = self.spec.fixed
+        mean, std = (canvas.new_tensor(row)[:, None, None] for row in (how.mean, how.std))
         image = (canvas[:3, :height, :width] * 0.5 + 0.5 - mean) / std
         grid = embeddings.patch_embeddings.projection(image[None])
         table = embeddings.position_embeddings

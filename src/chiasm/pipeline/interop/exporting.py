@@ -15,12 +15,19 @@ from chiasm.core.files import read_json, whole_folder, write_bytes
 from chiasm.core.types import IMAGE, Caption, Example, Question
 from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.data.image_refs import image_ref_from_bytes
+from chiasm.models.decoding import DecodingConfig
 from chiasm.pipeline.interop.importing import STORED, open_pipeline, usual_decoding
 from chiasm.pipeline.interop.layouts import hugging_face_files, open_clip_files
+from chiasm.pipeline.interop.llava import compare_with_transformers, is_conversation, llava_files
 from chiasm.pipeline.pipeline import Pipeline
 
+
+def _hugging_face(pipeline: Pipeline) -> dict[str, bytes]:
+    return llava_files(pipeline) if is_conversation(pipeline) else hugging_face_files(pipeline)
+
+
 LAYOUTS: dict[str, Callable[[Pipeline], dict[str, bytes]]] = {
-    "hugging_face": hugging_face_files,
+    "hugging_face": _hugging_face,
     "open_clip": open_clip_files,
 }
 """Layouts beside chiasm's own, "run"."""
@@ -60,10 +67,13 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
     pipeline = open_pipeline(source, device)
     if layout != "run":
         # These layouts do not store decoding, calibration or the domain model of a run.
-        usual = usual_decoding(pipeline.config.model.text.max_tokens)
+        is_talk = is_conversation(pipeline)
+        usual = DecodingConfig() if is_talk else usual_decoding(pipeline.config.model.text.max_tokens)
         pipeline.codec = replace(pipeline.codec, decoding=usual, calibration={}, calibrated_on=None)
         pipeline.domain = None
     example = _example(source, pipeline)
+    if layout != "run" and is_conversation(pipeline):
+        return _export_talk(pipeline, layout, example, out, device)
     with new_folder(out) as place:
         if layout == "run":
             pipeline.save(place, example, {"environment.json": _environment().encode()})
@@ -75,6 +85,20 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
         names = tuple(sorted(path.name for path in place.iterdir()))
     words = answers.pop("words")
     return Exported(out, names, words, answers)
+
+
+def _export_talk(pipeline: Pipeline, layout: str, example: Example, out: Path, device: torch.device) -> Exported:
+    """As `export`, of a run that converses: transformers itself computes logits and text of the written folder."""
+    with new_folder(out) as place:
+        for name, content in LAYOUTS[layout](pipeline).items():
+            write_bytes(place / name, content)
+        answers = compare_with_transformers(pipeline, place, example)
+        # One more word in the vocabulary moves every probability a little: the stored answers are the folder's own.
+        again = open_pipeline(place, device)
+        for name, content in again.example_files(example, STORED).items():
+            write_bytes(place / name, content)
+        names = tuple(sorted(path.name for path in place.iterdir()))
+    return Exported(out, names, answers.pop("words"), answers)
 
 
 def compare(original: Pipeline, other: Pipeline, example: Example) -> dict[str, Any]:

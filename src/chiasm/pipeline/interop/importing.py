@@ -1,6 +1,5 @@
 """Open a model folder as a Pipeline: a run of chiasm, or the layout of Hugging Face or open_clip."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +12,14 @@ from chiasm.core.run_folder import MANIFEST
 from chiasm.data.files import FilesConfig
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig
+from chiasm.models.encoders.base import ImageTowerConfig
 from chiasm.models.encoders.dual_encoder import FAMILIES, OPEN_CLIP_CONFIG, DualEncoder, read_dual_encoder
 from chiasm.models.encoders.folder import FolderImageConfig, FolderTextConfig
 from chiasm.models.encoders.hugging_face import preprocessing_of, text_limits
 from chiasm.models.encoders.language_model import LanguageModelConfig
+from chiasm.models.encoders.network_images import NetworkImageConfig
 from chiasm.models.encoders.open_clip import is_open_clip, read_open_clip
-from chiasm.models.networks import NETWORKS, is_language_network, labels_of, network_of
+from chiasm.models.networks import NETWORKS, is_language_network, keeps_sizes, labels_of, network_of
 from chiasm.models.pretrained.hugging_face_folder import checked_folder, model_type, read_architecture
 from chiasm.models.projection import PlainProjection
 from chiasm.models.vision_language import AssembledVLM, VisionLanguageModel
@@ -28,7 +29,7 @@ from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.tokenizers import pretrained_tokenizer
 from chiasm.tasks import build_tasks
 from chiasm.tasks.codec import Codec
-from chiasm.tasks.imported import NETWORK_TASKS, dual_encoder_tasks
+from chiasm.tasks.imported import NETWORK_TASKS, TALKS, dual_encoder_tasks
 
 IMPORTED = "imported"
 """Recipe name of an imported model."""
@@ -91,11 +92,11 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
         folder: in Hugging Face layout.
         device: where the model goes.
     """
+    if is_language_network(network):
+        return _talking_pipeline(network, folder, device)
     architecture = read_architecture(folder)
     height, width = preprocessing_of(str(folder)).size_px
     image = FolderImageConfig(name=str(folder), size_px=height, width_px=0 if width == height else width)
-    if is_language_network(network):
-        return _talking_pipeline(network, folder, device, image)
     longest = _longest(folder, text_limits(str(folder)).max_tokens)
     space = int(getattr(architecture, "image_text_hidden_size", 0)) or ModelConfig().embedding_dim
     config = PipelineConfig(
@@ -117,8 +118,15 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
     return Pipeline.build(config, [], device, codec)
 
 
-def _talking_pipeline(network: str, folder: Path, device: torch.device, image: FolderImageConfig) -> Pipeline:
-    """Build a pipeline from a language model that sees; both towers are frozen, so that LoRA adapts it."""
+def _talking_pipeline(network: str, folder: Path, device: torch.device) -> Pipeline:
+    """Build a pipeline from a language model that sees; what can be cached is frozen, so that LoRA adapts it."""
+    image: ImageTowerConfig
+    if keeps_sizes(network):
+        image = NetworkImageConfig(name=str(folder))
+    else:
+        height, width = preprocessing_of(str(folder)).size_px
+        square = 0 if width == height else width
+        image = FolderImageConfig(name=str(folder), size_px=height, width_px=square, frozen=True, grid=True)
     architecture = read_architecture(folder)
     words = architecture.get_text_config()
     longest = _longest(folder, int(getattr(words, "max_position_embeddings", 0) or LONGEST_TALK), LONGEST_TALK)
@@ -127,8 +135,8 @@ def _talking_pipeline(network: str, folder: Path, device: torch.device, image: F
     text = LanguageModelConfig(name=str(folder), max_tokens=longest, frozen=True, precision=precision)
     config = PipelineConfig(
         recipe=IMPORTED,
-        model=ModelConfig(network=str(folder), image=replace(image, frozen=True, grid=True), text=text),
-        tasks=NETWORK_TASKS[network],
+        model=ModelConfig(network=str(folder), image=image, text=text),
+        tasks=TALKS,
     )
     return Pipeline.build(config, [], device, Codec(pretrained_tokenizer(text), {}, decoding=config.decoding))
 

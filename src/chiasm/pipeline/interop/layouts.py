@@ -66,14 +66,14 @@ def hugging_face_files(pipeline: Pipeline) -> dict[str, bytes]:
     model = pipeline.model
     if isinstance(model, PretrainedVLM):
         kind, config, tensors = model.spec.network, _network_config(model), model.hugging_face_tensors()
-        pixels = _pixels(model.spec.preprocessing, model.spec.architecture["model_type"])
+        prepared = pixels(model.spec.fixed, model.spec.architecture["model_type"])
     else:
         dual = dual_of(pipeline)
         kind, config, tensors = FAMILIES[dual.family], _whole_config(dual), hugging_face_tensors(dual)
-        pixels = _pixels(dual.image.preprocessing, dual.family)
+        prepared = pixels(dual.image.preprocessing, dual.family)
     return {
         **network_files(kind, config, tensors),
-        "preprocessor_config.json": _json(pixels),
+        "preprocessor_config.json": as_json(prepared),
         **tokenizer_files(_words(pipeline)),
     }
 
@@ -96,7 +96,7 @@ def open_clip_files(pipeline: Pipeline) -> dict[str, bytes]:
         )
     tensors = to_open_clip(hugging_face_tensors(dual), (vision["num_hidden_layers"], text["num_hidden_layers"]))
     return {
-        OPEN_CLIP_CONFIG: _json(config),
+        OPEN_CLIP_CONFIG: as_json(config),
         WEIGHTS: safetensors.torch.save(_stored(tensors), {"format": "pt"}),
         **tokenizer_files(words),
     }
@@ -218,7 +218,7 @@ def _network_config(model: PretrainedVLM) -> "PreTrainedConfig":
     return made
 
 
-def _pixels(preprocessing: Preprocessing, family: str) -> dict[str, Any]:
+def pixels(preprocessing: Preprocessing, family: str) -> dict[str, Any]:
     """Content of `preprocessor_config.json`."""
     kind = PROCESSORS.get(family, "CLIPImageProcessor" if preprocessing.crop_px else "ViTImageProcessor")
     settings: dict[str, Any] = {
@@ -248,5 +248,5 @@ def _stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def _json(value: Any) -> bytes:
+def as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,101 @@
+"""Networks that cut images into tiles, out of folders, against transformers: logits and greedy text; the rest refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="needs the extra [hf]")
+from vlm_folders import (
+    given_to,
+    logits_of,
+    pictures,
+    processor_of,
+    reply_by_transformers,
+    reply_of,
+    tiled_folder,
+    tiling_processor_of,
+    vip_llava_folder,
+)
+
+import chiasm
+from chiasm.core.errors import InputError
+from chiasm.core.types import Tokens
+from chiasm.models.networks import image_text
+from chiasm.pipeline.interop.exporting import export
+
+KINDS = [
+    "LlavaNextForConditionalGeneration",
+    "LlavaOnevisionForConditionalGeneration",
+    "Idefics3ForConditionalGeneration",
+    "SmolVLMForConditionalGeneration",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
+    """Guards tiles, padding cut away, line ends, row and column tokens; images of several shapes in one turn."""
+    network = tiled_folder(tmp_path, kind)
+    model = chiasm.load(tmp_path)
+    for images in (pictures((40, 60)), pictures((90, 50)), pictures((33, 32), (20, 100))):
+        given = given_to(tiling_processor_of(tmp_path), images, "what is there")
+        with torch.no_grad():
+            theirs = network(**given).logits[0]
+        torch.testing.assert_close(logits_of(model, images, "what is there"), theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_text_is_that_of_transformers(kind: str, tmp_path: Path) -> None:
+    """Guards positions after an image of any number of tokens."""
+    network = tiled_folder(tmp_path, kind)
+    model, images = chiasm.load(tmp_path), pictures((40, 60))
+    for text in ("what is there", "two green dogs"):
+        given = given_to(tiling_processor_of(tmp_path), images, text)
+        assert reply_of(model, images, text, 12) == reply_by_transformers(network, model, given, 12)
+
+
+def test_a_network_of_no_list_opens_where_its_logits_are_reproduced(tmp_path: Path) -> None:
+    """Guards the comparison with transformers at opening; VipLLaVA passes it, and a run folder remembers that."""
+    torch.manual_seed(0)
+    network = vip_llava_folder(tmp_path)
+    model, images = chiasm.load(tmp_path), pictures((40, 60))
+    given = given_to(processor_of(tmp_path), images, "what is there")
+    with torch.no_grad():
+        theirs = network(**given).logits[0]
+    torch.testing.assert_close(logits_of(model, images, "what is there"), theirs, atol=1e-4, rtol=1e-4)
+    assert model.pipeline.model.spec.is_compared
+
+
+def test_a_network_that_computes_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the comparison itself: other features than transformers' are seen."""
+    vip_llava_folder(tmp_path)
+    forward = image_text.WholeEyes.forward
+
+    def moved(self: image_text.WholeEyes, image: torch.Tensor) -> Tokens:
+        found = forward(self, image)
+        return found._replace(values=found.values * found.values.new_tensor([1.01] * (self.dim - 2) + [1.0, 1.0]))
+
+    monkeypatch.setattr(image_text.WholeEyes, "forward", moved)
+    with pytest.raises(InputError, match="its logits of an image and words are not those"):
+        chiasm.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("Qwen2VL", "M-RoPE"), ("PaliGemma", "both directions"), ("Blip2", "queries")]
+)
+def test_networks_that_are_known_to_differ_are_refused_unread(kind: str, said: str, tmp_path: Path) -> None:
+    """Guards against wrong answers; the error names what is missing."""
+    with pytest.raises(InputError, match=said):
+        image_text.check_network(f"{kind}ForConditionalGeneration", tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS[2:3])
+def test_a_run_folder_keeps_processor_and_answers(kind: str, tmp_path: Path) -> None:
+    """Guards against a run that opens only beside the folder that it came from."""
+    tiled_folder(tmp_path / "net", kind)
+    before = logits_of(chiasm.load(tmp_path / "net"), pictures((40, 60)), "what")
+    export(tmp_path / "net", "run", tmp_path / "run", torch.device("cpu"))
+    (tmp_path / "net").rename(tmp_path / "gone")
+    assert torch.equal(before, logits_of(chiasm.load(tmp_path / "run"), pictures((40, 60)), "what"))
+    with pytest.raises(InputError, match="in the layout of LLaVA"):
+        export(tmp_path / "run", "hugging_face", tmp_path / "out", torch.device("cpu"))
