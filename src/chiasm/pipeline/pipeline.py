@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from chiasm.core.config import to_dict
 from chiasm.core.errors import InputError, MissingTaskError
@@ -24,6 +24,7 @@ from chiasm.core.types import IMAGE, Example, ImageRef, InputValue, Tokens
 from chiasm.data.image import load_image
 from chiasm.data.modalities.image import images_of
 from chiasm.models.batch_invariant import make_batch_invariant
+from chiasm.models.fingerprint import weights_hash
 from chiasm.models.inputs import encode_rows
 from chiasm.models.lora import LORA_NAMES
 from chiasm.models.networks import build_model
@@ -139,12 +140,12 @@ class Pipeline:
 
     def _image_fingerprint(self, has_grid: bool) -> str:
         name = self._preprocessing_name + ("-grid" if has_grid else "")
-        return f"{self.config.model.image.kind}-{name}-{_weights_hash(self.model.image_encoder)}"
+        return f"{self.config.model.image.kind}-{name}-{weights_hash(self.model.image_encoder)}"
 
     def text_fingerprint(self) -> str:
         """Name of the text tower with its weights and longest text, for caches."""
         return (
-            f"{self.config.model.text.kind}-{self.codec.tokenizer.max_tokens}-{_weights_hash(self.model.text_encoder)}"
+            f"{self.config.model.text.kind}-{self.codec.tokenizer.max_tokens}-{weights_hash(self.model.text_encoder)}"
         )
 
     def embedding_fingerprint(self) -> str:
@@ -152,7 +153,7 @@ class Pipeline:
         model = self.model
         # Without a projection the space is within the fusion block (ALBEF); else these vectors do not enter fusion.
         last = (model.image_adapter, model.fusion) if model.image_projection is None else (model.image_projection,)
-        hashes = [_weights_hash(module) for module in (model.image_pooler, *last) if module is not None]
+        hashes = [weights_hash(module) for module in (model.image_pooler, *last) if module is not None]
         # A projection takes the tower's own vector, which is the same with the grid and without.
         has_grid = self.config.model.image.grid and (model.image_pooler is not None or model.image_projection is None)
         return "-".join([self._image_fingerprint(has_grid), str(self.config.model.embedding_dim), *hashes])
@@ -161,7 +162,7 @@ class Pipeline:
         """Hash of everything that determines a text's embedding in the shared space."""
         model = self.model
         last = (model.text_adapter, model.fusion) if model.text_projection is None else (model.text_projection,)
-        hashes = [_weights_hash(module) for module in last if module is not None]
+        hashes = [weights_hash(module) for module in last if module is not None]
         words = hashlib.sha256(self.codec.tokenizer.to_json().encode()).hexdigest()[:16]
         return "-".join([self.text_fingerprint(), words, *hashes])
 
@@ -387,14 +388,6 @@ class Pipeline:
         self.example = StoredExample.of(content, stored)
         stored.pop(TO_TRY, None)
         check_same_answers(stored, self.answers_of(image, stored["words"]), folder)
-
-
-def _weights_hash(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _json(value: Any) -> bytes:
