@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-pytest_plugins = ["small_pipeline"]
+pytest_plugins = ["small_pipeline", "speaking"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

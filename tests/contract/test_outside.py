@@ -54,6 +54,14 @@ def config(**train: object) -> RunConfig:
     )
 
 
+def test_an_input_without_an_encoder_is_refused() -> None:
+    """Guards against a task whose input the model cannot encode: the key is named when the pipeline is built."""
+    lacking = replace(config(), model=replace(config().model, inputs={}))
+    dataset = open_dataset(lacking.data, "train", 0)
+    with pytest.raises(InputError, match=r"model\.inputs\.range\.kind"):
+        Pipeline.build(lacking, [dataset.example(number) for number in range(4)], torch.device("cpu"))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("outside") / "run"

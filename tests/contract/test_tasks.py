@@ -1,8 +1,10 @@
 """The task contract over every task, with each of its objectives."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,11 +23,13 @@ from chiasm.tasks import TASKS
 from chiasm.tasks.base import TaskConfig, Teacher
 from chiasm.tasks.captioning import Captioning, CaptioningConfig
 from chiasm.tasks.codec import Codec
+from chiasm.tasks.conversation import ConversationConfig
 from chiasm.tasks.hidden_words import MaskingConfig
 from chiasm.tasks.matching import MatchingConfig
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.tasks.texts import CaptionConfig
 from chiasm.tasks.vqa import VqaConfig
+from language_folders import write_folder
 
 TOWERS = ("image_encoder.", "text_encoder.")
 WORDS = "text_encoder.embedding"
@@ -80,6 +84,12 @@ CASES: dict[str, Case] = {
     ),
     "statements": case("statements", (*FUSED, "heads.statements."), ABSENT),
     "classification": case("classification", ("image_encoder.", "heads.classification."), label_smoothing=0.1),
+    "conversation": Case(
+        (("conversation", ConversationConfig()),),
+        ("image_encoder.", "heads.conversation.", "text_encoder."),
+        (),
+        (("kind", "language_model"), ("frozen", "false"), ("max_tokens", 512)),
+    ),
     "captioning": case("captioning", ("image_encoder.", WORDS, "heads.captioning."), label_smoothing=0.1),
     "captioning, two captions": case(
         "captioning", ("image_encoder.", WORDS, "heads.captioning."), captions_per_picture=2
@@ -133,7 +143,11 @@ def several(example: Example) -> Example:
 def pipeline_for(chosen: Case) -> Pipeline:
     demo = find_recipe("demo", tiny=True)
     image = replace(demo.model.image, channels=(4, 8, 8), size_px=24)
-    words = override(demo.model, [f"text.{key}={value}" for key, value in chosen.text])
+    changes = [f"text.{key}={value}" for key, value in chosen.text]
+    if ("kind", "language_model") in chosen.text:
+        pytest.importorskip("transformers", reason="needs the extra [llm]")
+        changes.append(f"text.name={write_folder(Path(tempfile.mkdtemp()) / 'llama', tie_word_embeddings=True)}")
+    words = override(demo.model, changes)
     model = replace(words, dim=16, embedding_dim=8, image=image, fusion=chosen.fusion)
     config = replace(demo, model=model, tasks=dict(chosen.config))
     return Pipeline.build(config, scenes(), torch.device("cpu"))

@@ -215,6 +215,27 @@ def test_coco_captions(root: Path) -> None:
     assert sorted(code for _, code in codes(data)) == ["entry", "no_text", "unknown_image"]
 
 
+def test_coco_instances(root: Path) -> None:
+    """Categories become objects, each once, of the split measured; training does not read them."""
+    images = [{"id": 7, "file_name": "a.png"}, {"id": 3, "file_name": "b.png"}]
+    notes = [{"image_id": i, "id": i, "caption": f"caption {i}"} for i in (3, 7)]
+    instances = {
+        "categories": [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}],
+        "images": images,
+        "annotations": [{"image_id": 3, "category_id": c, "bbox": [0, 0, 1, 1]} for c in (18, 1, 18, 5)],
+    }
+    for split in ("train", "val"):
+        written(root / f"annotations/captions_{split}2017.json", json.dumps({"images": images, "annotations": notes}))
+        written(root / f"annotations/instances_{split}2017.json", json.dumps(instances))
+    data = read_source(root, "val")
+    assert {example.id: example.objects for example in data.examples} == {"a": (), "b": ("dog", "person")}
+    assert codes(data) == [(4, "entry")]
+    assert [example.objects for example in read_source(root, "train").examples] == [(), ()]
+    written(root / "annotations/instances_val2017.json", json.dumps({"annotations": []}))
+    with pytest.raises(InputError, match="no list `categories`"):
+        read_source(root, "val")
+
+
 def test_vqav2(root: Path) -> None:
     """Ten answers keep their counts, questions of a picture come together, file names follow COCO's rule."""
     picture(root / "val2014/COCO_val2014_000000000042.jpg")

@@ -228,8 +228,12 @@ PAGES = (
     Page(name="transfer.md", prepare=prepare_transfer, needs=TOWERS, check=check_transfer),
 )
 
+IN_GATE = ("search.md", "serving.md", "transfer.md")
+"""Pages that run in the gate: training, evaluation, search and serving in the fewest commands. Others are long."""
+GATED = [pytest.param(page, id=page.name, marks=() if page.name in IN_GATE else pytest.mark.long) for page in PAGES]
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+@pytest.mark.parametrize("page", GATED)
 def test_a_page_runs_as_it_stands(
     page: Page, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

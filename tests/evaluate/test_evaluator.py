@@ -99,14 +99,14 @@ def test_a_model_that_does_not_look_is_found_out(
     pipeline: Pipeline, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a blind view that changes more than the picture: a model with its eyes shut scores the same."""
-    encode = pipeline._encoded_input
+    encode = pipeline._encode_values
 
     def shut(name: str, image: torch.Tensor | Tokens) -> Tokens:
         tokens = encode(name, image)
         return Tokens(torch.zeros_like(tokens.values), tokens.is_real, torch.ones_like(tokens.pooled))
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_encoded_input", shut)
+        patch.setattr(pipeline, "_encode_values", shut)
         found = {view: evaluate(pipeline, examples, view).scores for view in VIEWS[:3]}
     assert {"vqa_accuracy", "text_to_image_R@1", "matching_accuracy", "masked_word_accuracy"} <= set(found["seen"])
     for name, score in found["shuffled"].items():

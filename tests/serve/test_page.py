@@ -1,16 +1,14 @@
 """The page in a real browser: it answers, searches and names; works by keyboard, in Chinese, on a phone; runs alone."""
 
 import io
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import Visit, browser, needs_browser
 from doors import Door, running
 from PIL import Image
 from PIL import Image as PillowImage
@@ -21,35 +19,10 @@ from chiasm.serve.http.settings import ServerSettings
 from chiasm.serve.index import Index
 from chiasm.serve.index.strength import Strength
 
-CHROMIUM = os.environ.get("CHIASM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (set CHIASM_CHROMIUM)")
+__all__ = ["browser"]
+pytestmark = needs_browser
 SIZE = "(({naturalWidth: w, naturalHeight: h}) => [w, h])(document.getElementById('picture'))"
 SCRIPT = "<script>window.harmed = 1</script><img src=x onerror='window.harmed = 1'>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-class Visit:
-    """A page with everything it asked for and complained about."""
-
-    def __init__(self, browser: Any, address: str, width: int = 1280, **options: Any) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 800}, **options)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(8000)
-        self.requested: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda one: self.requested.append(one.url))
-        self.page.on("console", lambda one: self.complaints.append(one.text))
-        self.page.on("pageerror", lambda one: self.complaints.append(str(one)))
-        self.page.goto(address)
-        self.page.wait_for_selector('[role="tab"]')
 
 
 @pytest.fixture

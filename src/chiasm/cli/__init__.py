@@ -14,6 +14,7 @@ import typer
 
 from chiasm import __version__
 from chiasm.cli.asking import ask, caption, classify, embed, match
+from chiasm.cli.chatting import chat
 from chiasm.cli.exporting import export
 from chiasm.cli.measuring import evaluate, probe
 from chiasm.cli.searching import index, search
@@ -49,7 +50,23 @@ def options(
         os.environ["CHIASM_DEBUG"] = "1"
 
 
-for _verb in (demo, recipes, show, train, evaluate, probe, ask, caption, match, classify, embed, search, serve, export):
+for _verb in (
+    demo,
+    recipes,
+    show,
+    train,
+    evaluate,
+    probe,
+    ask,
+    chat,
+    caption,
+    match,
+    classify,
+    embed,
+    search,
+    serve,
+    export,
+):
     app.command()(_verb)
 app.add_typer(index, name="index")
 

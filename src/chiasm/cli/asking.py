@@ -30,14 +30,17 @@ def ask(
     set_: SetDecoding = None,
     json_file: Json = None,
 ) -> None:
-    """Answer one question about an image.
+    """Answer one question about an image. The starter answers by an image classifier's words alone, and often wrongly.
 
     Example: chiasm ask runs/demo picture.png 'what color is the circle?'
     """
     model = load(run, set_)
     with suggesting("ask", run, [image], [question]):
         answer = model.ask(image, question)
-    remark(model, [question])
+    if model.is_told:
+        note(model.talker.note)
+    else:
+        remark(model, [question])
     if answer.abstain_reasons:
         say("; ".join([*doubts(answer), "its guesses:"]))
     for one in answer.evidence["answers"]:

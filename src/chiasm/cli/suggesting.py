@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SENTENCES = ("FIRST SENTENCE", "SECOND SENTENCE")
 QUESTION = "QUESTION"
-STARTER_CAN = ("match", "classify", "search", "embed", "index build")
+STARTER_CAN = ("chat", "match", "classify", "search", "embed", "index build")
 """Verbs that the packaged towers support without training."""
 CAPTIONED = ("retrieval", "captioning", "matching")
 """Tasks that train on files with captions."""
@@ -39,6 +39,8 @@ def commands(
     found = []
     if can(tasks, "ask"):
         found.append(["ask", run, *first, *(questions or (QUESTION,))])
+    if can(tasks, "chat"):
+        found.append(["chat", run, *first])
     if can(tasks, "caption"):
         found.append(["caption", run, *(images or first)])
     if "classification" in tasks:

@@ -140,8 +140,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config", is
         is_stored: the values were written by an earlier version, which kept the keys of all kinds in one section:
             keys of other kinds are left out where they would be refused.
     """
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where} is {values!r}", "an object with keys", "restore the file")
+    _require_section(values, where)
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -165,12 +164,17 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config", is
     return cls(**found)
 
 
+def _require_section(value: Any, where: str) -> None:
+    """Raise `InputError` for a value that is not an object with keys."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} is {value!r}", "an object with keys", "restore the file")
+
+
 def _chosen(choice: Choice, field: "dataclasses.Field[Any]", value: Any, where: str, is_stored: bool) -> Any:
     """A value whose class a word decides, or a table of such values."""
     if value is None and field.default is None:
         return None
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where} is {value!r}", "an object with keys", "restore the file")
+    _require_section(value, where)
     if choice.is_table:
         return {str(name): _entry(choice, str(name), one, f"{where}.{name}", is_stored) for name, one in value.items()}
     default = field.default_factory() if callable(field.default_factory) else None
@@ -185,8 +189,7 @@ def _entry(choice: Choice, name: str, value: Any, where: str, is_stored: bool) -
 
 
 def _of_class(choice: Choice, cls: type, value: Any, where: str, is_stored: bool) -> Any:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where} is {value!r}", "an object with keys", "restore the file")
+    _require_section(value, where)
     own = {one.name for one in dataclasses.fields(cls)}
     foreign = [name for name in value if name not in own and choice.owners(name)]
     if foreign and not is_stored:

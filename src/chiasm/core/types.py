@@ -1,6 +1,6 @@
-"""The types that all rooms exchange: Example, Batch, Tokens, Prediction.
+"""Types shared by all rooms: Example, Batch, Tokens, Prediction.
 
-Axis legend: n images, m texts, l tokens, d numbers a token, h/w image height and width in pixels.
+Axis legend: n images, m texts, l tokens, d token width, h/w image height and width in pixels.
 Masks say what True means: `is_real[i, j]` is True where token j of row i is not padding.
 """
 
@@ -63,16 +63,16 @@ class Turn:
 
 
 def normalise_answer(text: str) -> str:
-    """Fold what never makes another answer: Unicode width forms, case, and runs of white space."""
+    """Normalise a text for comparison: Unicode width forms (NFKC), case, and runs of white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @runtime_checkable
 class Checkable(Protocol):
-    """Truth of a generated example that a program can compare a text with."""
+    """Ground truth of a generated example, with which a program can check a text."""
 
     def agrees(self, text: str) -> bool:
-        """Whether a text says the whole truth about the example and nothing else."""
+        """Whether a text states all facts about the example, and only these."""
         ...
 
 
@@ -116,14 +116,14 @@ class ImageRef:
 
 
 class Tokens(NamedTuple):
-    """What every encoder and fusion block returns.
+    """Output of every encoder and fusion block.
 
     Attributes:
         values: float [n, l, d].
         is_real: bool [n, l], True where the token is not padding.
         pooled: float [n, d], one vector for the row.
-        places: float [n, l, r, c], from where among r rows and c columns of the image each token was gathered, in
-            shares that sum to 1; None where an image's tokens are the places themselves, and for texts.
+        places: float [n, l, r, c], weights, with sum 1, of the image's r rows and c columns in each token; None for
+            texts, and where an image's tokens are the cells themselves.
         number: int64 [n, l], which of the several values of an example (its k-th image) a token belongs to, from 0;
             None where every example has one value.
     """
@@ -135,7 +135,7 @@ class Tokens(NamedTuple):
     number: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Tokens":
-        """Do the same to every part that is there."""
+        """Apply a function to every tensor that is not None."""
         return Tokens(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
 
     def rows(self, index: Tensor) -> "Tokens":
@@ -161,7 +161,7 @@ class Tokens(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Memory of all parts."""
+        """Memory of all tensors."""
         return sum(part.nbytes for part in self if part is not None)
 
 
@@ -243,10 +243,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """How far an image and the text asked of it lie from what a run was trained on.
+    """Distance of an image and its query text from the training data of a run.
 
-    A distance of 1 is the limit that 1 % of the run's validation examples pass; None where none was fitted, or where no
-    text was read.
+    A distance of 1 is the limit that 1 % of the run's validation examples exceed; None where no limit was fitted, or
+    where there is no text.
     """
 
     image_distance: float | None = None
@@ -256,17 +256,17 @@ class Domain:
 
     @property
     def is_outside(self) -> bool:
-        """Whether the image or the text is beyond its limit."""
+        """Whether the image or the text exceeds its limit."""
         return bool(self.reasons)
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Which of both is beyond its limit: "image_out_of_domain", "text_out_of_domain"."""
+        """Codes of those that exceed their limit: "image_out_of_domain", "text_out_of_domain"."""
         distances = {"image_out_of_domain": self.image_distance, "text_out_of_domain": self.text_distance}
         return tuple(name for name, distance in distances.items() if distance is not None and distance > 1)
 
     def as_dict(self) -> dict[str, Any]:
-        """As `--json` and the server write it."""
+        """The form that `--json` and the server write."""
         return {
             "is_outside": self.is_outside,
             "image_distance": self.image_distance,
@@ -285,9 +285,9 @@ class Prediction:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     """Runner-up answers and the like, JSON-serialisable."""
     uncalibrated: float | None = None
-    """The model's own number in [0, 1], of which calibration made the probability; evaluation compares the two."""
+    """The model's uncalibrated score in [0, 1]; evaluation compares it with the calibrated `confidence`."""
     domain: Domain | None = field(default=None, compare=False)
-    """How far the image and the text lie from training; None where the run has no domain statistics.
+    """Distance of image and text from the training data; None where the run has no domain statistics.
     Not part of the answer: predictions that differ in it alone are equal."""
 
     @property
@@ -300,7 +300,7 @@ class Prediction:
         return low + (() if self.domain is None else self.domain.reasons)
 
     def as_dict(self) -> dict[str, Any]:
-        """What stands beside the answer, as `--json` and the server write it: confidence, evidence, domain, reasons."""
+        """The fields beside the answer that `--json` and the server write: confidence, evidence, domain, reasons."""
         domain = None if self.domain is None else self.domain.as_dict()
         reasons = list(self.abstain_reasons)
         return {"confidence": self.confidence, **self.evidence, "domain": domain, "abstain_reasons": reasons}
@@ -308,7 +308,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A measured number with its 95 % interval and the count it rests on."""
+    """A measured number with its 95 % interval and its sample size."""
 
     value: float
     low: float

@@ -7,7 +7,7 @@ hardly ever stands there. So words are counted in such places and kept where the
 Chinese: a noun stands behind 的, a number with its measure word (一只狗), a verb of wearing or holding with 着, or
 between 在 and a word of place (在草地上); words that stand behind 在 alone are verbs (在玩耍).
 
-A list of the words that are kept is printed by `list(noun_forms(captions, "en"))`; docs/trust.md has the precision.
+docs/trust.md has the share of the words found that are nouns.
 """
 
 import re
@@ -22,6 +22,8 @@ LEAST = 3
 """Times that a word must stand in a noun's place."""
 _NOUN_SHARE = 0.35
 """Least share of a word's occurrences behind an article, a number or an adjective; verbs have below 0.1."""
+_PLURAL_SHARE = 0.1
+"""The same for a word in -s; below it the word is a verb ("she swings") though its singular is a noun."""
 _HEAD_SHARE = 0.25
 """Least share of those with a boundary behind: below it the word is an adjective."""
 
@@ -51,7 +53,7 @@ _NOUN_PLACES = tuple(
 _VERB_PLACE = re.compile(f"[在正]{_WORD}(?=$|[^\u4e00-\u9fff]|[的着])")
 _NEVER_INSIDE = re.compile("[在正和与跟从向把被给有是很不也都着了戴穿叼踩搂咬趴奔牵扑的]")
 _NEVER_FIRST = re.compile(
-    f"[玩拿骑抱带举拉推坐站走跑跳躺追看开打踢扔荡做没可俩住接]|[{_NUMBERS}][{_MEASURES}]|[两一][人狗]"
+    f"[玩拿骑抱带举拉推坐站走跑跳躺追看开打踢扔荡做没可俩住接]|[{_NUMBERS}][{_MEASURES}]|[两一][人狗]|[{_NUMBERS}]+$"
 )
 _ADJECTIVE = re.compile("^(?:[\u4e00-\u9fff]{1,2}色|[小大老黑白黄红蓝绿棕花灰粉胖瘦金长短](?=.))")
 _PREFIX_TIMES = 10
@@ -105,7 +107,10 @@ def _english(captions: Iterable[str], least: int) -> dict[str, str]:
             if before in _DETERMINERS or before in adjectives:
                 modified[word] += 1
                 heads[word] += _is_boundary(after)
-    single = {word: _singular(word, heads, adjectives) for word in total}
+    single = {
+        word: _singular(word, heads, adjectives) if modified[word] >= _PLURAL_SHARE * count else word
+        for word, count in total.items()
+    }
     for counts in (heads, modified, total):
         for word, name in single.items():
             if name != word and word in counts:
@@ -121,7 +126,8 @@ def _english(captions: Iterable[str], least: int) -> dict[str, str]:
     }
     ordered = sorted(nouns, key=lambda word: (-total[word], word))
     forms = {word: word for word in ordered}
-    return forms | {word: name for word, name in single.items() if name in nouns}
+    forms |= {word: name for word, name in single.items() if name in nouns}
+    return forms | {plural(word): word for word in ordered if plural(word) not in single}
 
 
 def _english_adjectives(sentences: list[list[str]]) -> set[str]:
@@ -150,10 +156,14 @@ def _singular(word: str, heads: Mapping[str, int], adjectives: set[str]) -> str:
         return IRREGULAR_PLURALS[word]
     if word in PLURAL_ONLY or word.endswith("ss"):
         return word
-    for ending, other in (("ies", "y"), ("es", ""), ("s", "")):
-        single = word.removesuffix(ending) + other
-        if word.endswith(ending) and len(single) > 1 and heads.get(single, 0) and single not in adjectives:
-            return single
+    for ending, single in (
+        ("ies$", "y"),
+        ("(?<=[sxzo])es$|(?<=[cs]h)es$", ""),
+        ("s$", ""),
+    ):
+        found, changed = re.subn(ending, single, word)
+        if changed and len(found) > 1 and heads.get(found, 0) and found not in adjectives:
+            return found
     return word
 
 

@@ -91,9 +91,11 @@ potted plant: plant
 handbag: purse
 tie: necktie
 backpack: rucksack
-人: 男人, 女人, 小孩, 男孩, 女孩, 婴儿, 老人, 运动员, 情侣, 夫妇, 人群, 少年, 赛车手, 大人, 行人, 老头, 老太太, \
-老奶奶, 老爷爷, 警察, 球员, 父子, 母女, 父女, 母子, 男女, 母亲, 父亲, 学生, 工人, 艺人, 乐队, 路人, 年轻人, 滑雪者, 登山者, \
-乘客, 教练, 裁判, 观众, 主人, 新人, 选手, 骑手, 女孩们, 黑人, 胖子, 小丑, 少女, 队员, 游客, 家人, 朋友, 歌手, 士兵
+人: 男人, 女人, 小孩, 男孩, 女孩, 婴儿, 老人, 运动员, 情侣, 夫妇, 人群, 少年, \
+赛车手, 大人, 行人, 老头, 老太太, 老奶奶, 老爷爷, 警察, 球员, 父子, 母女, 父女, \
+母子, 男女, 母亲, 父亲, 学生, 工人, 艺人, 乐队, 路人, 年轻人, 滑雪者, 登山者, \
+乘客, 教练, 裁判, 观众, 主人, 新人, 选手, 骑手, 女孩们, 黑人, 胖子, 小丑, \
+少女, 队员, 游客, 家人, 朋友, 歌手, 士兵
 狗: 猎狗, 狼狗, 金毛犬, 警犬, 斑点狗, 长毛狗, 土狗
 鸟: 鸽子, 鸭子, 天鹅, 鹅, 鹤, 海鸥, 小鸟
 车: 汽车, 自行车, 摩托车, 赛车, 越野车, 卡车, 公交车, 火车, 马车
@@ -174,10 +176,12 @@ sort maneuver slip neighborhood attention expression test mark mess midst rise s
 evil haircut nap exhibit thing sideline location order rescue site incline descent elevation series words except
 festival birthday hooping contents phrase rear silhouette makeup fair draft painted covered crouched balance
 东西 背影 合照 可爱 开心 微笑 表演 比赛 玩耍 打架 白色 黑色 红色 黄色 蓝色 绿色 棕色 前面 后面 旁边 上面 下面 里面
+一 两 三 腾空而起 爱好者 围 高处跳 高处飞 人靠 松 狗嘴
 动作 样子 时候 地方 游戏 中间 一起 空 光 大 小 漂亮 飞翔 飞奔 倒立 滑雪 冲浪 攀岩 跳跃 行驶 追逐 狂奔 轮滑 玩水
 钓鱼 游泳 对望 两 俩 三 身 男 女 旁 面 后 前 上 下 空中 半空 半空中 高空 室内 室外 户外 街头 夜晚 阳光 运动 训练
 拥挤 强壮 很高 影 逐 起来 赶 靠 行 那 他 吃 住 起 伸 出去 吐 张 蹲 起手 自己 相同 往 拎 暴露 摔倒 相拥 一样 三人 自行
-他们 她们 它们 我们 人家 专业赛 情路 表情 舞 舞蹈 照 照片 相片 相机 镜头 对面 四周 前方 远方 远处 两旁 一旁 路旁 颜色 单 双 后背
+他们 她们 它们 我们 人家 专业赛
+情路 表情 舞 舞蹈 照 照片 相片 相机 镜头 对面 四周 前方 远方 远处 两旁 一旁 路旁 颜色 单 双 后背
 黄 白 黑 红 蓝 绿 棕 花色 彩色 粉色 橙色 紫色 灰色 深 浅 休息 工作 飞驰 飞跃 跃 滑 飞 走 跑 腾空 做 转 爬 笑 站 坐
 """)
 """Nouns that name no object to be seen in a place, colours, games, and what captions say of the photo itself."""

@@ -83,9 +83,10 @@ def caption_vocabulary(captions: Iterable[str], language: str) -> Vocabulary:
         if not {form, noun, name} & NOT_OBJECTS and not {noun, name} & OFTEN_UNSAID:
             forms |= {form: name, name: name}
     for name in dict.fromkeys(forms.values()):
-        forms |= {word: name for word in SYNONYMS.get(name, ()) if forms.get(word, name) == name}
-    if language == "en":
-        forms |= {plural(form): name for form, name in forms.items() if plural(form) not in forms}
+        further = [word for word in SYNONYMS.get(name, ()) if word not in forms]
+        if language == "en":
+            further += [plural(word) for word in (*further, name) if plural(word) not in forms]
+        forms |= dict.fromkeys(further, name)
     return Vocabulary(forms, _groups(set(forms.values())))
 
 

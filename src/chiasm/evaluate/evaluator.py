@@ -33,7 +33,11 @@ def derangement(count: int, seed: int) -> list[int]:
 
 
 def evaluate(
-    pipeline: Pipeline, examples: Sequence[Example], view: View = "seen", report: Report | None = None
+    pipeline: Pipeline,
+    examples: Sequence[Example],
+    view: View = "seen",
+    report: Report | None = None,
+    wanted: str = "",
 ) -> Outcome:
     """Run every task of the pipeline over the examples and score it.
 
@@ -44,8 +48,9 @@ def evaluate(
             one; "no_text" empties questions and sentences. A view leaves out a task that has no
             query in it.
         report: called after each part.
+        wanted: the one metric that is needed (`Context.wanted`); "" for all.
     """
-    return Outcome.joined([*evaluate_tasks(pipeline, examples, view, report).values()])
+    return Outcome.joined([*evaluate_tasks(pipeline, examples, view, report, wanted=wanted).values()])
 
 
 def evaluate_tasks(
@@ -54,6 +59,7 @@ def evaluate_tasks(
     view: View = "seen",
     report: Report | None = None,
     is_calibrating: bool = False,
+    wanted: str = "",
 ) -> dict[str, Outcome]:
     """As `evaluate`, each task's outcome by itself; `is_calibrating` keeps what calibration is fitted on."""
     config = pipeline.config
@@ -68,14 +74,15 @@ def evaluate_tasks(
         is_calibrating=is_calibrating,
         has_classes=any(task.needs == "labels" for task in pipeline.tasks.values()),
         similarity=_similarity(pipeline),
+        wanted=wanted,
     )
     made = {name: task.scorer(context) for name, task in pipeline.tasks.items()}
     scorers = {name: scorer for name, scorer in made.items() if scorer is not None}
-    order = derangement(len(examples), config.seed) if view == "shuffled" else range(len(examples))
+    order = derangement(len(examples), config.seed) if view == "shuffled" else None
     nothing = _grey(pipeline) if view == "no_picture" else None
     for start in range(0, len(examples), CHUNK):
         part = examples[start : start + CHUNK]
-        shown = [examples[number] for number in order[start : start + CHUNK]]
+        shown = part if order is None else [examples[number] for number in order[start : start + CHUNK]]
         encoded = _encoded(pipeline, shown) if nothing is None else _repeated(nothing, len(part))
         for scorer in scorers.values():
             scorer.add(start, part, encoded)

@@ -9,7 +9,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import cache_root
 from chiasm.core.log import Bar, bar
 from chiasm.core.types import Example, Score
-from chiasm.data.dataset import texts_of
+from chiasm.data.dataset import examples_of, texts_of
 from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
@@ -105,7 +105,7 @@ class ProgressBars:
             self.bar = None
 
 
-def open_prepared(pipeline: Pipeline, split: str, console: Console) -> tuple[list[Example], Ledger]:
+def open_prepared(pipeline: Pipeline, split: str, console: Console) -> tuple[Sequence[Example], Ledger]:
     """Open a split of the data that the pipeline's config names, checked and encoded where towers are frozen.
 
     Raises:
@@ -118,7 +118,7 @@ def open_prepared(pipeline: Pipeline, split: str, console: Console) -> tuple[lis
         dataset = prepare(pipeline, dataset, cache_root(), bars)
     finally:
         bars.close()
-    examples = [dataset.example(number) for number in range(len(dataset))]
+    examples = examples_of(dataset)
     warn_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, split, console)
     return examples, dataset.ledger
 

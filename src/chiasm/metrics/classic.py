@@ -14,7 +14,7 @@ import numpy.typing as npt
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Score, normalise_answer
-from chiasm.metrics.intervals import CONFIDENCE, RESAMPLES, proportion, wilson
+from chiasm.metrics.intervals import CONFIDENCE, RESAMPLES, finite_matrix, proportion, wilson
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -290,15 +290,7 @@ def _best_ranks(
 
 
 def _embeddings(values: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.float64]:
-    numbers = np.asarray(values, dtype=np.float64)
-    is_finite = bool(np.isfinite(numbers).all())
-    if numbers.ndim != 2 or 0 in numbers.shape or not is_finite:
-        raise InputError(
-            f"{name} of shape {numbers.shape}" + ("" if is_finite else " with numbers that are not finite"),
-            "two axes, at least one row and one column, all finite",
-            "check the model's outputs",
-        )
-    return numbers
+    return finite_matrix(values, name, "check the model's outputs")
 
 
 def _groups(values: npt.ArrayLike, rows: int, what: str) -> IntArray:

@@ -123,6 +123,23 @@ def proportion(outcomes: npt.ArrayLike, clusters: npt.ArrayLike | None = None, s
     return bootstrap_mean(numbers, clusters, seed)
 
 
+def finite_matrix(values: npt.ArrayLike, what: str, do: str) -> npt.NDArray[np.float64]:
+    """`values` as float64 with two axes of at least one row and one column, all finite.
+
+    Raises:
+        InputError: they are not; `what` names them, `do` says what to check.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    is_finite = bool(np.isfinite(numbers).all())
+    if numbers.ndim != 2 or 0 in numbers.shape or not is_finite:
+        raise InputError(
+            f"{what} of shape {numbers.shape}" + ("" if is_finite else " with numbers that are not finite"),
+            "two axes, at least one row and one column, all finite",
+            do,
+        )
+    return numbers
+
+
 def _checked(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or len(numbers) == 0 or not np.isfinite(numbers).all():

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
-from chiasm.metrics.intervals import CONFIDENCE, RESAMPLES
+from chiasm.metrics.intervals import CONFIDENCE, RESAMPLES, finite_matrix
 
 FloatArray = npt.NDArray[np.float64]
 CorpusScore = Callable[[FloatArray], FloatArray]
@@ -181,15 +181,8 @@ def _cluster_sums(statistics: FloatArray, clusters: npt.ArrayLike | None) -> Flo
 
 
 def _checked(statistics: npt.ArrayLike) -> FloatArray:
-    numbers = np.asarray(statistics, dtype=np.float64)
-    is_finite = bool(np.isfinite(numbers).all())
-    if numbers.ndim != 2 or 0 in numbers.shape or not is_finite:
-        raise InputError(
-            f"outcomes of shape {numbers.shape[:1]}" + ("" if is_finite else ", some not finite"),
-            "at least one item, all finite",
-            "check that the split has examples and that the models' outputs are finite",
-        )
-    return numbers
+    do = "check that the split has examples and that the models' outputs are finite"
+    return finite_matrix(statistics, "outcomes", do)
 
 
 def _mean(sums: FloatArray) -> FloatArray:

@@ -1,8 +1,8 @@
-"""Where a model looked: its attention over the picture, laid on the picture.
+"""Where a model looked: its attention over the image, laid on the image.
 
 A weight says what was read, not why an answer was given: attention is a hint, no proof (Jain & Wallace 2019).
 
-Axis legend: m texts, n pictures, h heads, q queries, k keys, s tokens that fusion and captions see, l tokens of the
+Axis legend: m texts, n images, h heads, q queries, k keys, s tokens that fusion and captions see, l tokens of the
 image tower, or the places from which it says that it gathered them.
 """
 
@@ -30,7 +30,7 @@ def question_attention_map(
 ) -> Float[Tensor, "m l"] | None:
     """How much fusion looked at each token of the tower, mean over layers, heads and words; arguments as of `ask`.
 
-    None where the fusion has no attention, or sees the picture as one vector.
+    None where the fusion has no attention, or sees the image as one vector.
     """
     looks = [] if model.fusion is None else model.fusion.cross_attentions()
     if not looks or model.sees_pooled_alone:
@@ -54,9 +54,9 @@ def question_attention_map(
 def caption_attention_map(
     model: VisionLanguageModel, task: str, image: Tokens, text: TextTokens
 ) -> Float[Tensor, "n l"] | None:
-    """How much the decoder looked at each token of the tower while it wrote: one caption a picture, start first.
+    """Attention of the decoder to each token of the image tower, for one caption per image.
 
-    Mean over blocks, heads and written words. None where it sees the picture as one vector.
+    Mean over blocks, heads and generated tokens. None where the decoder gets the image as one vector.
     """
     decoder = model.heads[task]
     if not isinstance(decoder, Decoder) or model.sees_pooled_alone:
@@ -64,8 +64,8 @@ def caption_attention_map(
     rows = torch.arange(len(text.ids), device=text.ids.device)
     with watching([block.cross_attention for block in decoder.blocks]) as notes:  # type: ignore[misc]
         model.writer_logits(task, model.fusion_image(image), text.ids[:, :-1], text.is_real[:, 1:], rows)
-    who = text.is_real[:, 1:, None].float()
-    found = [(one.mean(1) * who).sum(1) / who.sum(1) for one in notes.values() if one is not None]
+    is_real = text.is_real[:, 1:, None].float()
+    found = [(weights.mean(1) * is_real).sum(1) / is_real.sum(1) for weights in notes.values() if weights is not None]
     return _on_tower(model, image, torch.stack(found).mean(0), rows)
 
 
@@ -89,7 +89,7 @@ def _on_tower(
 
 
 def as_grid(shares: Float[Tensor, "m l"], tower: ImageTowerConfig) -> Float[Tensor, "m r c"] | None:
-    """Shares of tokens -> rows and columns of the picture as the tower sees it, each grid summing to 1.
+    """Shares of tokens -> rows and columns of the image as the tower sees it, each grid summing to 1.
 
     Tokens that stand for no place come first and are left out. None where the tokens are no grid.
     """

@@ -32,7 +32,7 @@ def check_encoder(encoder: nn.Module, batch: Encodable, without_gradient: Collec
     Args:
         encoder: any module that states the width of `pooled` as `dim`, and that of `values` as `token_dim` where it
             is another; a copy is put into evaluation mode.
-        batch: pictures float [n, 3, h, w], n >= 2, or TextTokens of which at least one row is padded.
+        batch: images float [n, 3, h, w], n >= 2, or TextTokens of which at least one row is padded.
         without_gradient: names of parameters that the encoder states to leave without gradient.
 
     Checked are shapes and number formats, that rows know nothing of each other, that padded tokens change neither

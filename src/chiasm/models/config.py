@@ -1,4 +1,4 @@
-"""Sizes and kinds of a model's parts, as a run's config says them."""
+"""Config of the model: sizes and kinds of its parts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,34 +34,34 @@ class ModelConfig:
     """Token width."""
     heads: int = 2
     fusion: FusionName = "cross_attention"
-    """How pictures and words meet; docs/fusion.md compares the methods."""
+    """Fusion method; docs/fusion.md compares them."""
     fusion_layers: int = 2
     fusion_mlp_ratio: float = 4.0
     decoder_layers: int = 2
     embedding_dim: int = 256
-    """Width of the space that pictures and sentences share."""
+    """Width of the shared space of images and texts."""
     modality_dropout: float = 0.0
-    """Probability, in [0, 1), that fusion sees a training row without its picture; as often, among the rest, without
-    its text."""
+    """Probability, in [0, 1), that fusion gets a training row without its image; of the other rows, as many lose their
+    text."""
     projection_hidden: int = 0
     """Hidden width of the projection into that space; 0 means a linear projection."""
     dropout: float = 0.0
     network: str = ""
-    """Folder of a whole network of pictures and words (BLIP, ViLT), local, in place of all the parts named here; the
-    towers below then name the same folder, for its preprocessing and its tokenizer."""
+    """Local folder of a pre-trained vision-language network (BLIP, ViLT) replacing all parts; `image` and `text` then
+    name the same folder, for its preprocessing and its tokenizer."""
     image: ImageTowerConfig = field(default_factory=ConvConfig, metadata=by_kind(lambda: IMAGE_ENCODERS))
-    """The image encoder; `kind` decides which keys there are."""
+    """The image encoder; its other keys depend on `kind`."""
     text: TextTowerConfig = field(default_factory=TransformerTextConfig, metadata=by_kind(lambda: TEXT_ENCODERS))
-    """The text encoder; `kind` decides which keys there are."""
+    """The text encoder; its other keys depend on `kind`."""
 
     inputs: Mapping[str, ImageTowerConfig] = field(default_factory=dict, metadata=by_kind_each(lambda: IMAGE_ENCODERS))
     """Encoders of further inputs of an example, by the input's name; an example may lack any of them."""
 
     def check(self, where: str) -> None:
-        """Check what the types do not; `where` is the section's name in the config.
+        """Check ranges; `where` is the name of this section in the config.
 
         Raises:
-            InputError: a size that is not above 0, heads of unequal width, or texts too short for a word.
+            InputError: a size is not above 0, `dim` is no multiple of `heads`, or `max_tokens` is below 3.
         """
         check_positive({f"{where}.dim": self.dim, f"{where}.heads": self.heads})
         self.image.check()
@@ -77,5 +77,5 @@ class ModelConfig:
             )
 
     def encoder_shape(self, vocabulary: int = 0) -> EncoderShape:
-        """The sizes that encoders trained from scratch take from here; `vocabulary` is the tokenizer's."""
+        """The sizes for encoders trained from scratch; `vocabulary` is the number of token ids of the tokenizer."""
         return EncoderShape(self.dim, self.heads, self.dropout, vocabulary)

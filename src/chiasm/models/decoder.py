@@ -1,6 +1,6 @@
 """Decoders: causal text blocks with cross-attention to image tokens, which predict the next token.
 
-Axis legend: n rows of words, r rows of the context, l words, d model width, v vocabulary.
+Axis legend: n rows of tokens, r rows of the context, l tokens, d model width, v vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -30,9 +30,9 @@ TextTower = TextEncoder | CausalTextEncoder
 
 
 class Decoder(nn.Module, ABC):
-    """Predicts the next word from the words so far and a context, such as a picture.
+    """Predicts the next token from the tokens so far and a context, such as an image.
 
-    The text tower is given to each call and is no part of the decoder: its parameters belong to the model, once.
+    The text tower is passed to each call and is not a submodule: the model registers its parameters, once.
     """
 
     def __init__(self, text: TextTower) -> None:
@@ -40,7 +40,7 @@ class Decoder(nn.Module, ABC):
         self.max_tokens = text.max_tokens
 
     def build(self, text: TextTower, layers: int, heads: int, dropout: float, context_dim: int | None) -> None:
-        """Blocks of causal self-attention, cross-attention, MLP; then the map to words."""
+        """Build the blocks (causal self-attention, cross-attention, MLP) and the output layer."""
         assert layers > 0, "a decoder without blocks has no cross-attention to the image"
         context_dim = context_dim or text.dim
         self.blocks = nn.ModuleList(
@@ -54,10 +54,10 @@ class Decoder(nn.Module, ABC):
     def states(
         self, tower: TextTower, ids: Int[Tensor, "n l"], start: int, caches: list[KeyValueCache] | None
     ) -> Float[Tensor, "n l d"]:
-        """What the first block starts from: words that stand at position `start` and after."""
+        """Input of the decoder's first block for tokens at position `start` and after."""
 
     def empty_caches(self, tower: TextTower) -> list[KeyValueCache]:
-        """A cache for every block that works while words are written; the decoder's own come last."""
+        """An empty cache for each block used in generation; those of the decoder's own blocks come last."""
         return [KeyValueCache() for _ in self.blocks]
 
     def forward(
@@ -69,24 +69,24 @@ class Decoder(nn.Module, ABC):
         caches: list[KeyValueCache] | None = None,
         chosen: Bool[Tensor, "n l"] | None = None,
     ) -> Float[Tensor, "*words v"]:
-        """Logits of the word after each given word, [n, l, v]; of the `chosen` ones alone, [r, v].
+        """Logits of the token after each token, [n, l, v]; after the `chosen` ones alone, [r, v].
 
-        With `caches`, `ids` are the newest words only; the answer is the same as without, word for word. Padding
-        stands on the right, so that the causal mask hides it.
+        With `caches`, `ids` are the newest tokens only, and the logits are the same as without. Padding is on the
+        right, so that the causal mask hides it.
 
         Args:
             tower: the text tower.
-            ids: words with their start token.
-            context: r rows of tokens to look at.
-            context_index: the row of `context` for each row of `ids`, so that captions of a picture share its keys
-                and values. None: the row of its own, or n / r consecutive rows of `ids` share one.
-            caches: of `empty_caches`, changed by the call.
-            chosen: True at the words whose next word is wanted. The map to the vocabulary is most of the work, and
-                in captions of unequal length almost half of the places hold none.
+            ids: tokens, with their start token.
+            context: r rows of tokens for cross-attention.
+            context_index: the row of `context` for each row of `ids`, so that captions of an image share its keys
+                and values. None: n / r consecutive rows of `ids` share one (n = r: each row has its own).
+            caches: from `empty_caches`; modified by the call.
+            chosen: True at the tokens after which logits are needed. The output layer is most of the work, and in
+                captions of unequal length almost half of the positions are padding.
         """
         start, length = caches[-1].length if caches else 0, ids.shape[1]
         x = self.states(tower, ids, start, caches)
-        # One new word may look at all before it, which needs no mask.
+        # A single new token attends to all before it, which needs no mask.
         allowed = causal(length, ids.device, start) if length > 1 else None
         context_index = drop_uniform_index(context_index, len(context.values)) if self.training else context_index
         is_real = context.is_real if context_index is None else context.is_real[context_index]
@@ -123,7 +123,7 @@ class Decoder(nn.Module, ABC):
         config: DecodingConfig,
         banned: Sequence[int] = (),
     ) -> Generated:
-        """Write one sentence a row of `context`, from the start tokens on; see `decode`."""
+        """Generate one text for each row of `context`, after its start token; see `decode`."""
         assert len(start_ids) == len(context.values), f"{len(start_ids)} starts for {len(context.values)} rows"
         caches = self.empty_caches(tower)
 
@@ -137,12 +137,12 @@ class Decoder(nn.Module, ABC):
 
 
 class CaptionDecoder(Decoder):
-    """Reads words from the tower's embedding alone: BLIP's image-grounded text decoder (Li et al. 2022, section 3.1).
+    """Shares only the tower's embedding: BLIP's image-grounded text decoder (Li et al. 2022, section 3.1).
 
-    Against `MultimodalDecoder`: any tower with an embedding serves, and nothing of its blocks is shared.
+    Unlike `MultimodalDecoder`, it works with any tower that has an embedding, and shares none of its blocks.
 
     Args:
-        text: the text tower that gives width, vocabulary and longest text.
+        text: the text tower; determines width, vocabulary and maximum length.
         layers: blocks.
         heads: attention heads.
         dropout: probability in [0, 1) on each residual branch.
@@ -159,17 +159,17 @@ class CaptionDecoder(Decoder):
     def states(
         self, tower: TextTower, ids: Int[Tensor, "n l"], start: int, caches: list[KeyValueCache] | None
     ) -> Float[Tensor, "n l d"]:
-        """Embedding and position."""
+        """Token embedding plus position embedding."""
         return tower.embedding(ids) + self.position[start : start + ids.shape[1]]
 
 
 class MultimodalDecoder(Decoder):
-    """Goes on from the words' states in a causal tower: CoCa's multimodal text decoder (Yu et al. 2022, section 3.2).
+    """Continues from the token states of a causal tower: CoCa's multimodal text decoder (Yu et al. 2022, section 3.2).
 
-    The tower serves contrast as well, so half of the decoder is paid for once.
+    The tower is used for the contrast as well, so half of the decoder is computed once for both.
 
     Args:
-        text: the causal tower that gives width, vocabulary and longest text.
+        text: the causal tower; determines width, vocabulary and maximum length.
         layers: blocks on top of the tower's.
         heads: attention heads.
         dropout: probability in [0, 1) on each residual branch.
@@ -183,13 +183,13 @@ class MultimodalDecoder(Decoder):
         self.build(text, layers, heads, dropout, context_dim)
 
     def empty_caches(self, tower: TextTower) -> list[KeyValueCache]:
-        """Those of the tower's blocks, then the decoder's own."""
-        assert isinstance(tower, CausalTextEncoder), "words that see later words cannot be written one by one"
+        """Caches of the tower's blocks, then of the decoder's own."""
+        assert isinstance(tower, CausalTextEncoder), "generation needs a causal text tower"
         return [KeyValueCache() for _ in (*tower.blocks, *self.blocks)]
 
     def states(
         self, tower: TextTower, ids: Int[Tensor, "n l"], start: int, caches: list[KeyValueCache] | None
     ) -> Float[Tensor, "n l d"]:
-        """The tower's word states, which hold the positions."""
-        assert isinstance(tower, CausalTextEncoder), "words that see later words would show what is to be predicted"
+        """The tower's token states, which include the positions."""
+        assert isinstance(tower, CausalTextEncoder), "states that depend on later tokens would leak the targets"
         return tower.words(ids, start, None if caches is None else caches[: len(tower.blocks)])

@@ -1,7 +1,7 @@
-"""Autoregressive decoding: greedy, beam search, nucleus sampling, for any model that gives next-token logits.
+"""Autoregressive decoding: greedy, beam search, nucleus sampling, for any model that returns next-token logits.
 
-Axis legend: n sentences, b beams that are open, r = n * b rows asked of the model, t words so far, v vocabulary.
-Beams of a sentence stand next to each other.
+Axis legend: n texts, b open beams, r = n * b rows passed to the model, t tokens so far, v vocabulary. The beams of a
+text are consecutive rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,42 +15,42 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
-"""`step(ids, rows)`: the newest words int64 [r, 1] -> logits [r, v] of the word that follows.
+"""`step(ids, rows)`: the newest tokens int64 [r, 1] -> logits [r, v] of the next token.
 
-`rows` int64 [r] says which row of the call before each row goes on from; None where rows are as they were.
+`rows` int64 [r] is the row of the previous call that each row continues; None where the rows are unchanged.
 """
 NEVER = float("-inf")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodingConfig:
-    """How captions and written answers are found, word by word."""
+    """How captions and generated answers are decoded."""
 
     method: Literal["greedy", "beam", "nucleus"] = "greedy"
     beams: int = 3
-    """Sentences kept at once (method "beam")."""
+    """Number of beams (method "beam")."""
     top_p: float = 0.9
-    """Probability that the words drawn from hold together (method "nucleus", Holtzman et al. 2020)."""
+    """Total probability of the tokens that are sampled from (method "nucleus", Holtzman et al. 2020)."""
     temperature: float = 1.0
-    """Divisor of the logits before drawing (method "nucleus")."""
+    """Divisor of the logits before sampling (method "nucleus")."""
     length_penalty: float = 1.0
-    """Exponent of the length that a beam's log-probability is divided by; larger favours longer sentences."""
+    """A beam's log-probability is divided by its length to this power; larger values favour longer texts."""
     min_words: int = 0
-    """Tokens before a sentence may end."""
+    """Minimum number of tokens of a text."""
     max_words: int = 0
-    """Tokens after which a sentence ends; 0 means the longest text of the text tower."""
+    """Maximum number of tokens of a text; 0 means the maximum length of the text tower."""
     no_repeat_ngram: int = 0
-    """Length of the runs of tokens that may not occur twice; 0 allows repetition."""
+    """Length of n-grams that may not occur twice in a text; 0 allows repetition."""
 
 
 class Generated(NamedTuple):
-    """Generated sentences.
+    """Generated texts.
 
     Attributes:
-        ids: int64 [n, l] without the start token, filled with the end token after the end.
-        log_probability: float32 [n], the model's own log-probability of the sentence, the end included, over its number
-            of tokens. What was banned or drawn by is no part of it, so that methods can be compared by it.
-        is_finished: bool [n], False where the longest text cut the sentence.
+        ids: int64 [n, l] without the start token, padded with the end token.
+        log_probability: float32 [n], the model's own log-probability of the text, the end token included, divided by
+            its number of tokens. Banned tokens, temperature and top-p do not change it, so it compares methods.
+        is_finished: bool [n], False where the maximum length truncated the text.
         by_token: float32 [n, l], log-probability of each token, 0 after the end; None from beam search.
     """
 
@@ -61,10 +61,10 @@ class Generated(NamedTuple):
 
 
 def check_decoding(config: DecodingConfig, max_tokens: int) -> None:
-    """Check what a run's `decoding` says, for texts of `max_tokens` with start and end.
+    """Check a run's `decoding` for texts of at most `max_tokens`, start and end tokens included.
 
     Raises:
-        InputError: for a number out of its range, or more words asked for than fit.
+        InputError: a number is out of its range, or `min_words` or `max_words` do not fit.
     """
     for name, value, is_right, allowed in (
         ("beams", config.beams, config.beams >= 1, "1 or more"),
@@ -79,7 +79,7 @@ def check_decoding(config: DecodingConfig, max_tokens: int) -> None:
     if 0 < config.max_words < config.min_words:
         raise InputError(
             f"decoding.min_words {config.min_words} is above decoding.max_words {config.max_words}",
-            "a least length that is not above the greatest",
+            "a minimum length that is not above the maximum",
             "change one of them",
         )
 
@@ -93,30 +93,30 @@ def decode(
     max_tokens: int,
     banned: Sequence[int] = (),
 ) -> Generated:
-    """Write one sentence a start token.
+    """Generate one text for each start token.
 
-    A sentence has at least `config.min_words` tokens before its end. It is ended after `config.max_words`, and cut
-    without an end at the longest text. Where all words are banned, it ends.
+    A text has at least `config.min_words` tokens before its end token. It is ended after `config.max_words`, and is
+    truncated without an end token at `max_tokens`. If all tokens are banned, it ends.
 
-    "greedy" takes the likeliest word. "nucleus" draws from the fewest likeliest words that together hold `top_p` of
-    the probability (Holtzman et al. 2020, section 3.1), by torch's global generator: a seeded call repeats itself.
-    "beam" looks for the sentence of the greatest log-probability / length ** length_penalty (the end counts as a token;
-    Wu et al. 2016, section 7, with a plain power). An ended sentence counts if it is among the `beams` best of its
-    step. The search for a sentence stops when `beams` have ended, or when no open beam can win. One beam is greedy.
+    "greedy" takes the most probable token. "nucleus" samples from the smallest set of most probable tokens whose total
+    probability is at least `top_p` (Holtzman et al. 2020, section 3.1), with torch's global generator.
+    "beam" maximises log-probability / length ** length_penalty (the end counts as a token; Wu et al. 2016, section 7,
+    with a plain power). An ended text is a candidate if it is among the `beams` best of its step. The search for a text
+    stops when `beams` candidates have ended, or when no open beam can become better. One beam is greedy.
 
     Args:
         step: the model, see `Step`; the first call has n rows.
-        start_ids: first token of each sentence.
-        end_id: the token that ends a sentence.
+        start_ids: first token of each text.
+        end_id: the end token.
         config: the method and its settings.
-        max_tokens: longest text, start and end included.
-        banned: tokens that are never written: padding, unknown, start tokens.
+        max_tokens: maximum length of a text, start and end tokens included.
+        banned: tokens that are never generated: padding, unknown, start tokens.
 
     Raises:
         InputError: see `check_decoding`.
     """
     check_decoding(config, max_tokens)
-    assert end_id not in banned, "a sentence must be able to end"
+    assert end_id not in banned, "the end token must not be banned"
     if not len(start_ids):
         nothing = torch.zeros(0, device=start_ids.device)
         return Generated(start_ids.new_zeros(0, 0), nothing, nothing.bool())
@@ -130,14 +130,14 @@ def decode(
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """Which words may follow."""
+    """The tokens that may follow."""
 
     config: DecodingConfig
     end_id: int
     banned: tuple[int, ...]
 
     def may_follow(self, words: Int[Tensor, "r t"], vocabulary: int) -> Bool[Tensor, "r v"]:
-        """True for the words that may come after `words`; at least one of a row is."""
+        """True for the tokens that may follow `words`; at least one per row is True."""
         length = words.shape[1]
         may = torch.ones(len(words), vocabulary, dtype=torch.bool, device=words.device)
         may[:, list(self.banned)] = False
@@ -151,7 +151,7 @@ class _Rules:
         return may
 
     def _would_repeat(self, words: Int[Tensor, "r t"]) -> tuple[Tensor, Tensor]:
-        """Pairs of a row and a word with which the row's last words would be a run that it already has."""
+        """Row and token of each token that would complete an n-gram which the row already contains."""
         size = self.config.no_repeat_ngram
         runs = words.unfold(1, size, 1)
         newest = words[:, words.shape[1] - size + 1 :]
@@ -161,7 +161,7 @@ class _Rules:
 
 
 def _one_by_one(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longest: int) -> Generated:
-    """Greedy and nucleus: each sentence is one row."""
+    """Greedy and nucleus decoding: each text is one row."""
     config, last = rules.config, start_ids
     words = start_ids[:, None][:, :0]
     total = torch.zeros(len(start_ids), device=start_ids.device)
@@ -183,7 +183,7 @@ def _one_by_one(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longest
 
 
 def _draw(logits: Float[Tensor, "n v"], config: DecodingConfig) -> Int[Tensor, " n"]:
-    """One word a row from its nucleus: those whose better ones hold less than `top_p`, at least the best."""
+    """Sample one token per row from its nucleus: tokens before which the sorted probabilities sum to below `top_p`."""
     ordered, ids = (logits / config.temperature).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
     is_beyond = ordered.cumsum(dim=-1) - ordered >= config.top_p
     drawn = ordered.masked_fill(is_beyond, 0).multinomial(1)
@@ -191,7 +191,7 @@ def _draw(logits: Float[Tensor, "n v"], config: DecodingConfig) -> Int[Tensor, "
 
 
 class _Best:
-    """The best sentence so far of each search, and which searches go on."""
+    """The best ended text of each search so far, and which searches are open."""
 
     def __init__(self, start_ids: Int[Tensor, " n"], rules: _Rules, longest: int) -> None:
         rows, device = len(start_ids), start_ids.device
@@ -208,7 +208,7 @@ class _Best:
         return total / length**self.rules.config.length_penalty
 
     def offer(self, words: Int[Tensor, "n c t"], total: Float[Tensor, "n c"], is_offered: Bool[Tensor, "n c"]) -> None:
-        """Candidates of one step, best first: those offered count where the search is open."""
+        """Record the ended candidates (`is_offered`) of one step, best first, in searches that are open."""
         length = words.shape[2]
         found, at = total.masked_fill(~is_offered, NEVER).max(dim=1)
         score = self.score_of(found, length)
@@ -222,10 +222,10 @@ class _Best:
         self.ended += (is_offered & total.isfinite()).sum(dim=1)
 
     def close(self, total: Float[Tensor, "n b"], length: int) -> None:
-        """End the searches that have ended sentences enough, or whose open beams of `length` words cannot win.
+        """Close the searches that have enough ended texts, or whose open beams of `length` tokens cannot become better.
 
-        A log-probability only falls. The best that a beam can come to is therefore what it has now, over the length
-        that is kindest to it: the longest where the penalty is positive, and otherwise the next.
+        A log-probability only decreases. The upper bound of a beam's score is therefore its present log-probability
+        over the most favourable length: the maximum if the penalty is positive, and otherwise the next.
         """
         config = self.rules.config
         reachable = self.score_of(total.amax(dim=1), self.longest if config.length_penalty > 0 else length + 1)
@@ -233,7 +233,7 @@ class _Best:
 
 
 def _beam_search(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longest: int) -> Generated:
-    """The first step has one beam a sentence, later ones as many as there are different sentences, up to `beams`."""
+    """The first step has one beam per text, later ones as many as there are different texts, up to `beams`."""
     rows, width = len(start_ids), rules.config.beams
     sentence = torch.arange(rows, device=start_ids.device)[:, None]
     words = start_ids[:, None, None][:, :, :0]
@@ -245,7 +245,7 @@ def _beam_search(step: Step, start_ids: Int[Tensor, " n"], rules: _Rules, longes
         beams, vocabulary = total.shape[1], logits.shape[1]
         may = rules.may_follow(words.flatten(0, 1), vocabulary)
         gained = logits.log_softmax(dim=-1).masked_fill(~may, NEVER).view(rows, beams, vocabulary)
-        # Twice as many as needed: at most half of them, one a beam, can be ends.
+        # Twice as many as needed: at most half of them, one per beam, can be end tokens.
         candidates = (total[:, :, None] + gained).flatten(1)
         top, at = candidates.topk(min(2 * width, candidates.shape[1]))
         parent, word = at // vocabulary, at % vocabulary

@@ -1,10 +1,25 @@
 """Several values of one example as one row of tokens."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from chiasm.core.types import Tokens
+from chiasm.core.types import InputValue, Stacked, Tokens
+
+
+def encode_rows(value: InputValue, encode: Callable[[Tensor | Tokens], Tokens]) -> Tokens:
+    """Encode an input of n examples -> Tokens of n rows.
+
+    Args:
+        value: the input.
+        encode: encodes values, one row each; the rows of a `Stacked` input are then joined by `grouped`.
+    """
+    if isinstance(value, Stacked):
+        tokens = encode(value.values)
+        return grouped(tokens, value.row.to(tokens.values.device), value.rows)
+    return encode(value)
 
 
 def grouped(tokens: Tokens, row: Int[Tensor, " k"], rows: int) -> Tokens:

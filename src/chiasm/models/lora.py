@@ -75,6 +75,11 @@ def merge_lora(model: nn.Module, also_kept: bool = False) -> None:
             setattr(parent, name, layer.merged())
 
 
+def has_lora(model: nn.Module) -> bool:
+    """Whether a layer of the model has a low-rank change."""
+    return any(isinstance(layer, LoraLinear) for layer in model.modules())
+
+
 @contextmanager
 def without_lora(model: nn.Module) -> Iterator[None]:
     """Within the block every `LoraLinear` of the model is switched off: the model computes as before adaptation."""

@@ -1,6 +1,6 @@
-"""Attentional pooling: a picture's many tokens gathered in a few (CoCa, Yu et al. 2022, section 3.2).
+"""Attentional pooling: an image's many tokens gathered in a few (CoCa, Yu et al. 2022, section 3.2).
 
-Axis legend: n pictures, l tokens, d width.
+Axis legend: n images, l tokens, d width.
 """
 
 import torch
@@ -11,7 +11,7 @@ from chiasm.models.transformer import Attention, init_weights, key_padding_mask
 
 
 class AttentionalPooler(nn.Module):
-    """Learned queries look at a picture's tokens: Tokens -> Tokens of `queries` values, all of them real.
+    """Learned queries look at an image's tokens: Tokens -> Tokens of `queries` values, all of them real.
 
     One layer of cross-attention, with norms before and after it. `pooled` comes from a query of its own, so that what
     contrast needs and what captions need are gathered apart (CoCa's contrastive and generative pooler).

@@ -1,4 +1,4 @@
-"""Projection of a tower's pooled vector into the space that pictures and sentences share."""
+"""Projection of a tower's pooled vector into the space that images and sentences share."""
 
 from typing import Literal
 
@@ -77,7 +77,7 @@ class BesideClasses(nn.Module):
     from a zero-shot model to a trained one; here the outputs are mixed, and the share is chosen on validation.
 
     Args:
-        classes: the fixed half: `ClassDistribution` of a picture, `ClassMixture` of a text. Its numbers are buffers.
+        classes: the fixed half: `ClassDistribution` of an image, `ClassMixture` of a text. Its numbers are buffers.
         trained: the other half.
     """
 
@@ -102,14 +102,14 @@ AnyProjection = Projection | PlainProjection | BesideClasses
 
 
 def class_heads(model: nn.Module) -> list[BesideClasses]:
-    """The projections of pictures and of texts where both have the classes beside them; else none."""
+    """The projections of images and of texts where both have the classes beside them; else none."""
     heads = [getattr(model, name, None) for name in ("image_projection", "text_projection")]
     found = [one for one in heads if isinstance(one, BesideClasses)]
     return found if len(found) == len(heads) else []
 
 
 def set_class_share(model: nn.Module, share: float) -> None:
-    """Let the classes have this share, in [0, 1], of the cosine of a picture and a text."""
+    """Let the classes have this share, in [0, 1], of the cosine of an image and a text."""
     for head in class_heads(model):
         head.share.fill_(share)
 

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 POSITION_STD = 0.5
-"""Spread of learned positions at the start."""
+"""Initial standard deviation of position embeddings."""
 SHORT_TOKENS = 128
-"""On a CPU, up to this many keys, attention in a format of two bytes runs as two matrix products: forward and backward
+"""On a CPU, up to this many keys, attention in bf16 or fp16 runs as two matrix products: forward and backward
 of 3,072 rows of 9 tokens in bf16 are 3.5 (4 heads) to 12 times (2 heads) as fast as in the fused kernel. In fp32 the
 fused kernel is 1.4 times as fast (`benchmarks/attention.py`, one thread)."""
 
@@ -55,17 +55,17 @@ def matrix_attention(
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if allowed is None:
         return scores.softmax(dim=-1) @ value
-    # The least number and not minus infinity: a row of these has a softmax, where infinities would give NaN.
+    # The smallest number, not minus infinity: a fully masked row then has a softmax, where infinities give NaN.
     mixed = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(dim=-1) @ value
     is_blind = ~allowed.any(dim=-1, keepdim=True)
-    # Asking first costs nothing on a CPU, and filling would cost a tenth of the whole.
+    # The test is free on a CPU, and the fill would cost a tenth of the total.
     return mixed.masked_fill(is_blind, 0) if bool(is_blind.any()) else mixed
 
 
 def attention_weights(
     query: Float[Tensor, "n h q c"], key: Float[Tensor, "n h k c"], allowed: Bool[Tensor, "..."] | None
 ) -> Float[Tensor, "n h q k"]:
-    """The weights with which `attend` mixes values: each row sums to 1, or is zero where no key is allowed."""
+    """The attention weights of `attend`: each row sums to 1, or is zero where no key is allowed."""
     values = torch.eye(key.shape[2], dtype=key.dtype, device=key.device).expand(*key.shape[:2], -1, -1)
     return matrix_attention(query, key, values, allowed)
 
@@ -89,12 +89,12 @@ def watching(attentions: Iterable["Attention"]) -> Iterator[dict[nn.Module, Tens
 
 @dataclass(slots=True)
 class KeyValueCache:
-    """What one block has already projected while sentences are written word by word; all None before the first word.
+    """Cached keys and values of one block in autoregressive decoding; all None before the first token.
 
     Attributes:
-        key: of the words so far, [n, h, k, c].
-        value: likewise.
-        context: keys and values of the tokens of cross-attention, [r, h, k, c] each, projected once.
+        key: keys of the tokens so far, [n, h, k, c].
+        value: values of the tokens so far, [n, h, k, c].
+        context: keys and values of cross-attention, [r, h, k, c] each, projected once.
     """
 
     key: Tensor | None = None
@@ -103,19 +103,19 @@ class KeyValueCache:
 
     @property
     def length(self) -> int:
-        """Words so far."""
+        """Number of tokens so far."""
         return 0 if self.key is None else self.key.shape[2]
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the newest tokens and return all keys and values."""
+        """Append the newest tokens and return all keys and values."""
         self.key = key if self.key is None else torch.cat([self.key, key], dim=2)
         self.value = value if self.value is None else torch.cat([self.value, value], dim=2)
         return self.key, self.value
 
     def select(self, rows: Int[Tensor, " m"]) -> None:
-        """Keep (and repeat) rows of the words, as beam search reorders its beams.
+        """Select (and repeat) rows, as beam search reorders its beams.
 
-        The context stays as it is: beams of a sentence stay next to each other and share its row.
+        The context is unchanged: the beams of a text stay consecutive and share its row.
         """
         if self.key is not None and self.value is not None:
             self.key, self.value = self.key[rows], self.value[rows]
@@ -144,7 +144,7 @@ class Attention(nn.Module):
     def keys_values(
         self, tokens: Float[Tensor, "r k e"], index: Int[Tensor, " n"] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values of `tokens`, [r, h, k, c] each; with an `index`, of these rows, each row projected once."""
+        """Keys and values of `tokens`, [r, h, k, c] each; `index` selects rows after each row is projected once."""
         key, value = self.key_value(tokens).chunk(2, dim=-1)
         if index is not None:
             key, value = key[index], value[index]
@@ -159,8 +159,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "n q d"]:
         """Attend from `x` to keys and values of as many rows, or of fewer: n / r consecutive rows then share one.
 
-        Sharing copies nothing: the queries of these rows are laid side by side. A mask then has r rows and the same
-        word for every query.
+        Sharing copies nothing: the queries of these rows are concatenated. A mask then has r rows and is the same for
+        every query.
         """
         assert x.shape[0] % max(key.shape[0], 1) == 0, f"{x.shape[0]} rows cannot share {key.shape[0]} evenly"
         together = x.reshape(key.shape[0], -1, x.shape[-1]) if x.shape[0] != key.shape[0] else x
@@ -180,8 +180,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "n q d"]:
         """Attend; with a `cache`, new keys are appended to it and all of its keys are used.
 
-        `context_index` says which row of `context` each row of `x` attends to. The context is then projected once
-        a row and not once a query row: twelve questions about a picture share its keys and values.
+        `context_index` is the row of `context` that each row of `x` attends to. Each row of the context is then
+        projected once: twelve questions about an image share its keys and values.
         """
         key, value = self.keys_values(x if context is None else context, context_index)
         if cache is not None:
@@ -214,10 +214,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def start_near_identity(self) -> None:
-        """Shrink the last map of self-attention and MLP: the block starts by passing its tokens on almost unchanged.
+        """Scale down the output layers of self-attention and MLP, so that the block starts near the identity.
 
-        Image tokens then keep what is at their place until attention is trained (the idea of Zhang et
-        al. 2019, "Fixup Initialization"; a tenth and not zero, so that every parameter learns from the first step).
+        Image tokens then stay local until attention is trained (after Zhang et al. 2019, "Fixup Initialization"; a
+        tenth and not zero, so that every parameter has a gradient from the first step).
         """
         with torch.no_grad():
             for layer in (self.self_attention.out, self.mlp[-1]):
@@ -236,12 +236,12 @@ class Block(nn.Module):
     ) -> Float[Tensor, "n q d"]:
         """Masks broadcast to [n, h, q, k], True where attention is allowed; no context, no cross-attention.
 
-        With `content`, self-attention takes its keys and values from these tokens and not from `x`: the query stream
-        of XLNet attends to the content stream (Yang et al. 2019, equations 3 and 4).
+        With `content`, keys and values of self-attention come from these tokens, not from `x`: the query stream of
+        XLNet attends to the content stream (Yang et al. 2019, equations 3 and 4).
 
-        `context` has a row for every row of `x`; or `context_index` says which row each attends to; or it has r rows,
-        and n / r consecutive rows of `x` share one (see `Attention.attend`). With a `cache`, `x` are the newest words
-        only, and the context is projected at the first call alone.
+        `context` has a row for every row of `x`; or `context_index` is the row that each attends to; or it has r rows,
+        and n / r consecutive rows of `x` share one (see `Attention.attend`). With a `cache`, `x` are the newest tokens
+        only, and the context is projected only at the first call.
         """
         source = None if content is None else self.self_norm(content)
         x = x + self.dropout(self.self_attention(self.self_norm(x), source, allowed=allowed, cache=cache))
@@ -255,10 +255,10 @@ class Block(nn.Module):
 
 
 def drop_uniform_index(index: Int[Tensor, " n"] | None, rows: int) -> Int[Tensor, " n"] | None:
-    """None where equally many consecutive entries name each of the `rows` in order; else the index itself.
+    """None where the index repeats each of the `rows` equally often, in order; else the index itself.
 
-    `Attention.attend` then shares keys and values without copying them: twenty questions to each of 32 pictures are
-    looked up 3 times as fast in fp32 on a CPU. On a GPU asking would wait for the device, and the copy is cheap.
+    `Attention.attend` then shares keys and values without copying them: attention of twenty questions to each of 32
+    images is 3 times as fast in fp32 on a CPU. On a GPU the test would synchronise the device, and the copy is cheap.
     """
     if index is None or index.device.type != "cpu" or len(index) % rows:
         return index
@@ -285,8 +285,8 @@ def masked_mean(values: Float[Tensor, "n l d"], is_real: Bool[Tensor, "n l"]) ->
 def init_weights(module: nn.Module) -> None:
     """Xavier linear layers, zero biases, normal(0, 1) embeddings (for `nn.Module.apply`).
 
-    Embeddings and positions (`POSITION_STD`) are as large as what the blocks add to them. With the usual 0.02, made
-    for blocks that are scaled down too, the first attention average drowns which word and which place a token is:
+    Embeddings and positions (`POSITION_STD`) are as large as the blocks' outputs. With the usual 0.02, meant for blocks
+    that are scaled down too, the first attention's average dominates a token's own embedding and position:
     Sort-of-CLEVR's questions about one object stayed at chance for 700 steps (docs/log.md).
     """
     if isinstance(module, nn.Linear):

@@ -1,15 +1,16 @@
-"""The model: towers, and as many of projection, fusion, heads and decoders as the tasks need."""
+"""The model: two encoders, and those of projections, fusion, heads and decoders that the tasks need."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.core.types import IMAGE, Encoded, InputValue, Stacked, TextTokens, Tokens
+from chiasm.core.types import IMAGE, Encoded, InputValue, TextTokens, Tokens
 from chiasm.models.adapter import TokenAdapter
 from chiasm.models.bridge.language_bridge import LanguageBridge
 from chiasm.models.config import ModelConfig
@@ -21,30 +22,30 @@ from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
 from chiasm.models.fusion import build_fusion
 from chiasm.models.fusion.base import Aligning, Fusion
 from chiasm.models.heads import HeadShape, HeadSpec, build_heads
-from chiasm.models.inputs import grouped
+from chiasm.models.inputs import encode_rows
 from chiasm.models.pooling import AttentionalPooler
 from chiasm.models.projection import AnyProjection, build_projection
 
 START_LOGIT_SCALE = {"softmax": math.log(1 / 0.07), "additive": math.log(1 / 0.07), "sigmoid": math.log(10)}
-"""ln of the first factor on the cosine: CLIP's (Radford et al. 2021, section 2.5) and SigLIP's (Zhai et al. 2023)."""
+"""ln of the initial logit scale: CLIP's (Radford et al. 2021, section 2.5) and SigLIP's (Zhai et al. 2023)."""
 START_LOGIT_BIAS = -10.0
-"""SigLIP's first bias: almost all pairs are negative, and the first steps need not learn that (section 3.2)."""
+"""SigLIP's initial bias: almost all pairs are negative, and the first steps need not learn that (section 3.2)."""
 MAX_LOGIT_SCALE = math.log(100)
-"""CLIP's bound, held after every step."""
+"""CLIP's upper bound of the logit scale, enforced after every step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the tasks of a run ask of the model."""
+    """The parts of the model that the tasks of a run need."""
 
     vocabulary: int
-    """Token ids of the tokenizer."""
+    """Number of token ids of the tokenizer."""
     contrast: str = ""
-    """Objective of the contrast; "" builds no projections."""
+    """Objective of the contrast; "" builds no projections into a shared space."""
     heads: Mapping[str, HeadSpec] = field(default_factory=dict)
     """Task -> its head."""
     learned_weights: tuple[str, ...] = ()
-    """Tasks whose losses are weighed by a learned variance."""
+    """Tasks whose losses are weighted by a learned variance."""
 
     def has(self, reads: str) -> bool:
         """Whether a head reads "pooled", "image" or "fused"."""
@@ -52,32 +53,32 @@ class Parts:
 
     @property
     def fusion(self) -> bool:
-        """Whether images and words meet in a fusion block."""
+        """Whether the model has a fusion block."""
         return self.has("fused")
 
 
 class VisionLanguageModel(nn.Module):
-    """Two encoders, what joins them, and a head for each task that asks for one: `heads[task]`.
+    """Image and text encoder, projections, fusion, and a head for each task that needs one: `heads[task]`.
 
-    An image is encoded once into `Tokens`; embedding, fusion and generation all start from these. Leaves build the
-    members: `AssembledVLM` as its config says, `PretrainedVLM` from one network of transformers. An optional member
-    that a leaf does not build stays None.
+    An image is encoded once into `Tokens`; embedding, fusion and generation all use these. Subclasses build the
+    members: `AssembledVLM` from its config, `PretrainedVLM` from one network of transformers. An optional member that a
+    subclass does not build is None.
 
     Args:
         config: sizes and kinds of the parts.
-        parts: what the tasks ask for.
+        parts: the parts that the tasks need.
     """
 
     image_encoder: nn.Module
     text_encoder: nn.Module
     input_encoders: nn.ModuleDict
-    """Encoders of the inputs beside the image, by name."""
+    """Encoders of the inputs other than the image, by name."""
     input_adapters: nn.ModuleDict
-    """Input -> what gives its tokens the model's width, where they have another."""
+    """Input -> layer that maps its tokens to the model's width, where they have another."""
     heads: nn.ModuleDict
     """Task -> its head."""
     task_log_variance: nn.ParameterDict
-    """Task -> learned log variance that weighs its loss."""
+    """Task -> learned log variance that weights its loss."""
 
     def __init__(self, config: ModelConfig, parts: Parts) -> None:
         super().__init__()
@@ -95,9 +96,9 @@ class VisionLanguageModel(nn.Module):
     # --- towers ---------------------------------------------------------------------------------------------
 
     def encode_image(self, image: Tensor | Tokens) -> Tokens:
-        """Pictures float [n, 3, h, w] in [-1, 1] -> Tokens; what a frozen tower gave before passes through.
+        """Images float [n, 3, h, w] in [-1, 1] -> Tokens; cached Tokens of a frozen tower are returned unchanged.
 
-        A frozen tower without `image.grid` gives one token, its pooled vector, live as from the cache.
+        A frozen tower without `image.grid` returns one token, its pooled vector, as in the cache.
         """
         tokens = image if isinstance(image, Tokens) else cast(Tokens, self.image_encoder(image))
         if self.sees_pooled_alone:
@@ -110,15 +111,12 @@ class VisionLanguageModel(nn.Module):
         Of a `Stacked` input an example with several values has the tokens of all of them, and one without any has a row
         without a real token (`models.inputs.grouped`).
         """
-        return {name: self._encoded(name, value) for name, value in inputs.items()}
-
-    def _encoded(self, name: str, value: InputValue) -> Tokens:
-        if isinstance(value, Stacked):
-            return grouped(self._encoded(name, value.values), value.row, value.rows)
-        return self.encode_image(value) if name == IMAGE else self.encode_input(name, value)
+        return {name: encode_rows(value, partial(self.encode_input, name)) for name, value in inputs.items()}
 
     def encode_input(self, name: str, value: Tensor | Tokens) -> Tokens:
-        """An input beside the image -> Tokens; Tokens pass through."""
+        """Values of an input, one row each -> Tokens; the image as in `encode_image`, other Tokens unchanged."""
+        if name == IMAGE:
+            return self.encode_image(value)
         return value if isinstance(value, Tokens) else cast(Tokens, self.input_encoders[name](value))
 
     def encode_text(self, text: TextTokens) -> Tokens:
@@ -126,13 +124,13 @@ class VisionLanguageModel(nn.Module):
         return cast(Tokens, self.text_encoder(text))
 
     def fusion_image(self, image: Tokens) -> Tokens:
-        """The picture as fusion and captions look at it: tokens of the model's width, gathered by the pooler if any."""
+        """Image tokens for fusion and captions: of the model's width, and pooled by the attention pooler if any."""
         if self.image_pooler is not None:
             return cast(Tokens, self.image_pooler(image))
         return image if self.image_adapter is None else cast(Tokens, self.image_adapter(image))
 
     def fusion_inputs(self, encoded: Encoded) -> dict[str, Tokens]:
-        """All encoded inputs as fusion takes them: tokens of the model's width."""
+        """All encoded inputs for fusion: tokens of the model's width."""
         return {
             name: self.fusion_image(tokens)
             if name == IMAGE
@@ -143,7 +141,7 @@ class VisionLanguageModel(nn.Module):
         }
 
     def fusion_text(self, text: Tokens) -> Tokens:
-        """The text as fusion takes it: tokens of the model's width; its summary alone where the tower makes one."""
+        """The text for fusion: tokens of the model's width; only the summary tokens where the tower has them."""
         text = text if self.text_adapter is None else cast(Tokens, self.text_adapter(text))
         summary = self.config.text.summary_tokens
         return Tokens(text.values[:, :summary], text.is_real[:, :summary], text.pooled) if summary else text
@@ -151,7 +149,7 @@ class VisionLanguageModel(nn.Module):
     # --- contrast -------------------------------------------------------------------------------------------
 
     def embed_image(self, image: Tokens) -> Float[Tensor, "n e"]:
-        """Encoded pictures -> unit vectors in the shared space, float32."""
+        """Encoded images -> unit vectors in the shared space, float32."""
         if isinstance(self.fusion, Aligning):
             return self.fusion.align("image", self.fusion_image(image).pooled)
         assert self.image_projection is not None, "this model was not trained for contrast"
@@ -174,13 +172,13 @@ class VisionLanguageModel(nn.Module):
         image_index: Int[Tensor, " m"],
         text_allowed: Bool[Tensor, "m q k"] | None = None,
     ) -> Tokens:
-        """Fuse m texts with the inputs of the examples that they belong to.
+        """Fuse m texts with the inputs of their examples.
 
         Args:
-            text: m encoded texts, as `fusion_text` gives them.
-            inputs: of n examples, as `fusion_inputs` gives them; any may be missing.
-            image_index: the example that row i is about.
-            text_allowed: True where a word may attend to a word, where not all may.
+            text: m encoded texts, from `fusion_text`.
+            inputs: inputs of n examples, from `fusion_inputs`; any may be missing.
+            image_index: the example of row i.
+            text_allowed: True where a token may attend to a token; None allows all.
         """
         assert self.fusion is not None, "this model was built without fusion"
         return cast(Tokens, self.fusion({"text": text, **inputs}, image_index, text_allowed))
@@ -196,9 +194,9 @@ class VisionLanguageModel(nn.Module):
 
         Args:
             encoded: inputs of n examples.
-            question: u distinct questions; each is encoded once however often it is asked, or was encoded before.
-            question_index: which question row i asks.
-            image_index: the example that row i asks about.
+            question: u distinct questions, token ids or already encoded; each is encoded once.
+            question_index: the question of row i.
+            image_index: the example of row i.
         """
         read = question if isinstance(question, Tokens) else self.encode_text(question)
         return self.fuse(self.fusion_text(read).rows(question_index), self.fusion_inputs(encoded), image_index)
@@ -210,7 +208,7 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def tower(self) -> TextTower:
-        """The text tower as decoders read it: embedding and positions."""
+        """The text tower, whose embedding and positions decoders share."""
         assert isinstance(self.text_encoder, TextTower), "the text tower does not share embeddings with a decoder"
         return self.text_encoder
 
@@ -235,7 +233,7 @@ class VisionLanguageModel(nn.Module):
     # --- heads ----------------------------------------------------------------------------------------------
 
     def logits(self, task: str, values: Float[Tensor, "*r d"]) -> Float[Tensor, "*r o"]:
-        """A task's head on vectors, float32."""
+        """Apply a task's head to vectors, in float32."""
         return cast(Tensor, self.heads[task](values)).float()
 
     def writer_logits(
@@ -246,14 +244,14 @@ class VisionLanguageModel(nn.Module):
         chosen: Bool[Tensor, "m l"],
         context_index: Int[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "r v"]:
-        """Logits, float32, of the word after each chosen word, by the decoder that is a task's head.
+        """Logits, float32, of the token after each chosen token, from the decoder that is a task's head.
 
         Args:
-            task: whose decoder.
-            context: what is written about: n images as `fusion_image` gives them, or fused rows.
-            ids: the words so far.
-            chosen: True where the next word is asked for.
-            context_index: the row of `context` that text i is about; None: as many rows, in order.
+            task: name of the task.
+            context: input of cross-attention: n images from `fusion_image`, or fused rows.
+            ids: the tokens so far.
+            chosen: True at the tokens after which logits are needed.
+            context_index: the row of `context` of text i; None: as many rows, in order.
         """
         return cast(Decoder, self.heads[task]).logits(self.tower, ids, context, context_index, chosen)
 
@@ -266,14 +264,14 @@ class VisionLanguageModel(nn.Module):
         decoding: DecodingConfig,
         suppressed: list[int],
     ) -> Generated:
-        """A text about each row of `context`, started by its token of `start_ids`; suppressed ids are never written."""
+        """Generate a text for each row of `context` after its start id; suppressed ids are never generated."""
         decoder = cast(Decoder, self.heads[task])
         return decoder.write(self.tower, context, start_ids, end_id, decoding, suppressed)
 
     def clamp_logit_scale(self) -> None:
-        """Keep the temperature within CLIP's bounds; called after every optimiser step.
+        """Clamp the logit scale to CLIP's bounds; called after every optimiser step.
 
-        A sigmoid contrast has none (Zhai et al. 2023), and published SigLIP models lie beyond CLIP's.
+        A sigmoid contrast has no bounds (Zhai et al. 2023), and published SigLIP models exceed CLIP's.
         """
         if self.logit_scale is not None and self.logit_bias is None:
             with torch.no_grad():
@@ -281,12 +279,12 @@ class VisionLanguageModel(nn.Module):
 
 
 class AssembledVLM(VisionLanguageModel):
-    """A model whose encoders, fusion and heads are built separately, each as the config says.
+    """A model whose encoders, fusion and heads are built separately from the config.
 
     Args:
         config: sizes and kinds of the parts.
-        parts: what the tasks ask for.
-        towers: image and text encoder that exist already; None builds both as `config` says.
+        parts: the parts that the tasks need.
+        towers: existing image and text encoder; None builds both from `config`.
     """
 
     def __init__(self, config: ModelConfig, parts: Parts, towers: tuple[nn.Module, nn.Module] | None = None) -> None:
@@ -309,12 +307,12 @@ class AssembledVLM(VisionLanguageModel):
         self.task_log_variance = nn.ParameterDict({name: torch.zeros(()) for name in parts.learned_weights})
 
     def _build_inputs(self) -> None:
-        """Encoders of the inputs beside the image, and what gives their tokens the model's width."""
+        """Build encoders of the inputs other than the image, and layers that map their tokens to the model's width."""
         shape = self.config.encoder_shape()
-        built = {name: one.build(shape) for name, one in self.config.inputs.items()}
+        built = {name: encoder.build(shape) for name, encoder in self.config.inputs.items()}
         self.input_encoders = nn.ModuleDict(built)
         adapters = {name: _adapter(*widths(encoder), self.config) for name, encoder in built.items()}
-        self.input_adapters = nn.ModuleDict({name: one for name, one in adapters.items() if one is not None})
+        self.input_adapters = nn.ModuleDict({name: layer for name, layer in adapters.items() if layer is not None})
 
     def _build_contrast(self, image_dim: int, text_dim: int) -> None:
         config, contrast = self.config, self.parts.contrast

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +20,11 @@ from chiasm.core.errors import InputError, MissingTaskError
 from chiasm.core.files import read_json
 from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import verify_folder, write_folder
-from chiasm.core.types import IMAGE, Example, ImageRef, InputValue, Stacked, Tokens
+from chiasm.core.types import IMAGE, Example, ImageRef, InputValue, Tokens
 from chiasm.data.image import load_image
 from chiasm.data.modalities.image import images_of
 from chiasm.models.batch_invariant import make_batch_invariant
-from chiasm.models.inputs import grouped
+from chiasm.models.inputs import encode_rows
 from chiasm.models.lora import LORA_NAMES
 from chiasm.models.networks import build_model
 from chiasm.models.vision_language import VisionLanguageModel
@@ -37,7 +38,7 @@ from chiasm.pipeline.parts import parts_of
 from chiasm.pipeline.preprocessing import check_pretrained, resolve_paths, tower_files
 from chiasm.pipeline.stored_example import TO_TRY, StoredExample, check_same_answers, words_about, words_to_try
 from chiasm.tasks import build_tasks
-from chiasm.tasks.base import Task
+from chiasm.tasks.base import Task, check_inputs
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.space import SharedSpace
 from chiasm.tasks.texts import batch_invariant_tokens
@@ -65,6 +66,7 @@ class Pipeline:
         self.tasks: dict[str, Task[Any]] = build_tasks(config.tasks, config.model)
         check_pretrained(config)
         for task in self.tasks.values():
+            check_inputs(task)
             task.check()
 
     @classmethod
@@ -90,18 +92,16 @@ class Pipeline:
 
     def encode(self, inputs: Mapping[str, InputValue]) -> dict[str, Tokens]:
         """Inputs of n examples, as `batching.input_values` gives them -> float32 Tokens on `device`, no gradient."""
-        return {name: self._encoded_input(name, value) for name, value in inputs.items()}
+        return {name: encode_rows(value, partial(self._encode_values, name)) for name, value in inputs.items()}
 
     def encode_pixels(self, image: InputValue) -> Tokens:
         """The images alone: uint8 [n, 3, h, w], `Stacked`, or cached features of a frozen tower; as `encode`."""
-        return self._encoded_input(IMAGE, image)
+        return self.encode({IMAGE: image})[IMAGE]
 
-    def _encoded_input(self, name: str, value: InputValue) -> Tokens:
-        if isinstance(value, Stacked):
-            return grouped(self._encoded_input(name, value.values), value.row.to(self.device), value.rows)
+    def _encode_values(self, name: str, value: Tensor | Tokens) -> Tokens:
         if isinstance(value, Tokens):
             on_device = cast(Tokens, to_model_range(value, torch.float32)).each(lambda part: part.to(self.device))
-            return self.model.encode({name: on_device})[name]
+            return self.model.encode_input(name, on_device)
         with torch.no_grad():
             return Tokens.joined([self._encoded_piece(name, piece) for piece in value.split(ENCODE_BATCH)])
 

@@ -17,7 +17,7 @@ WORDS = {
     "captions": "a caption",
     "questions": "a question and its answer",
     "labels": "a label",
-    "turns": "a caption, a question or a conversation",
+    "conversations": "a caption, a question, a label or a conversation",
 }
 
 

@@ -123,9 +123,11 @@ def _check_nothing(task: Task[Any], pipeline: Pipeline, batch: Batch) -> None:
 def _widened(task: Task[Any], batch: Batch) -> Batch:
     """The same batch with one more padded token in every text, under which stands an ordinary id."""
     fields = {}
-    for name, value in batch.by_task[task.name].items():
-        is_real = batch.by_task[task.name].get(name.removesuffix("_ids") + "_is_real")
-        if name.endswith("_is_real"):
+    own = batch.by_task[task.name]
+    shapes = {value.shape[:2]: name for name, value in own.items() if name.endswith("_is_real")}
+    for name, value in own.items():
+        is_real = own.get(name.removesuffix("_ids") + "_is_real")
+        if value.ndim > 1 and value.shape[:2] in shapes and not name.endswith("_ids"):
             value = torch.cat([value, value.new_zeros(len(value), 1)], 1)
         elif name.endswith("_ids") and is_real is not None:
             value = torch.cat([torch.where(is_real, value, value[:, :1]), value[:, -1:].roll(1, 0)], 1)

@@ -10,7 +10,6 @@ from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, MappedDataset, examples_of
 from chiasm.pipeline.feature_cache import Progress, cache_texts
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks.space import TEXTS_AT_ONCE
 from chiasm.tasks.text_targets import TARGETS, caption_targets
 
 
@@ -41,12 +40,13 @@ def _attach_to_part(teacher: Pipeline, dataset: Dataset, cache: Path, progress: 
         )
     if teacher.config.model.text.frozen:
         cache_texts(teacher, texts, cache, progress)
-    space = teacher.shared_space()
-    known: dict[str, np.ndarray] = {}
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        part = texts[start : start + TEXTS_AT_ONCE]
-        known |= dict(zip(part, space.embed_texts(teacher.model, teacher.codec, part), strict=True))
-        progress(min(start + TEXTS_AT_ONCE, len(texts)), len(texts), "encoding captions with the teacher")
+    vectors = teacher.shared_space().embed_in_parts(
+        teacher.model,
+        teacher.codec,
+        texts,
+        lambda done, total: progress(done, total, "encoding captions with the teacher"),
+    )
+    known: dict[str, np.ndarray] = dict(zip(texts, vectors, strict=True))
 
     def with_targets(example: Example) -> Example:
         return replace(example, inputs={**example.inputs, TARGETS: caption_targets(example.captions, known)})

@@ -9,13 +9,13 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 
 def another_language(tiny: bool = False) -> RunConfig:
-    """A new text tower for several languages, taught by a run that reads one; the image side is locked.
+    """A new text tower for several languages, distilled from a run for one; the image side is frozen.
 
-    The tower learns words from the captions, or is pre-trained: the packaged `model.text.kind=multilingual_e5`, or
-    one of yours (`model.text.kind=hugging_face`, `model.text.name=FOLDER`). Half of its loss draws each caption to
-    where the run of `init_from` puts it, or puts the other captions of the same image (Reimers and Gurevych 2020);
-    half is contrast with the locked images (LiT). An index of the teacher's run stays good: the vectors of images
-    do not change.
+    The tower is trained from scratch, or is pre-trained: the packaged `model.text.kind=multilingual_e5`, or your own
+    (`model.text.kind=hugging_face`, `model.text.name=FOLDER`). Half of its loss is the distance of each caption's
+    embedding from the teacher's (the run of `init_from`) for this caption or for others of the same image (Reimers and
+    Gurevych 2020); half is contrast with the frozen images (LiT). An index of the teacher's run stays valid, because
+    the image embeddings do not change.
 
     Command: chiasm train another_language --set init_from=RUN --data FLICKR8K --out runs/zh
     Cost: a quarter of an hour on one thread of a shared AMD EPYC.

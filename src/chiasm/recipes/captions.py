@@ -1,4 +1,4 @@
-"""Write captions like those of one's own photos."""
+"""Generate captions, trained on one's own captioned photos."""
 
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig

@@ -1,4 +1,4 @@
-"""Name the class of one's own images: the packaged tower, and a linear layer fitted on labels."""
+"""Classify one's own images: a packaged tower, and a linear layer fitted on labels."""
 
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
@@ -11,9 +11,9 @@ from chiasm.train.config import RunConfig, TrainConfig
 def classify(tiny: bool = False) -> RunConfig:
     """Classify images: logistic regression on the features of a frozen packaged tower, in seconds.
 
-    The data are a folder for each class, or files with a label. It is the fit of `chiasm probe`, saved as a model; by
-    other words it searches and names classes as the starter does, whose space it keeps. To train the tower too, go on
-    from the run: --set init_from=RUN --set tasks.classification.linear_probe=false --set model.image.frozen=false
+    The data are a folder for each class, or files with a label. It is the fit of `chiasm probe`, saved as a model. It
+    keeps the starter's shared space, for search and for other class names. To train the tower too, continue from the
+    run: --set init_from=RUN --set tasks.classification.linear_probe=false --set model.image.frozen=false
     --set train.epochs=5 --set train.lr=1e-4
 
     Command: chiasm train classify --data CLASSES --out runs/classes

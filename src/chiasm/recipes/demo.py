@@ -1,4 +1,4 @@
-"""The embedded default: three tasks at once on generated scenes."""
+"""The default recipe: three tasks at once on generated scenes."""
 
 from dataclasses import replace
 
@@ -13,10 +13,10 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 
 def demo(tiny: bool = False) -> RunConfig:
-    """One model learns to match, answer and describe images of coloured shapes.
+    """One model for matching, questions and captions of images of coloured shapes.
 
     Command: chiasm demo
-    Cost: 4.5 minutes on two cores of an AMD EPYC (AVX2, fp32), most of it training, which its time limit ends.
+    Cost: 4.5 minutes on two cores of an AMD EPYC (AVX2, fp32), most of it training, set by its time limit.
     Expect, on 500 test images after 746 steps: vqa_accuracy 0.880, text_to_image_R@1 0.997, caption_truth 0.982; with
     shuffled images 0.433, 0.000 and 0.000.
     """

@@ -1,4 +1,4 @@
-"""One space for a folder of classes and a file of captions: labels are sentences too."""
+"""One shared space for a folder of classes and a file of captions, with labels as sentences."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from chiasm.train.config import RunConfig
 def labels_and_captions(tiny: bool = False) -> RunConfig:
     """Contrast over captions and over classes at once, images of one class being positives of each other (UniCL).
 
-    The captions stand in `data.path` and are validated on; the class folder stands in `data.others.classes.path`. To
+    The captions are in `data.path`, whose validation split is used; the class folder is `data.others.classes.path`. To
     measure the classes: `chiasm evaluate RUN --data CLASSES`.
 
     Command: chiasm train labels_and_captions --data FLICKR8K --set data.others.classes.path=CIFAR10
@@ -20,7 +20,7 @@ def labels_and_captions(tiny: bool = False) -> RunConfig:
     encoded (10 minutes).
     Expect, on Flickr8k's validation photos and CIFAR-10's test images, three seeds: text_to_image_R@1 0.209 and acc1
     0.780; with captions alone 0.208 and 0.408, with labels alone 0.005 and 0.798. Of four classes without a label
-    0.749 are told apart where six others have labels; with captions alone 0.733, with labels alone 0.634
+    0.749 are classified correctly where six others have labels; with captions alone 0.733, with labels alone 0.634
     (docs/fusion.md).
     """
     data = FilesConfig(others={"classes": OtherDataConfig()})

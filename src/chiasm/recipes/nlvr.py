@@ -1,4 +1,4 @@
-"""Is the sentence true? Human statements about images of three boxes, after practice on generated ones."""
+"""Human statements, true or false, about images of three boxes, after pre-training on generated ones."""
 
 from dataclasses import replace
 
@@ -14,18 +14,17 @@ from chiasm.train.config import RunConfig, StageConfig, TrainConfig
 
 
 def nlvr(tiny: bool = False) -> RunConfig:
-    """Cornell NLVR (Suhr et al. 2017): practise on generated boxes and statements, then learn people's.
+    """Cornell NLVR (Suhr et al. 2017): pre-train on generated boxes and statements, then train on human ones.
 
-    People's statements are few (about 2,000 different ones in `train` and `hidden`), so the model first learns to see
-    and count on boxes that are drawn and described by a grammar, with no statement of NLVR in it: first by saying how
-    many, then by judging statements. Writing down what the boxes hold accompanies both, since it teaches the image
-    tower faster than true and false do.
+    There are few human statements (about 2,000 different ones in `train` and `hidden`), so the model is pre-trained on
+    boxes and texts from a grammar, without any statement of NLVR: first on counting questions, then on statements. Both
+    stages also train captions that list the items, which train the image tower faster than true and false do.
 
     Images of NLVR repeat by construction (six box permutations, few boxes): 221 of the 6,910 training images have
     the bytes of one in `dev`. They are left out of training (`data.on_leak` is "drop").
 
     Command: chiasm train nlvr --data NLVR --out runs/nlvr
-    Cost: 40 minutes on one core of an AMD EPYC (bf16), which the stages' time limits end, and which other work shared.
+    Cost: 40 minutes on one shared core of an AMD EPYC (bf16), set by the stages' time limits.
     Expect, on the 5,934 images of `dev`, from `train` and `hidden`: accuracy 0.667 (0.655-0.678); with images
     shuffled 0.534, the answer given most 0.553. Published on `dev`, from ten times as many examples (Suhr et al. 2017):
     CNN and RNN 0.566, neural module networks 0.631.
@@ -59,7 +58,7 @@ def nlvr(tiny: bool = False) -> RunConfig:
             ),
         },
         tasks={"statements": VqaConfig(label_smoothing=0.05)},
-        # Measured once, at the end: the split that is measured on chooses no weights.
+        # The evaluation split is measured once, at the end, and does not select weights.
         train=TrainConfig(
             epochs=3,
             batch_size=64,

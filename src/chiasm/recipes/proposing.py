@@ -1,4 +1,4 @@
-"""The user's files -> the recipes that fit them, the recommended one first."""
+"""Propose recipes for the user's files, the recommended one first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,11 +38,11 @@ class Proposed:
 
     def text(self) -> str:
         """Message with the contents of the training split, and a command for each recipe."""
-        kinds = {one.needs: one.examples for one in self.proposals}
+        kinds = {proposal.needs: proposal.examples for proposal in self.proposals}
         found = ", ".join(f"{count:,} with {needs}" for needs, count in kinds.items())
-        width = max(len(self.command(one.recipe)) for one in self.proposals)
+        width = max(len(self.command(proposal.recipe)) for proposal in self.proposals)
         lines = [f"{self.path}: {self.examples:,} images to train on, {found}. These recipes fit:"]
-        lines += [f"  {self.command(one.recipe):{width}}  {one.does}" for one in self.proposals]
+        lines += [f"  {self.command(proposal.recipe):{width}}  {proposal.does}" for proposal in self.proposals]
         return "\n".join(lines)
 
     def command(self, recipe: str) -> str:
@@ -58,18 +58,17 @@ def propose(data: DataConfig) -> Proposed:
     Raises:
         InputError: the files cannot be read, or fit no recipe.
     """
-    # Without prompts a class does not pass for a caption.
+    # Without prompts, because captions made of class names would count as captions.
     dataset = open_dataset(replace(data, label_prompts=()), "train", 0)
     dataset.ledger.check(data.max_rejected)
     examples = [dataset.example(number) for number in range(len(dataset))]
     found = [_proposal(name, examples) for name in OWN_DATA]
-    fed = sorted((one for one in found if one.examples), key=lambda one: -one.examples)
+    fed = sorted((proposal for proposal in found if proposal.examples), key=lambda proposal: -proposal.examples)
     if not fed:
         raise InputError(
-            f"{data.path} has {len(examples)} images to train on, and nothing to learn from: "
-            f"{dataset.ledger.summary()}",
+            f"{data.path} has {len(examples)} images to train on, and no annotations: {dataset.ledger.summary()}",
             "captions, questions with answers, or labels in the training split",
-            "give the images words, or sort them into a folder for each class",
+            "add captions or questions, or sort the images into a folder for each class",
         )
     return Proposed(data.path, len(examples), fed)
 
@@ -79,4 +78,6 @@ def _proposal(name: str, examples: Sequence[Example]) -> Proposal:
     made = recipe()
     task = next(iter(build_tasks(made.tasks, made.model).values()))  # the first is what the recipe is for
     does = (recipe.__doc__ or "").strip().splitlines()[0]
-    return Proposal(name, does, task.needs, sum(map(task.is_fed, examples)))
+    # A language model can be asked for captions and answers too; it is proposed where nothing smaller learns the rest.
+    fed = (lambda example: bool(example.turns)) if task.needs == "conversations" else task.is_fed
+    return Proposal(name, does, task.needs, sum(map(fed, examples)))

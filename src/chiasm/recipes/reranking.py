@@ -1,4 +1,4 @@
-"""Adds re-ranking to a trained retrieval run: a fusion model scores its nearest images with the sentence."""
+"""Adds re-ranking to a trained retrieval run: a fusion model scores the nearest images against the query."""
 
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
@@ -10,17 +10,17 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 
 def reranking(tiny: bool = False) -> RunConfig:
-    """Cross-attention of a sentence's words over a photo's grid, trained to tell its image from the nearest others.
+    """Cross-attention from a sentence's tokens to a photo's grid, trained against the nearest other images.
 
-    Towers and projections are those of the run of `init_from` and stay as they are (ALBEF's matching with hard
-    negatives, Li et al. 2021, section 3.2, on towers that are aligned already): its vectors, and an index of them, stay
-    good, and `chiasm search INDEX WORDS --model RUN --rerank` re-ranks the nearest fifty.
+    Towers and projections are those of the run of `init_from` and are frozen (ALBEF's matching with hard negatives, Li
+    et al. 2021, section 3.2, on aligned towers): an index of that run stays valid, and
+    `chiasm search INDEX WORDS --model RUN --rerank` re-ranks the nearest fifty.
 
     Command: chiasm train reranking --set init_from=RUN --data FLICKR8K --out runs/reranking
     Cost: 52 s on an NVIDIA H200. On two busy cores of an AMD EPYC an epoch with two captions a photo took 9 minutes
     (`tasks.matching.captions_per_picture=2`, `train.batch_size=64`).
     Expect, on Flickr8k's 1,000 validation photos: matching_accuracy 0.751 against drawn images and 0.531 against the
-    nearest wrong ones (chance 0.5; with shuffled images 0.498). Looking twice, text_to_image_R@1 goes from 0.204 to
+    nearest wrong ones (chance 0.5; with shuffled images 0.498). With re-ranking, text_to_image_R@1 goes from 0.204 to
     0.206 and R@10 from 0.617 to 0.624 (`benchmarks/reranking.py`, n 5,000).
     """
     config = RunConfig(

@@ -1,4 +1,4 @@
-"""Find images by sentences, and sentences by images, in one's own photos with captions."""
+"""Retrieve images by text, and texts by image, trained on one's own captioned photos."""
 
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
@@ -11,8 +11,8 @@ from chiasm.train.config import RunConfig, TrainConfig
 def retrieval(tiny: bool = False) -> RunConfig:
     """Find your photos by sentences: two frozen, packaged towers and a trained projection each.
 
-    It begins at the starter, beside which it is measured; a run that does not improve on it saves it.
-    Photos that have a class and no caption take part with sentences made of its name.
+    It starts from the starter, with which it is compared; a run that does not improve on it saves the starter.
+    Photos with a class and without a caption get sentences made of the class name.
 
     Command: chiasm train retrieval --data PHOTOS --out runs/photos
     Cost and scores on Flickr8k: see the recipe `flickr8k_retrieval`, which is this one.

@@ -1,4 +1,4 @@
-"""What `tiny` makes of a recipe that trains on files."""
+"""The `tiny` version of a recipe that trains on files."""
 
 from dataclasses import replace
 

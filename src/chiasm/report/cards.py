@@ -82,7 +82,7 @@ def build_report(
         searches=_searches(measured, rng),
         mistakes=mistakes,
         charts=charts(rows),
-        batch=[BatchImage(_pixels(example), _texts(example)) for example in batch[:SHOWN_BATCH]],
+        batch=[BatchImage(shown_image(example), _texts(example)) for example in batch[:SHOWN_BATCH]],
         ledger=LedgerSummary(ledger.offered, ledger.used, ledger.counts()),
         forgetting=forgetting,
         verdict=verdict,
@@ -122,7 +122,7 @@ def _is_shown(name: str) -> bool:
     return not name.endswith(("@5", "@10", "Bleu_1", "Bleu_2", "Bleu_3"))
 
 
-def _pixels(example: Example) -> np.ndarray:
+def shown_image(example: Example) -> np.ndarray:
     """The example's first image, uint8 [h, w, 3]; one white pixel of a text alone."""
     images = images_of(example)
     return images[0].load() if images else np.full((1, 1, 3), 255, dtype=np.uint8)
@@ -167,7 +167,7 @@ def _captions_of(captioned: Sequence[Captioned], image_index: int) -> list[Capti
 
 def _question_card(answered: Answered, examples: Sequence[Example]) -> QuestionCard:
     return QuestionCard(
-        _pixels(examples[answered.of]),
+        shown_image(examples[answered.of]),
         answered.question.text,
         answered.question.kind,
         answered.prediction.answer,
@@ -183,7 +183,7 @@ def _caption_card(image_index: int, captions: Sequence[Captioned], examples: Seq
     languages = [str(caption.prediction.evidence["language"]) for caption in captions]
     truth = next((true.text for true in examples[image_index].captions if true.language in languages), "")
     return CaptionCard(
-        _pixels(examples[image_index]),
+        shown_image(examples[image_index]),
         {language: caption.prediction.answer for language, caption in zip(languages, captions, strict=True)},
         truth,
         all(verdicts) if verdicts else None,
@@ -204,7 +204,7 @@ def _searches(measured: SplitResult, rng: np.random.Generator) -> list[SearchCar
         group = examples[image_index].group or examples[image_index].id
         is_match = [(examples[int(place)].group or examples[int(place)].id) == group for place in nearest]
         hits = [
-            SearchHit(_pixels(examples[int(place)]), float(similarity[place]), match)
+            SearchHit(shown_image(examples[int(place)]), float(similarity[place]), match)
             for place, match in zip(nearest[:NEAREST], is_match[:NEAREST], strict=True)
         ]
         cards.append(SearchCard(text, hits, is_match.index(True) + 1, len(examples)))

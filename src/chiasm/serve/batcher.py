@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Work = Callable[[list[Any]], Sequence[Any]]
 """Rows of one kind, from one or more requests -> one answer per row, in order."""
 
@@ -127,6 +128,27 @@ class Batcher:
         except TimeoutError:
             raise DeadlinePassedError from None
 
+    async def in_thread(self, work: Callable[[], T], rows: Callable[[T], int]) -> T:
+        """Compute something of one's own in the model's thread, between two batches.
+
+        Args:
+            work: what is called there.
+            rows: its result -> the number of rows that were computed, for the counters.
+        """
+        start = time.monotonic()
+        found = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        self._count(rows(found), time.monotonic() - start)
+        return found
+
+    def tell(self, row_s: float) -> None:
+        """Learn how long a row took from its admission to its answer, for `retry_after_s`."""
+        self._row_s = 0.8 * self._row_s + 0.2 * row_s
+
+    def _count(self, rows: int, spent_s: float) -> None:
+        stats = self.stats
+        stats.batches, stats.rows, stats.seconds = stats.batches + 1, stats.rows + rows, stats.seconds + spent_s
+        stats.sizes[rows] = stats.sizes.get(rows, 0) + 1
+
     # --- the loop -------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -142,10 +164,8 @@ class Batcher:
             start = time.monotonic()
             outcomes = await loop.run_in_executor(self._thread, _compute, batch)
             spent, self._last_rows = time.monotonic() - start, rows
-            self._row_s = 0.8 * self._row_s + 0.2 * spent / max(rows, 1)
-            stats = self.stats
-            stats.batches, stats.rows, stats.seconds = stats.batches + 1, stats.rows + rows, stats.seconds + spent
-            stats.sizes[rows] = stats.sizes.get(rows, 0) + 1
+            self.tell(spent / max(rows, 1))
+            self._count(rows, spent)
             for job, (answers, error) in zip(batch, outcomes, strict=True):
                 if job.answers.done():
                     continue

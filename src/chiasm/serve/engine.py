@@ -25,7 +25,8 @@ from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
 from chiasm.serve.abilities import task_for
-from chiasm.serve.given import ImageInput, checked_words, choices, listed, paired, ref_of
+from chiasm.serve.given import ImageInput, checked_words, choices, listed, paired, prepared, ref_of
+from chiasm.serve.talking import Talks
 from chiasm.tasks.base import Query, queries_of
 from chiasm.tasks.classification import Classification
 from chiasm.tasks.matching import Matching
@@ -78,7 +79,7 @@ def load(run: str | PathLike[str]) -> "Model":
         ) from error
 
 
-class Model:
+class Model(Talks):
     """A trained model. A method that needs a task that the run lacks raises an InputError that lists the run's tasks.
 
     Every method takes one item or a list: one item gives one result, a list gives a list.
@@ -110,8 +111,9 @@ class Model:
         if is_one:
             return self.encode_image(image_list)[0]
         task: Retrieval = self.pipeline.task(Retrieval)
+        none = np.zeros((0, self.pipeline.config.model.embedding_dim), dtype=np.float32)
         parts = [task.embed_images(self.pipeline.model, encoded) for encoded in self._encoded(image_list)]
-        return np.concatenate(parts) if parts else self._no_vectors()
+        return np.concatenate([none, *parts])
 
     def prepare(self, image: ImageInput) -> Tensor:
         """Decode and resize an image: uint8 [3, h, w], accepted by all methods. Thread-safe.
@@ -137,12 +139,8 @@ class Model:
         if isinstance(texts, str):
             return self.encode_text([texts])[0]
         task: Retrieval = self.pipeline.task(Retrieval)
-        words = [checked_words(text, "text") for text in texts]
-        parts = [
-            task.embed_texts(self.pipeline.model, self.pipeline.codec, words[start : start + ENCODE_AT_ONCE])
-            for start in range(0, len(words), ENCODE_AT_ONCE)
-        ]
-        return np.concatenate(parts) if parts else self._no_vectors()
+        checked = [checked_words(text, "text") for text in texts]
+        return task.embed_in_parts(self.pipeline.model, self.pipeline.codec, checked)
 
     @overload
     def ask(  # type: ignore[overload-overlap]  # a text is also a list of texts to the type checker
@@ -168,9 +166,11 @@ class Model:
             attention over the image. `domain` is the distance of image and question from the training data, and
             `abstain_reasons` lists the reasons not to trust the answer.
         """
-        task = task_for(self.pipeline, "ask")
         image_list, questions, is_single = paired(image, question, "question")
-        answers = []
+        if self.is_told:
+            told = self._answers_in_words(image_list, questions)
+            return told[0] if is_single else told
+        task, answers = task_for(self.pipeline, "ask"), list[Prediction]()
         for part, texts, of in self._in_parts(image_list, questions):
             queries = queries_of(texts, of)
             found = task.predict(self.pipeline.model, self.pipeline.codec, part, queries)
@@ -346,7 +346,7 @@ class Model:
             yield {IMAGE: self._tokens(image_list[start : start + ENCODE_AT_ONCE])}
 
     def _tokens(self, image_list: Sequence[ImageInput]) -> Tokens:
-        ready = [one if isinstance(one, Tensor) else self.prepare(one) for one in image_list]
+        ready = [prepared(one, self.resizing) for one in image_list]
         return self.pipeline.encode_pixels(torch.stack(ready))
 
     def _in_parts(
@@ -363,9 +363,6 @@ class Model:
                 list(texts[start : start + ENCODE_AT_ONCE]),
                 of,
             )
-
-    def _no_vectors(self) -> npt.NDArray[np.float32]:
-        return np.zeros((0, self.pipeline.config.model.embedding_dim), dtype=np.float32)
 
 
 def _with(prediction: Prediction, **evidence: Any) -> Prediction:

@@ -1,5 +1,7 @@
 """Checks and normalisation of the inputs of `Model`: images, texts and labels."""
 
+import base64
+import binascii
 import os
 from collections.abc import Sequence
 from os import PathLike
@@ -11,11 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from chiasm.core.errors import InputError
+from chiasm.core.resizing import Resizing
 from chiasm.core.types import ImageRef
 from chiasm.data.image_refs import image_ref, image_ref_from_array, image_ref_from_bytes
+from chiasm.pipeline.batching import stack_images
 
 ImageInput = str | PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | ImageRef | Tensor
-"""A path, the bytes of a file, a Pillow image, an RGB array uint8 [h, w, 3], or what `Model.prepare` made of one."""
+"""A path, a data URI (`data:image/png;base64,...`), the bytes of a file, a Pillow image, an RGB array uint8 [h, w, 3],
+or what `Model.prepare` made of one."""
 
 
 def listed(given: ImageInput | Sequence[ImageInput]) -> tuple[list[ImageInput], bool]:
@@ -39,7 +44,32 @@ def ref_of(given: ImageInput) -> ImageRef:
         return image_ref_from_array(given)
     if isinstance(given, Image.Image):
         return image_ref_from_array(np.asarray(given.convert("RGB")))
+    if isinstance(given, str) and given[:5].lower() == "data:":
+        return image_ref_from_bytes(_decoded(given))
+    if isinstance(given, str) and given[:8].lower().startswith(("http://", "https://")):
+        raise InputError(f"an image at {given[:80]}", "a file, bytes or a data URI", "download it, and give its path")
     return image_ref(os.path.expanduser(given))
+
+
+def prepared(given: ImageInput, resizing: Resizing) -> Tensor:
+    """Decode and resize an image: uint8 [3, h, w]; what was prepared before passes through.
+
+    Raises:
+        ImageError: the image cannot be used.
+    """
+    return given if isinstance(given, Tensor) else stack_images([ref_of(given).load()], resizing)[0]
+
+
+def _decoded(uri: str) -> bytes:
+    head, _, content = uri.partition(",")
+    try:
+        if not head.lower().endswith(";base64"):
+            raise ValueError
+        return base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError(
+            f"a data URI that begins {uri[:40]!r}", "data:image/png;base64,... with base64 behind it", "give a path"
+        ) from None
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from chiasm.tasks.codec import Codec
 from chiasm.tasks.heat_map import HeatMap
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
-Needs = Literal["captions", "questions", "labels", "turns"]
+Needs = Literal["captions", "questions", "labels", "conversations"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +138,7 @@ class Task(ABC, Generic[C]):
             "captions": example.captions,
             "questions": example.questions,
             "labels": example.label,
-            "turns": words,
+            "conversations": words,
         }
         return bool(given[self.needs])
 
@@ -164,6 +164,11 @@ class Task(ABC, Generic[C]):
             InputError: the examples contain no entry.
         """
         return {}
+
+    @property
+    def objective(self) -> str:
+        """The config's `objective`, or the first of `objectives`; "" for a task without this key."""
+        return getattr(self.config, "objective", "") or next(iter(self.objectives), "")
 
     @property
     def contrast(self) -> str:
@@ -296,6 +301,21 @@ def _no_loss(model: VisionLanguageModel, encoded: Encoded) -> Tensor:
         return tokens.pooled.float().sum() * 0
     trained = next(parameter for parameter in model.parameters() if parameter.requires_grad)
     return trained.float().sum() * 0
+
+
+def check_inputs(task: Task[Any]) -> None:
+    """Check that the model has an encoder for every input that a task uses.
+
+    Raises:
+        InputError: names the missing key `model.inputs.NAME`.
+    """
+    for name in task.inputs:
+        if name != IMAGE and name not in task.model.inputs:
+            raise InputError(
+                f"the task {task.name} without model.inputs.{name}",
+                "an encoder for each input of the task: " + ", ".join(task.inputs),
+                f"--set model.inputs.{name}.kind=KIND, or remove the task",
+            )
 
 
 def check_share(where: str, key: str, value: float, is_below_one: bool = False, hint: str = "0 turns it off") -> None:

@@ -119,7 +119,7 @@ class Captioning(Task[CaptioningConfig]):
     def heat_maps(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, asked: Sequence[Prediction]
     ) -> list[HeatMap | None]:
-        """Cross-attention map of the decoder for each caption that `predict` gave, one per image; a second forward pass."""
+        """Cross-attention map of the decoder for each caption of `predict`, one per image; a second forward pass."""
         if not asked:
             return []
         image = encoded[IMAGE]

@@ -131,10 +131,14 @@ class Classification(Task[ClassificationConfig]):
         """
         if not queries:
             return []
-        assert len({one.among for one in queries}) == 1, "queries of one call choose among the same classes"
-        names = list(queries[0].among) or list(codec.classes)
-        columns = [codec.classes.index(name) for name in names]
-        logits = self.class_logits(model, encoded, [one.row for one in queries])[:, columns]
+        assert len({query.among for query in queries}) == 1, "queries of one call choose among the same classes"
+        logits = self.class_logits(model, encoded, [query.row for query in queries])
+        return self.predictions(logits, codec, queries[0].among)
+
+    def predictions(self, logits: Tensor, codec: Codec, among: tuple[str, ...] = ()) -> list[Prediction]:
+        """Predictions from `class_logits` [k, c]; arguments and results as in `predict`."""
+        names = list(among) or list(codec.classes)
+        logits = logits[:, [codec.classes.index(name) for name in names]]
         temperature = codec.calibration.get(self.name, Calibration()).temperature
         shares, own = (logits / temperature).softmax(-1), logits.softmax(-1).amax(-1).tolist()
         predictions = []
@@ -190,9 +194,9 @@ class ClassScorer(Scorer):
         rows = [row for row, one in enumerate(part) if one.label]
         found = [codec.class_index(part[row].label) for row in rows]
         target = np.array([IGNORED if one is None else one for one in found], dtype=np.int64)
-        logits = self.task.class_logits(model, encoded, rows).cpu().numpy()
-        predictions = self.task.predict(model, codec, encoded, [Query(row) for row in rows])
-        self.parts.append(Named([start + row for row in rows], logits, target, predictions))
+        logits = self.task.class_logits(model, encoded, rows)
+        predictions = self.task.predictions(logits, codec)
+        self.parts.append(Named([start + row for row in rows], logits.cpu().numpy(), target, predictions))
 
     def finish(self) -> Outcome:
         """Accuracies and the baseline of the most frequent class; in the view "seen" also calibration."""

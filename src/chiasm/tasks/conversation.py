@@ -19,6 +19,7 @@ from chiasm.core.types import IMAGE, IMAGE_ID, Batch, Encoded, Example, Predicti
 from chiasm.data.conversations import (
     caption_turns,
     check_turns,
+    label_turns,
     prompt_turns,
     question_turns,
     turns_of,
@@ -39,12 +40,18 @@ from chiasm.tasks.captioning import caption_events
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.conversation_rows import packed, padded
 from chiasm.tasks.conversation_scoring import ConversationScorer
-from chiasm.tasks.conversation_writing import Reply, counted_logits, log_likelihoods, replies
+from chiasm.tasks.conversation_writing import (
+    Reply,
+    counted_logits,
+    first_token_log_probabilities,
+    log_likelihoods,
+    replies,
+)
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
 ALL = 1 << 30
-YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
-"""Language -> the two answers whose likelihoods are compared."""
+YES_NO = {"en": (("yes",), ("no",)), "zh": (("是", "有", "对"), ("否", "没有", "不", "没"))}
+"""Language -> words of yes and of no, whose likelihoods are compared by their first tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +66,8 @@ class ConversationConfig(TaskConfig):
     """Questions per image in a step, resampled each epoch."""
     packs: bool = True
     """Compute what several captions or questions of an image share, the image above all, once."""
+    pope_images: int = 200
+    """Images of a split that POPE asks about (`tasks.conversation_hallucination`); 0 asks about none."""
     writes: bool = True
     """Write captions and answers in evaluation; without it only the likelihood of the references is measured, which
     takes a fraction of the time."""
@@ -69,6 +78,8 @@ class ConversationConfig(TaskConfig):
     def check(self, where: str) -> None:
         """Check ranges."""
         check_share(where, "abstain_risk", self.abstain_risk)
+        if self.pope_images < 0:
+            raise InputError(f"{where}.pope_images is {self.pope_images}", "0 or more", f"--set {where}.pope_images=0")
         self.projector.check(f"{where}.projector")
 
 
@@ -78,7 +89,7 @@ class Conversation(Task[ConversationConfig]):
     name: ClassVar[str] = "conversation"
     primary_metric: ClassVar[str] = "CIDEr"
     Config: ClassVar[type[TaskConfig]] = ConversationConfig
-    needs: ClassVar[Needs] = "turns"
+    needs: ClassVar[Needs] = "conversations"
     reads_text: ClassVar[bool] = False
     objective: ClassVar[str] = "generate"
 
@@ -182,7 +193,7 @@ class Conversation(Task[ConversationConfig]):
         tokenizer, counts = _tokenizer(codec), _image_counts(encoded)
         prompts = [(one.row, tokenizer.prompt(_asked(one, counts[one.row]))) for one in queries]
         written = replies(model, self.name, tokenizer, encoded, prompts, codec.decoding)
-        compared = self._yes_or_no(model, tokenizer, encoded, queries, written, counts)
+        compared = self._yes_or_no(model, codec, encoded, queries, written)
         return [
             self._prediction(codec, query, reply, compared.get(number))
             for number, (query, reply) in enumerate(zip(queries, written, strict=True))
@@ -208,37 +219,45 @@ class Conversation(Task[ConversationConfig]):
         evidence |= {"answers": [{"answer": text, "probability": confidence}], "abstains": confidence < below}
         return Prediction(text, confidence, evidence, own)
 
+    def yes_no(
+        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
+    ) -> list[tuple[float, float]]:
+        """Log-probabilities that the reply to each question begins with yes and with no, in the question's language."""
+        if not queries:
+            return []
+        tokenizer, counts = _tokenizer(codec), _image_counts(encoded)
+        prompts = [(one.row, tokenizer.prompt(_asked(one, counts[one.row]))) for one in queries]
+        chosen = [_first_tokens(tokenizer, one.language or language_of(one.text)) for one in queries]
+        values = first_token_log_probabilities(model, self.name, tokenizer, encoded, prompts)
+        return [
+            tuple(float(row[torch.tensor(side, device=row.device)].logsumexp(0)) for side in sides)  # type: ignore[misc]
+            for row, sides in zip(values, chosen, strict=True)
+        ]
+
+    def tokenizer_of(self, codec: Codec) -> ChatTokenizer:
+        """The language model's tokenizer."""
+        return _tokenizer(codec)
+
     def _yes_or_no(
         self,
         model: VisionLanguageModel,
-        tokenizer: ChatTokenizer,
+        codec: Codec,
         encoded: Encoded,
         queries: Sequence[Query],
         written: Sequence[Reply],
-        counts: Sequence[int],
     ) -> dict[int, tuple[str, float]]:
         """Queries answered by "yes" or "no" -> the likelier of both, as written, and its share of their likelihood."""
-        pairs = {word: pair for pair in YES_NO.values() for word in pair}
-        asked = {
-            number: pairs[plain]
-            for number, (query, reply) in enumerate(zip(queries, written, strict=True))
-            if query.text and (plain := reply.text.strip(" .。").casefold()) in pairs
-        }
-        conversations = []
-        for number, pair in asked.items():
-            query, as_written = queries[number], written[number].text
-            for word in pair:
-                answer = word.capitalize() if as_written[:1].isupper() else word
-                turns = (*_asked(query, counts[query.row]), Turn("assistant", answer))
-                conversations.append((query.row, tokenizer.conversation(turns), answer))
-        values = log_likelihoods(
-            model, self.name, tokenizer, encoded, [(row, spans) for row, spans, _ in conversations]
-        )
+        sides = {word: (pair, side) for pair in YES_NO.values() for side in (0, 1) for word in pair[side]}
+        plain = [reply.text.strip(" .。!！").casefold() for reply in written]
+        asked = [number for number, query in enumerate(queries) if query.text and plain[number] in sides]
+        pairs = self.yes_no(model, codec, encoded, [queries[number] for number in asked])
         found = {}
-        for place, number in enumerate(asked):
-            both = [(sum(values[place * 2 + side]), conversations[place * 2 + side][2]) for side in (0, 1)]
-            (most, answer), (least, _) = max(both), min(both)
-            found[number] = answer, 1 / (1 + math.exp(least - most))
+        for number, (yes, no) in zip(asked, pairs, strict=True):
+            pair, side = sides[plain[number]]
+            likelier = 0 if yes > no else 1
+            text = written[number].text if likelier == side else pair[likelier][0]
+            share = 1 / (1 + math.exp(-abs(yes - no)))
+            found[number] = text.capitalize() if written[number].text[:1].isupper() else text, share
         return found
 
     def log_likelihood(
@@ -252,7 +271,7 @@ class Conversation(Task[ConversationConfig]):
     def reference_likelihoods(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, examples: Sequence[Example]
     ) -> Iterator[tuple[int, list[float]]]:
-        """Row of an example, and log-probabilities of the tokens of an answer, a conversation or a caption.
+        """Row of an example, and log-probabilities of the tokens of an answer, a conversation, a caption or a label.
 
         Of the captions of an example, the first of each language is read.
         """
@@ -264,6 +283,9 @@ class Conversation(Task[ConversationConfig]):
                 asked.append((row, tokenizer.conversation(check_turns(example.turns, counts[row], example.source))))
             if counts[row]:
                 asked += [(row, tokenizer.conversation(caption_turns(one, counts[row]))) for one in captions.values()]
+            if example.label and counts[row] and not (example.turns or example.captions or example.questions):
+                turns = label_turns(example.label, counts[row], language_of(example.label))
+                asked.append((row, tokenizer.conversation(turns)))
             for one in example.questions:
                 asked.append((row, tokenizer.conversation(question_turns(one, one.answers[0], counts[row]))))
         values = log_likelihoods(model, self.name, tokenizer, encoded, asked)
@@ -322,6 +344,16 @@ def _asked(query: Query, images: int) -> tuple[Turn, ...]:
     if query.text:
         return prompt_turns("question", images, query.language or language_of(query.text), query.text)
     return prompt_turns("caption", images, query.language)
+
+
+def _first_tokens(tokenizer: ChatTokenizer, language: str) -> tuple[list[int], list[int]]:
+    """First tokens of the words of yes and of no, as written and with a capital; those of both sides are left out."""
+    sides = [
+        {tokenizer.pieces(form)[0] for word in words for form in (word, word.capitalize())}
+        for words in YES_NO.get(language, YES_NO["en"])
+    ]
+    both = sides[0] & sides[1]
+    return sorted(sides[0] - both), sorted(sides[1] - both)
 
 
 def _caption_spans(tokenizer: ChatTokenizer, text: str, images: int) -> Spans:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from chiasm.core.types import Encoded, Example, Score
 from chiasm.metrics.paired import corpus_interval
 from chiasm.tasks.captioning import CaptionScorer
+from chiasm.tasks.conversation_hallucination import HallucinationScorer, chair_outcome
+from chiasm.tasks.language_kept import language_kept
 from chiasm.tasks.scoring import Context, Items, Outcome, Scorer
 from chiasm.tasks.vqa_scoring import AnswerScorer
 
@@ -20,7 +22,9 @@ REPLY_PROBABILITY = "reply_token_probability"
 
 
 class ConversationScorer(Scorer):
-    """Captions against references, answers against the annotators', and the likelihood of both.
+    """Captions against references, answers against the annotators', hallucination, likelihood of the references.
+
+    Where one metric is wanted alone (`Context.wanted`) and it is the likelihood, nothing is written.
 
     Args:
         task: the task to score.
@@ -29,20 +33,32 @@ class ConversationScorer(Scorer):
 
     def __init__(self, task: "Conversation", context: Context) -> None:
         super().__init__(context)
-        self.task = task
-        self.writers: list[Scorer] = []
-        if task.config.writes and any(example.captions for example in context.examples) and context.view != "no_text":
-            self.writers.append(CaptionScorer(task, context))
-        if task.config.writes and any(example.questions for example in context.examples):
-            self.writers.append(AnswerScorer(task, context, "vqa_accuracy"))
+        self.task, config = task, task.config
+        is_brief = context.wanted == REPLY_PROBABILITY or not config.writes
+        self.is_brief = is_brief
+        self.captions: CaptionScorer | None = None
+        self.others: list[Scorer] = []
+        self.hallucination: HallucinationScorer | None = None
+        if not is_brief:
+            if any(example.captions for example in context.examples) and context.view != "no_text":
+                self.captions = CaptionScorer(task, context)
+            if any(example.questions for example in context.examples):
+                self.others.append(AnswerScorer(task, context, "vqa_accuracy"))
+            if config.pope_images and not context.wanted and not context.is_calibrating:
+                self.hallucination = HallucinationScorer(task, context, config.pope_images)
         self.totals: list[float] = []
         self.counts: list[int] = []
         self.images: list[int] = []
 
+    @property
+    def scorers(self) -> list[Scorer]:
+        """All that write."""
+        return [one for one in (self.captions, *self.others, self.hallucination) if one is not None]
+
     def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
         """Write about the examples of a part, and read what the data say about them."""
-        for writer in self.writers:
-            writer.add(start, part, encoded)
+        for scorer in self.scorers:
+            scorer.add(start, part, encoded)
         if self.context.view == "no_text":
             return
         context = self.context
@@ -52,12 +68,20 @@ class ConversationScorer(Scorer):
             self.images.append(start + row)
 
     def finish(self) -> Outcome:
-        """Scores of captions and answers, and the mean probability of a token of the references."""
-        outcome = Outcome.joined([writer.finish() for writer in self.writers])
+        """All scores; in the view "seen" also what adaptation has cost of the language."""
+        context = self.context
+        outcome = Outcome.joined([scorer.finish() for scorer in self.scorers])
+        if self.hallucination is not None and self.hallucination.objects is not None and self.captions is not None:
+            found = chair_outcome(self.captions.outcome.captioned, self.hallucination.objects, context.seed)
+            outcome = Outcome.joined([outcome, found])
         if self.totals:
             totals, counts, images = np.array(self.totals), np.array(self.counts), np.array(self.images)
-            outcome.scores[REPLY_PROBABILITY] = _token_probability(totals, counts, images, self.context.seed)
+            outcome.scores[REPLY_PROBABILITY] = _token_probability(totals, counts, images, context.seed)
             outcome.items[REPLY_PROBABILITY] = Items(totals / counts, images)
+        if context.view == "seen" and not context.is_calibrating:
+            tokenizer = self.task.tokenizer_of(context.codec)
+            brief = self.is_brief or bool(context.wanted)
+            outcome.scores |= language_kept(context.model, self.task.name, tokenizer, context.seed, brief)
         return outcome
 
 

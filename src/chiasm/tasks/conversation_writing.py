@@ -128,12 +128,42 @@ def log_likelihoods(
 ) -> list[list[float]]:
     """Log-probability of each counted token of conversations, whose rows are about encoded examples.
 
-    Conversations about one example that begin alike share their beginning (`packed`).
-
     Returns:
         For each conversation the natural logarithms, in order.
     """
     found: dict[int, list[float]] = {}
+    for number, values, ids in _read(model, task, tokenizer, encoded, conversations):
+        found[number] = values.log_softmax(-1).gather(1, ids[:, None])[:, 0].tolist()
+    return [found[number] for number in range(len(conversations))]
+
+
+@torch.no_grad()
+def first_token_log_probabilities(
+    model: VisionLanguageModel,
+    task: str,
+    tokenizer: ChatTokenizer,
+    encoded: Encoded,
+    prompts: Sequence[tuple[int, Sequence[int]]],
+) -> list[Tensor]:
+    """Log-probabilities, float32 [v], of the first token of the reply to each prompt."""
+    spans = [(row, Spans([*ids, tokenizer.end_id], [*[False] * len(ids), True])) for row, ids in prompts]
+    found: dict[int, Tensor] = {}
+    for number, values, _ in _read(model, task, tokenizer, encoded, spans):
+        found[number] = values[0].log_softmax(-1)
+    return [found[number] for number in range(len(prompts))]
+
+
+def _read(
+    model: VisionLanguageModel,
+    task: str,
+    tokenizer: ChatTokenizer,
+    encoded: Encoded,
+    conversations: Sequence[tuple[int, Spans]],
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Number of each conversation with logits [t, v] and ids [t] of its counted tokens, in no order of conversations.
+
+    Conversations about one example that begin alike share their beginning (`packed`).
+    """
     by_row: dict[int, list[int]] = {}
     for number, (row, _) in enumerate(conversations):
         by_row.setdefault(row, []).append(number)
@@ -143,17 +173,17 @@ def log_likelihoods(
         owners = [numbers] if len(rows) == 1 else [[number] for number in numbers]
         work += [(about, own, one) for own, one in zip(owners, rows, strict=True)]
     device = next(model.language.parameters()).device
+    image = _on(encoded.get(IMAGE), device)
     for some in _parts([len(one.ids) for _, _, one in work]):
         part = [work[number] for number in some]
         fields = {name: value.to(device) for name, value in padded([one for *_, one in part], tokenizer.pad_id).items()}
         index = torch.tensor([row for row, *_ in part], device=device)
-        values, rows_of, columns = counted_logits(model, task, _on(encoded.get(IMAGE), device), fields, index)
-        chosen = values.log_softmax(-1).gather(1, fields["turn_ids"][rows_of, columns][:, None])[:, 0]
-        branches = fields["turn_branch"][rows_of, columns]
+        values, rows_of, columns = counted_logits(model, task, image, fields, index)
+        ids, branches = fields["turn_ids"][rows_of, columns], fields["turn_branch"][rows_of, columns]
         for place, (_, own, _) in enumerate(part):
             for position, number in enumerate(own, 1 if len(own) > 1 else 0):
-                found[number] = chosen[(rows_of == place) & (branches == position)].tolist()
-    return [found[number] for number in range(len(conversations))]
+                is_own = (rows_of == place) & (branches == position)
+                yield number, values[is_own], ids[is_own]
 
 
 def counted_logits(

@@ -20,27 +20,27 @@ from chiasm.objectives.permutation import draw_order, permuted_words, predicted,
 from chiasm.tasks.base import Query, TaskConfig, Teacher, check_share, queries_of
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.scoring import Context, Items, Outcome, Scorer
-from chiasm.tasks.texts import CaptionConfig, CaptionTask, batch_invariant_tokens, check_words, text_tokens
+from chiasm.tasks.texts import (
+    CaptionConfig,
+    CaptionTask,
+    DistilledConfig,
+    batch_invariant_tokens,
+    check_words,
+    text_tokens,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MaskingConfig(CaptionConfig):
+class MaskingConfig(DistilledConfig):
     """Config of masked language modelling."""
 
     mask_share: float = 0.15
     """Share of masked words (Devlin et al. 2019)."""
-    distil: float = 0.0
-    """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
 
     def check(self, where: str) -> None:
         """Check that shares lie in their ranges."""
         check_share(where, "mask_share", self.mask_share)
-        check_share(where, "distil", self.distil, is_below_one=True, hint="ALBEF takes 0.4")
-
-    @property
-    def learns_from_average(self) -> bool:
-        """Whether `distil` is above 0."""
-        return self.distil > 0
+        DistilledConfig.check(self, where)
 
 
 C = TypeVar("C", bound=CaptionConfig)

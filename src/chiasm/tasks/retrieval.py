@@ -25,11 +25,11 @@ from chiasm.tasks.retrieval_scoring import RetrievalScorer, class_similarity
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 from chiasm.tasks.space import SharedSpace
 from chiasm.tasks.text_targets import target_fields
-from chiasm.tasks.texts import CaptionConfig, CaptionTask, caption_fields, chosen_captions, text_fields, text_tokens
+from chiasm.tasks.texts import CaptionTask, DistilledConfig, caption_fields, chosen_captions, text_fields, text_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RetrievalConfig(CaptionConfig):
+class RetrievalConfig(DistilledConfig):
     """Config of the retrieval task."""
 
     objective: Literal["", "softmax", "sigmoid", "additive"] = ""
@@ -40,24 +40,17 @@ class RetrievalConfig(CaptionConfig):
     text_teacher: float = 0.0
     """Share, in [0, 1], of the distillation loss: the text tower learns the embeddings that the run in `init_from`
     gives the same caption, or the other captions of its image (Reimers and Gurevych 2020)."""
-    distil: float = 0.0
-    """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
 
     def check(self, where: str) -> None:
         """Check that shares lie in their ranges."""
         check_share(where, "hard_negatives", self.hard_negatives)
         check_share(where, "text_teacher", self.text_teacher)
-        check_share(where, "distil", self.distil, is_below_one=True, hint="ALBEF takes 0.4")
+        DistilledConfig.check(self, where)
 
     @property
     def has_text_teacher(self) -> bool:
         """Whether `text_teacher` is above 0."""
         return self.text_teacher > 0
-
-    @property
-    def learns_from_average(self) -> bool:
-        """Whether `distil` is above 0."""
-        return self.distil > 0
 
 
 class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
@@ -67,11 +60,6 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
     primary_metric: ClassVar[str] = "text_to_image_R@1"
     Config: ClassVar[type[TaskConfig]] = RetrievalConfig
     objectives: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid", "additive")
-
-    @property
-    def objective(self) -> str:
-        """The configured objective, or the default."""
-        return self.config.objective or self.objectives[0]
 
     @property
     def contrast(self) -> str:

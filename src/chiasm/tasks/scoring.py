@@ -177,6 +177,7 @@ class Context:
         is_calibrating: whether to keep the logits for fitting the calibration.
         has_classes: whether the run has a classification task.
         similarity: cosines of the run's shared space; None without one.
+        wanted: the one metric that the caller needs, "" for all; a scorer may leave out others that take long.
     """
 
     model: VisionLanguageModel
@@ -189,6 +190,7 @@ class Context:
     is_calibrating: bool = False
     has_classes: bool = False
     similarity: Similarity | None = None
+    wanted: str = ""
 
     def text(self, words: str) -> str:
         """The words; "" in the view "no_text"."""

@@ -1,7 +1,7 @@
 """The interface of a shared embedding space, for search, zero-shot classification and hard negatives."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,19 @@ class SharedSpace(ABC):
     def embed_texts(self, model: VisionLanguageModel, codec: Codec, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Sentences -> float32 [m, e], unit length."""
 
-    def embed_in_parts(self, model: VisionLanguageModel, codec: Codec, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """As `embed_texts`, `TEXTS_AT_ONCE` texts at a time, for any number above 0."""
-        starts = range(0, len(texts), TEXTS_AT_ONCE)
-        return np.concatenate([self.embed_texts(model, codec, texts[at : at + TEXTS_AT_ONCE]) for at in starts])
+    def embed_in_parts(
+        self,
+        model: VisionLanguageModel,
+        codec: Codec,
+        texts: Sequence[str],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> npt.NDArray[np.float32]:
+        """As `embed_texts`, `TEXTS_AT_ONCE` texts at a time; `progress` is called with (texts done, all texts)."""
+        parts = [np.zeros((0, model.config.embedding_dim), dtype=np.float32)]
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            parts.append(self.embed_texts(model, codec, texts[start : start + TEXTS_AT_ONCE]))
+            progress(min(start + TEXTS_AT_ONCE, len(texts)), len(texts))
+        return np.concatenate(parts)
 
     def similarity(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, texts: Sequence[str]

@@ -16,7 +16,7 @@ from chiasm.data.dataset import choose_captions
 from chiasm.models.batch_invariant import TOKEN_MULTIPLE
 from chiasm.models.config import ModelConfig
 from chiasm.models.fusion import FUSIONS
-from chiasm.tasks.base import Task, TaskConfig
+from chiasm.tasks.base import Task, TaskConfig, check_share
 from chiasm.tasks.codec import Codec
 
 
@@ -83,6 +83,23 @@ class CaptionConfig(TaskConfig):
 
     captions_per_picture: int = 1
     """Captions per image in a step, resampled each epoch; all are positives."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistilledConfig(CaptionConfig):
+    """Config keys of a task on captions that can learn from the moving average of the weights."""
+
+    distil: float = 0.0
+    """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
+
+    def check(self, where: str) -> None:
+        """Check that shares lie in their ranges."""
+        check_share(where, "distil", self.distil, is_below_one=True, hint="ALBEF takes 0.4")
+
+    @property
+    def learns_from_average(self) -> bool:
+        """Whether `distil` is above 0."""
+        return self.distil > 0
 
 
 T = TypeVar("T", bound=CaptionConfig)

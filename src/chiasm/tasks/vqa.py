@@ -87,11 +87,6 @@ class VisualQuestionAnswering(Task[VqaConfig]):
     vocabularies: ClassVar[Mapping[str, str]] = {ANSWERS: "2."}
     head_in_format_1: ClassVar[Mapping[str, str]] = {"answer_head.": "", "answer_decoder.": "", "text_decoder.": ""}
 
-    @property
-    def objective(self) -> str:
-        """The configured objective, or the default."""
-        return self.config.objective or self.objectives[0]
-
     def check(self) -> None:
         """Reject a pre-trained text tower for generated answers."""
         if self.objective == "generate":

@@ -5,7 +5,7 @@ The only files written are features of the timed examples in the cache of frozen
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from chiasm.core.device import keep_freed_memory, measure_precision, pick_device
 from chiasm.core.distributed import world_size
 from chiasm.core.files import cache_root
 from chiasm.core.types import Example
-from chiasm.data.dataset import Dataset, Subset
+from chiasm.data.dataset import Dataset, Subset, examples_of
 from chiasm.data.leaks import open_training
 from chiasm.data.modalities.image import images_of
 from chiasm.data.opening import open_dataset
@@ -211,13 +211,17 @@ def _some(dataset: Dataset, count: int) -> Dataset:
     return Subset(dataset, np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int))
 
 
-def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple[int, int], float]:
+def _preparation(pipeline: Pipeline, datasets: Sequence[Dataset]) -> tuple[tuple[int, int], float]:
     """Numbers of images and texts to encode, and the seconds of all preparation before training."""
     config = pipeline.config
     if not (config.model.image.frozen or config.model.text.frozen or not config.data.is_generated):
         return (0, 0), 0.0
-    examples = [dataset.example(number) for dataset in datasets for number in range(len(dataset))]
-    images, texts = not_cached(pipeline, examples, cache_root())
+    images, distinct = list[Example](), dict[str, None]()
+    for dataset in datasets:
+        new_images, new_texts = not_cached(pipeline, examples_of(dataset), cache_root())
+        images += new_images
+        distinct |= dict.fromkeys(new_texts)
+    texts = list(distinct)
     some_images = _spread(images, TIMED_IMAGES)
     workers = config.data.workers
     seconds = _texts_s(pipeline, texts)
@@ -225,9 +229,9 @@ def _preparation(pipeline: Pipeline, datasets: Iterable[Dataset]) -> tuple[tuple
         spent = _seconds(lambda: pipeline.encode_pixels(image_tensor(some_images, pipeline.resizing, workers)))
         seconds += spent * len(images) / len(some_images)
     if not config.data.is_generated and not config.model.image.frozen:
-        timed = _spread(examples, TIMED_IMAGES)
+        timed = [example for dataset in datasets for example in examples_of(_some(dataset, TIMED_IMAGES))]
         spent = _seconds(lambda: [image.load() for example in timed for image in images_of(example)])
-        seconds += spent * len(examples) / len(timed)
+        seconds += spent * sum(map(len, datasets)) / len(timed)
     return (len(images), len(texts)), seconds
 
 

@@ -88,7 +88,7 @@ def _space_metrics(trainer: Trainer) -> list[str]:
 
 
 def measure_finally(
-    pipeline: Pipeline, ready: list[Example], validation: Dataset, fitted: Fitted, console: Console
+    pipeline: Pipeline, ready: Sequence[Example], validation: Dataset, fitted: Fitted, console: Console
 ) -> SplitResult:
     """Measure the best weights once on the recipe's final split, and the starter too if the run names it."""
     config = config_of(pipeline)

@@ -4,6 +4,7 @@ They are scored by the evaluator of validation, with the run's own tasks.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from chiasm.core.files import cache_root
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Score
 from chiasm.data.config import DataConfig
-from chiasm.data.dataset import Subset
+from chiasm.data.dataset import Subset, examples_of
 from chiasm.data.files import FilesConfig
 from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
@@ -88,7 +89,7 @@ class RetentionCheck:
             f"{100 * now / before:.0f} % kept, {100 * (1 - self.config.max_drop):.0f} % required"
         )
 
-    def _open(self) -> list[Example]:
+    def _open(self) -> Sequence[Example]:
         found = open_dataset(self.pipeline.config.data, self.config.split, self.pipeline.config.seed)
         count = self.config.examples or len(found)
         drawn = Subset(found, counter_rng("probe", len(found)).permutation(len(found))[:count])
@@ -103,7 +104,7 @@ class RetentionCheck:
                 "at least 2",
                 "give more data, or another train.retention.split",
             )
-        return [ready.example(number) for number in range(len(ready))]
+        return examples_of(ready)
 
     def _choose(self) -> tuple[str, dict[str, Task[Any]]]:
         """The metric, and the one task that gives it."""

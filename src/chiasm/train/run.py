@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from chiasm.core.files import cache_root, folder_lock, read_json
 from chiasm.core.log import bar
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
-from chiasm.data.dataset import Dataset, first_examples
+from chiasm.data.dataset import Dataset, examples_of, first_examples
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
 from chiasm.data.opening import open_dataset
@@ -260,7 +261,7 @@ def _print_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) 
 
 def _prepare(
     pipeline: Pipeline, training: Dataset, validation: Dataset, is_new: bool, console: Console
-) -> tuple[Dataset, list[Example], Dataset]:
+) -> tuple[Dataset, Sequence[Example], Dataset]:
     """Check or encode both splits, and fit the linear-probe heads of a new run.
 
     Returns training, validation examples and the validation set.
@@ -277,7 +278,7 @@ def _prepare(
     for dataset in (training, validation):
         if dataset.ledger.rejected:
             console.print(f"[yellow]{dataset.split}: {dataset.ledger.summary()}[/yellow]", highlight=False)
-    ready = [validation.example(number) for number in range(len(validation))]
+    ready = examples_of(validation)
     learned_from = ((part, vocabulary_examples(part)) for part in training.parts.values())
     for dataset, examples in [*learned_from, (validation, ready)]:
         warn_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, dataset.split, console)
@@ -289,7 +290,7 @@ def _prepare(
     return training, ready, validation
 
 
-def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:
+def _check_measurable(pipeline: Pipeline, ready: Sequence[Example]) -> None:
     """Check before training that the primary metric can be measured."""
     config = config_of(pipeline)
     sizes = {"val": len(ready)}
@@ -298,11 +299,11 @@ def _check_measurable(pipeline: Pipeline, ready: list[Example]) -> None:
     for split, size in sizes.items():
         if size < 2:
             raise InputError(f"split {split!r} has {size} examples", "at least 2", "give more data")
-    with_questions = [example for example in ready if example.questions][:MEASURED_FIRST]
-    with_captions = [example for example in ready if example.captions][:MEASURED_FIRST]
+    with_questions = islice((example for example in ready if example.questions), MEASURED_FIRST)
+    with_captions = islice((example for example in ready if example.captions), MEASURED_FIRST)
     primary = _primary(config)
     for examples in ([*with_questions, *with_captions], ready):
-        scores = evaluate(pipeline, examples).scores if len(examples) > 1 else {}
+        scores = evaluate(pipeline, examples, wanted=primary).scores if len(examples) > 1 else {}
         if primary in scores:
             return
     raise InputError(
@@ -317,13 +318,14 @@ def _primary(config: RunConfig) -> str:
 
 
 def _hooks(
-    pipeline: Pipeline, examples: list[Example], files: Mapping[str, object], training: Dataset, console: Console
+    pipeline: Pipeline, examples: Sequence[Example], files: Mapping[str, object], training: Dataset, console: Console
 ) -> Hooks:
     count = config_of(pipeline).train.validate_examples
+    primary = _primary(config_of(pipeline))
     some = examples if not count or count >= len(examples) else spread(examples, count)
 
     def validate() -> Mapping[str, Score]:
-        return evaluate(pipeline, some).scores
+        return evaluate(pipeline, some, wanted=primary).scores
 
     def extra_files() -> dict[str, bytes]:
         content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
@@ -333,7 +335,7 @@ def _hooks(
     return Hooks(validate, extra_files, RetentionCheck(pipeline, console) if is_watched else None)
 
 
-def spread(examples: list[Example], count: int) -> list[Example]:
+def spread(examples: Sequence[Example], count: int) -> list[Example]:
     """`count` of the examples, evenly spread over them."""
     return [examples[number * len(examples) // count] for number in range(count)]
 

@@ -1,6 +1,9 @@
 """Which files hold conversations, and which of several is read."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from talk import llava, messages, photos, write_lines, write_list
@@ -60,3 +63,21 @@ def test_control_characters_leave_the_words_and_lines_stay(tmp_path: Path) -> No
     """Guards against a terminal escape in an answer, and a list that loses its lines."""
     write_list(tmp_path / "chat.json", [llava("Hi\u200b.", "One:\n\t- a\x1b[31m b\r\n\n- c  ")])
     assert read_source(tmp_path, "train").examples[0].turns[1].text == "One:\n\t- a b\n\n- c"
+
+
+def test_the_documented_rows_are_read(tmp_path: Path) -> None:
+    """Guards against an example in docs/data.md that the reader refuses."""
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    listed, lines = re.findall(r"```\n(.*?)```", page[page.index("## Conversations: `llava_json`") :], re.DOTALL)[:2]
+    photos(tmp_path, ["0001.jpg", "0002.jpg"])
+    (tmp_path / "train.json").write_text(listed)
+    decoder, rest, rows = json.JSONDecoder(), lines.strip(), list[Any]()
+    while rest:
+        row, end = decoder.raw_decode(rest)
+        rows.append(row)
+        rest = rest[end:].strip()
+    write_lines(tmp_path / "train.jsonl", rows)
+    talks = read_source(tmp_path / "train.json", "train", "llava_json")
+    messages_read = read_source(tmp_path / "train.jsonl", "train", "messages_jsonl")
+    assert not talks.ledger.rejected and not messages_read.ledger.rejected
+    assert [len(example.turns) for example in (*talks.examples, *messages_read.examples)] == [2, 2, 3, 2]

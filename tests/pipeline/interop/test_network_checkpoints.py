@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from chiasm.pipeline.interop.exporting import export
 from chiasm.pipeline.preprocessing import check_pretrained
 from chiasm.tasks.base import queries_of
 from chiasm.tasks.calibration import Calibration
+from chiasm.tasks.codec import Codec
 
 CPU = torch.device("cpu")
 TEXTS = ("a red circle left of a blue square", "what is there", "two dogs", "紅 狗 在 雪 里 跑")
@@ -51,6 +53,15 @@ def loaded(folder: Path, kind: str) -> tuple[torch.nn.Module, chiasm.Model]:
     return reference, chiasm.load(folder)
 
 
+def generated(reference: Any, codec: Codec, max_new_tokens: int, **inputs: torch.Tensor) -> str:
+    """The text that transformers' own greedy decoding generates."""
+    suppressed = codec.tokenizer.suppressed_ids
+    (ids,) = reference.generate(
+        **inputs, max_new_tokens=max_new_tokens, do_sample=False, forced_eos_token_id=3, suppress_tokens=suppressed
+    )
+    return codec.tokenizer.decode(ids[1:].tolist())
+
+
 def test_captions_are_those_of_transformers(tmp_path: Path) -> None:
     """Guards the start token that is no word, the cross-attention, and keys and values that are kept while writing."""
     reference, model = loaded(tmp_path, BLIP[0])
@@ -58,14 +69,8 @@ def test_captions_are_those_of_transformers(tmp_path: Path) -> None:
     codec.decoding = DecodingConfig(max_words=9)
     said = model.caption(pictures())
     for picture, one in zip(pictures(), said, strict=True):
-        ids = reference.generate(
-            pixel_values=asked(tmp_path, picture, "a")["pixel_values"],
-            max_new_tokens=10,
-            do_sample=False,
-            forced_eos_token_id=3,
-            suppress_tokens=codec.tokenizer.suppressed_ids,
-        )[0]
-        assert one.answer == codec.tokenizer.decode(ids[1:].tolist())
+        pixels = asked(tmp_path, picture, "a")["pixel_values"]
+        assert one.answer == generated(reference, codec, 10, pixel_values=pixels)
     assert len({one.answer for one in said}) > 1
 
 
@@ -109,14 +114,7 @@ def test_written_answers_are_those_of_transformers(tmp_path: Path) -> None:
     model.pipeline.codec.decoding = DecodingConfig(max_words=6)
     codec, answers = model.pipeline.codec, model.ask(pictures(), list(TEXTS))
     for picture, text, one in zip(pictures(), TEXTS, answers, strict=True):
-        ids = reference.generate(
-            **asked(tmp_path, picture, text),
-            max_new_tokens=7,
-            do_sample=False,
-            forced_eos_token_id=3,
-            suppress_tokens=codec.tokenizer.suppressed_ids,
-        )[0]
-        assert one.answer == codec.tokenizer.decode(ids[1:].tolist())
+        assert one.answer == generated(reference, codec, 7, **asked(tmp_path, picture, text))
     assert len({one.answer for one in answers}) > 1
 
 

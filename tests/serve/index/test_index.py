@@ -228,7 +228,7 @@ def test_reranking_orders_by_the_fusion_model(index: Index, model: Model, exampl
         weights.append(math.exp(scale * hit.similarity) * math.prod(math.exp(one) for one in chosen))
     assert scores == pytest.approx([weight / sum(weights) for weight in weights], rel=1e-3)
     assert task.log_likelihood(pipeline.model, pipeline.codec, {IMAGE: tokens}, []) == []
-    with pytest.raises(InputError, match="re-ranking without words"):
+    with pytest.raises(InputError, match="re-ranking without a text"):
         index.search(image=examples[0].inputs["image"].load(), rerank=True)
 
 

@@ -1,1 +1,1 @@
-"""Examples that are drawn by rules, whose truth is known."""
+"""Datasets of generated examples with known ground truth."""

@@ -14,25 +14,25 @@ class GeneratedConfig(DataConfig):
     """Keys that every generator has."""
 
     train_pictures: int = 0
-    """Images that are generated for training."""
+    """Number of generated training images."""
 
     @property
     def is_generated(self) -> bool:
-        """True: a program draws the examples."""
+        """True: the examples are generated."""
         return True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskingConfig(GeneratedConfig):
-    """Keys of generators that draw any number of questions about an image."""
+    """Keys of generators that can generate any number of questions about an image."""
 
     eval_pictures: int = 500
-    """Images that are generated for each other split."""
+    """Number of generated images of each other split."""
     questions_per_picture: int = 12
-    """Questions asked about an image in each training step; more are drawn anew each epoch."""
+    """Number of questions about an image; they are new in each epoch."""
 
     def check(self) -> None:
-        """Check that something is asked, and what every source has.
+        """Check `questions_per_picture`, and the keys of every source.
 
         Raises:
             InputError: names the key.
@@ -51,17 +51,17 @@ class AskingConfig(GeneratedConfig):
 
 
 class GeneratedDataset(PlainDataset):
-    """Base of the generators: examples are drawn when they are asked for, and none can be broken.
+    """Base class of generators: examples are generated on access, and none is ever rejected.
 
     Args:
         split: one of `splits`.
         config: its languages are checked.
         length: number of examples of the split.
         splits: the generator's splits.
-        languages: ISO 639-1 codes of the languages that it writes captions and questions in.
+        languages: ISO 639-1 codes of the languages of its captions and questions.
 
     Raises:
-        InputError: another split or language.
+        InputError: the split or a language is unknown.
     """
 
     is_generated = True

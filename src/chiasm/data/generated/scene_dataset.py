@@ -20,7 +20,7 @@ class ScenesConfig(AskingConfig):
 
 
 class SceneDataset(GeneratedDataset):
-    """Scenes, drawn when they are asked for; held-out splits have no two images of one description."""
+    """Scenes, generated on access; in held-out splits no two images have the same description."""
 
     def __init__(self, split: str, config: ScenesConfig, seed: int) -> None:
         super().__init__(split, config, config.length(split), SPLITS, LANGUAGES)

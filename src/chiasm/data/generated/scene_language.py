@@ -1,7 +1,7 @@
-"""What can be truly said and asked about a scene, in English and Chinese; and reading a caption back.
+"""True captions, questions and answers about a scene, in English and Chinese, and a parser of captions.
 
-Questions come in five kinds: attribute, existence, count, comparison, spatial. Yes/no questions are balanced
-(the answer is drawn first, then a question that has it), so that a model without eyes stays near one half.
+Questions have five kinds: attribute, existence, count, comparison, spatial. Yes/no questions are balanced (the answer
+is drawn first, then a question that has it), so that a model without image input stays near one half.
 """
 
 import random
@@ -36,14 +36,14 @@ RELATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """Attributes that an object may be asked to have; None means any."""
+    """Attributes that an object must have; None means any."""
 
     size: str | None = None
     color: str | None = None
     shape: str | None = None
 
     def fits(self, thing: SceneObject) -> bool:
-        """True where `thing` has every attribute that is named."""
+        """True if `thing` has every attribute that is not None."""
         return (
             (self.size is None or thing.size == self.size)
             and (self.color is None or thing.color == self.color)
@@ -66,7 +66,7 @@ class Description:
 
 
 def caption(scene: Scene, language: str) -> Caption:
-    """Name every object in reading order, with its place: "a small red circle top left, a large ..."."""
+    """List every object in reading order, with its position: "a small red circle top left, a large ..."."""
     phrases = []
     for thing in scene:
         place = PLACES[language][thing.row * GRID + thing.column]
@@ -113,17 +113,17 @@ def read_caption(text: str) -> tuple[tuple[int, int, str, str, str], ...] | None
 
 @dataclass(frozen=True, slots=True)
 class SceneTruth:
-    """The objects of a generated example; checks whether a sentence states the whole truth about them."""
+    """The objects of a generated example; checks whether a sentence lists exactly these objects."""
 
     scene: Scene
 
     def agrees(self, sentence: str) -> bool:
-        """True where `sentence` names exactly the scene's objects, each once, with right attributes and place."""
-        said = read_caption(sentence)
-        return said is not None and sorted(said) == sorted(thing.described for thing in self.scene)
+        """True if `sentence` lists exactly the scene's objects, each once, with the right attributes and position."""
+        described = read_caption(sentence)
+        return described is not None and sorted(described) == sorted(thing.described for thing in self.scene)
 
     def denies(self, sentence: str) -> bool:
-        """True where `sentence` can be read and names other objects; nobody can tell of one that cannot be read."""
+        """True if `sentence` can be parsed and lists other objects; False if it cannot be parsed."""
         return read_caption(sentence) is not None and not self.agrees(sentence)
 
 
@@ -273,13 +273,13 @@ _ASK = {
 
 
 def questions(scene: Scene, count: int, rng: random.Random, languages: tuple[str, ...] = ("en",)) -> list[Question]:
-    """Ask `count` questions, the kinds in turn; a kind that this scene cannot answer is replaced by another.
+    """Generate `count` questions, with the kinds in turn; a kind that does not apply to the scene is replaced.
 
     Args:
-        scene: what is asked about.
+        scene: the scene.
         count: number of questions.
-        rng: decides which ones.
-        languages: drawn from with equal probability; repeat one to weight it.
+        rng: source of randomness.
+        languages: each question's language is drawn uniformly from these; repeat a language to weight it.
     """
     asked: list[Question] = []
     turn = rng.randrange(len(KINDS))

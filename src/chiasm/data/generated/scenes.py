@@ -1,10 +1,10 @@
-"""Scenes: generated images of coloured shapes whose every caption and answer is exactly true.
+"""Scenes: generated images of coloured shapes with exactly true captions and answers.
 
-A scene has 1 to 5 objects near the cells of a 3 x 3 grid on 48 x 48 pixels. It exists to see in minutes whether
-a model binds attributes to objects, counts, compares and knows left from right, without any file on disk.
+A scene has 1 to 5 objects near the cells of a 3 x 3 grid on 48 x 48 pixels. It tests in minutes, without files, whether
+a model binds attributes to objects, counts, compares, and distinguishes left from right.
 
-Splits cannot leak: a scene belongs to a split by the hash of what it shows, so no description stands in two of
-them. Two colour-shape pairs never occur in train, val or test; every scene of `compositional` has one.
+Splits cannot leak: the hash of a scene's description determines its split, so no description is in two splits. Two
+colour-shape pairs never occur in train, val or test; every scene of `compositional` has one.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _OVERSAMPLING = 8
 
 @dataclass(frozen=True, slots=True, order=True)
 class SceneObject:
-    """One shape: its cell (row and column from the top left), what it looks like, and its shift in pixels."""
+    """One shape: its cell (row and column from the top left), its attributes, and its offset in pixels."""
 
     row: int
     column: int
@@ -53,7 +53,7 @@ class SceneObject:
 
     @property
     def described(self) -> tuple[int, int, str, str, str]:
-        """All that a caption says of the object: everything but the jitter."""
+        """The attributes in a caption: all except the offset."""
         return (self.row, self.column, self.size, self.color, self.shape)
 
 
@@ -111,7 +111,7 @@ def distinct_scenes(split: str, count: int, seed: int) -> list[Scene]:
 
 @cache
 def _sprite(size: str, color: str, shape: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return one object's colour times coverage, and 1 - coverage, float32 [side, side, 3] and [side, side, 1]."""
+    """An object's colour times coverage, float32 [side, side, 3], and 1 - coverage, float32 [side, side, 1]."""
     side = SIZES[size]
     big = side * _OVERSAMPLING
     mask = Image.new("L", (big, big), 0)

@@ -2,9 +2,9 @@
 
 Source: Santoro et al. 2017, "A simple neural network module for relational reasoning", section 4.
 
-75 x 75 images with six objects, one of each colour, each a square or a circle, none overlapping; ten
-relational and ten non-relational questions an image; 9,800 images for training and 200 for testing. The
-paper has no validation images; 200 more are made here, so that the test images choose nothing.
+75 x 75 images with six objects, one of each colour, each a square or a circle, none overlapping; ten relational and ten
+non-relational questions per image; 9,800 images for training and 200 for testing. The paper has no validation images;
+200 more are generated here, so that nothing is chosen on the test images.
 """
 
 import random
@@ -91,9 +91,9 @@ def scene_at(split: str, index: int, seed: int) -> ClevrScene:
 
 
 def transformed(scene: ClevrScene, rng: random.Random) -> ClevrScene:
-    """Mirror, turn and recolour an image: one of 8 symmetries of the square times 720 orders of the colours.
+    """Mirror, rotate and recolour an image: one of 8 symmetries of the square times 720 permutations of the colours.
 
-    Distances and shapes stay, so every question is as hard as before, and its answer is computed anew.
+    Distances and shapes are unchanged, so questions stay as hard; their answers are computed again.
     """
     far = IMAGE_SIZE_PX - 1
     mirror_x, mirror_y, swap = rng.random() < 0.5, rng.random() < 0.5, rng.random() < 0.5
@@ -123,10 +123,10 @@ def render(scene: ClevrScene) -> np.ndarray:
 def answer(scene: ClevrScene, color: str, subtype: str) -> str:
     """Return the English answer to one of the six kinds of question about the object of a colour.
 
-    Equal distances are told apart by the order of colours; the object asked about counts as having its own shape.
+    Equal distances are ordered by colour; the count of objects with the same shape includes the object itself.
     """
-    thing = next(one for one in scene if one.color == color)
-    others = [one for one in scene if one is not thing]
+    thing = next(item for item in scene if item.color == color)
+    others = [item for item in scene if item is not thing]
     if subtype == "shape":
         return thing.shape
     if subtype == "left":
@@ -137,7 +137,7 @@ def answer(scene: ClevrScene, color: str, subtype: str) -> str:
         return min(others, key=thing.distance2).shape
     if subtype == "furthest":
         return max(others, key=thing.distance2).shape
-    return str(sum(one.shape == thing.shape for one in scene))
+    return str(sum(item.shape == thing.shape for item in scene))
 
 
 def questions(scene: ClevrScene, split: str, index: int, seed: int, language: str = "en") -> list[Question]:
@@ -163,8 +163,8 @@ class SortOfClevrConfig(GeneratedConfig):
 
     source: Literal["sort_of_clevr"] = "sort_of_clevr"
     symmetries: bool = False
-    """Show training images mirrored, turned and recoloured in each epoch after the first, with the answers that are
-    then true. The published set has no such augmentation."""
+    """Augment training images after the first epoch: mirrored, rotated and recoloured, with updated answers. The
+    published set has no such augmentation."""
 
 
 class SortOfClevrDataset(GeneratedDataset):

@@ -177,7 +177,7 @@ class ChatLayout:
         return self._joined(headers, rest, stripped)
 
     def _joined(self, headers: list[tuple[str, str, int]], rest: str, stripped: Mapping[int, Words]) -> list[Part]:
-        """Parts out of (static text before an answer, its white space, its number); the end token goes to the answer."""
+        """Parts out of (text before an answer, its white space, its number); the end token goes to the answer."""
         parts: list[Part] = []
         following = [*(header for header, _, _ in headers), rest][1:]
         for (header, before, number), after in zip(headers, following, strict=True):

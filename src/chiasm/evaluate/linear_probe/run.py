@@ -12,8 +12,8 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.files import cache_root
 from chiasm.core.random import counter_seed
-from chiasm.core.types import Example, Score
-from chiasm.data.dataset import Dataset, ListDataset, examples_of
+from chiasm.core.types import IMAGE, Example, Score
+from chiasm.data.dataset import Dataset, MappedDataset, Subset, examples_of
 from chiasm.data.files import LABEL_GROUP
 from chiasm.data.image_refs import mirrored
 from chiasm.data.leaks import open_training
@@ -41,7 +41,7 @@ CHOOSING_SHARE = 5
 class Labelled:
     """Labelled images with the tower's features: `features` float32 [v, n, d] of v views, `labels` int64 [n]."""
 
-    examples: list[Example]
+    examples: Sequence[Example]
     features: Tensor
     labels: Tensor
 
@@ -161,15 +161,15 @@ def probe(
     training = open_training(config)
     if training.message:
         console.print(training.message, style="yellow", markup=False, highlight=False)
-    examples = _labelled(training.dataset, "train")
-    classes = sorted({str(example.label) for example in examples})
+    labelled = _labelled(training.dataset, "train")
+    classes = sorted({str(example.label) for example in examples_of(labelled)})
     if len(classes) < 2:
         raise InputError(f"the training data have {len(classes)} class", "at least 2", "give more data")
-    sets = [_labelled_features(pipeline, training.dataset, examples, classes, mirror, console)]
+    sets = [_labelled_features(pipeline, labelled, classes, mirror, console)]
     apart = canonical_split(split) != "val"
     for name in ("val", split) if apart else (split,):
         dataset = open_dataset(config.data, name, config.seed)
-        sets.append(_labelled_features(pipeline, dataset, _labelled(dataset, name), classes, mirror, console))
+        sets.append(_labelled_features(pipeline, _labelled(dataset, name), classes, mirror, console))
     ledger = Ledger.added([training.dataset.ledger, dataset.ledger])
     fitted, choosing = (sets[0], sets[1]) if apart else cut(sets[0])
     return _probed(pipeline, split, tuple(classes), (fitted, choosing, sets[-1]), (tuple(shots), draws)), ledger
@@ -223,10 +223,10 @@ def _zero_shot(pipeline: Pipeline, examples: Sequence[Example]) -> tuple[Score |
         pipeline.tasks = tasks
 
 
-def _labelled(dataset: Dataset, split: str) -> list[Example]:
-    every = [dataset.example(number) for number in range(len(dataset))]
-    found = [example for example in every if example.label]
-    if not found:
+def _labelled(dataset: Dataset, split: str) -> Dataset:
+    """The examples with a label."""
+    found = Subset(dataset, [number for number, example in enumerate(examples_of(dataset)) if example.label])
+    if not len(found):
         raise InputError(
             f"split {split!r} has no labels", "images with a class", "give a folder of classes, or a label column"
         )
@@ -234,10 +234,10 @@ def _labelled(dataset: Dataset, split: str) -> list[Example]:
 
 
 def _labelled_features(
-    pipeline: Pipeline, dataset: Dataset, examples: list[Example], classes: list[str], mirror: bool, console: Console
+    pipeline: Pipeline, dataset: Dataset, classes: list[str], mirror: bool, console: Console
 ) -> Labelled:
     """Features of the images; unreadable images go to the dataset's ledger."""
-    missing = next((example for example in examples if str(example.label) not in classes), None)
+    missing = next((example for example in examples_of(dataset) if str(example.label) not in classes), None)
     if missing is not None:
         raise InputError(
             f"{missing.source}: training has no example of the class {missing.label!r}",
@@ -246,14 +246,10 @@ def _labelled_features(
         )
     bars = ProgressBars(console)
     try:
-        kept = _encoded(pipeline, ListDataset(dataset.split, examples, dataset.ledger), bars)
-        views = [kept]
+        encoded = encode_images(pipeline, dataset, cache_root(), bars)
+        views = [kept := examples_of(encoded)]
         if mirror:
-            turned = [
-                replace(example, inputs={**example.inputs, "image": tuple(map(mirrored, images_of(example)))})
-                for example in kept
-            ]
-            views.append(_encoded(pipeline, ListDataset(dataset.split, turned, dataset.ledger), bars))
+            views.append(examples_of(encode_images(pipeline, MappedDataset(encoded, _mirrored), cache_root(), bars)))
     finally:
         bars.close()
     dataset.ledger.check(pipeline.config.data.max_rejected)
@@ -262,9 +258,8 @@ def _labelled_features(
     return Labelled(kept, torch.from_numpy(features), torch.tensor(numbers))
 
 
-def _encoded(pipeline: Pipeline, dataset: Dataset, bars: ProgressBars) -> list[Example]:
-    """The examples whose images can be read, with their features."""
-    return list(examples_of(encode_images(pipeline, dataset, cache_root(), bars)))
+def _mirrored(example: Example) -> Example:
+    return replace(example, inputs={**example.inputs, IMAGE: tuple(map(mirrored, images_of(example)))})
 
 
 def cut(training: Labelled) -> tuple[Labelled, Labelled]:

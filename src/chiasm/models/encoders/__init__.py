@@ -1,6 +1,6 @@
-"""Encoders: a field of a batch -> Tokens. One file each; these tables are where a config's word finds its encoder.
+"""Encoders: an input of a batch -> Tokens. One file each; these tables map a config's `kind` to its encoder.
 
-The entry of a kind is the encoder's config class, which states how it is built, preprocessed and tokenised
+The entry of a kind is the encoder's config class, which defines how it is built, preprocessed and tokenised
 (`models.encoders.base`). An entry may be added at run time:
 
     IMAGE_ENCODERS["mine"] = MyConfig
@@ -44,7 +44,7 @@ TEXT_ENCODERS: dict[str, TextEncoderType] = {
 
 
 def widths(tower: nn.Module) -> tuple[int, int]:
-    """Width of a tower's `values` and of its `pooled`."""
+    """Width of an encoder's `values` and of its `pooled`."""
     dim = tower.dim
     token_dim = getattr(tower, "token_dim", dim)
     assert isinstance(dim, int) and isinstance(token_dim, int), "a tower states its widths"

@@ -19,7 +19,7 @@ from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CausalTextConfig(ScratchTextConfig):
-    """A transformer encoder in which each word attends to the words before it (CoCa), trained from scratch."""
+    """A transformer encoder in which each token attends to the tokens before it (CoCa), trained from scratch."""
 
     kind: Literal["causal"] = "causal"
 
@@ -30,11 +30,11 @@ class CausalTextConfig(ScratchTextConfig):
 
 
 class CausalTextEncoder(nn.Module):
-    """Token ids -> word states that know the words before them, and a summary that knows them all.
+    """Token ids -> states that depend on the tokens before them, and a summary of the whole text.
 
-    Against `TextEncoder`: a word's state does not know what follows, so that a decoder can go on from it
-    (`MultimodalDecoder`). A learned token after the last word, CoCa's [CLS], gathers the text for contrast. It has
-    no position: where it stands depends on the padding of the batch, which must not matter.
+    Unlike in `TextEncoder`, a token's state does not depend on later tokens, so that a decoder can continue from it
+    (`MultimodalDecoder`). A learned token after the last one, CoCa's [CLS], pools the text for contrast. It has no
+    position embedding, because its place depends on the padding of the batch.
 
     Args:
         vocabulary: number of token ids.
@@ -58,7 +58,7 @@ class CausalTextEncoder(nn.Module):
         self.apply(init_weights)
 
     def forward(self, text: TextTokens) -> Tokens:
-        """Encode; `values` are the words' states, `pooled` is that of the summary token."""
+        """Encode; `values` are the tokens' states, `pooled` is the state of the summary token."""
         rows, length = text.ids.shape
         words = self.embedding(text.ids) + positions(self.position, length)
         x = torch.cat([words, self.summary.expand(rows, 1, -1)], dim=1)
@@ -72,13 +72,13 @@ class CausalTextEncoder(nn.Module):
     def words(
         self, ids: Int[Tensor, "n l"], start: int = 0, caches: list[KeyValueCache] | None = None
     ) -> Float[Tensor, "n l d"]:
-        """The words' states alone, the same as in `forward`; padding stands on the right.
+        """The tokens' states alone, the same as in `forward`; padding is on the right.
 
-        With `caches`, one a block, `ids` are the newest words only, and the first stands at position `start`.
+        With `caches`, one per block, `ids` are the newest tokens only, and the first has position `start`.
         """
         length = ids.shape[1]
         x: Tensor = self.embedding(ids) + self.position[start : start + length]
-        # One new word may look at all before it, which needs no mask.
+        # A single new token attends to all before it, which needs no mask.
         allowed = causal(length, ids.device, start) if length > 1 else None
         for number, block in enumerate(self.blocks):
             x = block(x, allowed=allowed, cache=None if caches is None else caches[number])

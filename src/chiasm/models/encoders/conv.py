@@ -1,9 +1,9 @@
-"""A small convolutional stem that turns a picture into a grid of tokens, then lets the tokens look at each other.
+"""A small convolutional stem that turns an image into a grid of tokens, followed by transformer blocks over the grid.
 
-For pictures of a few dozen pixels, where a patch projection alone learns slowly (Xiao et al. 2021, "Early
+For images of a few dozen pixels, where a patch projection alone learns slowly (Xiao et al. 2021, "Early
 Convolutions Help Transformers See Better"). The stem has no normalisation, only He et al. 2015's initialisation:
-statistics over a picture that is mostly background hide what is drawn on it, and batch statistics tie a picture's
-tokens to its neighbours. docs/log.md has the comparison.
+statistics over an image that is mostly background suppress its objects, and batch statistics make an image's tokens
+depend on the other images of the batch. docs/log.md has the comparison.
 """
 
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig
 from chiasm.models.transformer import POSITION_STD, Block, init_weights
 
 PROJECT_GAIN, MEAN_KEPT, PLACE_STD = 2.0, 0.1, 0.25
-"""How large at the start where tokens are centred: what the stem says of a place, the share of its mean over the
-picture, the place itself.
+"""Initial scales of centred tokens: gain of the stem's output, share of its mean over the image that is kept, standard
+deviation of the position embeddings.
 
-On mostly empty pictures the mean is the background and says nothing. With 1, 1 and 0.5 what differs between pictures
-of Sort-of-CLEVR is a twentieth of a token's variance, with these a third (docs/log.md)."""
+On mostly empty images the mean is the background and carries no information. With 1, 1 and 0.5 the difference between
+images of Sort-of-CLEVR is a twentieth of a token's variance, with these values a third (docs/log.md)."""
 
 
 def build_stem(
     image_size_px: tuple[int, int], channels: tuple[int, ...], strides: tuple[int, ...]
 ) -> tuple[nn.Sequential, tuple[int, int]]:
-    """3x3 convolutions, each followed by GELU; and rows and columns of the grid that they make of a picture."""
+    """Build 3x3 convolutions, each followed by GELU; also return rows and columns of the grid of their output."""
     stem: list[nn.Module] = []
     rows, columns = image_size_px
     for (before, after), stride in zip(pairwise((3, *channels)), strides, strict=True):
@@ -39,7 +39,7 @@ def build_stem(
 
 
 def halved(shape_px: tuple[int, int], times: int) -> tuple[int, int]:
-    """Height and width after so many convolutions of stride 2."""
+    """Height and width after `times` convolutions of stride 2."""
     rows, columns = (-(-side // 2**times) for side in shape_px)
     return rows, columns
 
@@ -58,7 +58,7 @@ class ConvConfig(ImageTowerConfig):
 
     kind: Literal["conv"] = "conv"
     centred: bool = False
-    """Start from what differs between places: for images that are mostly empty and hold their objects anywhere. On
+    """Reduce the mean over the image in the tokens at initialisation: for mostly empty images with objects anywhere. On
     scenes, whose objects fill the cells of a grid, it costs accuracy (docs/log.md)."""
     channels: tuple[int, ...] = (32, 64, 128, 128)
     """Output channels of the stem's 3x3 convolutions, each of stride 2."""
@@ -72,12 +72,12 @@ class ConvConfig(ImageTowerConfig):
         return ConvEncoder(self.shape_px, self.channels, shape.dim, self.layers, shape.heads, self.centred)
 
     def grid_of(self, tokens: int) -> tuple[int, int]:
-        """The grid that the stem makes, whatever the number of tokens."""
+        """The grid of the stem's output; it does not depend on the number of tokens."""
         return halved(self.shape_px, len(self.channels))
 
 
 class ConvEncoder(nn.Module):
-    """uint8-range pictures -> grid of tokens.
+    """uint8-range images -> grid of tokens.
 
     Args:
         image_size_px: height and width of the input.
@@ -85,7 +85,7 @@ class ConvEncoder(nn.Module):
         dim: token width.
         layers: transformer blocks over the grid.
         heads: attention heads.
-        centred: start from what differs between places, see `MEAN_KEPT`; for pictures that are mostly empty.
+        centred: reduce the mean over the image at initialisation, see `MEAN_KEPT`; for images that are mostly empty.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class ConvEncoder(nn.Module):
             block.start_near_identity()
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
-        """Encode pictures with values in [-1, 1], already of the size the tower was built for."""
+        """Encode images with values in [-1, 1], of the size that the tower was built for."""
         grid = self.stem(image.contiguous(memory_format=torch.channels_last))
         x = self.project(grid.flatten(2).transpose(1, 2))
         if self.mean_kept is not None:

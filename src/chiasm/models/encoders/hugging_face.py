@@ -2,10 +2,10 @@
 
 ViT, DINOv2, ConvNeXt, BERT, RoBERTa, XLNet, the towers of CLIP, SigLIP, Chinese-CLIP, and so on.
 
-Against `efficientnet_lite0` and `minilm`, which are packaged: here the user brings a folder. Preprocessing and
-tokenizer are the folder's own, and everything travels in the run folder, weights too, frozen or not.
+Unlike `efficientnet_lite0` and `minilm`, which are packaged, these come from the user's folder. Preprocessing and
+tokenizer are the folder's. The run folder stores all of it, including frozen weights.
 
-Axis legend: n pictures, m texts, l tokens, d numbers a token, h/w height and width in pixels.
+Axis legend: n images, m texts, l tokens, d token width, h/w height and width in pixels.
 """
 
 import inspect
@@ -42,21 +42,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 WITHOUT_MASK = frozenset({"siglip_text_model", "siglip2_text_model"})
-"""Text networks that were trained on texts padded to their full length, with padding that is attended to."""
+"""Text networks that were trained on texts padded to their full length, with attention to the padding."""
 OWN_POOLER = frozenset({"clip_vision_model", "clip_text_model", "siglip_vision_model", "siglip_text_model"})
 OWN_POOLER |= {"siglip2_text_model", "chinese_clip_vision_model", "blip_vision_model"}
-"""Networks whose pooled vector is what they were trained on."""
+"""Networks whose own pooled vector was trained, and is used."""
 FIRST_TOKEN = frozenset({"chinese_clip_text_model"})
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text"})
-"""Networks whose positions start behind the padding id, so that two of them cannot be used."""
+"""Networks whose positions start after the padding id, so that two position embeddings are unused."""
 
 
 class HuggingFaceImageEncoder(nn.Module):
-    """Pictures -> tokens of a vision network, class token (if any) first, then the grid row by row.
+    """Images -> tokens of a vision network, class token (if any) first, then the grid row by row.
 
     Args:
         model: a vision network of transformers.
-        spec: how its pictures are normalised and its tokens pooled.
+        spec: its preprocessing and pooling.
     """
 
     def __init__(self, model: "PreTrainedModel", spec: TowerSpec) -> None:
@@ -66,7 +66,7 @@ class HuggingFaceImageEncoder(nn.Module):
         self.dim = _width(model.config)
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
-        """Encode pictures with values in [-1, 1] (uint8 / 127.5 - 1), resized as `preprocessing` says."""
+        """Encode images with values in [-1, 1] (uint8 / 127.5 - 1), resized as `preprocessing` says."""
         out = self.model(pixel_values=normalised(image, self.preprocessing))
         values = out.last_hidden_state
         if values.ndim == 4:  # a convolutional network
@@ -91,7 +91,7 @@ class HuggingFaceTextEncoder(nn.Module):
         self.sees_padding = model.config.model_type in WITHOUT_MASK
 
     def forward(self, text: TextTokens) -> Tokens:
-        """Encode; padding takes no part, except in networks that were trained to see it (SigLIP)."""
+        """Encode; padding is masked, except in networks that were trained with attention to it (SigLIP)."""
         mask = {} if self.sees_padding else {"attention_mask": text.is_real.long()}
         out = self.model(input_ids=text.ids, **mask)
         values = out.last_hidden_state
@@ -117,7 +117,7 @@ def _width(config: "PreTrainedConfig") -> int:
 
 
 def longest_text(config: "PreTrainedConfig") -> int:
-    """Tokens that fit the network's position embeddings, special tokens included; a large number where any do."""
+    """Maximum length that the position embeddings allow, special tokens included; a large number without a limit."""
     longest = int(getattr(config, "max_position_embeddings", 0) or 0)
     if longest <= 0:
         return 1_000_000  # relative positions, such as XLNet's
@@ -160,13 +160,13 @@ def preprocessing_of(name: str) -> Preprocessing:
         assert found is not None, "an image tower states its preprocessing"
         return found
     if (Path(name) / NETWORK_FILE).is_file():
-        told = read_json(Path(name) / NETWORK_FILE, "the network's description")
-        return from_dict(Preprocessing, told.get("preprocessing") or {}, f"{NETWORK_FILE}.preprocessing")
+        description = read_json(Path(name) / NETWORK_FILE, "the network's description")
+        return from_dict(Preprocessing, description.get("preprocessing") or {}, f"{NETWORK_FILE}.preprocessing")
     return read_preprocessing(checked_folder(name, "model.image.name"))
 
 
 def build_network(spec: TowerSpec, folder: Path) -> "PreTrainedModel":
-    """The architecture with random weights, to be filled by the caller."""
+    """The architecture with random weights; the caller loads the weights."""
     from transformers import AutoConfig
 
     def build() -> "PreTrainedModel":
@@ -179,7 +179,7 @@ def build_network(spec: TowerSpec, folder: Path) -> "PreTrainedModel":
 
 
 def _from_run(name: str, side: str) -> "tuple[PreTrainedModel, TowerSpec] | None":
-    """Network and description out of a run folder; None where the folder is none with such a tower."""
+    """Network and description from a run folder; None where it is no run folder with such a tower."""
     path = Path(name) / SPEC_FILES[side]
     if not path.is_file():
         return None
@@ -187,7 +187,8 @@ def _from_run(name: str, side: str) -> "tuple[PreTrainedModel, TowerSpec] | None
     network = build_network(spec, path.parent)
     prefix = f"{side}_encoder.model."
     with safetensors.safe_open(path.parent / "model.safetensors", framework="pt") as file:
-        weights = {one.removeprefix(prefix): file.get_tensor(one) for one in file.keys() if one.startswith(prefix)}  # noqa: SIM118
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        weights = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
     try:
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -221,10 +222,10 @@ def _tower_of(folder: Path, side: str) -> "tuple[PreTrainedModel, PreTrainedConf
 
 
 def _usual_pooling(config: "PreTrainedConfig", side: str) -> Pooled:
-    """How tokens become one vector where nobody trained it otherwise.
+    """The pooling of a network without a trained pooled vector.
 
-    Poolers of ViT and BERT are often absent in a published folder or trained for another question, so pictures take
-    the class token, or the mean where convolutions pool themselves, and texts take the mean of their words.
+    Poolers of ViT and BERT are often absent in a published folder or trained for another task, so an image's vector is
+    the class token, or the network's own mean in convolutional networks, and a text's is the mean of its tokens.
     """
     if config.model_type in OWN_POOLER or (side == "vision" and _is_convolutional(config)):
         return "pooler"
@@ -244,7 +245,7 @@ def _check_side(config: "PreTrainedConfig", side: str, folder: Path) -> None:
     if takes != wanted or getattr(config, "is_encoder_decoder", False):
         raise InputError(
             f"{folder} holds a {config.model_type}, which takes {takes}",
-            "a network of pictures" if side == "vision" else "an encoder of texts",
+            "a network of images" if side == "vision" else "an encoder of texts",
             f"give another folder for the {'image' if side == 'vision' else 'text'} tower",
         )
 
@@ -269,13 +270,13 @@ def _class_of(config: "PreTrainedConfig") -> Any:
 
 
 def _without_pooler(network: Any, pooled: Pooled) -> dict[str, bool]:
-    """Arguments that leave a pooler unbuilt which nothing would train."""
+    """Arguments of the constructor that leave out a pooler, which would stay untrained."""
     takes_it = "add_pooling_layer" in inspect.signature(network.__init__).parameters
     return {"add_pooling_layer": False} if takes_it and pooled != "pooler" else {}
 
 
 def text_limits(name: str) -> TextLimits:
-    """What the text network of a folder can read, without its weights."""
+    """The input limits of a folder's text network, without its weights."""
     folder = checked_folder(name, "model.text.name")
     whole = read_architecture(folder)
     config = getattr(whole, "text_config", None) or whole

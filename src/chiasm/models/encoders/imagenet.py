@@ -1,10 +1,10 @@
-"""The 1,000 classes of ImageNet as a bridge from pictures to words, with nothing to train.
+"""The 1,000 classes of ImageNet as a shared space of images and texts, with nothing to train.
 
-On the idea of Norouzi et al. 2014 (ConSE, "Zero-Shot Learning by Convex Combination of Semantic Embeddings"), that a
-picture is the classes it may be of, and of Frome et al. 2013 (DeViSE), that classes lie among words. Here both sides
-come into the space of the classes: a sentence is the mixture of those that mean something near.
+After Norouzi et al. 2014 (ConSE, "Zero-Shot Learning by Convex Combination of Semantic Embeddings"), who represent an
+image by the probabilities of classes, and Frome et al. 2013 (DeViSE), who embed class names as words. Here both sides
+are vectors over the classes: a text is a mixture of the classes whose names are nearest to it.
 
-Axis legend: n pictures, m texts, c = 1000 classes, d numbers of a pooled vector, e numbers of the shared space.
+Axis legend: n images, m texts, c = 1000 classes, d numbers of a pooled vector, e numbers of the shared space.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 CLASSES_FILE = "imagenet_classes.txt"
 CLASSES = 1000
 TOP_CLASSES, CLASS_TEMPERATURE, WORD_TEMPERATURE = 20, 1.5, 0.15
-"""Chosen on the training pictures of cifar10_subset and Flickr8k (docs/log.md)."""
+"""Chosen on the training images of cifar10_subset and Flickr8k (docs/log.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageNetClass:
-    """One class of ILSVRC 2012: names of equal meaning, the plainest first, and the kind of thing, perhaps ""."""
+    """One class of ILSVRC 2012: its synonyms, the most common first, and its hypernym, or ""."""
 
     names: tuple[str, ...]
     kind: str
@@ -43,7 +43,7 @@ def imagenet_classes() -> list[ImageNetClass]:
 
 
 class FixedLinear(nn.Module):
-    """A linear map that is never trained: its weight [outputs, inputs] and bias [outputs] are buffers."""
+    """A linear layer that is not trained: its weight [outputs, inputs] and bias [outputs] are buffers."""
 
     weight: Tensor
     bias: Tensor
@@ -54,21 +54,21 @@ class FixedLinear(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-        """Map, float32 whatever the numbers' format."""
+        """Apply the layer in float32."""
         return F.linear(x.float(), self.weight.float(), self.bias.float())
 
 
 class ClassDistribution(nn.Module):
-    """Pooled picture [n, d] -> unit vector [n, c]: the square roots of the classes' probabilities.
+    """Pooled image [n, d] -> unit vector [n, c]: the square roots of the classes' probabilities.
 
-    A picture of nothing also has likely classes. What the classifier says of some of these is taken off first, so that
-    a class that it names easily does not win by that (calibration without content, Zhao et al. 2021, section 4). The
-    classifier reads as many of the pooled numbers, from the first, as its weight has columns.
+    Images without content also get likely classes. Their mean logits are subtracted first, so that classes with a high
+    prior do not dominate (contextual calibration, Zhao et al. 2021, section 4). The classifier reads the first numbers
+    of the pooled vector, as many as its weight has columns.
 
     Args:
-        weight: of the classifier, [c, features]; it stays as it is.
+        weight: of the classifier, [c, features]; not trained.
         bias: of the classifier, [c].
-        offset: taken off the logits, float32 [c].
+        offset: subtracted from the logits, float32 [c].
         temperature: divisor of the logits.
     """
 
@@ -89,11 +89,11 @@ class ClassDistribution(nn.Module):
 class ClassMixture(nn.Module):
     """Pooled text [m, e] -> unit vector [m, c]: the square roots of the shares of the classes nearest in meaning.
 
-    All class sentences share a direction that says nothing of which class; what is left of it tells them apart.
+    The mean of all class vectors is subtracted, because it does not distinguish classes.
 
     Args:
         vectors: class vectors of unit length, float32 [c, e].
-        top: classes that take part.
+        top: number of nearest classes in the mixture.
         temperature: divisor of the cosines.
     """
 
@@ -107,7 +107,7 @@ class ClassMixture(nn.Module):
         self.register_buffer("vectors", F.normalize(vectors - vectors.mean(0), dim=-1))
 
     def forward(self, pooled: Float[Tensor, "m e"]) -> Float[Tensor, "m c"]:
-        """Compare with the classes, float32."""
+        """Mixture of the nearest classes, float32."""
         apart = F.normalize(F.normalize(pooled.float(), dim=-1) - self.mean.float(), dim=-1)
         cosine, chosen = (apart @ self.vectors.float().T).topk(self.top)
         shares = (cosine / self.temperature).softmax(-1).sqrt()

@@ -1,13 +1,14 @@
-"""A picture as a handful of points: what stands at each, where it is, and how far it is from the others.
+"""An image as a few keypoints, each with features, coordinates, and attention biased by distance.
 
-For pictures of few things at any place, and questions about how these lie to each other. A grid of tokens cuts a thing
-into pieces and leaves the distance of two things to be learned from learned positions; here each learned query picks
-one point of the picture (the spatial softmax of Levine et al. 2016, "End-to-End Training of Deep Visuomotor Policies",
-section 5.1), whose coordinates are numbers, and points look at each other by distance from the first step on (as words
-do in Press et al. 2022, "Train Short, Test Long", section 3, and nodes in Ying et al. 2021, "Do Transformers Really
-Perform Bad for Graph Representation?", equation 6). docs/log.md compares this with a grid and with tokens of pairs.
+For images of few objects at any place, and questions about their relative positions. A grid of tokens splits an object
+into parts, and the distance of two objects has to be learned from position embeddings; here each learned query selects
+one point of the image (the spatial softmax of Levine et al. 2016, "End-to-End Training of Deep Visuomotor Policies",
+section 5.1), whose coordinates are known, and attention among points depends on distance from the first step on (as
+between words in Press et al. 2022, "Train Short, Test Long", section 3, and between nodes in Ying et al. 2021, "Do
+Transformers Really Perform Bad for Graph Representation?", equation 6). docs/log.md compares this with a grid and with
+tokens of pairs.
 
-Axis legend: n pictures, g places of the grid, l points, d width, h heads, q and k points that look and are looked at.
+Axis legend: n images, g cells of the grid, l points, d width, h heads, q query points, k key points.
 """
 
 from dataclasses import dataclass
@@ -23,24 +24,24 @@ from chiasm.models.encoders.conv import build_stem, halved, start_stem
 from chiasm.models.transformer import Attention, init_weights
 
 POINT_GAIN, VALUE_GAIN, OWN_STD = 4.0, 2.0, 0.25
-"""How large at the start: a query's preference among places, what it gathers there, and that it is this query.
+"""Initial scales: of a query's logits over the grid, of the gathered values, and of the query's own embedding.
 
-A query that starts on a whole picture's mean stays there for a thousand steps."""
+A query that starts with a uniform softmax, the image's mean, stays there for a thousand steps."""
 STEEPEST = 8.0
-"""Heads start with slopes from minus this, the nearest point, to plus this, the farthest; the picture is 2 wide."""
+"""Initial slopes of the heads run from -`STEEPEST` (prefers near points) to +`STEEPEST` (far); the image is 2 wide."""
 SELF_PENALTY, SAME_WIDTH = 6.0, 0.05
-"""A point at distance 0 is itself, or another query that picked the same thing: neither is the nearest neighbour."""
+"""A point at distance 0 is the point itself, or another query on the same object; both are penalised in attention."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeypointConfig(ImageTowerConfig):
-    """A few keypoints with positions, trained from scratch: for few objects at any place and how they lie."""
+    """A few keypoints with coordinates, trained from scratch: for few objects at any place and their relations."""
 
     kind: Literal["keypoints"] = "keypoints"
     channels: tuple[int, ...] = (32, 64, 128, 128)
     """Output channels of the stem's 3x3 convolutions, each of stride 2 and the last of stride 1."""
     points: int = 12
-    """Number of keypoints: about twice as many as an image shows objects."""
+    """Number of keypoints: about twice the number of objects in an image."""
     layers: int = 1
     """Blocks of attention among the keypoints."""
 
@@ -51,7 +52,7 @@ class KeypointConfig(ImageTowerConfig):
         return KeypointEncoder(self.shape_px, self.channels, shape.dim, self.points, self.layers, shape.heads)
 
     def grid_of(self, tokens: int) -> tuple[int, int]:
-        """The grid that the stem makes, from which the keypoints are pooled."""
+        """The grid of the stem's output, from which the keypoints are pooled."""
         return halved(self.shape_px, len(self.channels) - 1)
 
     def check(self) -> None:
@@ -61,9 +62,9 @@ class KeypointConfig(ImageTowerConfig):
 
 
 class DistanceAttention(Attention):
-    """Self-attention of points whose logits start from distance: logits + slope r - penalty exp(-r / `SAME_WIDTH`).
+    """Self-attention of points with logits biased by distance r: logits + slope r - penalty exp(-r / `SAME_WIDTH`).
 
-    Slope and penalty are learned, one each a head.
+    Slope and penalty are learned for each head.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -72,7 +73,7 @@ class DistanceAttention(Attention):
         self.penalty = nn.Parameter(torch.full((heads,), SELF_PENALTY))
 
     def among(self, x: Float[Tensor, "n l d"], distance: Float[Tensor, "n l l"]) -> Float[Tensor, "n l d"]:
-        """Each point looks at all; `distance` is in float32, and so are the logits."""
+        """Each point attends to all points; `distance` and the logits are float32."""
         query, (key, value) = self.split(self.query(x)), self.keys_values(x)
         r = distance[:, None]
         by_distance = self.slope[:, None, None] * r - self.penalty[:, None, None] * (-r / SAME_WIDTH).exp()
@@ -92,19 +93,19 @@ class DistanceBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Float[Tensor, "n l d"], distance: Float[Tensor, "n l l"]) -> Float[Tensor, "n l d"]:
-        """Points that have looked at the others."""
+        """Apply attention and MLP to the points."""
         x = x + self.attention.among(self.norm(x), distance)
         return x + self.mlp(self.mlp_norm(x))
 
 
 class KeypointEncoder(nn.Module):
-    """uint8-range pictures -> one token a point, in the order of the queries.
+    """uint8-range images -> one token a point, in the order of the queries.
 
     Args:
         image_size_px: height and width of the input.
         channels: output channels of the stem's 3x3 convolutions, of stride 2 and the last of stride 1.
         dim: token width, a multiple of `heads`.
-        points: learned queries, each of which picks one point; two may pick the same.
+        points: learned queries, each of which selects one point; two may select the same.
         layers: blocks of attention by distance among the points.
         heads: attention heads.
     """
@@ -135,20 +136,20 @@ class KeypointEncoder(nn.Module):
             self.value.weight.mul_(VALUE_GAIN)
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
-        """Encode pictures with values in [-1, 1], already of the size the tower was built for.
+        """Encode images with values in [-1, 1], of the size that the tower was built for.
 
-        `Tokens.places` says from where each token was gathered. Coordinates run from -1, left or top, to 1 and are
-        computed in float32: in bf16 two things a pixel apart would lie at the same place.
+        `Tokens.places` holds each point's softmax over the grid. Coordinates run from -1, left or top, to 1, in
+        float32: in bf16 two objects a pixel apart would have the same coordinates.
         """
         cells = self.stem(image.contiguous(memory_format=torch.channels_last)).flatten(2).transpose(1, 2)
-        # Mostly empty pictures: their mean is the background, and says nothing of what is drawn (`encoders.conv`).
+        # In mostly empty images the mean is the background and carries no information (`encoders.conv`).
         cells = cells - cells.mean(1, keepdim=True)
         shares = self.point(cells).float().softmax(1).transpose(1, 2)
         places = shares.unflatten(2, self.grid)
         down, across = (torch.linspace(-1, 1, steps, device=image.device) for steps in self.grid)
         at = torch.stack([(places.sum(2) * across).sum(-1), (places.sum(3) * down).sum(-1)], dim=-1)
         x = shares.to(cells.dtype) @ self.value(cells) + self.place(at.to(cells.dtype)) + self.own
-        # A point's distance to itself is not 0: the root has no gradient there.
+        # The distance of a point to itself must not be 0, where the square root has no gradient.
         distance = ((at[:, :, None] - at[:, None]).square().sum(-1) + 1e-4).sqrt()
         for block in self.blocks:
             x = block(x, distance)

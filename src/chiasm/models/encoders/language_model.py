@@ -321,7 +321,9 @@ class LanguageModel(nn.Module):
                 "an architecture that transformers can checkpoint",
                 "--set model.text.recompute=false",
             )
-        self.network.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers renames this method.
+        enable = getattr(self.network, "activation_checkpointing_enable", self.network.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
         before = [layer.training for layer in layers]
         for layer in layers:
             layer.training = True  # of the layer alone: its dropout keeps its mode

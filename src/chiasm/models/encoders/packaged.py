@@ -1,4 +1,4 @@
-"""Where a package that brings weights lies, found without importing it."""
+"""Find the folder of a package with weights, without importing it."""
 
 import importlib.util
 from pathlib import Path
@@ -10,12 +10,12 @@ def packaged_folder(package: str, distribution: str, extra: str) -> Path:
     """Return the folder of a package.
 
     Args:
-        package: its name for Python.
-        distribution: its name for pip.
-        extra: of ours, which installs it.
+        package: its import name.
+        distribution: its name on PyPI.
+        extra: the extra of chiasm that installs it.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: the package is not installed.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:

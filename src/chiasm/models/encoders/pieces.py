@@ -1,4 +1,4 @@
-"""Tokenizers of packaged networks that were made by sentencepiece, without that package."""
+"""sentencepiece tokenizers of packaged networks, without the package sentencepiece."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 def unigram_tokenizer(
     pieces: Sequence[str], scores: Sequence[float], unknown: int, special: Sequence[str]
 ) -> Tokenizer:
-    """Return a tokenizer of pieces (unigram model, Kudo 2018) that reads characters by sentencepiece's rule nmt_nfkc.
+    """Return a subword tokenizer (unigram model, Kudo 2018) with sentencepiece's normalisation nmt_nfkc.
 
     Args:
-        pieces: by id; "▁" stands for a space.
+        pieces: subword tokens by id; "▁" is a space.
         scores: logarithms of their probabilities.
-        unknown: id of the piece for what no other piece covers.
-        special: pieces that are never made from a text.
+        unknown: id of the unknown token.
+        special: tokens that never result from a text.
     """
     tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unknown))
     tokenizer.add_special_tokens(list(special))
-    # What sentencepiece does to characters before it cuts them, in the words of this library.
+    # sentencepiece's normalisation of characters, in terms of the tokenizers library.
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.Replace(Regex(r"[\x00-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"), ""),

@@ -30,18 +30,18 @@ class ScratchTextConfig(TextTowerConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SummaryTextConfig(ScratchTextConfig):
-    """Keys of the encoders from scratch that can summarise a text in learned tokens."""
+    """Keys of the encoders from scratch that can pool a text into learned tokens."""
 
     summary_tokens: int = 0
-    """Learned tokens that pool a question for fusion; 0 gives fusion every word."""
+    """Learned tokens that pool a question for fusion; 0 passes every token to fusion."""
     summary_std: float = 1.0
-    """Standard deviation of the summary tokens at the start; words have 1, of which a summary token first pools the
-    mean."""
+    """Initial standard deviation of the summary tokens; word embeddings have 1, and a summary token initially pools
+    their mean."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerTextConfig(SummaryTextConfig):
-    """A transformer encoder in which each word attends to all words, trained from scratch."""
+    """A transformer encoder in which each token attends to all tokens, trained from scratch."""
 
     kind: Literal["transformer"] = "transformer"
 
@@ -60,13 +60,13 @@ class TextEncoder(nn.Module):
         dim: token width.
         layers: transformer blocks.
         heads: attention heads.
-        summary_tokens: learned tokens put before the words, which gather what the text says. Fusion can then work
-            on these few instead of on every word (the idea of Q-Former's queries, Li et al. 2023, on the text side).
-        summary_std: their spread at the start. They first gather the mean of words whose spread is 1: with 1, which
-            colour a question of Sort-of-CLEVR names is 0.3 % of their variance, with 0.1 it is 4 %.
+        summary_tokens: learned tokens before the text, which pool it. Fusion can then use these few instead of every
+            token (as the queries of Q-Former, Li et al. 2023, but for text).
+        summary_std: their initial standard deviation. They initially pool the mean of embeddings whose standard
+            deviation is 1: with 1, the colour in a question of Sort-of-CLEVR is 0.3 % of their variance, with 0.1, 4 %.
 
     Attributes:
-        has_queries: a class with a second stream has a learned `query_token` [dim] that starts it.
+        has_queries: True in a class with a second stream, which starts from a learned `query_token` [dim].
     """
 
     has_queries: ClassVar[bool] = False
@@ -93,7 +93,7 @@ class TextEncoder(nn.Module):
             self.query_token = nn.Parameter(torch.randn(dim))
 
     def forward(self, text: TextTokens) -> Tokens:
-        """Encode; the summary tokens come first in `values`, `pooled` is the mean over real word tokens."""
+        """Encode; the summary tokens come first in `values`, `pooled` is the mean over the text's real tokens."""
         x = self.embedding(text.ids) + positions(self.position, text.ids.shape[1])
         rows = x.shape[0]
         x = torch.cat([self.summary.expand(rows, -1, -1), x], dim=1)

@@ -1,4 +1,4 @@
-"""Text tower that can predict words in any order: XLNet's two streams (Yang et al. 2019, section 2.3).
+"""Text tower that can predict tokens in any order: XLNet's two streams (Yang et al. 2019, section 2.3).
 
 Axis legend: n texts, l tokens, q query tokens, k key tokens, d model width.
 """
@@ -18,7 +18,7 @@ from chiasm.models.transformer import masked_mean
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TwoStreamTextConfig(SummaryTextConfig):
-    """A transformer encoder that can also predict words in any order (XLNet), trained from scratch."""
+    """A transformer encoder that can also predict tokens in any order (XLNet), trained from scratch."""
 
     kind: Literal["two_stream"] = "two_stream"
 
@@ -31,15 +31,14 @@ class TwoStreamTextConfig(SummaryTextConfig):
 
 
 class TwoStreamTextEncoder(TextEncoder):
-    """Token ids -> contextual tokens, from all words (`forward`) or from those earlier in an order (`two_stream`).
+    """Token ids -> contextual tokens, from all tokens (`forward`) or from those earlier in an order (`two_stream`).
 
-    Against its neighbours: a `TextEncoder` cannot predict a word that it reads, and a causal one reads to the left
-    alone. Here each word is predicted from some of the words on both sides, without a [MASK] that questions and
-    captions never hold. `forward` is what `TextEncoder` computes with the same weights; `query_token` takes no part
-    in it.
+    Unlike `TextEncoder` it can predict its own tokens, and unlike a causal encoder it predicts a token from tokens on
+    both sides, without a [MASK], which questions and captions do not contain. `forward` computes what `TextEncoder`
+    does with the same weights; it does not use `query_token`.
 
     Positions are absolute and learned. XLNet's are relative, with a memory of earlier segments (section 2.4), for
-    documents longer than a segment; captions and questions are short and come whole.
+    documents longer than a segment; captions and questions are short.
 
     Args:
         vocabulary: number of token ids.
@@ -47,13 +46,13 @@ class TwoStreamTextEncoder(TextEncoder):
         dim: token width.
         layers: transformer blocks, shared by both streams.
         heads: attention heads.
-        summary_tokens: learned tokens put before the words in `forward`; they take no part in `two_stream`.
+        summary_tokens: learned tokens before the text in `forward`; `two_stream` does not use them.
     """
 
     has_queries: ClassVar[bool] = True
 
     def two_stream(self, text: TextTokens, order: Int[Tensor, "n l"]) -> tuple[Tokens, Tokens]:
-        """Encode so that each word can be predicted from the words before it in `order`.
+        """Encode so that each token can be predicted from the tokens before it in `order`.
 
         Args:
             text: ids and `is_real` [n, l]; every row begins with its start token.
@@ -61,11 +60,11 @@ class TwoStreamTextEncoder(TextEncoder):
                 start token's is 0, padding comes last.
 
         Returns:
-            The content stream h and the query stream g, values [n, l, d] each (equations 3 and 4). h at token i has
-            seen the tokens j with order_j <= order_i, its own word among them. g at token i has seen those with
-            order_j < order_i, and of token i the position alone: logits of word i are made from it. The start token
-            has none before it; its g looks at the token itself, and is not for prediction. `pooled` is the mean over
-            real tokens: it holds nearly every word, so no word may be predicted from it.
+            The content stream h and the query stream g, values [n, l, d] each (equations 3 and 4). h at token i
+            depends on the tokens j with order_j <= order_i, token i included. g at token i depends on those with
+            order_j < order_i, and on the position of token i: the logits of token i are computed from it. No token
+            precedes the start token; its g attends to the start token itself, and is not for prediction. `pooled` is
+            the mean over real tokens: it depends on nearly every token, so no token may be predicted from it.
         """
         position = positions(self.position, order.shape[1])
         content = self.embedding(text.ids) + position

@@ -1,4 +1,4 @@
-"""Whole networks of transformers: BLIP, ViLT, LLaVA. One table: where a folder's class finds its wrapper."""
+"""Vision-language networks of transformers: BLIP, ViLT, LLaVA. One table maps a folder's class to its wrapper."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ NETWORKS: dict[str, type[PretrainedVLM]] = {
 
 
 def network_of(folder: Path) -> str:
-    """Class of the network that a folder in Hugging Face layout holds, as its config says; "" where it is none here."""
+    """Class of the network in a folder in Hugging Face layout, by its config; "" where `NETWORKS` lacks it."""
     stated = read_json(folder / "config.json", "the config").get("architectures") or [""]
     name = str(stated[0]) if isinstance(stated, list) and stated else ""
     return name if wrapper_of(name) is not None else ""
@@ -66,7 +66,7 @@ def keeps_sizes(network: str) -> bool:
 
 
 def labels_of(place: str) -> tuple[str, ...]:
-    """The answers that the network of a folder chooses from, in the order of its head's rows; () where it does not."""
+    """The answers that a folder's network classifies, in the order of its head's rows; () where it has none."""
     if not place:
         return ()
     folder = Path(place)
@@ -81,10 +81,10 @@ def labels_of(place: str) -> tuple[str, ...]:
 
 
 def build_model(config: ModelConfig, parts: Parts) -> VisionLanguageModel:
-    """The model that a config describes: built from parts, or the whole network of a folder with its weights.
+    """Build the model of a config: an `AssembledVLM`, or a `PretrainedVLM` with the weights of its folder.
 
     Raises:
-        InputError: the folder holds no network that is known here, or one that the tasks ask too much of.
+        InputError: the folder holds no network of `NETWORKS`, or one without a head that a task needs.
     """
     if not config.network:
         return AssembledVLM(config, parts)
@@ -110,7 +110,7 @@ def build_model(config: ModelConfig, parts: Parts) -> VisionLanguageModel:
 
 
 def _from_run(folder: Path, config: ModelConfig, parts: Parts) -> PretrainedVLM:
-    """The network of a run folder, with that run's weights."""
+    """The network of a run folder, with the run's weights."""
     spec = read_network_spec(folder / NETWORK_FILE)
     wrapper = wrapper_of(spec.network)
     if wrapper is None:

@@ -1,7 +1,7 @@
-"""A network of transformers in which pictures and words meet, behind the interface that tasks call.
+"""Base class that wraps a vision-language network of transformers as a `VisionLanguageModel`.
 
-Tasks ask a model to encode, embed, fuse, answer, match and write; a wrapped network answers the same calls with its own
-parts, so that one `predict` a task serves it too, and so do evaluation, the server and training.
+A wrapped network implements the model's calls (encode, embed, fuse, heads, decoder) with its own parts, so that tasks,
+evaluation, serving and training use it like any other model.
 """
 
 import json
@@ -24,7 +24,7 @@ from chiasm.models.vision_language import Parts, VisionLanguageModel
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """What makes a network, beside its weights: `network.json` of a run folder."""
+    """Description of a network without its weights: `network.json` of a run folder."""
 
     network: str
     """Class of transformers."""
@@ -44,7 +44,7 @@ class NetworkSpec:
         return self.preprocessing
 
     def to_json(self) -> bytes:
-        """As the run folder keeps it."""
+        """The content of the run folder's file."""
         return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -60,27 +60,27 @@ def read_network_spec(path: Path) -> NetworkSpec:
 
 
 class PretrainedVLM(VisionLanguageModel, ABC):
-    """One pre-trained network of transformers in which image and text meet, with the head that it has.
+    """A pre-trained vision-language network of transformers, with its own head.
 
     Args:
         config: names the folder; its sizes are not used.
-        parts: what the tasks ask for.
+        parts: heads and parts that the tasks need.
         spec: class, architecture and preprocessing of the network.
 
     Raises:
-        InputError: a task asks for a head or a shared space that the network lacks.
+        InputError: a task needs a head or a shared space that the network lacks.
     """
 
     names: ClassVar[tuple[tuple[str, str], ...]]
-    """Beginnings of the names of weights: here, and in a folder of transformers."""
+    """Prefix of weight names here -> prefix in a folder of transformers."""
     offers: ClassVar[dict[str, type[HeadSpec]]]
-    """Class of transformers -> the one kind of head that it has."""
+    """Class of transformers -> the kind of its head."""
     has_space: ClassVar[frozenset[str]] = frozenset()
     """Classes of transformers with a space that images and texts share."""
     head_names: ClassVar[dict[str, tuple[str, str]]]
-    """Class of transformers -> beginnings of the names of its head's weights: here after `heads.TASK.`, and there."""
+    """Class of transformers -> prefixes of its head's weight names: here after `heads.TASK.`, and in the folder."""
     chooses_answers: ClassVar[frozenset[str]] = frozenset()
-    """Classes of transformers whose config states the answers that they choose from."""
+    """Classes of transformers whose config lists the answers that they classify."""
 
     def __init__(self, config: ModelConfig, parts: Parts, spec: NetworkSpec) -> None:
         super().__init__(config, parts)
@@ -98,23 +98,23 @@ class PretrainedVLM(VisionLanguageModel, ABC):
             )
 
     def _take_head(self, head: nn.Module) -> None:
-        """Make the network's head that of the task which asks for it."""
+        """Assign the network's head to the task that needs it."""
         for task in self.parts.heads:
             self.heads[task] = head
 
     @classmethod
     @abstractmethod
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "PretrainedVLM":
-        """Take over the parts of a network of transformers."""
+        """Assign the parts of a network of transformers to the members of this model."""
 
     @classmethod
     def labels_in(cls, network: str, architecture: Mapping[str, Any]) -> tuple[str, ...]:
-        """The answers that a network of this config chooses from, in the order of its rows; () for all others."""
+        """The answers that a network of this config classifies, in the order of its head's rows; () for all others."""
         named = architecture.get("id2label") if network in cls.chooses_answers else None
         return tuple(str(named[key]) for key in sorted(named, key=int)) if named else ()
 
     def hugging_face_tensors(self) -> dict[str, Tensor]:
-        """All weights under the names that transformers gives them."""
+        """All weights under their names in transformers."""
         found = {}
         own, others = self.head_names[self.spec.network]
         heads = tuple((f"heads.{task}.{own}", others) for task in self.heads)

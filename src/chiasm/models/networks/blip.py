@@ -1,9 +1,9 @@
-"""BLIP (Li et al. 2022): captions, questions, and matching, each a network of its own in transformers.
+"""BLIP (Li et al. 2022): captioning, question answering and matching, each a separate network in transformers.
 
-All have the same image tower. Texts are read by an encoder whose blocks also look at the picture, and written by a
-decoder that looks at the picture (captions) or at the question as the encoder read it (answers).
+All have the same image tower. A text encoder with cross-attention to the image reads texts; a decoder with
+cross-attention to the image (captions) or to the encoded question (answers) generates them.
 
-Axis legend: n pictures, m texts, l tokens, d numbers a token, v vocabulary.
+Axis legend: n images, m texts, l tokens, d token width, v vocabulary.
 """
 
 import inspect
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 class BlipTextEncoder(nn.Module):
-    """Token ids -> what the blocks start from; they meet the picture in `Blip.fuse`.
+    """Token ids -> token embeddings, the input of the blocks in `Blip.fuse`.
 
     Args:
         model: transformers' BlipTextModel.
-        is_embedded: whether texts also have a vector of their own, for which they are read without a picture.
+        is_embedded: True where a text also has a vector of its own, for which it is encoded without an image.
     """
 
     def __init__(self, model: "PreTrainedModel", is_embedded: bool) -> None:
@@ -44,7 +44,7 @@ class BlipTextEncoder(nn.Module):
         self.max_tokens = int(model.config.max_position_embeddings)
 
     def forward(self, text: TextTokens) -> Tokens:
-        """`values` [m, l, d] are word embeddings with positions; `pooled` the first token's state, or the embedding."""
+        """`values` [m, l, d] are embeddings with positions; `pooled` the first token's state, or its embedding."""
         values = self.model.embeddings(input_ids=text.ids)
         if not self.is_embedded:
             return Tokens(values, text.is_real, values[:, 0])
@@ -53,7 +53,7 @@ class BlipTextEncoder(nn.Module):
 
 
 class Blip(PretrainedVLM):
-    """One of BLIP's networks; `spec.network` says which."""
+    """One of BLIP's networks, named by `spec.network`."""
 
     text_decoder: Any
 
@@ -77,7 +77,7 @@ class Blip(PretrainedVLM):
 
     @classmethod
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "Blip":
-        """Take over the image tower, and whichever of encoder, decoder, projections and head there are."""
+        """Assign the image tower, and those of encoder, decoder, projections and head that the network has."""
         made = cls(config, parts, spec)
         vision = TowerSpec(network.config.vision_config.to_dict(), "first", spec.fixed)
         made.image_encoder = HuggingFaceImageEncoder(network.vision_model, vision)
@@ -88,7 +88,7 @@ class Blip(PretrainedVLM):
         if is_embedded:
             made.image_projection = _projection(network.vision_proj)
             made.text_projection = _projection(network.text_proj)
-            # The temperature is no weight of the published files; the config says where it started.
+            # The published files have no weight for the temperature; the config has its initial value.
             start = torch.tensor(float(network.config.logit_scale_init_value))
             made.logit_scale = nn.Parameter(start)
         return made
@@ -100,7 +100,7 @@ class Blip(PretrainedVLM):
         image_index: Int[Tensor, " m"],
         text_allowed: Bool[Tensor, "m q k"] | None = None,
     ) -> Tokens:
-        """Read the texts while looking at their pictures; `pooled` is the first token's state."""
+        """Encode the texts with cross-attention to their images; `pooled` is the first token's state."""
         assert text_allowed is None, "BLIP's encoder lets every word look at every word"
         out = cast(BlipTextEncoder, self.text_encoder).model(
             encoder_embeds=text.values,
@@ -118,13 +118,13 @@ class Blip(PretrainedVLM):
         chosen: Bool[Tensor, "m l"],
         context_index: Int[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "r v"]:
-        """As in `VisionLanguageModel`; the first word of a row is taken to be BLIP's own start."""
+        """As in `VisionLanguageModel`; the first token of a row is replaced by BLIP's own start token."""
         context = context if context_index is None else context.rows(context_index)
         decoder: Any = self.heads[task]
         ids = torch.cat([torch.full_like(ids[:, :1], decoder.config.bos_token_id), ids[:, 1:]], dim=1)
         logits = context.values.new_zeros(*ids.shape, decoder.config.vocab_size)
         for rows, seen in _by_length(context):
-            # Padding of the words stands on the right, behind the causal mask.
+            # Padding is on the right, so the causal mask hides it.
             mask = torch.ones_like(ids[rows])
             out = decoder(input_ids=ids[rows], attention_mask=mask, encoder_hidden_states=seen, use_cache=False)
             logits = logits.index_copy(0, rows, out.logits)
@@ -140,7 +140,7 @@ class Blip(PretrainedVLM):
         decoding: DecodingConfig,
         suppressed: list[int],
     ) -> Generated:
-        """As in `VisionLanguageModel`; a text starts with BLIP's own token, which is no word of its tokenizer."""
+        """As in `VisionLanguageModel`; a text starts with BLIP's own start token, which its tokenizer lacks."""
         decoder: Any = self.heads[task]
         starts = torch.full_like(start_ids, decoder.config.bos_token_id)
         longest = min(int(decoder.config.max_position_embeddings), self.config.text.max_tokens)
@@ -159,7 +159,7 @@ class Blip(PretrainedVLM):
 
 
 def _step(decoder: Any, seen: Tensor) -> Step:
-    """The decoder as `decode` calls it, with cached keys and values of its context and of the words so far."""
+    """The decoder as a `Step` of `decode`, with cached keys and values of its context and of the tokens so far."""
     from transformers import DynamicCache, EncoderDecoderCache
 
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -176,9 +176,9 @@ def _step(decoder: Any, seen: Tensor) -> Step:
 
 
 def _by_length(context: Tokens) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of one real length at a time, and their tokens without padding.
+    """Groups of rows of equal real length, with their tokens without padding.
 
-    transformers' decoder takes a mask over what it looks at and leaves it unused, so there must be nothing to mask.
+    transformers' decoder accepts a mask over its context and ignores it, so the context must have no padding.
     """
     lengths = context.is_real.sum(1)
     for length in lengths.unique().tolist():
@@ -187,12 +187,12 @@ def _by_length(context: Tokens) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _projection(linear: nn.Linear) -> PlainProjection:
-    """The same map, with a vector of unit length after it."""
+    """A linear layer followed by L2 normalisation."""
     made = PlainProjection(linear.in_features, linear.out_features)
     made.linear = linear
     return made
 
 
 def _cache_name(decoder: Any) -> str:
-    """What the installed transformers calls the keys and values of the words so far."""
+    """Name of the argument for cached keys and values in the installed transformers."""
     return "cache" if "cache" in inspect.signature(decoder.bert.forward).parameters else "past_key_values"

@@ -1,9 +1,9 @@
-"""ViLT (Kim et al. 2021): patches and words in one transformer, for questions and for ranking pairs.
+"""ViLT (Kim et al. 2021): image patches and tokens in one transformer, for question answering and for ranking pairs.
 
-Pictures keep their shapes, so a batch holds canvases of one size with a fourth channel that says where the picture is.
-transformers draws the order of the patches anew at each call; here it is row by row, and answers repeat.
+Images keep their aspect ratio, so a batch holds canvases of one size with a fourth channel, positive where the image
+is. transformers shuffles the patches at each call; here they are in row order, so that results are deterministic.
 
-Axis legend: n pictures, m texts, l tokens, d numbers a token, h/w height and width in pixels.
+Axis legend: n images, m texts, l tokens, d token width, h/w height and width in pixels.
 """
 
 from typing import Any, ClassVar, cast
@@ -23,7 +23,7 @@ from chiasm.models.vision_language import Parts
 
 
 class Vilt(PretrainedVLM):
-    """One of ViLT's networks; `spec.network` says which."""
+    """One of ViLT's networks, named by `spec.network`."""
 
     vilt: Any
     rank_head: Any
@@ -41,7 +41,7 @@ class Vilt(PretrainedVLM):
 
     @classmethod
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "Vilt":
-        """Take over the transformer and the head."""
+        """Assign the transformer and the head."""
         made = cls(config, parts, spec)
         most = spec.fixed.size_px[0] // network.config.patch_size
         if 0 < network.config.max_image_length < most * most:
@@ -55,10 +55,10 @@ class Vilt(PretrainedVLM):
         made._take_head(RankHead(network.rank_output) if answers is None else answers)
         return made
 
-    # Properties, since a second module of the same weights would keep each of them twice.
+    # Properties, because a second module with the same weights would store each of them twice.
     @property
     def image_encoder(self) -> nn.Module:  # type: ignore[override]
-        """Where pictures become tokens: the one transformer, of which no part is for pictures alone."""
+        """The transformer, which encodes images and texts together."""
         return cast(nn.Module, self.vilt)
 
     @property
@@ -69,7 +69,7 @@ class Vilt(PretrainedVLM):
     def encode_image(self, image: Tensor | Tokens) -> Tokens:
         """Canvases float [n, 4, h, w] in [-1, 1] -> class token and patches with their positions, row by row.
 
-        Where the fourth channel is above 0 there is picture: from the upper left corner, in whole patches.
+        The fourth channel is above 0 where the image is: from the upper left corner, in whole patches.
         """
         if isinstance(image, Tokens):
             return image
@@ -83,10 +83,10 @@ class Vilt(PretrainedVLM):
         embeddings = self.vilt.embeddings
         real = canvas[3] > 0
         height, width = int(real[:, 0].sum()), int(real[0].sum())
-        how = self.spec.fixed
-        mean, std = (canvas.new_tensor(row)[:, None, None] for row in (how.mean, how.std))
-        picture = (canvas[:3, :height, :width] * 0.5 + 0.5 - mean) / std
-        grid = embeddings.patch_embeddings.projection(picture[None])
+        preprocessing = self.spec.fixed
+        mean, std = (canvas.new_tensor(row)[:, None, None] for row in (preprocessing.mean, preprocessing.std))
+        image = (canvas[:3, :height, :width] * 0.5 + 0.5 - mean) / std
+        grid = embeddings.patch_embeddings.projection(image[None])
         table = embeddings.position_embeddings
         side = int((table.shape[1] - 1) ** 0.5)
         places = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
@@ -95,7 +95,7 @@ class Vilt(PretrainedVLM):
         return torch.cat([first, (grid + places)[0].flatten(1).T])
 
     def encode_text(self, text: TextTokens) -> Tokens:
-        """Token ids -> word embeddings; positions and kinds are added where they meet the picture."""
+        """Token ids -> token embeddings; positions and modality embeddings are added in `fuse`."""
         values = self.vilt.embeddings.text_embeddings.word_embeddings(text.ids)
         return Tokens(values, text.is_real, values[:, 0])
 
@@ -106,7 +106,7 @@ class Vilt(PretrainedVLM):
         image_index: Int[Tensor, " m"],
         text_allowed: Bool[Tensor, "m q k"] | None = None,
     ) -> Tokens:
-        """Words, then class token and patches, through the transformer; `pooled` is the pooler's vector."""
+        """Apply the transformer to the tokens, class token and patches; `pooled` is the pooler's vector."""
         assert text_allowed is None, "ViLT lets every token look at every token"
         image = inputs[IMAGE]
         is_patch = image.is_real[image_index]
@@ -122,8 +122,8 @@ class Vilt(PretrainedVLM):
 class RankHead(nn.Module):
     """ViLT's ranking score as logits of "do not belong together" and "belong together": 0 and the score.
 
-    The score was the second logit of ViLT's matching head and then trained to rank, so pairs are ordered by it; the
-    probability that follows is no measured one.
+    The score is the second logit of ViLT's matching head, fine-tuned to rank. It orders pairs; the probability computed
+    from it is not calibrated.
 
     Args:
         score: linear layer, fusion's vector -> one number.

@@ -1,7 +1,7 @@
 """Folders in Hugging Face layout, read with care: local, safetensors only, no code out of the folder.
 
 What a tower is, beside its weights, is small and is kept in `TowerSpec`: the architecture's config, how its tokens
-become one vector, and for pictures the preprocessing. A run folder holds it as one JSON file for each such tower, so
+become one vector, and for images the preprocessing. A run folder holds it as one JSON file for each such tower, so
 that the folder it came from is not needed any more.
 """
 
@@ -41,12 +41,12 @@ FIXED_SIZE = frozenset(
         "beit",
     }
 )
-"""Architectures whose position embeddings fit pictures of one size."""
+"""Architectures whose position embeddings fit images of one size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How pictures become numbers, as the weights were trained.
+    """How images become numbers, as the weights were trained.
 
     Resizing, then a crop of the middle, both with integer pixels; then (value / 255 - mean) / std by channel.
     """
@@ -55,18 +55,18 @@ class Preprocessing:
     """"shortest" scales the shorter side to `resize_px[0]`; "exact" scales to `resize_px` (height, width)."""
     resize_px: tuple[int, ...]
     crop_px: tuple[int, ...]
-    """Height and width of the crop; empty for none. A picture that is smaller is padded with black."""
+    """Height and width of the crop; empty for none. An image that is smaller is padded with black."""
     resample: int
     """Pillow's number of the filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size_divisor: int = 0
-    """Pictures keep their shapes ("shortest", up to a longer side of `LONGER` times the shorter), sides cut to whole
-    multiples of this (ViLT's patches). 0 means pictures of one size."""
+    """Images keep their shapes ("shortest", up to a longer side of `LONGER` times the shorter), sides cut to whole
+    multiples of this (ViLT's patches). 0 means images of one size."""
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Height and width of what comes out; of the canvas where pictures keep their shapes."""
+        """Height and width of what comes out; of the canvas where images keep their shapes."""
         if self.size_divisor:
             side = self.longest_px // self.size_divisor * self.size_divisor
             return side, side
@@ -75,7 +75,7 @@ class Preprocessing:
 
     @property
     def longest_px(self) -> int:
-        """Most of the longer side where pictures keep their shapes."""
+        """Most of the longer side where images keep their shapes."""
         return int(LONGER * self.resize_px[0])
 
     @property
@@ -307,7 +307,7 @@ def read_preprocessing(folder: Path) -> Preprocessing:
 def _vilt(given: Any, folder: Path) -> Preprocessing:
     side = dict(given.size or {}).get("shortest_edge")
     if not given.do_resize or not side or not given.do_rescale or abs(given.rescale_factor * 255 - 1) > 1e-6:
-        raise InputError(f"{folder}: pictures are not resized by their shorter side", "ViLT's own way", "restore it")
+        raise InputError(f"{folder}: images are not resized by their shorter side", "ViLT's own way", "restore it")
     mean, std = _normalisation(given)
     return Preprocessing("shortest", (int(side),), (), int(given.resample), mean, std, int(given.size_divisor))
 
@@ -322,17 +322,17 @@ def _plain(given: Any, folder: Path) -> Preprocessing:
     elif set(size) == {"height", "width"}:
         resize, resize_px = "exact", (int(size["height"]), int(size["width"]))
     else:
-        raise InputError(f"{folder}: pictures are resized to {size}", "shortest_edge, or height and width", "edit it")
+        raise InputError(f"{folder}: images are resized to {size}", "shortest_edge, or height and width", "edit it")
     crop = (int(given.crop_size["height"]), int(given.crop_size["width"])) if given.do_center_crop else ()
     if not crop and resize != "exact":
         raise InputError(
-            f"{folder}: pictures are resized by {resize!r} without a crop", "pictures of one size", "add a crop_size"
+            f"{folder}: images are resized by {resize!r} without a crop", "images of one size", "add a crop_size"
         )
     return Preprocessing(resize, resize_px, crop, int(given.resample), *_normalisation(given))  # type: ignore[arg-type]
 
 
 def _convnext(given: Any) -> Preprocessing:
-    """ConvNeXt: below 384 px a crop of `crop_pct` of the picture, from there on the whole picture, squeezed."""
+    """ConvNeXt: below 384 px a crop of `crop_pct` of the image, from there on the whole image, squeezed."""
     side = int(given.size["shortest_edge"])
     if side >= 384:
         return Preprocessing("exact", (side, side), (), int(given.resample), *_normalisation(given))
@@ -347,14 +347,14 @@ def _normalisation(given: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def check_picture_size(architecture: "PreTrainedConfig", preprocessing: Preprocessing, folder: Path) -> None:
-    """Refuse pictures of another size than the position embeddings are for."""
+    """Refuse images of another size than the position embeddings are for."""
     size = getattr(architecture, "image_size", None)
     if architecture.model_type not in FIXED_SIZE or size is None:
         return
     wanted = (size, size) if isinstance(size, int) else tuple(size)
     if preprocessing.size_px != wanted:
         raise InputError(
-            f"{folder}: the preprocessing makes pictures of {preprocessing.size_px}, the network was made for {wanted}",
+            f"{folder}: the preprocessing makes images of {preprocessing.size_px}, the network was made for {wanted}",
             "one size in both: they come from different models",
             "take preprocessor_config.json and config.json of one model",
         )

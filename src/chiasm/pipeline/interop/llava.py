@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError, JobError
-from chiasm.core.types import IMAGE, Example, Turn
+from chiasm.core.types import IMAGE, IMAGE_PLACEHOLDER, Example, Turn
 from chiasm.data.conversations import prompt_turns
 from chiasm.data.tokenizers.chat import ChatTokenizer
 from chiasm.data.tokenizers.chat_template import with_fixed_date
@@ -35,14 +35,13 @@ from chiasm.tasks.base import Query
 from chiasm.tasks.conversation import Conversation
 
 NETWORK = "LlavaForConditionalGeneration"
-IMAGE_TOKEN = "<image>"
 TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "vit": 1, "deit": 2}
 """Image towers that the layout can hold -> their tokens before the grid."""
 FLAT = (
     "{%- set flat = namespace(messages=[]) -%}{%- for message in messages -%}"
     "{%- if message['content'] is string -%}{%- set flat.messages = flat.messages + [message] -%}{%- else -%}"
     "{%- set part = namespace(text='') -%}{%- for one in message['content'] -%}"
-    "{%- set part.text = part.text + ('" + IMAGE_TOKEN + "\n' if one['type'] == 'image' else one['text']) -%}"
+    "{%- set part.text = part.text + ('" + IMAGE_PLACEHOLDER + "\n' if one['type'] == 'image' else one['text']) -%}"
     "{%- endfor -%}"
     "{%- set flat.messages = flat.messages + [{'role': message['role'], 'content': part.text}] -%}"
     "{%- endif -%}{%- endfor -%}{%- set messages = flat.messages -%}"
@@ -82,7 +81,7 @@ def llava_files(pipeline: Pipeline) -> dict[str, bytes]:
     language.float()
     pieces = Tokenizer.from_str(words.tokenizer.to_str())
     pieces.post_processor = None  # the chat template writes the start of a text, and nothing else does
-    image = words.form.image or IMAGE_TOKEN
+    image = words.form.image or IMAGE_PLACEHOLDER
     pieces.add_special_tokens([AddedToken(image, normalized=False, special=True)])
     image_id = cast(int, pieces.token_to_id(image))
     if isinstance(model, Llava):

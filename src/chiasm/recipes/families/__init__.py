@@ -1,4 +1,4 @@
-"""Model families of the field, one file each; all of them take `files` beside `tiny`."""
+"""Published model families, one file each; their functions take `tiny` and `files`."""
 
 from chiasm.recipes.families.additive import additive
 from chiasm.recipes.families.albef import albef

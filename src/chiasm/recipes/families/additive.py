@@ -9,16 +9,16 @@ from chiasm.train.config import RunConfig
 
 
 def additive(tiny: bool = False, files: bool = False) -> RunConfig:
-    """A sum of image and text, drawn towards its image and its text; on scenes also towards the answer.
+    """A sum of image and text, contrasted with its image and its text; on scenes also trained to answer questions.
 
     L = 1/N sum(l_v(Z_i, I_i) + l_t(Z_i, T_i) + l_q(Z_i, Q_i)) with one Z: captions and questions are added to their
-    image and contrasted with both parts, and on scenes the sum of image and question also answers. Files with
-    questions take them in with `--set tasks.vqa.weight=1`. A sum of pooled vectors cannot tell which colour belongs to
-    which shape, and the two contrasts are small from the start (docs/fusion.md).
+    image and contrasted with both parts, and on scenes the sum of image and question also predicts the answer. For
+    files with questions set `--set tasks.vqa.weight=1`. A sum of pooled vectors cannot represent which colour belongs
+    to which shape, and the two contrasts are small from the start (docs/fusion.md).
 
     Command: chiasm train additive --out runs/additive
     On photos: chiasm train additive --data FLICKR8K --out runs/additive
-    Cost: 286 s of training on one core of an AMD EPYC that other work shared (bf16).
+    Cost: 286 s of training on one shared core of an AMD EPYC (bf16).
     Expect, on 500 test scenes, seed 0: vqa_accuracy 0.666 (0.653-0.679, n 6,000; shuffled 0.448), image_to_text_R@1
     0.816 (0.780-0.848), text_to_image_R@1 0.802 (0.766-0.836).
     On Flickr8k's 1,000 validation photos, with equal captions as negatives still: image_to_text_R@1 0.067

@@ -11,10 +11,10 @@ from chiasm.train.config import RunConfig, StageConfig
 
 
 def albef(tiny: bool = False, files: bool = False) -> RunConfig:
-    """Contrast, matching with hard negatives and masked words, taught by a moving average; then questions on scenes.
+    """Contrast, matching with hard negatives and masked tokens, with a momentum teacher; then questions on scenes.
 
-    The average (decay 0.995) gives soft targets with a share of 0.4. Without the paper's queue of 65,536 the contrast
-    is within the batch.
+    The teacher is a moving average (decay 0.995) whose soft targets have a share of 0.4. Without the paper's queue of
+    65,536 the contrast is within the batch.
 
     Command: chiasm train albef --out runs/albef
     On photos: chiasm train albef --data FLICKR8K --out runs/albef

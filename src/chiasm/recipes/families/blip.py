@@ -11,10 +11,10 @@ from chiasm.train.config import RunConfig
 
 
 def blip(tiny: bool = False, files: bool = False) -> RunConfig:
-    """Contrast and matching with hard negatives to understand, a caption decoder to write.
+    """Contrast, matching with hard negatives, and a caption decoder.
 
-    Encoder and decoder share the word embedding; the paper shares all but self-attention. Bootstrapped captions are
-    left out: there is no web crawl to clean here.
+    Encoder and decoder share the token embedding; the paper shares all but self-attention. Bootstrapped captions are
+    left out, because there are no noisy web captions here.
 
     Command: chiasm train blip --out runs/blip
     On photos: chiasm train blip --data FLICKR8K --out runs/blip

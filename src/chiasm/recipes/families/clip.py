@@ -8,9 +8,9 @@ from chiasm.train.config import RunConfig
 
 
 def clip(tiny: bool = False, files: bool = False) -> RunConfig:
-    """Two towers that meet only in one space: softmax contrast, every caption of an image a positive.
+    """Two towers and a shared space: softmax contrast in which every caption of an image is a positive.
 
-    The cheapest to search with, and blind to what only shows when words and image tokens meet.
+    The cheapest for search; it cannot compare single words with image regions.
 
     Command: chiasm train clip --out runs/clip
     On photos: chiasm train clip --data FLICKR8K --out runs/clip

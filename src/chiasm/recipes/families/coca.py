@@ -1,4 +1,4 @@
-"""CoCa: one decoder whose lower half contrasts and whose upper half writes (Yu et al. 2022)."""
+"""CoCa: one decoder, the lower half for contrast and the upper half for captions (Yu et al. 2022)."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from chiasm.train.config import RunConfig
 def coca(tiny: bool = False, files: bool = False) -> RunConfig:
     """A causal text tower for contrast, continued by a decoder with cross-attention to the image; attentional pooling.
 
-    Captions weigh 2 and contrast 1, as published; 16 learned queries gather the image for captions and one for
+    Captions have weight 2 and contrast 1, as published; 16 learned queries pool the image for captions and one for
     contrast (the paper: 256 and one).
 
     Command: chiasm train coca --out runs/coca

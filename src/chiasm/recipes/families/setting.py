@@ -1,4 +1,4 @@
-"""What the families share, so that they can be compared: the images, the towers' sizes, and the tiny switch."""
+"""Settings common to all families, so that they can be compared: the data, the towers, their sizes, and `tiny`."""
 
 from dataclasses import replace
 
@@ -19,29 +19,29 @@ PHOTO_TOWER = EfficientNetLite0Config(size_px=224, frozen=True, grid=True)
 
 
 def data_of(files: bool) -> DataConfig:
-    """Generated scenes, or the files that `data.path` will name."""
+    """Generated scenes, or the user's files in `data.path`."""
     return FILES if files else SCENES
 
 
 def tower_of(files: bool) -> ImageTowerConfig:
-    """A small convolutional tower from scratch for scenes, the packaged frozen one with its grid for files."""
+    """A small convolutional tower from scratch for scenes, or the frozen packaged one with its grid for files."""
     return PHOTO_TOWER if files else SCENE_TOWER
 
 
 def model_of(files: bool, text: TextTowerConfig) -> ModelConfig:
-    """Sizes of a family's model: 128 numbers a token on scenes, 256 and dropout on photos, of which there are few."""
+    """Sizes of a family's model: width 128 on scenes, 256 and dropout on photos, which are few."""
     if files:
         return ModelConfig(dim=256, heads=4, dropout=0.2, image=tower_of(files), text=text)
     return ModelConfig(dim=128, heads=4, image=tower_of(files), text=text)
 
 
 def words_of(files: bool, layers: int = 1, encoder: type[ScratchTextConfig] = TransformerTextConfig) -> TextTowerConfig:
-    """A text encoder from scratch with as many words as the captions need."""
+    """A text encoder from scratch, with the maximum length that the captions need."""
     return encoder(layers=layers, max_tokens=48 if files else 64, vocabulary=4000 if files else 500)
 
 
 def training(files: bool, steps: int, epochs: float) -> TrainConfig:
-    """So many steps on scenes; so many passes over files, and 200 steps at least."""
+    """`steps` training steps on scenes; `epochs` epochs on files, but at least 200 steps."""
     if files:
         return TrainConfig(epochs=epochs, least_steps=200, batch_size=128, lr=5e-4, ema_decay=0.995)
     return TrainConfig(steps=steps, batch_size=48, lr=1e-3, warmup_steps=100, ema_decay=0.995)

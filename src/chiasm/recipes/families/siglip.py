@@ -1,4 +1,4 @@
-"""SigLIP: two towers and a contrast of independent pairs (Zhai et al. 2023)."""
+"""SigLIP: two towers and a sigmoid contrast of pairs (Zhai et al. 2023)."""
 
 from dataclasses import replace
 
@@ -8,9 +8,9 @@ from chiasm.train.config import RunConfig
 
 
 def siglip(tiny: bool = False, files: bool = False) -> RunConfig:
-    """As `clip`, with a yes or no for each pair in place of a choice among the batch.
+    """As `clip`, with a binary loss for each pair in place of a softmax over the batch.
 
-    Each pair is judged by itself, so the batch may be small; temperature and bias are learned from 10 and -10.
+    The loss of a pair does not depend on the others, so the batch may be small; logit scale and bias start at 10, -10.
 
     Command: chiasm train siglip --out runs/siglip
     On photos: chiasm train siglip --data FLICKR8K --out runs/siglip

@@ -1,4 +1,4 @@
-"""ViLT: no towers, one transformer over words and image tokens (Kim et al. 2021)."""
+"""ViLT: no towers, one transformer over text and image tokens (Kim et al. 2021)."""
 
 from dataclasses import replace
 
@@ -10,10 +10,10 @@ from chiasm.train.config import RunConfig, StageConfig
 
 
 def vilt(tiny: bool = False, files: bool = False) -> RunConfig:
-    """Merged attention pre-trained by matching, word-patch alignment and masked words; then questions on scenes.
+    """Merged attention pre-trained by matching, word-patch alignment and masked tokens; then questions on scenes.
 
-    Wrong pairs are drawn evenly, as published; alignment by optimal transport weighs 0.1. On files, which may hold no
-    questions, the pre-training is the run.
+    Wrong pairs are drawn uniformly, as published; alignment by optimal transport has weight 0.1. On files, which may
+    have no questions, the run is the pre-training alone.
 
     Command: chiasm train vilt --out runs/vilt
     On photos: chiasm train vilt --data FLICKR8K --out runs/vilt

@@ -10,10 +10,10 @@ from chiasm.train.config import RunConfig, StageConfig
 
 
 def visualbert(tiny: bool = False, files: bool = False) -> RunConfig:
-    """Merged attention over words and a tower's features: masked words and matching first, then questions.
+    """Merged attention over text tokens and a tower's features: masked tokens and matching first, then questions.
 
-    Unlike `vilt`, a tower reads the image first, and alignment is left to attention. On files, which may hold no
-    questions, the pre-training is the run; `--set init_from=RUN` carries it to a recipe with questions.
+    Unlike in `vilt`, a tower encodes the image first, and no loss aligns words and patches. On files, which may have no
+    questions, the run is the pre-training alone; `--set init_from=RUN` starts a recipe with questions from it.
 
     Command: chiasm train visualbert --out runs/visualbert
     On photos: chiasm train visualbert --data FLICKR8K --out runs/visualbert

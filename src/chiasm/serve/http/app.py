@@ -25,8 +25,9 @@ PAGE = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/words.js": ("words.js", "text/javascript"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/chat.js": ("chat.js", "text/javascript"),
 }
-PAGE |= {"/page.js": ("page.js", "text/javascript")}
 TOLD = (
     "Ask a vision-language model, search with it, and name images by labels of your own. Images are data URIs. "
     'Errors are `{"error": {"code", "message", "type", "id"}}` with fixed codes.'
@@ -43,6 +44,7 @@ def build_app(service: Service) -> Guard:
         try:
             yield
         finally:
+            await service.conversations.stop()
             await service.batcher.stop()
             service.pictures.close()
 

@@ -1,9 +1,8 @@
-"""Bodies of requests: counted over all connections while they arrive, and parsed without growing many times.
+"""Memory limits of request bodies, over all connections, while they arrive and when they are parsed.
 
-What a body costs is bounded twice. Of all bodies that are held at once, finished or not, no more than
-`max_held_bytes` are kept: where the sum passes it, the largest unfinished one is refused ("busy"), so that a few
-huge uploads do not push out many small ones. And JSON of which every third byte makes an object of its own (`{},{},`
-takes 24 times its length in Python) is refused before it is parsed.
+Two limits hold. All bodies in memory, complete or not, together take at most `max_held_bytes`: above it the largest
+incomplete body is refused ("busy"), so that a few huge uploads do not displace many small ones. And JSON with too many
+parts (`{},{},` takes 24 times its length as Python objects) is refused before it is parsed.
 """
 
 import asyncio
@@ -25,24 +24,24 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 MAX_JSON_PARTS = 250_000
-"""Most of `PARTS` in a body, those inside of texts included."""
+"""Maximum number of `PARTS` in a body, those inside strings included."""
 PARTS = (b",", b"[", b"{", b'"')
 LONG_BYTES = 2**18
-"""No text may be so long, in whatever letters; an image may, and is in ASCII."""
+"""Maximum length of a string with characters outside ASCII; a base64 image is ASCII and may be longer."""
 LARGE_BYTES = 2**20
-"""A body of more is followed by a collection of young garbage, and what it took is given back to the system."""
+"""After a larger body, young garbage is collected and freed memory is returned to the system."""
 TRIM_AFTER_S = 0.5
 SMALL_BYTES = 2**18
-"""A body of more gets pages of its own."""
+"""A larger body is kept in memory pages of its own (`mmap`)."""
 MOST_BYTES = "chiasm_most_body_bytes"
-"""Where a request's scope keeps how large its body may be."""
+"""Key in the state of a request's scope: maximum bytes of its body."""
 
 
 class Held:
-    """The bytes of all bodies that are held.
+    """Counts the bytes of all bodies in memory.
 
     Args:
-        limit_bytes: most of them at once.
+        limit_bytes: maximum of the sum.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -51,25 +50,25 @@ class Held:
         self._trims = False
 
     def add(self, body: "Body", count: int) -> None:
-        """Count bytes of an unfinished body; where they are too many, the largest unfinished body is refused."""
+        """Count bytes of an incomplete body; above the limit, the largest incomplete body is refused."""
         self._bodies.add(body)
         body.held_bytes += count
         self.total_bytes += count
         while self.total_bytes > self.limit_bytes:
-            largest = max((one for one in self._bodies if not one.is_whole), key=lambda one: one.held_bytes)
+            largest = max((held for held in self._bodies if not held.is_whole), key=lambda held: held.held_bytes)
             self.evicted += 1
             self.release(largest)
             largest.evict()
 
     def release(self, body: "Body") -> None:
-        """Forget a body, which may have been forgotten before."""
+        """Stop counting a body; a second call does nothing."""
         if body not in self._bodies:
             return
         self._bodies.remove(body)
         self.total_bytes -= body.held_bytes
         if body.held_bytes > LARGE_BYTES:
             loop = asyncio.get_running_loop()
-            # Errors hold frames that hold them, and parsed bodies with them: a few of 100 MiB in memory until then.
+            # Exceptions and their frames refer to each other and to the parsed body: without this, 100 MiB stay.
             loop.call_soon(gc.collect, 1)
             if not self._trims:
                 self._trims = True
@@ -81,7 +80,7 @@ class Held:
 
 
 class Body:
-    """The body of one request as it arrives: counts its bytes, and does not wait for it forever."""
+    """The body of one request as it arrives: counts its bytes and limits the time that it may take."""
 
     def __init__(self, receive: Receive, settings: ServerSettings, held: Held) -> None:
         self._receive, self._left, self._held = receive, settings.max_body_bytes, held
@@ -116,24 +115,24 @@ class Body:
         return message
 
     def evict(self) -> None:
-        """End the waiting for the rest."""
+        """Stop waiting for the rest of the body."""
         self.is_evicted = True
         if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def release(self) -> None:
-        """The request is answered."""
+        """Stop counting the body, because its request is answered."""
         self._held.release(self)
 
 
 class Block:
-    """Bytes that are put together; large ones in pages of their own.
+    """A growing buffer; a large one is kept in memory pages of its own (`mmap`).
 
-    Many bodies that grow side by side in the allocator's heap leave holes there: 64 MiB of them took 370. Pages of
-    their own are taken as they are written, and are the system's again at once.
+    Bodies that grow side by side in the allocator's heap fragment it: 64 MiB of them took 370. Mapped pages are
+    allocated as they are written, and are returned to the system at once.
 
     Args:
-        most_bytes: most that is ever written.
+        most_bytes: maximum length.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -157,7 +156,7 @@ class Block:
         self.length += len(piece)
 
     def take(self) -> bytes | bytearray:
-        """All of it; the block is empty then."""
+        """Return the content and empty the block."""
         if self._pages is None:
             found, self._small = self._small, bytearray()
             return found
@@ -166,7 +165,7 @@ class Block:
         return whole
 
     def drop(self) -> None:
-        """Forget all of it."""
+        """Free the content."""
         self._small = bytearray()
         if self._pages is not None:
             self._pages.close()
@@ -174,7 +173,7 @@ class Block:
 
 
 class _JsonRequest(Request):
-    """Reads a body piece by piece into one block of memory, which is empty again when it has been parsed."""
+    """Reads a body piece by piece into one `Block`, which is emptied when it has been parsed."""
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
@@ -183,9 +182,9 @@ class _JsonRequest(Request):
                 async for piece in self.stream():
                     block.add(piece)
             except BaseException:
-                block.drop()  # the error keeps this frame, and the block in it, until it is collected
+                block.drop()  # the exception refers to this frame, and so to the block, until it is collected
                 raise
-            self._body = block  # type: ignore[assignment]  # FastAPI only asks whether it is empty
+            self._body = block  # type: ignore[assignment]  # FastAPI only tests whether it is empty
         return self._body
 
     async def json(self) -> Any:
@@ -197,8 +196,8 @@ class _JsonRequest(Request):
 
 def _parsed(content: bytes | bytearray) -> Any:
     is_wide = False
-    if sum(content.count(one) for one in PARTS) > MAX_JSON_PARTS or (is_wide := _is_wide(content)):
-        content = b""  # the error keeps this frame
+    if sum(content.count(part) for part in PARTS) > MAX_JSON_PARTS or (is_wide := _is_wide(content)):
+        content = b""  # the exception refers to this frame
         raise ServedError("invalid_request" if is_wide else "too_many_items")
     try:
         return from_json(content)
@@ -207,9 +206,9 @@ def _parsed(content: bytes | bytearray) -> Any:
         raise ServedError("not_json") from None
 
 
-def _is_foreign(content: bytes | bytearray, start: int, end: int) -> bool:
-    places = range(start, end, LONG_BYTES)  # piece by piece: a copy of the whole would be as large as the body
-    return any(not content[place : min(end, place + LONG_BYTES)].isascii() for place in places)
+def _has_non_ascii(content: bytes | bytearray, start: int, end: int) -> bool:
+    starts = range(start, end, LONG_BYTES)  # piece by piece: a copy of the whole would be as large as the body
+    return any(not content[first : min(end, first + LONG_BYTES)].isascii() for first in starts)
 
 
 def _is_wide(content: bytes | bytearray) -> bool:
@@ -219,17 +218,17 @@ def _is_wide(content: bytes | bytearray) -> bool:
     start = 0
     while (end := content.find(b'"', start)) != -1:
         is_long = end - start > LONG_BYTES
-        if is_long and (content.find(b"\\u", start, end) != -1 or _is_foreign(content, start, end)):
+        if is_long and (content.find(b"\\u", start, end) != -1 or _has_non_ascii(content, start, end)):
             return True
         start = end + 1
     return False
 
 
 class JsonRoute(APIRoute):
-    """A route whose requests are read as `_JsonRequest` does."""
+    """A route that reads request bodies with `_JsonRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's own handler, given another request."""
+        """FastAPI's own handler, called with a `_JsonRequest`."""
         inner = super().get_route_handler()
 
         async def handle(request: Request) -> Response:

@@ -1,7 +1,7 @@
-"""What a connection may cost before its request is known: bytes of a head, requests in advance, connections at all.
+"""Limits of a connection before authentication: bytes of headers, pipelined requests, number of connections.
 
-uvicorn with httptools bounds none of these: a header line without end is kept whole, and a client may send thousands of
-requests before it reads an answer. Everything here happens before the token is looked at.
+uvicorn with httptools limits none of these: it buffers an endless header line, and a client can send thousands of
+requests before it reads a response.
 """
 
 import asyncio
@@ -12,24 +12,24 @@ from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.patience import PatientProtocol
 
 MAX_HEAD_BYTES = 32 * 1024
-"""Address, headers and trailers of one request; also the longest piece of it that the parser has not reported yet."""
+"""Maximum size of URL, headers and trailers of one request, and of bytes fed to the parser without a callback."""
 MAX_AHEAD = 16
-"""Requests that wait on a connection for the answer to the one before."""
+"""Maximum number of pipelined requests that wait on one connection."""
 MAX_AHEAD_BYTES = 64 * 1024
-"""Bytes of their bodies."""
+"""Maximum size of the bodies of these requests."""
 FED_BYTES = 16 * 1024
-"""The parser is fed this much at once, so that what it keeps is seen in time."""
+"""Bytes fed to the parser at once, so that its buffer is checked often enough."""
 
 
 class RefusedError(Exception):
-    """Stops the parser in the middle of what it reads."""
+    """Raised in a callback to stop the parser."""
 
 
 class BoundedProtocol(PatientProtocol):
-    """A connection that is closed where it asks for too much.
+    """A connection that is closed when it exceeds a limit.
 
     Args:
-        max_connections: where there are more, the one that has waited longest for its client is closed.
+        max_connections: above it, the connection that has been idle longest is closed.
         given: see `PatientProtocol`.
     """
 
@@ -40,22 +40,22 @@ class BoundedProtocol(PatientProtocol):
         self._is_head, self._refusal, self._waits_since = True, "not_http", 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Make room where there are too many connections."""
+        """Close the longest idle connection when there are too many."""
         super().connection_made(transport)
         self._waits_since = time.monotonic()
         if len(self.connections) > self._max_connections:
-            waiting = [one for one in self.connections if isinstance(one, BoundedProtocol) and one.is_waiting]
-            longest = min(waiting, key=lambda one: one._waits_since)
-            self.connections.discard(longest)  # its end is told later; until then nobody else should choose it
+            waiting = [other for other in self.connections if isinstance(other, BoundedProtocol) and other.is_waiting]
+            longest = min(waiting, key=lambda other: other._waits_since)
+            self.connections.discard(longest)  # `connection_lost` comes later; it must not be chosen again until then
             longest.transport.abort()
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the client is to speak: no request, a head or a body that is not complete, or all is answered."""
+        """Whether the server waits for the client: no request yet, an incomplete one, or all are answered."""
         return self.cycle is None or self._is_answered or not self._is_whole
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and stop where it reports nothing: it keeps the beginning of an endless line."""
+        """Feed the parser; refuse the request when the parser buffers too much without calling back."""
         pieces = memoryview(data)
         for start in range(0, len(data), FED_BYTES):
             piece = pieces[start : start + FED_BYTES]
@@ -69,7 +69,7 @@ class BoundedProtocol(PatientProtocol):
                 return
 
     def send_400_response(self, msg: str) -> None:
-        """Say what is wrong, unless another answer comes first on this connection, and hang up."""
+        """Send the error, unless another response is due first on this connection, and close the connection."""
         cycle = self.cycle
         is_free = not self.pipeline and (cycle is None or cycle.response_complete or not cycle.response_started)
         if is_free:
@@ -80,36 +80,36 @@ class BoundedProtocol(PatientProtocol):
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Nothing of the request has been read."""
+        """Reset the counters for a new request."""
         self._head_bytes, self._silent_bytes, self._is_head = 0, 0, True
         if not self.pipeline:
             self._ahead_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Count a piece of the address."""
+        """Count a piece of the URL."""
         self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header; a trailer is counted and forgotten, since uvicorn would take it for a header."""
+        """Count a header; a trailer is counted and dropped, because uvicorn would treat it as a header."""
         self._count(len(name) + len(value))
         if self._is_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Refuse a request that comes too far ahead of the answers."""
+        """Refuse a request when too many pipelined ones are waiting."""
         self._is_head, self._silent_bytes = False, 0
         if len(self.pipeline) >= MAX_AHEAD:
             raise RefusedError
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        """The parser calls this when it has read the size of a chunk."""
+        """Called by the parser when it has read the size of a chunk."""
         self._silent_bytes = 0
 
     def on_body(self, body: bytes) -> None:
-        """Count a body that nobody reads yet; all others are counted where they are read (`bodies.Held`)."""
+        """Count the body of a pipelined request; other bodies are counted where they are read (`bodies.Held`)."""
         self._silent_bytes = 0
         if self.pipeline:
             self._ahead_bytes += len(body)
@@ -118,7 +118,7 @@ class BoundedProtocol(PatientProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """From here on the client is waited for."""
+        """Record since when the connection has been idle."""
         self._waits_since = time.monotonic()
         super().on_response_complete()
 

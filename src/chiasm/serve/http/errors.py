@@ -15,6 +15,10 @@ from chiasm.data.image import REASONS
 CODES: dict[str, tuple[int, str]] = {
     "not_http": (400, "this is no HTTP/1.1 that this server reads"),
     "not_json": (400, "the body is no JSON"),
+    "context_length_exceeded": (
+        400,
+        "the conversation is longer than this model reads; leave out earlier turns or images",
+    ),
     "unauthorized": (401, "a token is needed: send `Authorization: Bearer TOKEN`"),
     "host_not_allowed": (403, "this server answers to the name it was started under, such as localhost"),
     "origin_not_allowed": (403, "requests from pages of other sites are refused"),
@@ -31,6 +35,7 @@ CODES: dict[str, tuple[int, str]] = {
     "language_unknown": (422, "this model was not trained on that language"),
     "text_unreadable": (422, "this model cannot read that text"),
     "labels": (422, "give two or more different labels, and prompts with {label} in them"),
+    "messages": (422, "the messages are no conversation: perhaps system, then user and assistant by turns, last user"),
     "no_picture": (422, "the messages hold no image"),
     "not_base64": (422, "an image is a data URI: data:image/png;base64,..."),
     "url_not_allowed": (422, "this server fetches no such address; send the image as a data URI"),

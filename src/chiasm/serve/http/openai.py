@@ -1,7 +1,6 @@
 """Routes in OpenAI's shape, so that clients that people have work unchanged: embeddings, and chat about an image."""
 
 import base64
-import json
 import re
 import secrets
 import time
@@ -16,6 +15,7 @@ from chiasm.core.types import Prediction
 from chiasm.data.script import language_of
 from chiasm.serve.http import schemas
 from chiasm.serve.http.bodies import JsonRoute
+from chiasm.serve.http.chatting import as_event, chat_completion
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.routes import WRONG, captions_of
 from chiasm.serve.http.service import Service
@@ -49,8 +49,13 @@ def speaking_openai(service: Service) -> APIRouter:
 
     @router.post("/chat/completions")
     async def chat(request: Request, body: schemas.ChatRequest) -> Any:
-        """Answer the user's last words about the last image; without words, or asked to, describe it."""
+        """Continue a conversation, where the model was trained for it.
+
+        Another model answers the user's last words about the last image; without words, or asked to, it describes it.
+        """
         service.check_model(body.model)
+        if service.can("chat"):
+            return await chat_completion(service, request, body)
         image, words = asked(body.messages)
         said = await _said(service, request, image, words)
         usage = _usage(service, [words], [said.answer])
@@ -105,19 +110,15 @@ def _stream(head: dict[str, Any], said: Prediction, usage: dict[str, int] | None
 
     def event(delta: dict[str, str], finish: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        return _event({**head, "object": "chat.completion.chunk", "choices": [choice]})
+        return as_event({**head, "object": "chat.completion.chunk", "choices": [choice]})
 
     yield event({"role": "assistant", "content": ""})
     for piece in re.findall(r"\s*\S+|\s+$", said.answer):
         yield event({"content": piece})
     yield event({}, "stop")
     if usage is not None:
-        yield _event({**head, "object": "chat.completion.chunk", "choices": [], "usage": usage})
+        yield as_event({**head, "object": "chat.completion.chunk", "choices": [], "usage": usage})
     yield "data: [DONE]\n\n"
-
-
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
 def _sorted(

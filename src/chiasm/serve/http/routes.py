@@ -183,7 +183,8 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
         size = None if service.index is None else len(service.index)
         if service.can("caption"):
             told["caption_confidence"] = service.model.caption_confidence
-        limits = {"max_items": service.settings.max_items, "max_body_bytes": service.settings.max_body_bytes}
+        named = ("max_items", "max_body_bytes", "max_new_tokens", "max_messages", "max_chat_images")
+        limits = {name: getattr(service.settings, name) for name in named}
         return {"object": "list", "data": [{**one, **told, "can": can, "index_size": size, "limits": limits}]}
 
     @router.get("/v1/example", response_class=Response)

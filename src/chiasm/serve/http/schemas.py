@@ -119,14 +119,34 @@ class StreamOptions(Lenient):
     include_usage: bool = False
 
 
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
 class ChatRequest(Lenient):
-    """A conversation; the last words of the user are asked about the last image."""
+    """A conversation, which a model that was trained for it continues.
+
+    Of other models the last words of the user are asked about the last image; how to write is not for these.
+    """
 
     model: Annotated[str, Field(max_length=500)] = ""
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST)]
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=1, description="Number of answers; only 1 is supported.")] = 1
+    n: Annotated[int, Field(ge=1, le=1, description="Number of answers; only 1 is supported.")] | None = 1
+    max_tokens: (
+        Annotated[int, Field(ge=1, description="Longest reply; the server's own limit holds where it is lower.")] | None
+    ) = None
+    max_completion_tokens: (
+        Annotated[int, Field(ge=1, description="Newer name of max_tokens, and before it.")] | None
+    ) = None
+    temperature: (
+        Annotated[float, Field(ge=0, le=2, description="0, the default, takes the likeliest token.")] | None
+    ) = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63, description="Equal seeds give equal replies.")] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
 class EmbeddingsRequest(Lenient):

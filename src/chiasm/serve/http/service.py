@@ -14,6 +14,7 @@ from chiasm.serve.abilities import can
 from chiasm.serve.batcher import Batcher, DeadlinePassedError, QueueFullError, Work
 from chiasm.serve.engine import Model
 from chiasm.serve.http.bodies import Held
+from chiasm.serve.http.conversations import Conversations
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.guard import Health
 from chiasm.serve.http.pictures import ImageDecoding
@@ -35,6 +36,7 @@ class Service:
         self.model, self.name, self.settings, self.index = model, name, settings, index
         self.batcher = Batcher(settings.max_rows, settings.queue_rows)
         self.pictures = ImageDecoding(model, settings)
+        self.conversations = Conversations(self.batcher, lambda: model.talker, settings.max_rows)
         self.health = Health()
         self.held = Held(settings.max_held_bytes)
         self.created = int(time.time())
@@ -117,7 +119,7 @@ class Service:
             ServedError: "deadline", or that the model cannot read a text.
         """
         answering = asyncio.ensure_future(self.batcher.submit(kind, rows, work, deadline))
-        leaving = asyncio.ensure_future(_left(request))
+        leaving = asyncio.ensure_future(client_left(request))
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
@@ -149,7 +151,7 @@ class _Admission:
         self._room.__exit__(*given)
 
 
-async def _left(request: Request) -> None:
+async def client_left(request: Request) -> None:
     """Return when the client is gone; the body has been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -22,6 +22,9 @@ POSITIVE = (
     "decode_s",
     "max_pixels",
     "drain_s",
+    "max_new_tokens",
+    "max_messages",
+    "max_chat_images",
 )
 """Settings that must be above 0."""
 
@@ -54,6 +57,12 @@ class ServerSettings:
     """Longest time that decoding one image may take; it answers 422 then, and its process is replaced."""
     max_pixels: int = 25_000_000
     """Width times height of the largest image; decoding one takes up to 8 bytes a pixel, in a child process."""
+    max_new_tokens: int = 512
+    """Longest reply of a conversation, in tokens; a request that asks for more gets as many."""
+    max_messages: int = 100
+    """Most messages of a conversation."""
+    max_chat_images: int = 8
+    """Most images of a conversation."""
     drain_s: float = 30.0
     """Longest time for open requests to end when the server is stopped."""
 

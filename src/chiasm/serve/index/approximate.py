@@ -1,9 +1,9 @@
-"""Search that looks at a part of the vectors: a file derived from the truth, made anew when it no longer fits it.
+"""Approximate search (faiss): a file derived from the index's vectors, rebuilt when it is stale.
 
-The kind, an inverted file whose lists hold 4-bit product codes, is the one with the best trade of speed, recall, size
-and time to build of those that `benchmarks/index_search.py` compares. What it proposes is compared again with the
-whole vectors, so that a similarity is always exact and only a neighbour may be missed. Items that came after it was
-made are compared one by one, and forgotten ones are left out; from a tenth of either on, it is made anew.
+An inverted file whose lists hold 4-bit product codes: the best trade-off of speed, recall, size and build time among
+those that `benchmarks/index_search.py` compares. Its candidates are scored again with the full vectors, so that a
+similarity is always exact and only a neighbour may be missed. Items added since it was built are compared one by one,
+and removed ones are left out; when a tenth were added or removed, it is rebuilt.
 """
 
 import json
@@ -21,19 +21,19 @@ from chiasm.serve.index.matrix import Matrix, Numbers, Vectors
 from chiasm.serve.index.store import MARGIN, rescored
 
 LEAST = 20_000
-"""Vectors below which exact search answers: it takes a few milliseconds, and there is too little to learn lists of."""
+"""With fewer vectors search is exact: it takes milliseconds, and there are too few to train the lists on."""
 STALE_SHARE = 0.1
 TRAINING_ROWS_A_LIST = 64
 PROPOSED = 20
-"""Candidates compared with whole vectors, for each neighbour that is asked for."""
+"""Candidates that are scored again with full vectors, per requested neighbour."""
 LISTS_SEEN = 1 / 64
-"""Share of the lists that a search looks into."""
+"""Share of the lists that a search reads."""
 MAGIC = b"chiasm approximate index 1\n"
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A loaded file: the numbers it covers are those up to `last` that existed when it was made."""
+    """A loaded file: it covers the item numbers up to `last` that existed when it was built."""
 
     index: Any
     count: int
@@ -44,7 +44,7 @@ class Approximate:
     """The derived file of one index.
 
     Args:
-        path: where it is, or will be.
+        path: the file, which need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,9 +55,9 @@ class Approximate:
     def nearest(
         self, matrix: Matrix, queries: Vectors, count: int, allowed: Numbers | None = None
     ) -> list[list[tuple[int, float]]]:
-        """As `Matrix.nearest`, but may miss neighbours; made first where it is missing, damaged or stale.
+        """As `Matrix.nearest`, but may miss neighbours; the file is rebuilt first if missing, damaged or stale.
 
-        A filter that leaves few vectors is answered exactly, because hardly any proposal would fit it.
+        Under a filter that few vectors pass, search is exact, because hardly any candidate would pass it.
         """
         if len(matrix.numbers) < LEAST or (
             allowed is not None and len(allowed) < max(LEAST, len(matrix.numbers) // 10)
@@ -73,11 +73,12 @@ class Approximate:
         _, found = made.index.search(asked, min(wanted, made.count), params=selected)
         tail = matrix.numbers[np.searchsorted(matrix.numbers, made.last, side="right") :]
         tail = tail if allowed is None else tail[np.isin(tail, allowed, assume_unique=True)]
-        rows = [matrix.rows_of(np.concatenate([np.sort(one[one >= 0]), tail])) for one in found]
-        return rescored(queries, [matrix.numbers[one] for one in rows], [matrix.vectors[one] for one in rows], count)
+        candidates = [matrix.rows_of(np.concatenate([np.sort(ids[ids >= 0]), tail])) for ids in found]
+        numbers = [matrix.numbers[rows] for rows in candidates]
+        return rescored(queries, numbers, [matrix.vectors[rows] for rows in candidates], count)
 
     def make(self, matrix: Matrix) -> _Made:
-        """Learn the lists and codes of these vectors and write the file, whole or not at all."""
+        """Train the lists and codes on these vectors and write the file atomically."""
         faiss = _faiss()
         count, dim = matrix.vectors.shape
         lists = max(1, min(count // 39, 2 ** round(math.log2(4 * math.sqrt(count)))))
@@ -94,7 +95,7 @@ class Approximate:
         return _Made(index, count, head["last"])
 
     def problem(self, matrix: Matrix) -> str:
-        """What is wrong with the file, "" where nothing is or there is none."""
+        """What is wrong with the file; "" where nothing is, or where there is no file."""
         if not self.path.exists():
             return ""
         made = self._read()
@@ -103,17 +104,17 @@ class Approximate:
         return "is stale" if _is_stale(made, matrix) else ""
 
     def _read(self) -> _Made | None:
-        """The file, if it is there and whole: a damaged one would end the process inside faiss."""
+        """The file if it exists and its hash is right: a damaged one would crash the process inside faiss."""
         try:
             content = self.path.read_bytes()
             magic, head, body = content.split(b"\n", 2)
-            told = json.loads(head)
+            fields = json.loads(head)
         except (OSError, ValueError):
             return None
-        if magic + b"\n" != MAGIC or sha256_bytes(body) != told.get("sha256"):
+        if magic + b"\n" != MAGIC or sha256_bytes(body) != fields.get("sha256"):
             return None
         index = _faiss().deserialize_index(np.frombuffer(body, dtype=np.uint8))
-        return _Made(index, told["count"], told["last"])
+        return _Made(index, fields["count"], fields["last"])
 
 
 def _is_stale(made: _Made, matrix: Matrix) -> bool:

@@ -1,7 +1,7 @@
-"""Files -> items: an index is brought in line with folders, and only what is new or changed is encoded.
+"""Synchronise an index with folders of images; only new and changed images are encoded.
 
-Each part of `photos.AT_ONCE` images is one transaction. A killed or stopped job has lost at most the part in hand,
-and the same command goes on with the rest, because what is done is seen in the index itself.
+Each part of `photos.AT_ONCE` images is one transaction. A job that is killed or stopped loses at most the current part,
+and the same command continues with the rest, because the index itself records what is done.
 """
 
 import os
@@ -23,11 +23,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class Report:
-    """What was done.
+    """What one synchronisation did.
 
     Attributes:
-        added, changed, unchanged, removed: images. `removed` vanished from the folder, or were taken out.
-        ledger: what was offered, used and rejected, files that were known to be unusable included.
+        added, changed, unchanged, removed: numbers of images; `removed` were no longer in the folders.
+        ledger: what was offered, used and rejected, files already known to be unusable included.
     """
 
     added: int = 0
@@ -38,14 +38,16 @@ class Report:
 
     def text(self) -> str:
         """One line."""
-        said = f"{self.added} added, {self.changed} changed, {self.unchanged} unchanged, {self.removed} removed"
-        return f"{said}; {self.ledger.summary()}"
+        counts = f"{self.added} added, {self.changed} changed, {self.unchanged} unchanged, {self.removed} removed"
+        return f"{counts}; {self.ledger.summary()}"
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""
         counts = {name: getattr(self, name) for name in ("added", "changed", "unchanged", "removed")}
         sums = {"offered": self.ledger.offered, "used": self.ledger.used, "rejected": self.ledger.rejected}
-        rejected = [{"file": one.file, "code": one.code} for one in self.ledger.entries if one.kind == "rejected"]
+        rejected = [
+            {"file": entry.file, "code": entry.code} for entry in self.ledger.entries if entry.kind == "rejected"
+        ]
         return {**counts, "ledger": sums, "rejected": rejected}
 
 
@@ -57,24 +59,24 @@ def sync(
     forgets: bool = False,
     described: Described | None = None,
 ) -> Report:
-    """Bring an index in line with folders and files.
+    """Synchronise an index with folders and files.
 
     Args:
         store: the index.
-        encode: `Encoder.encode`, or what does the same in several processes.
-        places: folders, searched below, and image files.
-        progress: told of each part.
-        forgets: take out what the index has below these folders and they have no longer.
-        described: metadata; images that it does not know keep theirs.
+        encode: `Encoder.encode`, or a function that does the same in several processes.
+        places: folders, searched recursively, and image files.
+        progress: called after each part.
+        forgets: remove items below these folders whose files no longer exist.
+        described: metadata; images without a row keep what they have.
 
     Raises:
-        InputError: a place is missing or has no image; another process writes.
+        InputError: a place is missing or has no image; another process writes to the index.
         Interrupted: Ctrl-C; all parts before are kept.
     """
     offered = list(dict.fromkeys(str(path) for place in places for path in photo_paths(Path(os.path.abspath(place)))))
     with store.writing():
         work = _Work(store, store.states(), described)
-        due = work.look_at(offered)
+        due = work.to_encode(offered)
         done = 0
         try:
             progress(0, len(due))
@@ -86,7 +88,7 @@ def sync(
             raise Interrupted(
                 f"stopped: {done} of {len(due)} images are in {store.where}\n  to go on: give the same command again"
             ) from None
-        if forgets:  # at the end, so that an image that was moved finds its vector under the old path
+        if forgets:  # last, so that the vector of a moved image is still found under its old path
             work.forget_vanished([os.path.abspath(place) for place in places], offered)
     ledger = work.report.ledger
     if not ledger.used:
@@ -100,16 +102,16 @@ def sync(
 
 
 class _Work:
-    """One `sync` while it goes on."""
+    """The state of one `sync`."""
 
     def __init__(self, store: Store, states: Mapping[str, tuple[str, str]], described: Described | None) -> None:
         self.store, self.states, self.described, self.report = store, states, described, Report()
         self.metadata = store.metadata() if described is not None else {}
-        self.reasons = {one.path: one for one in store.refused()}
+        self.reasons = {refused.path: refused for refused in store.refused()}
 
-    def look_at(self, offered: Sequence[str]) -> list[str]:
-        """Return the files to be read; of the others, write what their metadata have become."""
-        due, told = [], Change()
+    def to_encode(self, offered: Sequence[str]) -> list[str]:
+        """Return the files that are new or changed; update the metadata of the others."""
+        due, change = [], Change()
         ledger = self.report.ledger
         for path in offered:
             ledger.offer()
@@ -122,13 +124,13 @@ class _Work:
             elif not content:
                 ledger.reject(Source(path), self.reasons[path].code, self.reasons[path].text)
             else:
-                self._keep(path, told)
-        if told.describe:
-            self.store.apply(told)
+                self._keep(path, change)
+        if change.describe:
+            self.store.apply(change)
         return due
 
     def forget_vanished(self, folders: Sequence[str], offered: Sequence[str]) -> None:
-        """Take out what lay below the folders and is not there any more."""
+        """Remove items below the folders whose files no longer exist."""
         there, below = set(offered), tuple(folder.rstrip("/") + "/" for folder in folders)
         gone = [path for path in self.states if path.startswith(below) and path not in there]
         self.report.removed += sum(bool(self.states[path][1]) for path in gone)
@@ -136,20 +138,21 @@ class _Work:
             self.store.apply(Change(remove=gone))
 
     def write(self, part: Sequence[Encoded]) -> None:
-        """Write one part in one transaction; after that, and not before, it is counted."""
+        """Write one part in one transaction; it is counted only after that."""
         change, rejected = Change(), list[Refused]()
-        for one in part:
-            before = self.states.get(one.path, ("", ""))[1]
-            if one.problem is not None:
-                rejected.append(Refused(one.path, one.state, one.problem.code, one.problem.given))
-            elif before == one.content:
-                change.touch.append((one.state, one.path))
-                self._keep(one.path, change)
+        for image in part:
+            before = self.states.get(image.path, ("", ""))[1]
+            if image.problem is not None:
+                rejected.append(Refused(image.path, image.state, image.problem.code, image.problem.given))
+            elif before == image.content:
+                change.touch.append((image.state, image.path))
+                self._keep(image.path, change)
             else:
-                assert one.vector is not None, "an image without a problem has a vector"
-                kept = self.metadata.get(one.path) or {}
-                metadata = self._described(one.path) or kept
-                change.put.append(Entry(one.path, one.content, one.size_bytes, one.state, one.vector, metadata))
+                assert image.vector is not None, "an image without a problem has a vector"
+                metadata = self._described(image.path) or self.metadata.get(image.path) or {}
+                change.put.append(
+                    Entry(image.path, image.content, image.size_bytes, image.state, image.vector, metadata)
+                )
                 self.report.changed += bool(before)
                 self.report.added += not before
                 self.report.ledger.use()
@@ -161,29 +164,29 @@ class _Work:
     def _keep(self, path: str, change: Change) -> None:
         self.report.unchanged += 1
         self.report.ledger.use()
-        told = self._described(path)
-        if told is not None and told != self.metadata.get(path):
-            change.describe.append((path, told))
+        metadata = self._described(path)
+        if metadata is not None and metadata != self.metadata.get(path):
+            change.describe.append((path, metadata))
 
     def _described(self, path: str) -> dict[str, Value] | None:
         return self.described.of(path) if self.described is not None else None
 
 
 def delete(store: Store, what: Sequence[str], where: Mapping[str, Value] | None = None) -> int:
-    """Take images out of an index by path, or all below a folder, or all that fit a filter; return how many.
+    """Remove images from an index by path, by folder, or by filter; return how many.
 
-    Files are not touched. An image that still lies in its folder comes back with the next build of that folder.
+    Files are not touched. An image that is still in its folder is added again by the next build of that folder.
 
     Raises:
-        InputError: neither was given, or something of that is not in the index.
+        InputError: neither paths nor a filter were given, or a path is not in the index.
     """
     if not what and not where:
         raise InputError("nothing to delete", "paths, folders, or --where KEY=VALUE", "say what")
     with store.writing():
         gone = [item.path for item in store.chosen(where)] if where else []
         known = store.states()
-        for one in what:
-            path = os.path.abspath(one)
+        for place in what:
+            path = os.path.abspath(place)
             found = [path] if path in known else [name for name in known if name.startswith(path.rstrip("/") + "/")]
             if not found:
                 raise InputError(f"{path} is not in {store.where}", "images and folders of the index", "check the path")

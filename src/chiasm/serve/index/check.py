@@ -14,7 +14,7 @@ UNIT_TOLERANCE = 1e-3
 """How far a vector's length may be from 1."""
 NUMBERS_AT_ONCE = 4096
 SHOWN = 5
-"""Names that a finding lists."""
+"""Maximum number of names that a finding lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,11 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        code: fixed short name, such as "missing_files".
-        count: how many are concerned.
-        text: what was found.
-        do: what to do about it.
-        harms: answers may be wrong until it is done; otherwise it can wait.
+        code: stable short name, such as "missing_files".
+        count: number of items concerned.
+        text: what is wrong.
+        do: how to fix it.
+        harms: True where search results may be wrong until it is fixed.
     """
 
     code: str
@@ -39,7 +39,7 @@ class Finding:
 def check(store: Store) -> list[Finding]:
     """Check the database, the counts, all vectors, all files, the derived file and the model's folder."""
     again = f"restore {store.where} from a copy, or delete it and build it again"
-    found = [Finding("database", 1, one, again, True) for one in store.damage()[:SHOWN]]
+    found = [Finding("database", 1, damage, again, True) for damage in store.damage()[:SHOWN]]
     if found:
         return found
     with store.transaction():
@@ -109,7 +109,7 @@ def _files(store: Store) -> list[Finding]:
             )
     refused = store.refused()
     if refused:
-        shown = ", ".join(f"{one.path} ({one.code})" for one in refused[:SHOWN])
+        shown = ", ".join(f"{file.path} ({file.code})" for file in refused[:SHOWN])
         text = f"{len(refused)} files could not be used: {shown}"
         found.append(Finding("rejected", len(refused), text, "repair or remove them, then build again", False))
     return found

@@ -23,7 +23,7 @@ MOST_PAIRS = 1_000_000
 
 
 class Pair(NamedTuple):
-    """Two images that show the same; `pixels` is the correlation of their grey versions, 1 for equal content."""
+    """Two images with equal content; `pixels` is the correlation of their grey versions, 1 for equal bytes."""
 
     first: str
     second: str
@@ -33,12 +33,12 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """What was found.
+    """Groups of duplicate images.
 
     Attributes:
-        groups: paths of images that show the same, the first by name first; the largest group first.
-        pairs: the pairs they are made of.
-        compared: pairs whose vectors were near enough to look at pixels.
+        groups: sorted paths of the images of each group; the largest group first.
+        pairs: the pairs that the groups consist of.
+        compared: number of pairs whose vectors were near enough for their pixels to be compared.
     """
 
     groups: list[list[str]]
@@ -51,11 +51,11 @@ def find_duplicates(store: Store, above: float = 0.9, like: float = LIKE) -> Dup
 
     Args:
         store: an index.
-        above: cosine, in (0, 1], from which on two images are looked at.
-        like: correlation of their grey versions, in [-1, 1], from which on they are the same.
+        above: minimum cosine, in (0, 1], of two images whose pixels are compared.
+        like: minimum correlation of the grey versions, in [-1, 1], of two duplicates.
 
     Raises:
-        InputError: numbers out of their range, or so many near pairs that `above` says nothing.
+        InputError: a number out of its range, or more near pairs than can be compared.
     """
     if not 0 < above <= 1 or not -1 <= like <= 1:
         raise InputError(f"above is {above}, like {like}", "above in (0, 1], like in [-1, 1]", "choose others")
@@ -93,7 +93,7 @@ def _alike(first: str, second: str, grey: dict[str, npt.NDArray[np.float64] | No
 
 
 def _grey(path: str) -> npt.NDArray[np.float64] | None:
-    """The small grey version; None where the file cannot be read any more."""
+    """The small grey version; None where the file can no longer be read."""
     try:
         return grey_file(path)
     except ImageError:

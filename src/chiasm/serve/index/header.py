@@ -1,7 +1,7 @@
-"""Whose vectors an index holds: a model and its preprocessing by their hashes; another one is refused, with the reason.
+"""The header of an index: hashes of the model and preprocessing that made its vectors. Another model is refused.
 
-Two models of one width give vectors that can be compared and mean nothing; no error ever shows it later. A model of
-which the text side alone differs makes the very same vectors of images: it has learned to read into the same space.
+Vectors of two models of equal width can be compared without an error, and the result means nothing. A model that
+differs in its text side alone is accepted, because it makes the same image vectors in the same space.
 """
 
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from chiasm.pipeline.zero_shot_starter import STARTER
 from chiasm.serve.engine import Model
 
 FORMAT = "1"
-"""Version of the tables; an index of another version is refused, never guessed at."""
+"""Version of the tables; an index of another version is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is written once, when an index is made.
+    """Facts that are written once, when an index is made.
 
     Attributes:
         format: `FORMAT`.
-        run: the run folder, absolute, or "starter": where the model is looked for; "" where that is not known.
-        dim: numbers a vector.
-        image: the image tower's weights and preprocessing, and what leads from them into the shared space.
-        text: the same of the text side, with its tokenizer, of the model that made the index; any other is taken too.
+        run: absolute path of the model's run folder, or "starter"; "" where it is unknown.
+        dim: width of a vector.
+        image: hash of the image tower's weights, its preprocessing and its projection into the shared space.
+        text: hash of the text tower's weights, tokenizer and projection; a model with another one is accepted.
         precision: number format of the weights.
     """
 
@@ -51,10 +51,10 @@ class Header:
 
     @classmethod
     def read(cls, rows: Mapping[str, str], where: str) -> "Header":
-        """Make a header of the rows of its table; `where` names the index.
+        """Read a header from the rows of its table; `where` names the index in messages.
 
         Raises:
-            InputError: of another format, or incomplete.
+            InputError: the format is another one, or a row is missing.
         """
         names = cls.__dataclass_fields__
         if rows.get("format") != FORMAT or not set(names) <= set(rows):
@@ -73,7 +73,7 @@ class Header:
         """Refuse a model that did not make these vectors.
 
         Raises:
-            InputError: says what differs, with the index's and the model's name for it.
+            InputError: names what differs, with the hashes of the index and of the model.
         """
         for name, what in (
             ("dim", "width of the vectors"),

@@ -1,6 +1,6 @@
 """An open index: search by text, image or both; filters; re-ranking; updates and checks.
 
-`Index.open` and `Index.build` are the two ways in. A search sees what other processes have written until it began.
+`Index.open` and `Index.build` return one. A search sees what other processes had written when it began.
 """
 
 import json
@@ -57,7 +57,7 @@ class Hit:
 
 
 def is_index(place: Path_) -> bool:
-    """Whether something is an index rather than a run: a folder with its database, or a PostgreSQL address."""
+    """Whether a path is an index rather than a run: a folder with an index database, or a PostgreSQL address."""
     return is_address(str(place)) or (Path(place) / FILE).is_file()
 
 
@@ -65,9 +65,9 @@ def open_index(path: Path_, model: Model | None = None, approximate: bool = Fals
     """Open an index.
 
     Args:
-        path: its folder, or the postgresql:// address of one.
-        model: the model whose vectors it holds; None opens the run that it was built with.
-        approximate: searches may miss a few neighbours and are many times faster on a large index.
+        path: folder of the index, or a postgresql:// address.
+        model: the model that made its vectors; None opens the run that it was built with.
+        approximate: allow searches that may miss a few neighbours and are many times faster on a large index.
 
     Raises:
         InputError: no index, a damaged one, or vectors of another model.
@@ -84,7 +84,7 @@ def open_index(path: Path_, model: Model | None = None, approximate: bool = Fals
 
 
 def open_store(path: Path_, makes: bool = False) -> Store:
-    """Open the tables of an index without its model; `makes` makes those that are not there."""
+    """Open the tables of an index without its model; with `makes`, missing ones are created."""
     return PostgresStore(str(path), makes) if is_address(str(path)) else SqliteStore(Path(path), makes)
 
 
@@ -106,8 +106,8 @@ class Index:
 
     Args:
         store: the open tables.
-        model: the model that made, and makes, their vectors.
-        approximate: how searches compare, see `open_index`.
+        model: the model that made their vectors.
+        approximate: see `open_index`.
     """
 
     def __init__(self, store: Store, model: Model, approximate: bool = False) -> None:
@@ -127,8 +127,8 @@ class Index:
         metadata: Path_ | None = None,
         progress: Progress = lambda done, total: None,
     ) -> "Index":
-        """Make an index of folders, or bring one in line with them, and leave it open; arguments as in `make_index`."""
-        index, _ = make_index(path, [Path(one) for one in _listed(photos)], model, metadata, progress)
+        """Make an index of folders, or synchronise one with them, and return it open; arguments as in `make_index`."""
+        index, _ = make_index(path, list(map(Path, _listed(photos))), model, metadata, progress)
         return index
 
     def __len__(self) -> int:
@@ -143,7 +143,7 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Give back the database; the model stays open."""
+        """Close the database; the model stays open."""
         self.store.close()
 
     # --- searching ------------------------------------------------------------------------------------------
@@ -164,8 +164,8 @@ class Index:
             query: a `str` is used as `text`, anything else as `image`.
             text: query text. With an image too, the query is the sum of both unit vectors.
             image: an image; a `str` is its path.
-            count: how many, 1 to 10,000; fewer where there are not so many.
-            where: only images that have all of these: metadata, `path` (or how it ends), `folder` (any level), or
+            count: maximum number of hits, 1 to 10,000.
+            where: conditions that an image must all meet: metadata, `path` (or its end), `folder` (any level), or
                 `size` in bytes. Values are compared as text, so 2021 equals "2021".
             rerank: re-rank the nearest images with the fusion model, by cosine and fusion score together.
 
@@ -184,7 +184,7 @@ class Index:
         if rerank:
             reranking.reranker(self.model)
             if not text.strip():
-                raise InputError("re-ranking without words", "words, alone or with an image", "give a text")
+                raise InputError("re-ranking without a text", "a text, alone or with an image", "give a text")
         wanted = max(count, reranking.LOOKED_AT) if rerank else count
         hits = self.nearest(self.vector(text, image)[None], wanted, where)[0]
         return self._reranked(text, hits)[:count] if rerank else hits
@@ -200,7 +200,7 @@ class Index:
         total = parts[0] + parts[1]
         length = float(np.linalg.norm(total))
         if length < 1e-6:
-            raise InputError("words and an image that cancel each other out", "a query with a direction", "give one")
+            raise InputError("a text and an image whose vectors cancel out", "a query with a direction", "give one")
         return (total / length).astype(np.float32)
 
     def nearest(self, queries: Vector, count: int, where: Mapping[str, Value] | None = None) -> list[list[Hit]]:
@@ -216,27 +216,27 @@ class Index:
                 "encode them with this index's model",
             )
         found = self.store.nearest(queries.astype(np.float32), count, where, self.approximate)
-        items = self.store.items(list({number for one in found for number, _ in one}))
-        # What was taken out between the two questions is not shown any more.
+        items = self.store.items(list({number for pairs in found for number, _ in pairs}))
+        # An item may have been removed between the two database queries.
         return [
             [
                 Hit(str(number), items[number].path, cosine, None, items[number].metadata)
-                for number, cosine in one
+                for number, cosine in pairs
                 if number in items
             ]
-            for one in found
+            for pairs in found
         ]
 
     def strength(self, text: str, hits: Sequence[Hit], where: Mapping[str, Value] | None = None) -> Strength | None:
         """Compare the results of a text query with those of unrelated words (see `index.strength`).
 
         Args:
-            text: the words that were searched for.
-            hits: what was found.
-            where: the filter that it was searched with.
+            text: the query.
+            hits: its results.
+            where: the filter of the search.
 
         Returns:
-            None where nothing was found, or where the model cannot read the names that it is compared with.
+            None where there are no hits, or where the model's vocabulary lacks the reference names.
         """
         if not self._names:
             self._names.append(reference_vectors(self.model))
@@ -247,24 +247,25 @@ class Index:
         return strength(self.store, names, self._standing(names, where), self.vector(text), found)
 
     def _standing(self, names: Vector, where: Mapping[str, Value] | None) -> npt.NDArray[np.float64]:
-        """`standing_of_names`; without a filter cached until the index grows by some percent."""
+        """`standing_of_names`; without a filter, cached until the index grows by some percent."""
         if where:
             return standing_of_names(self.store, names, where)
-        state = f"{self.store.count():.1e}"  # two digits: a large index that grows is not judged anew all the time
+        state = f"{self.store.count():.1e}"  # two digits, so that a growing index is rarely recomputed
         if self._of_names is None or self._of_names[0] != state:
             self._of_names = state, standing_of_names(self.store, names)
         return self._of_names[1]
 
     def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:
-        told = self._second.scores(text, {hit.id: hit.path for hit in hits}, {hit.id: hit.similarity for hit in hits})
-        scored = [replace(hit, score=told[hit.id]) for hit in hits if hit.id in told]
+        cosines = {hit.id: hit.similarity for hit in hits}
+        scores = self._second.scores(text, {hit.id: hit.path for hit in hits}, cosines)
+        scored = [replace(hit, score=scores[hit.id]) for hit in hits if hit.id in scores]
         return sorted(scored, key=lambda hit: (-(hit.score or 0.0), -hit.similarity, int(hit.id)))
 
     def picture(self, id: str) -> bytes:  # noqa: A002  the word of the HTTP interface
         """The bytes of an image's file.
 
         Raises:
-            InputError: no such id, or the file is gone or no longer what was indexed.
+            InputError: the id is unknown, or the file is missing or has changed since it was indexed.
         """
         number = int(id) if id.isascii() and id.isdigit() and len(id) < 19 else -1
         item = self.store.items([number]).get(number)
@@ -277,7 +278,7 @@ class Index:
             )
         return content
 
-    # --- keeping --------------------------------------------------------------------------------------------
+    # --- updates and checks ---------------------------------------------------------------------------------
 
     def add(
         self,
@@ -285,22 +286,22 @@ class Index:
         metadata: Path_ | None = None,
         progress: Progress = lambda done, total: None,
     ) -> Report:
-        """Add folders and files, one or a list; what the index has and they have no longer stays in it."""
+        """Add folders and files, one or a list. Items whose files no longer exist stay in the index."""
         described = Described(Path(metadata)) if metadata is not None else None
         return sync(
-            self.store, Encoder(self.model).encode, [Path(one) for one in _listed(places)], progress, False, described
+            self.store, Encoder(self.model).encode, list(map(Path, _listed(places))), progress, False, described
         )
 
     def delete(self, places: Path_ | Sequence[Path_] = (), where: Mapping[str, Value] | None = None) -> int:
-        """Take out images, folders, or all that fit a filter; return how many. Files stay as they are."""
-        return delete(self.store, [str(one) for one in _listed(places)], where)
+        """Remove images by path, folder or filter; return how many. Files are not touched."""
+        return delete(self.store, list(map(str, _listed(places))), where)
 
     def check(self) -> list[Finding]:
-        """Everything that is wrong, with what to do about it; empty where nothing is."""
+        """All problems found, each with its fix; empty where there are none."""
         return check(self.store)
 
     def duplicates(self, above: float = 0.9) -> Duplicates:
-        """Groups of images that are the same or nearly so, see `find_duplicates`."""
+        """Groups of equal or nearly equal images, see `find_duplicates`."""
         return find_duplicates(self.store, above)
 
 
@@ -317,28 +318,27 @@ def make_index(
     spread: Callable[[Header], Encode] | None = None,
     forgets: bool = True,
 ) -> tuple[Index, Report]:
-    """Make an index of folders, or bring one in line with them.
+    """Make an index of folders, or synchronise one with them.
 
     Args:
-        path: folder of the index, or a postgresql:// address; None for one in memory, which uses and fills the cache
-            on disk instead.
+        path: folder of the index, or a postgresql:// address; None for one in memory, whose vectors are cached on disk.
         photos: folders and image files.
-        model: the run folder of one, which the index then knows; or an open model, which must be given again whenever
-            the index is opened.
-        metadata: table or data set with what is known about the images.
-        progress: told of each part.
-        spread: makes of the index's header what encodes in several processes; None encodes here.
-        forgets: take out what has vanished from the folders.
+        model: a run folder, whose path the index keeps; or an open model, which must be given again whenever the
+            index is opened.
+        metadata: table or data set with metadata of the images.
+        progress: called after each part.
+        spread: function from the index's header to an encoder in several processes; None encodes in this process.
+        forgets: remove items whose files no longer exist in the folders.
 
     Raises:
-        InputError: another model's index; no image; another process writes.
+        InputError: the index is another model's; there is no image; another process writes to it.
     """
     described = Described(Path(metadata)) if metadata is not None else None
     opened = model if isinstance(model, Model) else load(model)
     named = "" if isinstance(model, Model) else str(model)
     header = Header.of(opened, STARTER if opened.pipeline.config.recipe == STARTER else named)
     for place in photos:
-        photo_paths(place)  # a wrong path is seen before anything is made
+        photo_paths(place)  # raises for a wrong path before anything is created
     store = open_store(path, makes=True) if path is not None else SqliteStore(None)
     try:
         store.write_header(header)
@@ -352,7 +352,7 @@ def make_index(
 
 
 def folder_index(model: Model, folder: Path, progress: Progress = lambda done, total: None) -> tuple[Index, Report]:
-    """An index in memory of one folder: nothing to set up, and encoded only once, because vectors are cached."""
+    """An index in memory of one folder; vectors are cached, so each image is encoded only once."""
     return make_index(None, [folder], model, progress=progress)
 
 

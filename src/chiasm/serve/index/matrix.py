@@ -1,6 +1,6 @@
-"""All vectors of an index in memory, and exact search over them: every vector is compared.
+"""All vectors of an index in memory, and exact search over them.
 
-Axis legend: n vectors, q queries, e numbers a vector, r rows compared at once.
+Axis legend: n vectors, q queries, e width of a vector, r rows compared at once.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ Vectors = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 ROWS_AT_ONCE = 65_536
 FEW_QUERIES, MANY_VECTORS = 6, 20_000
-"""Fewer queries than this over at least so many vectors are faiss's, where it is installed: it keeps the best in the
-pass that reads the vectors, where a matrix product of a few rows is written and read again. For sixteen the product
-takes less than half of faiss's time; where they meet depends on the threads (`benchmarks/index_search.py`)."""
+"""faiss, where installed, searches at least `MANY_VECTORS` vectors for fewer than `FEW_QUERIES` queries: it selects the
+best while it reads the vectors, where a matrix product writes all products to memory first. For sixteen queries the
+product takes less than half of faiss's time; the break-even depends on the threads (`benchmarks/index_search.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """An unchanging set of vectors; a search that has begun is not disturbed by what is written meanwhile.
+    """An immutable set of vectors; writes to the index do not affect a search that has begun.
 
     Attributes:
         numbers: int64 [n], ascending.
         vectors: float32 [n, e], unit length, row i for `numbers[i]`.
-        space: float32 [at least n, e], whose beginning `vectors` is, where there is room to grow.
+        space: float32 [at least n, e], buffer whose first n rows are `vectors`; None where there is no room to grow.
     """
 
     numbers: Numbers
@@ -42,9 +42,9 @@ class Matrix:
         return cls(np.zeros(0, dtype=np.int64), np.zeros((0, dim), dtype=np.float32))
 
     def with_rows(self, numbers: Numbers, vectors: Vectors) -> "Matrix":
-        """These and further vectors, whose numbers are larger. The space grows by doubling, so most calls copy little.
+        """A matrix with further vectors, whose numbers are larger. The buffer doubles, so most calls copy little.
 
-        Rows are written behind the end of this matrix, where no search looks.
+        Rows are written behind the end of this matrix, which no search reads.
         """
         assert not len(self.numbers) or not len(numbers) or self.numbers[-1] < numbers[0], "numbers only grow"
         count, total = len(self.numbers), len(self.numbers) + len(numbers)
@@ -56,12 +56,12 @@ class Matrix:
         return Matrix(np.concatenate([self.numbers, numbers]), space[:total], space)
 
     def only(self, numbers: Numbers) -> "Matrix":
-        """The vectors whose numbers are among these, which are ascending."""
+        """The vectors whose numbers are among `numbers`, which are ascending."""
         kept = np.isin(self.numbers, numbers, assume_unique=True)
         return self if kept.all() else Matrix(self.numbers[kept], self.vectors[kept])
 
     def rows_of(self, numbers: Numbers) -> npt.NDArray[np.int64]:
-        """Rows of those of the numbers that are here."""
+        """Row indices of those `numbers` that this matrix holds."""
         if not len(self.numbers):
             return np.zeros(0, dtype=np.int64)
         rows = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
@@ -72,19 +72,19 @@ class Matrix:
 
         Args:
             queries: float32 [q, e].
-            count: how many a query; fewer where there are not so many.
+            count: maximum number of results per query.
             allowed: numbers that may be found; None means all.
         """
         rows = None if allowed is None else self.rows_of(allowed)
         if rows is not None and len(rows) * 4 < len(self.numbers):
             return Matrix(self.numbers[rows], self.vectors[rows]).nearest(queries, count)
         best = self._candidates(queries, count + MARGIN, rows)
-        return rescored(queries, [self.numbers[one] for one in best], [self.vectors[one] for one in best], count)
+        return rescored(queries, [self.numbers[row] for row in best], [self.vectors[row] for row in best], count)
 
     def _candidates(
         self, queries: Vectors, count: int, rows: npt.NDArray[np.int64] | None
     ) -> list[npt.NDArray[np.int64]]:
-        """Rows of the largest products in float32, for each query, in no order."""
+        """Rows with the largest float32 products, for each query, in no order."""
         total = len(self.numbers)
         faiss = _faiss() if rows is None and len(queries) < FEW_QUERIES and total >= MANY_VECTORS else None
         if faiss is not None:
@@ -98,7 +98,7 @@ class Matrix:
         values, places = torch.zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.long)
         for start in range(0, total, ROWS_AT_ONCE):
             part = torch.from_numpy(self.vectors[start : start + ROWS_AT_ONCE])
-            products = asked @ part.T  # for a single query as well: torch's matrix-vector product takes twice as long
+            products = asked @ part.T  # also for one query: torch's matrix-vector product takes twice as long
             if hidden is not None:
                 products[:, hidden[start : start + ROWS_AT_ONCE]] = -torch.inf
             top, where = products.topk(min(count, len(part)), dim=1, sorted=False)
@@ -111,7 +111,7 @@ class Matrix:
 
 @cache
 def _faiss() -> Any:
-    """The extra [index], or None: it only saves time here."""
+    """Faiss from the extra [index], or None; it only saves time here."""
     try:
         import faiss
     except ImportError:

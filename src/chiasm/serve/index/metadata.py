@@ -1,7 +1,7 @@
-"""What is known about photos beside their pixels: a table with a row an image, or a captions' data set.
+"""Metadata of images: a table with one row per image, or a data set with captions.
 
-A row belongs to the images whose path ends as its image column says: `2021/cat.jpg` to `/photos/2021/cat.jpg`. The
-longest end decides where several rows fit.
+A row belongs to the images whose path ends with its image column: `2021/cat.jpg` to `/photos/2021/cat.jpg`. Where
+several rows match, the longest one is used.
 """
 
 import os
@@ -22,21 +22,21 @@ from chiasm.serve.index.store import OWN_KEYS, Value
 TABLES = (".csv", ".tsv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson")
 LONGEST_VALUE = 4096
-"""Characters of a value; the rest is cut off."""
+"""Maximum number of characters of a value; the rest is cut off."""
 
 
 class Described:
-    """Metadata by image.
+    """Metadata of images, by path.
 
     Args:
-        path: CSV, TSV, JSON lines with an image column; or anything that `chiasm train` reads, whose first caption,
-            label and split become metadata.
+        path: CSV, TSV or JSON lines with an image column; or any layout that `chiasm train` reads, of which the first
+            caption, the label and the split become metadata.
 
     Attributes:
         ledger: rows that could not be used.
 
     Raises:
-        InputError: no image column, a column called as one of the index's own keys, or nothing readable.
+        InputError: no image column, a column with the name of one of the index's own keys, or nothing readable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class Described:
         return len(self._rows)
 
     def of(self, path: str) -> dict[str, Value] | None:
-        """Metadata of the image at an absolute path; None where no row is about it."""
+        """Metadata of the image at an absolute path; None where no row matches."""
         parts = path.strip("/").split("/")
         for end in (path, *("/".join(parts[start:]) for start in range(len(parts)))):
             if end in self._rows:
@@ -64,7 +64,7 @@ class Described:
         return None
 
     def unused(self) -> int:
-        """Number of rows that no image asked for."""
+        """Number of rows that matched no image."""
         return len(self._rows) - len(self._used)
 
     def _take(self, rows: Iterator[tuple[Source, Mapping[str, Any] | Rejected]]) -> None:
@@ -96,7 +96,7 @@ class Described:
                     f"{source} has a column {name!r}", "other names than " + ", ".join(OWN_KEYS), "rename it"
                 )
             if not isinstance(value, str | int | float | bool):
-                self.ledger.note(source, "not_plain", f"{name} is no text, number or truth value, and is left out")
+                self.ledger.note(source, "not_plain", f"{name} is no text, number or boolean, and is left out")
                 continue
             try:
                 values[name] = clean_text(value)[:LONGEST_VALUE] if isinstance(value, str) else value

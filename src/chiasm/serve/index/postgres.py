@@ -1,7 +1,7 @@
-"""An index in PostgreSQL with the extension pgvector, for more images than one machine's memory holds.
+"""An index in PostgreSQL with the extension pgvector, for more images than fit in the memory of one machine.
 
-The same tables and the same answers as in a folder; the database compares the vectors. Exact search reads all of them;
-approximate search uses an HNSW index of pgvector, which the database keeps up to date itself.
+Tables and results are those of an index in a folder; the database compares the vectors. Exact search reads all of
+them; approximate search uses an HNSW index of pgvector, which the database updates.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from chiasm.serve.index.store import MARGIN, Store, Value, Vector, rescored
 
 SCHEMES = ("postgresql://", "postgres://")
 EF_SEARCH = 200
-"""Candidates that an approximate search keeps (`hnsw.ef_search`); pgvector's own 40 finds fewer neighbours."""
+"""Candidates of an approximate search (`hnsw.ef_search`); pgvector's default of 40 finds fewer neighbours."""
 MAX_HNSW_DIM = 2000
 """Longest vector that pgvector can put into an HNSW index."""
 SCHEMA = """
@@ -49,11 +49,11 @@ class PostgresStore(Store):
     Args:
         address: postgresql://USER:PASSWORD@HOST:PORT/DATABASE; the password may also come from PGPASSWORD or ~/.pgpass,
             and is never repeated in a message.
-        makes: make the tables where there are none.
+        makes: create the tables where there are none.
 
     Raises:
-        InputError: no tables there.
-        JobError: no connection.
+        InputError: the database has no tables of an index.
+        JobError: there is no connection.
         MissingExtraError: the extra [postgres] is not installed.
     """
 
@@ -86,12 +86,12 @@ class PostgresStore(Store):
         try:
             yield
         except self._psycopg.Error as error:
-            said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise JobError(f"{self.where}: {said}\n  do: see that the database runs and may be used") from None
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise JobError(f"{self.where}: {reason}\n  do: check that the database runs and may be used") from None
 
     @contextmanager
     def _transaction(self, writes: bool) -> Iterator[None]:
-        """A reader sees what was there at its beginning."""
+        """A reading transaction sees the state at its beginning."""
         with self._connection.transaction():
             level = "READ COMMITTED" if writes else "REPEATABLE READ"
             self._connection.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
@@ -99,7 +99,7 @@ class PostgresStore(Store):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """As `Store.writing`: a lock in the database, given back by it when this process dies."""
+        """As `Store.writing`: an advisory lock, which the database releases when this process dies."""
         key = int.from_bytes(hashlib.sha256(b"chiasm index").digest()[:7], "big")
         if not self.rows("SELECT pg_try_advisory_lock(?)", (key,))[0][0]:
             raise InputError(f"{self.where} is written by another process", "one writer at a time", "wait for it")
@@ -120,7 +120,7 @@ class PostgresStore(Store):
             cursor.executemany(sql.replace("?", "%s"), [tuple(row) for row in rows])
 
     def packed(self, vector: Vector) -> Any:
-        """A vector of pgvector, which keeps float32."""
+        """A vector of pgvector, which stores float32."""
         from pgvector import Vector as Packed
 
         return Packed(vector)
@@ -132,10 +132,10 @@ class PostgresStore(Store):
     def nearest(
         self, queries: Vector, count: int, where: Mapping[str, Value] | None = None, approximate: bool = False
     ) -> list[list[tuple[int, float]]]:
-        """As `Store.nearest`; the database proposes some more than asked for, whose cosines are computed anew."""
+        """As `Store.nearest`; the database returns some further candidates, whose cosines are computed again here."""
         numbers, vectors = list[list[int]](), list[Vector]()
         with self.transaction():
-            # Without the planner's choice between them, exact search is exact.
+            # The planner must not choose the HNSW index for exact search.
             self.rows(f"SET LOCAL enable_indexscan = {'on' if approximate else 'off'}")
             if approximate:
                 self._make_hnsw()

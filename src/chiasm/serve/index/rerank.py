@@ -34,7 +34,7 @@ KEPT_BYTES = 256 * 2**20
 
 
 def reranker(model: Model) -> Matching | Captioning:
-    """The task that re-ranks: matching, or else captioning.
+    """The task that re-ranks: matching, or captioning where the run has no matching.
 
     Raises:
         InputError: the run has neither.
@@ -58,8 +58,8 @@ def evidence(model: Model, text: str, tokens: Tokens) -> list[float]:
     task, pipeline, count = reranker(model), model.pipeline, len(tokens.pooled)
     queries, encoded = queries_of([text] * count, range(count)), {IMAGE: tokens}
     if isinstance(task, Matching):
-        said = task.predict(pipeline.model, pipeline.codec, encoded, queries)
-        return [logit_of(one.evidence["match"]) for one in said]
+        predictions = task.predict(pipeline.model, pipeline.codec, encoded, queries)
+        return [logit_of(prediction.evidence["match"]) for prediction in predictions]
     return task.log_likelihood(pipeline.model, pipeline.codec, encoded, queries)
 
 
@@ -77,8 +77,8 @@ class SecondLook:
     Encoding images takes most of the time, so the tokens of recent images are cached for similar queries.
 
     Args:
-        model: with a contrast, and with matching or captioning.
-        most_bytes: of encoded images that are kept.
+        model: a model with the contrast, and with matching or captioning.
+        most_bytes: maximum size of the cached image tokens.
     """
 
     def __init__(self, model: Model, most_bytes: int = KEPT_BYTES) -> None:
@@ -88,26 +88,25 @@ class SecondLook:
         self._lock = threading.Lock()
 
     def scores(self, text: str, paths: Mapping[str, str], cosines: Mapping[str, float]) -> dict[str, float]:
-        """`shares` of images, by their ids; those whose files are gone or broken by now are left out.
+        """`shares` of images, by id; images whose files are missing or broken are left out.
 
         Args:
             text: the sentence.
-            paths: id -> file. An id stands for one content, whatever becomes of the file.
+            paths: id -> file. An id stands for one content, even if the file changes.
             cosines: id -> cosine of the image to the query.
         """
         names, found = list(paths), dict[str, float]()
         for start in range(0, len(names), ENCODE_AT_ONCE):
             read = self._read({name: paths[name] for name in names[start : start + ENCODE_AT_ONCE]})
             if read:
-                told = evidence(self.model, text, Tokens.joined(list(read.values())))
-                found |= dict(zip(read, told, strict=True))
+                found |= dict(zip(read, evidence(self.model, text, Tokens.joined(list(read.values()))), strict=True))
         if not found:
             return {}
-        told = shares(self.model, [cosines[name] for name in found], list(found.values()))
-        return dict(zip(found, told, strict=True))
+        probabilities = shares(self.model, [cosines[name] for name in found], list(found.values()))
+        return dict(zip(found, probabilities, strict=True))
 
     def _read(self, paths: Mapping[str, str]) -> dict[str, Tokens]:
-        """Id -> tokens of one row, in the order given, where there still is an image."""
+        """Id -> tokens of one row, in the order given; images that cannot be read are left out."""
         with self._lock:
             known = {name: self._kept[name] for name in paths if name in self._kept}
         ready = dict[str, Tensor]()

@@ -1,6 +1,6 @@
-"""Encoding in several processes, on one host or many, through Ray Data; one process writes the index.
+"""Encoding in several processes, on one host or several, with Ray Data; one process writes the index.
 
-Every host must see the images and the run folder under the same paths.
+The images and the run folder must have the same paths on every host.
 """
 
 import os
@@ -19,35 +19,35 @@ from chiasm.serve.photos import AT_ONCE, Encoded, Encoder, Known
 
 
 class _Worker:
-    """Lives in a process of the cluster: one model, asked for many parts."""
+    """A worker process of the cluster, with one model that encodes many parts."""
 
     def __init__(self, run: str, header: dict[str, str]) -> None:
         model = load(run)
-        # A host with other weights or another version of a library must not mix its vectors with the others'.
+        # Vectors of a host with other weights or library versions must not be mixed with the others.
         Header(**header).check(Header.of(model, run), "the index that this host encodes for")
         self.encoder = Encoder(model)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         paths = [str(path) for path in batch["path"]]
-        found = [one for part in self.encoder.encode(paths) for one in part]
+        found = [image for part in self.encoder.encode(paths) for image in part]
         nothing = np.zeros(self.encoder.model.pipeline.config.model.embedding_dim, dtype=np.float32)
         return {
             "path": paths,
-            "content": [one.content for one in found],
-            "size_bytes": np.array([one.size_bytes for one in found], dtype=np.int64),
-            "state": [one.state for one in found],
-            "problem": ["" if one.problem is None else one.problem.code for one in found],
-            "vector": np.stack([nothing if one.vector is None else one.vector for one in found]),
+            "content": [image.content for image in found],
+            "size_bytes": np.array([image.size_bytes for image in found], dtype=np.int64),
+            "state": [image.state for image in found],
+            "problem": ["" if image.problem is None else image.problem.code for image in found],
+            "vector": np.stack([nothing if image.vector is None else image.vector for image in found]),
         }
 
 
 def spread_over(run: Path, workers: int, address: str = "") -> Callable[[Header], Encode]:
-    """What `make_index(spread=...)` takes: encodes in `workers` processes of the cluster at `address`.
+    """An encoder for `make_index(spread=...)`, in `workers` processes of the cluster at `address`.
 
     Args:
         run: the run folder, or "starter".
-        workers: processes, each with a model of its own.
-        address: of a running cluster; "" starts one on this host, and stops it at the end.
+        workers: number of processes, each with its own model.
+        address: a running cluster; "" starts one on this host and stops it at the end.
 
     Raises:
         MissingExtraError: the extra [ray] is not installed.
@@ -66,7 +66,7 @@ def _encode(paths: Sequence[str], run: str, header: Header, workers: int, addres
     if not paths:
         return
     ray = _ray()
-    # Nothing about who uses it is sent anywhere.
+    # Ray sends no usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     is_mine = not ray.is_initialized()
     if is_mine and address:
@@ -101,11 +101,11 @@ def _rows(batch: dict[str, Any]) -> list[Encoded]:
     found = []
     for number, path in enumerate(map(str, batch["path"])):
         code = str(batch["problem"][number])
-        told = (path, str(batch["content"][number]), int(batch["size_bytes"][number]), str(batch["state"][number]))
+        facts = (path, str(batch["content"][number]), int(batch["size_bytes"][number]), str(batch["state"][number]))
         if code:
-            found.append(Encoded(*told, problem=ImageError(code, path)))
+            found.append(Encoded(*facts, problem=ImageError(code, path)))
         else:
-            found.append(Encoded(*told, vector=np.array(batch["vector"][number], dtype=np.float32)))
+            found.append(Encoded(*facts, vector=np.array(batch["vector"][number], dtype=np.float32)))
     return found
 
 

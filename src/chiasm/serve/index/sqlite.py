@@ -1,7 +1,7 @@
 """An index in one folder: SQLite with a write-ahead log is the source of truth; all vectors are held in memory.
 
-`synchronous=FULL`: what was acknowledged survives a power cut, not only a killed process. It costs one flush to the
-disk a transaction, that is, one for `photos.AT_ONCE` images.
+`synchronous=FULL`: a committed transaction survives a power cut, not only a killed process. It costs one flush to disk
+per transaction, that is, per `photos.AT_ONCE` images.
 """
 
 import sqlite3
@@ -21,10 +21,10 @@ from chiasm.serve.index.store import Store, Value, Vector
 FILE = "index.sqlite"
 APPROXIMATE = "approximate.faiss"
 APPLICATION = 0x63686978
-"""Says in the file's head that it is one of these."""
+"""SQLite's `application_id`, which marks the file as an index."""
 READ_AT_ONCE = 8192
 BUSY_S = 30.0
-"""How long a write waits for another one; readers never wait."""
+"""How long a writer waits for another one; readers never wait."""
 SCHEMA = """
 CREATE TABLE header (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE items (number INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE, content TEXT NOT NULL,
@@ -40,16 +40,16 @@ CREATE TABLE rejected (path TEXT PRIMARY KEY, state TEXT NOT NULL, code TEXT NOT
 
 
 class SqliteStore(Store):
-    """An index folder, or an index in memory that is gone when it is closed.
+    """An index in a folder, or in memory.
 
-    Several threads may use it: they take turns at the database, and search what none of them changes.
+    Thread-safe: a lock protects the database, and searches read an immutable matrix.
 
     Args:
-        folder: holds `index.sqlite`, and `approximate.faiss` where one was made; None keeps all in memory.
-        makes: make what is not there.
+        folder: holds `index.sqlite`, and `approximate.faiss` where one was built; None keeps everything in memory.
+        makes: create the folder and its tables where they are missing.
 
     Raises:
-        InputError: no index, a damaged one, or a file of something else.
+        InputError: no index, a damaged one, or another program's file.
     """
 
     def __init__(self, folder: Path | None, makes: bool = False) -> None:
@@ -73,7 +73,7 @@ class SqliteStore(Store):
                 "an index made by chiasm",
                 f"make one: chiasm index build PHOTOS {folder} --model RUN",
             )
-        if folder.exists() and (not folder.is_dir() or any(one.name != ".lock" for one in folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(file.name != ".lock" for file in folder.iterdir())):
             raise InputError(f"{folder} holds something else", "a new or empty folder, or an index", "give another")
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -96,7 +96,9 @@ class SqliteStore(Store):
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise JobError(f"{self.where}: {error}\n  do: see that the disk has room and may be written to") from error
+            raise JobError(
+                f"{self.where}: {error}\n  do: check that the disk has room and may be written to"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise InputError(
                 f"{self.where} is damaged: {error}",
@@ -106,7 +108,7 @@ class SqliteStore(Store):
 
     @contextmanager
     def _transaction(self, writes: bool) -> Iterator[None]:
-        """A writer waits for the one before it at the beginning, and not in the middle."""
+        """A writing transaction takes the lock at its beginning, so that it waits there and not later."""
         self._database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         try:
             yield
@@ -140,7 +142,7 @@ class SqliteStore(Store):
     # --- searching ------------------------------------------------------------------------------------------
 
     def matrix(self) -> Matrix:
-        """All vectors as the database has them now; only what other processes or threads have changed is read."""
+        """All vectors in the database; only what has changed since the last call is read."""
         with self.transaction():
             header = dict(self.rows("SELECT name, value FROM header"))
             matrix = self._matrix if self._matrix.vectors.shape[1] == self.dim else Matrix.empty(self.dim)
@@ -166,7 +168,7 @@ class SqliteStore(Store):
                 condition, values = self.condition(where)
                 rows = self.rows(f"SELECT i.number FROM items i WHERE {condition} ORDER BY i.number", values)  # noqa: S608
                 allowed = np.array([number for (number,) in rows], dtype=np.int64)
-        # The database is free again while the vectors, which nobody changes, are compared.
+        # The lock is released while the immutable vectors are compared.
         if approximate and self.approximate is not None:
             return self.approximate.nearest(matrix, queries, count, allowed)
         return matrix.nearest(queries, count, allowed)
@@ -181,6 +183,6 @@ class SqliteStore(Store):
         return pages + keys
 
     def close(self) -> None:
-        """As `Store.close`; the log is folded into the file."""
+        """As `Store.close`; the write-ahead log is merged into the file."""
         with self._lock:
             self._database.close()

@@ -1,10 +1,10 @@
 """Index storage: the tables of an index, for any database.
 
-Tables: `header` (one row a fact), `items` (one row an image), `vectors` (one row an item), `facts` (one row a key of
-an item's metadata), `rejected` (files that cannot be used). An image that changes becomes a new item with a new
-number, and numbers are never used twice: a vector, once written, stays what it was for as long as its number lives.
+Tables, with what one row is: `header` (a fact about the index), `items` (an image), `vectors` (an item's vector),
+`facts` (a key of an item's metadata), `rejected` (a file that cannot be used). An image that changes becomes a new item
+with a new number, and numbers are never used again, so the vector of a number never changes.
 
-SQL is written once, with "?" for parameters, and never holds a value itself.
+SQL is written once for all databases, with "?" for parameters, and never contains a value itself.
 """
 
 import json
@@ -25,16 +25,16 @@ from chiasm.serve.index.header import Header
 Value = str | int | float | bool
 Vector = npt.NDArray[np.float32]
 OWN_KEYS = ("path", "folder", "size")
-"""Keys of a filter that are no metadata."""
+"""Filter keys that are columns of `items`, not metadata."""
 IN_ONE_QUESTION = 500
-"""Values in one IN (...); SQLite takes at most 32,766 parameters."""
+"""Maximum number of values in one IN (...); SQLite takes at most 32,766 parameters."""
 MARGIN = 16
-"""Further candidates that are compared again in float64, so that sums in float32 decide no order."""
+"""Further candidates that are scored again in float64, so that float32 rounding does not decide the order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image as it is written: `vector` float32 [e] of unit length, `state` of `file_state`."""
+    """One image to be written: `vector` is float32 [e] of unit length, `state` comes from `file_state`."""
 
     path: str
     content: str
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image as it is read."""
+    """One stored image."""
 
     number: int
     path: str
@@ -57,7 +57,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """One file that cannot be used; `code` as in the ledger."""
+    """One file that cannot be used; `code` is the ledger's."""
 
     path: str
     state: str
@@ -67,14 +67,14 @@ class Refused:
 
 @dataclass(slots=True)
 class Change:
-    """What one transaction writes; all of it is there afterwards, or nothing.
+    """What one atomic transaction writes.
 
     Attributes:
-        put: new images, and changed ones, whose path is taken from the item before.
-        touch: (state, path) of files that were written anew with the content they had.
-        describe: (path, metadata) of items that are otherwise as they were.
-        remove: paths that are forgotten.
-        refuse: files that cannot be used; an item of such a path is forgotten.
+        put: new and changed images; an existing item of the same path is removed.
+        touch: (state, path) of files that were rewritten with the same content.
+        describe: (path, metadata) of items of which only the metadata change.
+        remove: paths to remove.
+        refuse: files that cannot be used; an existing item of the same path is removed.
     """
 
     put: list[Entry] = field(default_factory=list)
@@ -88,18 +88,18 @@ class Store(ABC):
     """One open database."""
 
     where: str
-    """What messages call it."""
+    """Name of the index in messages."""
     dim: int
-    """Numbers a vector; 0 before the header is written."""
+    """Width of a vector; 0 before the header is written."""
 
     def __init__(self) -> None:
         self._lock, self._is_within = threading.RLock(), False
 
     @contextmanager
     def transaction(self, writes: bool = False) -> Iterator[None]:
-        """One unchanging view of the tables; with `writes`, what the block does happens at its end, or never.
+        """A consistent view of the tables; with `writes`, changes are committed at the end of the block or not at all.
 
-        Within another one, its block belongs to that.
+        A transaction within another one is part of it.
         """
         with self._lock, self._teaching():
             if self._is_within:
@@ -112,19 +112,19 @@ class Store(ABC):
                 finally:
                     self._is_within = False
 
-    # --- what each database does in its own way -------------------------------------------------------------
+    # --- methods of each database ---------------------------------------------------------------------------
 
     @abstractmethod
     def _transaction(self, writes: bool) -> AbstractContextManager[None]:
-        """Begin one, and end it: an exception undoes it."""
+        """Begin and commit a transaction; an exception rolls it back."""
 
     @abstractmethod
     def _teaching(self) -> AbstractContextManager[None]:
-        """Translate errors of the database into errors of chiasm."""
+        """Convert errors of the database into errors of chiasm."""
 
     @abstractmethod
     def writing(self) -> AbstractContextManager[None]:
-        """Hold the index for this process; a second writer is refused."""
+        """Lock the index for this process; a second writer is refused."""
 
     @abstractmethod
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -132,37 +132,37 @@ class Store(ABC):
 
     @abstractmethod
     def each(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Run a statement once a row of values."""
+        """Run a statement once for each row of values."""
 
     @abstractmethod
     def packed(self, vector: Vector) -> Any:
-        """A vector as the database keeps it."""
+        """A vector in the database's format."""
 
     @abstractmethod
     def unpacked(self, kept: Any) -> Vector:
-        """What the database keeps -> float32 [e]."""
+        """The database's format -> float32 [e]."""
 
     @abstractmethod
     def nearest(
         self, queries: Vector, count: int, where: Mapping[str, Value] | None = None, approximate: bool = False
     ) -> list[list[tuple[int, float]]]:
-        """The nearest items to unit vectors float32 [q, e]: a list of (number, cosine) a query, best first."""
+        """The nearest items to unit vectors float32 [q, e]: for each query a list of (number, cosine), best first."""
 
     @abstractmethod
     def damage(self) -> list[str]:
-        """What the database itself finds wrong with its pages; empty where nothing is."""
+        """Results of the database's own integrity check; empty where nothing is wrong."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is held; twice does no harm."""
+        """Close the database; a second call does nothing."""
 
     # --- writing --------------------------------------------------------------------------------------------
 
     def apply(self, change: Change) -> None:
-        """Write a change. When this returns it is on the disk, and a killed process or a lost supply cannot undo it."""
+        """Write a change. When this returns, the change is on disk and survives a killed process or a power cut."""
         with self.transaction(writes=True):
-            anew = [one.path for one in change.put] + [one.path for one in change.refuse]
-            self._forget([*change.remove, *anew])
+            replaced = [entry.path for entry in change.put] + [file.path for file in change.refuse]
+            self._forget([*change.remove, *replaced])
             for entry in change.put:
                 number = self.rows(
                     "INSERT INTO items (path, content, size_bytes, state, metadata) VALUES (?, ?, ?, ?, ?)"
@@ -173,7 +173,7 @@ class Store(ABC):
                 self._describe(number, entry.metadata)
             self.each(
                 "INSERT INTO rejected (path, state, code, text) VALUES (?, ?, ?, ?)",
-                [(one.path, one.state, one.code, one.text) for one in change.refuse],
+                [(file.path, file.state, file.code, file.text) for file in change.refuse],
             )
             self.each("UPDATE items SET state = ? WHERE path = ?", change.touch)
             for path, metadata in change.describe:
@@ -195,7 +195,7 @@ class Store(ABC):
         )
 
     def write_header(self, header: Header) -> None:
-        """Begin an index; one that has a header already keeps it."""
+        """Write the header of a new index; an existing header is kept."""
         with self.transaction(writes=True):
             rows = {**header.rows(), "removals": "0"}
             self.each("INSERT INTO header (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", list(rows.items()))
@@ -204,7 +204,7 @@ class Store(ABC):
     # --- reading --------------------------------------------------------------------------------------------
 
     def header(self) -> Header:
-        """Whose vectors these are."""
+        """The header: which model made the vectors."""
         return Header.read(dict(self.rows("SELECT name, value FROM header")), self.where)
 
     def count(self) -> int:
@@ -212,7 +212,7 @@ class Store(ABC):
         return int(self.rows("SELECT count(*) FROM items")[0][0])
 
     def states(self) -> dict[str, tuple[str, str]]:
-        """Path -> (state, content) of every item, and of every rejected file, whose content is ""."""
+        """Path -> (state, content hash) of every item, and of every rejected file, whose content hash is ""."""
         found = {path: (state, content) for path, state, content in self.rows("SELECT path, state, content FROM items")}
         return found | {path: (state, "") for path, state in self.rows("SELECT path, state FROM rejected")}
 
@@ -225,7 +225,7 @@ class Store(ABC):
         return {path: json.loads(kept) for path, kept in self.rows("SELECT path, metadata FROM items")}
 
     def vectors_of(self, contents: Sequence[str]) -> dict[str, Vector]:
-        """Content hash -> vector, of those that are here under any path."""
+        """Content hash -> vector, for those `contents` that the index holds under any path."""
         sql = "SELECT i.content, v.vector FROM items i JOIN vectors v ON v.number = i.number WHERE i.content IN (*)"
         return {key: self.unpacked(kept) for key, kept in self._among(sql, contents)}
 
@@ -235,12 +235,12 @@ class Store(ABC):
         return {int(number): self.unpacked(kept) for number, kept in rows}
 
     def items(self, numbers: Sequence[int]) -> dict[int, Item]:
-        """Number -> item, of those that are there."""
+        """Number -> item, for those `numbers` that exist."""
         sql = "SELECT number, path, content, size_bytes, metadata FROM items WHERE number IN (*)"
         return {row[0]: _item(row) for row in self._among(sql, numbers)}
 
     def _among(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Run a statement with "(*)" for a list of values, as often as their number needs."""
+        """Run a statement with "(*)" in place of a list of values, in parts of `IN_ONE_QUESTION` values."""
         found: list[tuple[Any, ...]] = []
         for start in range(0, len(values), IN_ONE_QUESTION):
             part = values[start : start + IN_ONE_QUESTION]
@@ -248,16 +248,16 @@ class Store(ABC):
         return found
 
     def chosen(self, where: Mapping[str, Value]) -> list[Item]:
-        """Items that fit a filter, in the order of their paths."""
+        """Items that pass a filter, sorted by path."""
         condition, values = self.condition(where)
         sql = f"SELECT i.number, i.path, i.content, i.size_bytes, i.metadata FROM items i WHERE {condition}"  # noqa: S608
         return [_item(row) for row in self.rows(f"{sql} ORDER BY i.path", values)]
 
     def condition(self, where: Mapping[str, Value]) -> tuple[str, list[Any]]:
-        """A filter as SQL over `items i`, with its values.
+        """A filter as an SQL condition on `items i`, with its parameters.
 
         Raises:
-            InputError: a key that no image has.
+            InputError: no image has such a key.
         """
         parts, values = ["1 = 1"], list[Any]()
         for key, value in where.items():
@@ -281,7 +281,7 @@ class Store(ABC):
 
 
 def as_text(value: Value) -> str:
-    """A value as filters compare it: 2021, 2021.0 and "2021" are equal, and so are true, "true" and True."""
+    """A value as text for filters: 2021, 2021.0 and "2021" are equal, and so are true, "true" and True."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
@@ -292,10 +292,10 @@ def as_text(value: Value) -> str:
 def rescored(
     queries: Vector, numbers: Sequence[Sequence[int] | npt.NDArray[np.int64]], vectors: Sequence[Vector], count: int
 ) -> list[list[tuple[int, float]]]:
-    """Order candidates by their cosine in float64, equal ones by their number.
+    """Sort candidates by their cosine in float64, and equal ones by number.
 
-    So the order and the number do not depend on how many queries came together, on the machine, or on who found the
-    candidates; evaluation compares in float64 as well.
+    Order and cosine therefore depend neither on the number of queries in the batch, nor on the machine, nor on how the
+    candidates were found; evaluation compares in float64 as well.
 
     Args:
         queries: float32 [q, e].
@@ -305,7 +305,7 @@ def rescored(
     """
     found = []
     for query, some, rows in zip(queries, numbers, vectors, strict=True):
-        # A sum of its own for each row, because a matrix product may round otherwise when its shape changes.
+        # One sum per row, because the rounding of a matrix product may depend on its shape.
         cosines = (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1).tolist() if len(some) else []
         ordered = sorted(zip(map(int, some), cosines, strict=True), key=lambda pair: (-pair[1], pair[0]))
         found.append(ordered[:count])

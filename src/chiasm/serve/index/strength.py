@@ -1,13 +1,13 @@
 """Detection of weak matches: whether the results of a text query match better than those of unrelated words.
 
-Cosines are not calibrated: they depend on the model, the words and the collection. Therefore 200 names of unrelated
+Cosines are not calibrated: they depend on the model, the query and the collection. Therefore 200 names of unrelated
 things, most of them in none of the images, are searched in the same images. The cosine of an image with the query is
-standardised by the image's cosines with the names (mean 0, standard deviation 1), which also corrects for images near
-to every text. The match is weak if the best standardised cosine is no larger than that of many names.
+standardised by the image's cosines with the names (mean 0, standard deviation 1), which also corrects for images that
+are near every text. The match is weak if the best standardised cosine is no larger than that of many names.
 
-Measured by `python benchmarks/weak_matches.py`, in docs/search.md. English only; images as queries are not judged.
+Measured by `python benchmarks/weak_matches.py`, see docs/search.md. English only, and only for text queries.
 
-Axis legend: r names, e numbers of a vector.
+Axis legend: r names, e width of a vector.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,26 +23,26 @@ from chiasm.serve.engine import Model
 from chiasm.serve.index.store import Store, Value, Vector
 
 EVERY = 5
-"""Of ImageNet's 1,000 classes every fifth is a name."""
+"""Every fifth of ImageNet's 1,000 classes is a reference name."""
 FEWEST = 100
-"""Names that the model must be able to read; with fewer nothing is judged."""
+"""Minimum number of names in the model's vocabulary; with fewer, no strength is computed."""
 MOST_PIECES = 2.0
-"""Tokens a word up to which a name counts as read: a vocabulary of other things spells it letter by letter."""
+"""Maximum tokens per word of a name; a vocabulary without the word splits it into letters."""
 UNRELATED = 0.3
-"""Share of names up to which as good a best image is no reason for doubt, chosen on Flickr8k (docs/search.md)."""
+"""A match is weak where a larger share of names has as good a best image; chosen on Flickr8k (docs/search.md)."""
 COMPARED, THIRD = 10, 3
-"""Images that are compared of each name, the nearest by cosine; and the place of the one that hits are cut by."""
+"""Number of nearest images compared for each name, and the rank of the image that sets the limit for hits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """How a result list stands among those of unrelated names.
+    """A result list compared with those of unrelated names.
 
     Attributes:
-        unrelated: share of the names whose best image stands out as much as the query's, in [0, 1].
-        fits: for each hit, in order, whether it stands out as much as the third best image of `1 - UNRELATED` of the
-            names. At least one is True.
-        names: how many names were compared.
+        unrelated: share of names, in [0, 1], whose best standardised cosine is at least the query's.
+        fits: for each hit, in order, whether its standardised cosine is at least that of the third best image of
+            `1 - UNRELATED` of the names. At least one is True.
+        names: number of names compared.
     """
 
     unrelated: float
@@ -51,18 +51,18 @@ class Strength:
 
     @property
     def is_weak(self) -> bool:
-        """Whether nothing that was found fits."""
+        """Whether no hit is a good match."""
         return self.unrelated > UNRELATED
 
 
 def reference_names() -> list[str]:
-    """Names of things that have nothing to do with the query, nor with each other."""
-    names = [one.names[0] for one in imagenet_classes()[::EVERY]]
+    """Names of unrelated things, each with its article."""
+    names = [entry.names[0] for entry in imagenet_classes()[::EVERY]]
     return [f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}" for name in names]
 
 
 def reference_vectors(model: Model) -> Vector | None:
-    """Unit vectors float32 [r, e] of the names that the model can read, from the cache; None where it reads too few."""
+    """Unit vectors float32 [r, e] of the names in the model's vocabulary, cached; None where there are too few."""
     tokenizer = model.pipeline.codec.tokenizer
     names = [name for name in reference_names() if len(tokenizer.pieces(name)) <= MOST_PIECES * len(name.split())]
     if len(names) < FEWEST:
@@ -76,10 +76,10 @@ def reference_vectors(model: Model) -> Vector | None:
 
 
 def standing_of_names(store: Store, names: Vector, where: Mapping[str, Value] | None = None) -> npt.NDArray[np.float64]:
-    """How much the nearest images of each name stand out, float64 [r, k] in rising order; k is at most `COMPARED`.
+    """Standardised cosines of each name's nearest images, float64 [r, k], ascending; k is at most `COMPARED`.
 
     Args:
-        store: where is searched.
+        store: the index.
         names: as `reference_vectors` returns them.
         where: the filter of the search.
     """
@@ -93,14 +93,14 @@ def standing_of_names(store: Store, names: Vector, where: Mapping[str, Value] | 
 def strength(
     store: Store, names: Vector, of_names: npt.NDArray[np.float64], query: Vector, found: Sequence[tuple[int, float]]
 ) -> Strength:
-    """Judge a result list.
+    """Compare a result list with those of the names.
 
     Args:
-        store: where was searched.
+        store: the index.
         names: as `reference_vectors` returns them.
-        of_names: as `standing_of_names` returns it, of the same store and filter.
-        query: the words' unit vector, float32 [e].
-        found: number and cosine of the images that were found, best first; not empty.
+        of_names: as `standing_of_names` returns it, for the same store and filter.
+        query: unit vector of the text, float32 [e].
+        found: number and cosine of each hit, best first; not empty.
     """
     among = _among(store, names, {number for number, _ in found})
     own = np.array([_standing(cosine, among[number]) for number, cosine in found])
@@ -117,5 +117,5 @@ def _among(store: Store, names: Vector, numbers: set[int]) -> dict[int, npt.NDAr
 
 
 def _standing(cosine: float, among: npt.NDArray[np.float64]) -> float:
-    """A cosine of an image in units of its cosines with the names, [r]."""
+    """An image's cosine, standardised by its cosines with the names, [r]."""
     return (cosine - float(among.mean())) / (float(among.std()) + 1e-9)

@@ -1,7 +1,7 @@
 "use strict";
 // One picture, four things to do with it. Nothing is drawn from markup: every text goes in as text.
 const at = id => document.getElementById(id);
-const TABS = ["ask", "caption", "classify", "search"];
+const TABS = ["chat", "ask", "caption", "classify", "search"];
 let language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 let model = null;
 let picture = null; // {address: data URI, url: blob URL}
@@ -329,19 +329,24 @@ at("by-picture").addEventListener("click", async () => {
 
 // --- hands -------------------------------------------------------------------------------------------------
 
+const isTalking = () => document.body.dataset.tab === "chat"; // images then belong to the next words
 at("file").addEventListener("change", event => {
   take(event.target.files[0]);
   event.target.value = "";
 });
 document.addEventListener("paste", event => {
-  const file = [...event.clipboardData.files].find(one => one.type.startsWith("image/"));
-  if (file) take(file);
+  const files = [...event.clipboardData.files].filter(one => one.type.startsWith("image/"));
+  if (isTalking()) attach(files);
+  else if (files.length) take(files[0]);
 });
 for (const kind of ["dragover", "drop", "dragleave"]) {
   document.addEventListener(kind, event => {
     event.preventDefault();
     at("drop").classList.toggle("over", kind === "dragover");
-    if (kind === "drop") take(event.dataTransfer.files[0]);
+    at("panel-chat").classList.toggle("over", kind === "dragover");
+    if (kind !== "drop") return;
+    if (isTalking()) attach([...event.dataTransfer.files]);
+    else take(event.dataTransfer.files[0]);
   });
 }
 at("language").addEventListener("click", () => {

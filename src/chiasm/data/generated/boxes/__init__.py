@@ -1,1 +1,1 @@
-"""Images of boxes in the manner of NLVR, with statements that a program can judge."""
+"""Images of boxes in the manner of NLVR, with statements whose truth a program determines."""

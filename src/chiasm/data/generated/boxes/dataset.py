@@ -1,4 +1,4 @@
-"""Boxes as a dataset: images in pairs, with statements that are true of exactly one of the pair."""
+"""Boxes as a dataset: images in pairs, with statements that are true of exactly one image of the pair."""
 
 import random
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from chiasm.data.image_refs import image_ref_from_array
 
 
 class BoxesTruth(NamedTuple):
-    """The objects of an image of boxes, and what is asked with its meaning, in the order of the questions."""
+    """The objects of an image of boxes, and the meanings of its questions, in their order."""
 
     scene: BoxesScene
     statements: tuple[Statement, ...]
@@ -33,7 +33,7 @@ class BoxesDataset(GeneratedDataset):
     """Boxes as in NLVR, with statements to judge (the answers are "true" and "false") and questions for a number.
 
     Examples 2 k and 2 k + 1 are a pair: in every epoch both have the same statements, each true of exactly one. Half of
-    an image's questions, rounded down, ask for a number instead. The caption names all items.
+    an image's questions, rounded down, are counting questions instead. The caption lists all items.
     """
 
     def __init__(self, split: str, config: BoxesConfig, seed: int) -> None:
@@ -52,8 +52,8 @@ class BoxesDataset(GeneratedDataset):
             inputs={"image": ImageRef(partial(render, pair[side]), partial(_rendered_key, pair[side]))},
             captions=(Caption(inventory(pair[side]), "en"),),
             questions=(
-                *(Question(one.text, ("true" if one.truth[side] else "false",), one.kind, "en") for one in judged),
-                *(Question(one.text, (str(one.counts[side]),), KIND, "en") for one in counted),
+                *(Question(said.text, ("true" if said.truth[side] else "false",), said.kind, "en") for said in judged),
+                *(Question(asked.text, (str(asked.counts[side]),), KIND, "en") for asked in counted),
             ),
             source=Source("boxes", index),
             truth=BoxesTruth(pair[side], tuple(judged), tuple(counted)),

@@ -1,6 +1,6 @@
-"""What a box or a tower may be said to have, in words, each with what it means.
+"""Descriptions of a box or tower in words, each with its meaning.
 
-A description is drawn so that it fits one given box; `boxes_statements` makes statements of it.
+A description is drawn so that it is true of a given box; `boxes.statements` makes statements of it.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from chiasm.data.generated.boxes.semantics import (
 
 
 class Described(NamedTuple):
-    """What a box or tower has: the words after "with", and when they are right."""
+    """A description of a box or tower: the words after "with", and the condition under which they are true."""
 
     words: str
     condition: Condition
@@ -37,7 +37,7 @@ def _has(name: str) -> Amount:
 
 
 def place(say: Speaker, box: BoxFacts) -> Described:
-    """A block of some colour at the base, the top, in the middle, second from the base."""
+    """A block of a colour at the base, at the top, in the middle, or second from the base."""
     spot = say.pick("base", "base", "top", "top", "second", "third", "below_top", "middle")
     bit = BIT[spot]
     there = [bits for bits in box if bits & bit]
@@ -71,7 +71,7 @@ def place(say: Speaker, box: BoxFacts) -> Described:
 
 
 def height(say: Speaker, box: BoxFacts) -> Described:
-    """How many blocks a tower has."""
+    """The number of blocks of a tower."""
     amount = say.how_many(ANY, box)
     if amount.number == 1 and amount.comparison == ">=":
         amount = Amount(ANY, "==", len(box))
@@ -81,7 +81,7 @@ def height(say: Speaker, box: BoxFacts) -> Described:
 
 
 def order(say: Speaker, box: BoxFacts) -> Described:
-    """One block on another, between others, or several of one colour in a row."""
+    """A block on another, between others, or several of one colour in sequence."""
     if len(box) == 1:
         return place(say, box)
     start = int(say.rng.random() * (len(box) - 1))
@@ -111,7 +111,7 @@ def order(say: Speaker, box: BoxFacts) -> Described:
 
 
 def colors(say: Speaker, box: BoxFacts) -> Described:
-    """Which colours there are, and how many."""
+    """The colours, or their number."""
     shown = [name for name in COLORS if any(bits & BIT[name] for bits in box)]
     say.rng.shuffle(shown)
     number, count, things = len(shown), len(box), plural(say.thing())
@@ -131,7 +131,7 @@ def colors(say: Speaker, box: BoxFacts) -> Described:
 
 
 def _one_color(say: Speaker, color: str, count: int, things: str) -> Described:
-    # One block alone is hardly said to have "the same" colour.
+    # A single block is hardly described as having "the same" colour.
     if count > 1 and say.chance(0.25):
         words = say.pick(f"{things} of the same color", f"only same {things} in color")
         return Described(words, AllOf((Kinds("color", ANY, "==", 1), Amount(ANY, ">=", 2))))
@@ -144,13 +144,13 @@ def _one_color(say: Speaker, color: str, count: int, things: str) -> Described:
     return Described(words, AllOf((_has(color), Kinds("color", ANY, "==", 1))))
 
 
-def _two_colors(say: Speaker, told: str, both: AllOf, box: BoxFacts) -> Described:
+def _two_colors(say: Speaker, names: str, both: AllOf, box: BoxFacts) -> Described:
     things = plural(say.thing())
     only = AllOf((*both.parts, Kinds("color", ANY, "==", 2)))
     if say.chance(0.6):
-        return Described(say.pick(f"only {told} {things}", f"{things} of only {told} color"), only)
+        return Described(say.pick(f"only {names} {things}", f"{things} of only {names} color"), only)
     number = say.number(len(box))
-    words = say.pick(f"{number} {things} of only {told} color", f"only {number} {told} {things}")
+    words = say.pick(f"{number} {things} of only {names} color", f"only {number} {names} {things}")
     return Described(words, AllOf((only, Amount(ANY, "==", len(box)))))
 
 
@@ -160,27 +160,25 @@ def listed(say: Speaker, box: BoxFacts) -> Described:
     words, parts, known = [], [], list[Filter]()
     for bits in say.rng.sample(box, most):
         name, chosen = say.item(bits)
-        # "a black item and a black circle" would leave open whether they are two.
+        # "a black item and a black circle" would be ambiguous: one object or two.
         if any(_may_coincide(chosen, other) for other in known):
             continue
         known.append(chosen)
         part = say.how_many(chosen, box)
         words.append(say.some(part.comparison, part.number, name))
         parts.append(part)
-    told = " and ".join(words) if len(words) < 3 else f"{words[0]}, {words[1]} and {words[2]}"
+    items = " and ".join(words) if len(words) < 3 else f"{words[0]}, {words[1]} and {words[2]}"
     end = " in it" if say.chance(0.04) else ""
-    return Described(told + end, parts[0] if len(parts) == 1 else AllOf(tuple(parts)))
+    return Described(items + end, parts[0] if len(parts) == 1 else AllOf(tuple(parts)))
 
 
-def _may_coincide(one: Filter, other: Filter) -> bool:
+def _may_coincide(a: Filter, b: Filter) -> bool:
     """Whether an item can match both."""
-    return not any(
-        one.mask & bits and other.mask & bits and one.value & bits != other.value & bits for bits in ATTRIBUTES.values()
-    )
+    return not any(a.mask & bits and b.mask & bits and a.value & bits != b.value & bits for bits in ATTRIBUTES.values())
 
 
 def part_of(say: Speaker, box: BoxFacts) -> Described:
-    """How many items, and something about some of them: "3 items of which 2 are yellow"."""
+    """The number of items, and a property of some of them: "3 items of which 2 are yellow"."""
     whole = Amount(ANY, "bare" if say.chance(0.6) else "==", len(box))
     if len(box) > 2 and say.chance(0.2):
         whole = Amount(ANY, "<=", len(box))
@@ -188,19 +186,19 @@ def part_of(say: Speaker, box: BoxFacts) -> Described:
     bits = box[int(say.rng.random() * len(box))]
     color = color_of(bits)
     count = ANY.also(color).count(box)
-    told = say.some(whole.comparison, whole.number, noun)
+    items = say.some(whole.comparison, whole.number, noun)
     if whole.comparison == "<=" and say.chance(0.7):
-        told = f"{say.number(len(box))} {plural(noun)} at most"
+        items = f"{say.number(len(box))} {plural(noun)} at most"
     number = say.number(count)
     some = Amount(ANY.also(color), "bare", count)
     if len(box) == 1:
-        told = say.some("==" if whole.comparison == "==" else "bare", 1, noun)
+        items = say.some("==" if whole.comparison == "==" else "bare", 1, noun)
         if say.chance(0.25):
             other = say.pick(*(name for name in COLORS if name != color))
-            return Described(f"{told} that is not {other}", AllOf((whole, Amount(ANY.also(other), "==", 0))))
+            return Described(f"{items} that is not {other}", AllOf((whole, Amount(ANY.also(other), "==", 0))))
         end = say.pick(f"which is {color}", f"that is {color}", f"and it is {color}", f"which is of {color} color",
                        f"and the color is {color}", f"which is {color} in color")  # fmt: skip
-        return Described(f"{told} {end}", AllOf((whole, _has(color))))
+        return Described(f"{items} {end}", AllOf((whole, _has(color))))
     are = "is" if count == 1 else "are"
     ends = [
         f"of which {number} {are} {color}",
@@ -214,7 +212,7 @@ def part_of(say: Speaker, box: BoxFacts) -> Described:
         ends += [f"one of which is a {color} {shape}", f"of which one is a {shape}", f"including {color} {shape}s"]
         meanings += [_has(f"{color} {shape}"), _has(shape), _has(f"{color} {shape}")]
     chosen = int(say.rng.random() * len(ends))
-    return Described(f"{told} {ends[chosen]}", AllOf((whole, meanings[chosen])))
+    return Described(f"{items} {ends[chosen]}", AllOf((whole, meanings[chosen])))
 
 
 def compared(say: Speaker, box: BoxFacts) -> Described:
@@ -225,12 +223,12 @@ def compared(say: Speaker, box: BoxFacts) -> Described:
     (many, first), (few, second) = counts
     is_shape = first in SHAPES
     thing = "" if is_shape else " " + plural(say.thing())
-    one, two = (plural(first), plural(second)) if is_shape else (first, second)
+    more, less = (plural(first), plural(second)) if is_shape else (first, second)
     if many == few and many:
         return Described(
-            f"the same number of {one} and {two}{thing}", Outnumber(ANY.also(first), ANY.also(second), True)
+            f"the same number of {more} and {less}{thing}", Outnumber(ANY.also(first), ANY.also(second), True)
         )
-    words = f"more {one}{thing} than {two}{thing}" if say.chance(0.5) else f"less {two}{thing} than {one}{thing}"
+    words = f"more {more}{thing} than {less}{thing}" if say.chance(0.5) else f"less {less}{thing} than {more}{thing}"
     return Described(words, Outnumber(ANY.also(first), ANY.also(second), False)) if many else colors(say, box)
 
 
@@ -246,18 +244,18 @@ def alike(say: Speaker, box: BoxFacts) -> Described:
     if say.kind == "scatter":
         attribute = ("shape", "color", "size")[int(say.rng.random() * 3)]
     number = kinds(attribute, ANY, box)
-    told = f"{say.pick('only ', 'exactly ', '')}{say.number(count)} {things}"
+    items = f"{say.pick('only ', 'exactly ', '')}{say.number(count)} {things}"
     whole = Amount(ANY, "bare", count)
     if number == 1:
-        return Described(f"{told} of the same {attribute}", AllOf((whole, Kinds(attribute, ANY, "==", 1))))
+        return Described(f"{items} of the same {attribute}", AllOf((whole, Kinds(attribute, ANY, "==", 1))))
     if number == count:
-        return Described(f"{told} of different {attribute}s", AllOf((whole, Kinds(attribute, ANY, "==", count))))
+        return Described(f"{items} of different {attribute}s", AllOf((whole, Kinds(attribute, ANY, "==", count))))
     shown = Kinds(attribute, ANY, "==", number)
-    return Described(f"{told} of {say.number(number)} different {attribute}s", AllOf((whole, shown)))
+    return Described(f"{items} of {say.number(number)} different {attribute}s", AllOf((whole, shown)))
 
 
 def by_wall(say: Speaker, box: BoxFacts) -> Described:
-    """An item that touches a wall; in a tower also what stands on it."""
+    """An item that touches a wall; in a tower also the block on it."""
     near = [bits for bits in box if bits & BIT["edge"]]
     if not near:
         return listed(say, box)
@@ -285,4 +283,4 @@ BOX_DESCRIPTIONS: dict[Describe, float] = {
 TOWER_AS_BOX_DESCRIPTIONS: dict[Describe, float] = {
     place: 1.5, listed: 2, colors: 3, height: 1, part_of: 3, order: 1, compared: 0.5, alike: 1, by_wall: 1.5,
 }  # fmt: skip
-"""What is said of towers by those who call them boxes with items."""
+"""Descriptions of towers by speakers who call them boxes with items."""

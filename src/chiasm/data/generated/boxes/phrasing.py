@@ -1,6 +1,6 @@
-"""How people word what they say of boxes: numbers, names of items and walls, slips of the keyboard.
+"""Wordings of statements about boxes: numbers, names of items and walls, typing errors.
 
-The wordings are those of the people who described the published images (Suhr et al. 2017), with their spelling.
+The wordings, and their spelling, are those of the published corpus (Suhr et al. 2017).
 """
 
 import random
@@ -31,17 +31,17 @@ _MISSPELT_SHARE = 0.04
 
 
 class Speaker:
-    """Draws words. One speaker makes one statement after another from one stream of random numbers."""
+    """Draws words for consecutive statements from one stream of random numbers."""
 
     def __init__(self, rng: random.Random, kind: Literal["tower", "scatter"]) -> None:
         self.rng, self.kind = rng, kind
         self.is_digital = rng.random() < 0.4
-        """Some people write numbers as digits."""
+        """Whether numbers are written as digits, as some annotators do."""
         self.says_tower = kind == "tower" and rng.random() < 0.72
-        """Some people speak of towers and blocks, others of boxes and items whatever they see."""
+        """Whether towers and blocks are called so, or boxes and items, as some annotators do."""
 
     def pick(self, *options: str) -> str:
-        """Draw one of the wordings; repeats weigh."""
+        """Draw one of the wordings; a repeated one is more probable."""
         return options[int(self.rng.random() * len(options))]
 
     def chance(self, share: float) -> bool:
@@ -53,7 +53,7 @@ class Speaker:
         return str(number) if self.is_digital != self.chance(0.1) else NUMBERS[number]
 
     def amount(self, comparison: Comparison, number: int) -> str:
-        """How many: "exactly two", "at least 1", "a", "no", "less than three"."""
+        """Words for an amount: "exactly two", "at least 1", "a", "no", "less than three"."""
         if number == 0:
             return "no"
         if comparison == "bare":
@@ -69,21 +69,21 @@ class Speaker:
         return self.pick("at most ", "not more than ") + self.number(number)
 
     def some(self, comparison: Comparison, number: int, noun: str) -> str:
-        """How many of what: "exactly two blue blocks"; `noun` is in the singular."""
+        """Words for an amount of something: "exactly two blue blocks"; `noun` is in the singular."""
         return f"{self.amount(comparison, number)} {noun if number < 2 else plural(noun)}"
 
     def thing(self) -> str:
-        """What an item is called where its shape is left out."""
+        """The noun for an item without its shape."""
         if self.says_tower:
             return self.pick(*["block"] * 12, "item", "object")
         return self.pick("item", "item", "item", "object")
 
     def subject(self) -> str:
-        """What holds the items: a tower or a box."""
+        """The noun for a container of items: a tower or a box."""
         return "tower" if self.says_tower else self.pick(*["box"] * 6, "grey box", "grey square")
 
     def item(self, bits: int, must_tell: bool = True) -> tuple[str, Filter]:
-        """Name an item by some of its properties; `must_tell` asks for one at least."""
+        """Name an item by some of its properties; with `must_tell`, by at least one."""
         size, color, shape = (name_of(bits, names) for names in (SIZES, COLORS, SHAPES))
         is_strewn = self.kind == "scatter"
         words, chosen = [], ANY
@@ -99,7 +99,7 @@ class Speaker:
         return " ".join(words), chosen.also(shape) if tells_shape else chosen
 
     def how_many(self, chosen: Filter, box: BoxFacts) -> Amount:
-        """Say how many items of a box match, in a way that is right for this box."""
+        """Draw an amount of matching items that is true of the box."""
         count = chosen.count(box)
         draw = self.rng.random()
         if draw < 0.5:
@@ -111,7 +111,7 @@ class Speaker:
         return Amount(chosen, "<=", min(count + int(self.rng.random() * 2), 7))
 
     def misspelt(self, text: str) -> str:
-        """Once in a while, leave a slip of the keyboard in."""
+        """With a small probability, add a typing error."""
         if not self.chance(_MISSPELT_SHARE):
             return text
         right = self.pick(*_MISSPELT)
@@ -157,4 +157,4 @@ WALL_WORDS: dict[str, tuple[str, ...]] = {
     "roof": ("the roof of a box", "the top wall", "the top edge"),
     "corner": ("a corner", "a corner of a box", "the corner", "a corner", "the corner of the box"),
 }  # fmt: skip
-"""Property -> how people call what is touched."""
+"""Property -> words for the wall or corner that is touched."""

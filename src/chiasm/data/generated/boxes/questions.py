@@ -1,6 +1,6 @@
 """Counting questions about box images, derived from statements.
 
-Practice for statements. A number says more about an image than true or false, and is learned first.
+Training on them precedes training on statements, because a number is a more informative answer than true or false.
 """
 
 import random
@@ -16,7 +16,7 @@ _ABOUT_ITEMS, _ABOUT_WALLS = 0.5, 0.4
 
 
 class NumberQuestion(NamedTuple):
-    """A question, what it counts, and the count in the first and the second image of a pair."""
+    """A question, the measure that it asks for, and its count in the first and the second image of a pair."""
 
     text: str
     measure: Measure
@@ -24,7 +24,7 @@ class NumberQuestion(NamedTuple):
 
 
 def number_questions(scenes: tuple[BoxesScene, BoxesScene], count: int, rng: random.Random) -> list[NumberQuestion]:
-    """Make `count` questions that both images of a pair can be asked; their answers may be the same.
+    """Generate `count` questions about both images of a pair; their answers may be equal.
 
     Each counts items ("how many black circles are there?") or boxes ("how many boxes have a yellow item?"), which
     are named by an item or a box that one of the images has.
@@ -34,8 +34,8 @@ def number_questions(scenes: tuple[BoxesScene, BoxesScene], count: int, rng: ran
     while len(made) < count:
         say = Speaker(rng, scenes[0].kind)
         text, measure = _of_items(say, facts) if say.chance(_ABOUT_ITEMS) else _of_boxes(say, facts)
-        # A count that hangs on whether "two blocks" means "exactly two" has no right answer.
-        if all(measure.measure(one) == measure.measure(one, is_lenient=True) for one in facts):
+        # A count that depends on whether "two blocks" means "exactly two" has no right answer.
+        if all(measure.measure(boxes) == measure.measure(boxes, is_lenient=True) for boxes in facts):
             made.append(NumberQuestion(text, measure, (measure.measure(facts[0]), measure.measure(facts[1]))))
     return made
 

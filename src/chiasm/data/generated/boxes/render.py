@@ -1,15 +1,15 @@
 """Boxes: generated images in the manner of Cornell NLVR (Suhr et al. 2017, section 3), with all objects known.
 
 An image shows three light grey boxes of 100 x 100 pixels, side by side on darker grey. It either has a tower of 1
-to 4 blocks in each box, or 1 to 7 items strewn in each: triangles, circles and squares of three colours and three
-sizes that do not overlap. Sizes, places and colours follow the published images: an item's corner is drawn evenly
-over the box and pushed back inside, so that many items touch the right wall and the bottom.
+to 4 blocks in each box, or 1 to 7 scattered items in each: triangles, circles and squares of three colours and three
+sizes that do not overlap. Sizes, places and colours follow the published images: an item's corner is drawn uniformly
+over the box and clipped to it, so that many items touch the right wall and the bottom.
 
-Two images make a pair. Every statement is put to both and is true of exactly one, as when the corpus was
-collected; in half of the pairs one image holds the items of the other in new places, so that counting over the
-whole image tells nothing. No statement's wording can therefore give its truth away.
+Images come in pairs. Every statement refers to both images and is true of exactly one, as in the collection of the
+corpus; in half of the pairs one image has the items of the other in new places, so that counts over the whole image
+are equal. Therefore a statement's wording alone does not predict its truth.
 
-Splits cannot leak: a pair belongs to a split by the hash of what its images show, whatever the order of boxes.
+Splits cannot leak: the hash of a pair's content, independent of the order of boxes, determines its split.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ sixteenths; the rest of a row is full."""
 
 
 class BoxItem(NamedTuple):
-    """One item: the pixel of its top left corner within its box, and what it looks like."""
+    """One item: the pixel of its top left corner within its box, and its attributes."""
 
     x_px: int
     y_px: int
@@ -59,14 +59,14 @@ Box = tuple[BoxItem, ...]
 
 
 class BoxesScene(NamedTuple):
-    """Three boxes with towers, or with strewn items."""
+    """Three boxes with towers, or with scattered items."""
 
     kind: Literal["tower", "scatter"]
     boxes: tuple[Box, ...]
 
 
 def tower(colors: list[str]) -> Box:
-    """Stack blocks of these colours, the base first; a pixel of background shows between two blocks."""
+    """Stack blocks of these colours, the base first, with a pixel of background between two blocks."""
     base_y_px = BOX_PX - BLOCK_PX
     return tuple(
         BoxItem(TOWER_X_PX, base_y_px - number * BLOCK_STEP_PX, "medium", color, "square")
@@ -75,7 +75,7 @@ def tower(colors: list[str]) -> Box:
 
 
 def _strewn(looks: list[tuple[str, str, str]], rng: random.Random) -> Box:
-    """Find places for items (size, colour, shape), at least a pixel apart; starts again where one finds none."""
+    """Find places for items (size, colour, shape), at least a pixel apart; restarts where an item does not fit."""
     while True:
         placed: list[BoxItem] = []
         for size, color, shape in looks:
@@ -97,7 +97,7 @@ def _strewn(looks: list[tuple[str, str, str]], rng: random.Random) -> Box:
 
 
 def sample_scene(rng: random.Random, kind: Literal["tower", "scatter"]) -> BoxesScene:
-    """Draw an image; counts, colours, shapes and sizes are even and independent, as in the published images."""
+    """Draw an image; counts, colours, shapes and sizes are uniform and independent, as in the published images."""
     draw, colors, sizes = rng.random, tuple(COLORS), tuple(SIZES)
     boxes = []
     for _ in range(NUM_BOXES):
@@ -113,7 +113,7 @@ def sample_scene(rng: random.Random, kind: Literal["tower", "scatter"]) -> Boxes
 
 
 def rearranged(scene: BoxesScene, rng: random.Random) -> BoxesScene:
-    """Deal the items of an image out anew: the same items in other places, and mostly in other boxes."""
+    """Redistribute the items of an image: the same items in other places, and mostly in other boxes."""
     items = [item for box in scene.boxes for item in box]
     rng.shuffle(items)
     most = MAX_BLOCKS if scene.kind == "tower" else MAX_ITEMS
@@ -129,10 +129,9 @@ def rearranged(scene: BoxesScene, rng: random.Random) -> BoxesScene:
 
 
 def inventory(scene: BoxesScene) -> str:
-    """Name every item: towers from the base up, strewn items from left to right; a semicolon between two boxes.
+    """List every item: towers from the base up, scattered items from left to right, with a semicolon between two boxes.
 
-    A sentence that is true of these items alone, which teaches more about an image than statements that are true or
-    false: 21 items at most, three words each.
+    At most 21 items of three words each. Unlike statements that are true or false, it describes the image completely.
     """
     if scene.kind == "tower":
         return "; ".join(" ".join(item.color for item in box) for box in scene.boxes)
@@ -148,7 +147,7 @@ def split_of(scene: BoxesScene) -> str:
 
 
 def _looks(scene: BoxesScene) -> list[list[tuple[str, str, str]]]:
-    """What the boxes hold apart from places, in an order that neither boxes nor strewn items have a say in."""
+    """Content of the boxes without places, sorted so that the order of boxes and of scattered items does not matter."""
     held = [[(item.size, item.color, item.shape) for item in box] for box in scene.boxes]
     return sorted(held if scene.kind == "tower" else [sorted(box) for box in held])
 
@@ -162,7 +161,7 @@ def pair_at(split: str, number: int, seed: int) -> tuple[BoxesScene, BoxesScene]
         first = sample_scene(rng, kind)
     keeps_items = rng.random() < 0.5
     for attempt in range(10**6):
-        # Three single blocks cannot be dealt out differently: after some attempts other items are taken.
+        # Three single blocks cannot be redistributed: after some attempts other items are drawn.
         second = rearranged(first, rng) if keeps_items and attempt < 100 else sample_scene(rng, kind)
         if split_of(second) == split and _looks(second) != _looks(first):
             return first, second
@@ -188,7 +187,7 @@ def _coverage(side: int, shape: str) -> np.ndarray:
         rows = [[int(digit, 16) for digit in row] + [16] * (half - len(row)) for row in _CIRCLE_SIXTEENTHS[side]]
         left = np.concatenate([rows, rows[::-1]]) / 16
     else:
-        # The slanted side falls two pixels for each that it goes out: a quarter and three quarters are covered.
+        # The slanted side has slope 2, so that its pixels are covered by a quarter and by three quarters.
         y, x = np.mgrid[:side, :half]
         left = np.clip((y + 0.5) / 2 - (half - 1 - x), 0, 1)
     return np.concatenate([left, left[:, ::-1]], axis=1)

@@ -1,12 +1,12 @@
-"""What statements about boxes mean, and whether an image makes them true.
+"""Meanings of statements about boxes, and their truth for an image.
 
-An item is seen as a set of properties, kept as the bits of an integer, so that "a small black circle that touches
-no wall" is one comparison. A statement's meaning is a count (of items, of neighbouring blocks, of boxes that fulfil
-a condition, of boxes that look alike) and what the count is compared with.
+An item is a set of properties, stored as the bits of an integer, so that "a small black circle that touches no wall" is
+one comparison. A statement's meaning is a count (of items, of adjacent blocks, of boxes that satisfy a condition, of
+boxes that share a property) and the number that it is compared with.
 
-Words that leave room for doubt are read as the people who judged the published images read them: a gap of one
-pixel still touches; "above", "on" and "over" mean directly above; "only blue and black items" has both colours.
-A bare number ("two blocks") means exactly that many; `is_doubtful` tells where "at least" would change the truth.
+Ambiguous words are interpreted as in the annotations of the published images: a gap of one pixel still touches;
+"above", "on" and "over" mean directly above; "only blue and black items" requires both colours. A bare number ("two
+blocks") means exactly that many; `is_doubtful` finds statements whose truth would differ with "at least".
 """
 
 import operator
@@ -43,7 +43,7 @@ Facts = tuple[BoxFacts, ...]
 
 
 def facts_of(scene: BoxesScene) -> Facts:
-    """See the properties of every item."""
+    """Compute the properties of every item."""
     seen = []
     for box in scene.boxes:
         found = []
@@ -82,7 +82,7 @@ class Filter(NamedTuple):
         return len([1 for bits in box if bits & mask == value])
 
     def also(self, *names: str) -> "Filter":
-        """Return the filter that also asks for properties; "-blue" asks for their absence."""
+        """Return the filter that also requires these properties; "-blue" requires the absence of one."""
         mask, value = self
         for name in names:
             bit = BIT[name.removeprefix("-")]
@@ -95,7 +95,7 @@ ANY = Filter(0, 0)
 
 
 class Amount(NamedTuple):
-    """A box has so many items that match."""
+    """The number of a box's items that match satisfies a comparison."""
 
     filter: Filter
     comparison: Comparison
@@ -125,7 +125,7 @@ class Stack(NamedTuple):
 
 
 class Kinds(NamedTuple):
-    """A box's items that match show so many different colours (or shapes, or sizes)."""
+    """The number of different colours (or shapes, or sizes) of a box's items that match satisfies a comparison."""
 
     attribute: Literal["color", "shape", "size"]
     filter: Filter
@@ -190,7 +190,7 @@ class Items(NamedTuple):
 
 
 class Stacks(NamedTuple):
-    """Number of places in all towers where blocks stand on one another like this."""
+    """Number of places in all towers where such a sequence of blocks begins."""
 
     stack: Stack
 
@@ -242,7 +242,7 @@ Measure = Items | Stacks | Boxes | Alike | Touching
 
 
 class Claim(NamedTuple):
-    """What is counted, and what the count must be."""
+    """A measure, and the comparison that its value must satisfy."""
 
     measure: Measure
     comparison: Comparison
@@ -260,5 +260,5 @@ def is_true(meaning: Meaning, facts: Facts, is_lenient: bool = False) -> bool:
 
 
 def is_doubtful(meaning: Meaning, facts: Facts) -> bool:
-    """Whether the truth hangs on reading a bare number as "exactly" and not as "at least"."""
+    """Whether the truth depends on reading a bare number as "exactly" or as "at least"."""
     return is_true(meaning, facts) != is_true(meaning, facts, is_lenient=True)

@@ -1,7 +1,7 @@
 """Statements about pairs of box images, each true of exactly one of the two.
 
-A family of statements looks at both images, says something that fits the one better than the other, and leaves it
-to `statements` to see whether it tells them apart. Families are weighed as they occur in the published corpus.
+A function for each family of statements proposes a statement from the facts of both images; `statements` keeps it if it
+is true of exactly one. Families are drawn as often as they occur in the published corpus.
 """
 
 import random
@@ -44,11 +44,11 @@ from chiasm.data.generated.boxes.semantics import (
 )
 
 KINDS = ("box", "count", "place", "order", "touch", "same", "every", "definite")
-"""The types of statement that scores are reported by."""
+"""Kinds of statements; scores are reported by kind."""
 
 
 class Statement(NamedTuple):
-    """A sentence, its kind, what it means, and whether it is true of the first and the second image of a pair."""
+    """A sentence, its kind, its meaning, and whether it is true of the first and the second image of a pair."""
 
     text: str
     kind: str
@@ -57,13 +57,13 @@ class Statement(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """What two images show."""
+    """The facts of two images."""
 
     first: Facts
     second: Facts
 
     def counts(self, measure: Measure) -> tuple[int, int]:
-        """The smaller and the larger of what is measured in the two."""
+        """The smaller and the larger value of a measure in the two."""
         one, other = measure.measure(self.first), measure.measure(self.second)
         return (one, other) if one < other else (other, one)
 
@@ -102,7 +102,7 @@ def _claim(say: Speaker, pair: Pair, measure: Measure) -> Claim | None:
 
 
 def _there(say: Speaker, claim: Claim, noun: str, rest: str) -> str:
-    """Begin with the number of things: "there are exactly two towers" and the rest."""
+    """A sentence that starts with an amount: "there are exactly two towers" and the rest."""
     _, comparison, number = claim
     be = "is" if number < 2 else "are"
     if say.chance(0.03):
@@ -140,9 +140,9 @@ def about_a_box(say: Speaker, pair: Pair) -> Statement | None:
     if comparison in (">=", "bare") and 0 < number < 3 and say.chance(0.12):
         some = say.amount("bare" if comparison == "bare" else ">=", number)
         some = "one" if some == "a" else some
-        of = "of the three towers" if subject == "tower" else f"of the {plural(subject)}"
+        whole = "of the three towers" if subject == "tower" else f"of the {plural(subject)}"
         has = say.pick("has", "has", "contains") if number == 1 or say.chance(0.5) else "have"
-        return Statement(f"{some} {of} {has} {words}", "box", (claim,))
+        return Statement(f"{some} {whole} {has} {words}", "box", (claim,))
     return Statement(_there(say, claim, subject, f"{_having(say, number > 1)} {words}"), "box", (claim,))
 
 
@@ -203,7 +203,7 @@ def by_place(say: Speaker, pair: Pair) -> Statement | None:
 
 
 def counted(say: Speaker, pair: Pair) -> Statement | None:
-    """How many items of a kind the image has, or of two kinds."""
+    """The number of items of one kind, or of two kinds, in the image."""
     name, chosen = say.item(pair.any_item(say))
     claim = _claim(say, pair, Items(chosen))
     if claim is None:
@@ -220,7 +220,7 @@ def counted(say: Speaker, pair: Pair) -> Statement | None:
 
 
 def on_another(say: Speaker, pair: Pair) -> Statement | None:
-    """How often a block stands on another: "there is a blue block on a yellow block"."""
+    """The number of blocks of one colour on another: "there is a blue block on a yellow block"."""
     box = pair.any_box(say)
     if len(box) < 2:
         return None
@@ -239,7 +239,7 @@ def on_another(say: Speaker, pair: Pair) -> Statement | None:
 
 
 def touching(say: Speaker, pair: Pair) -> Statement | None:
-    """How many items touch a wall, a corner, or nothing."""
+    """The number of items that touch a wall, a corner, or nothing."""
     bits = pair.any_item(say)
     wall, words = touched(say, bits)
     name, chosen = say.item(bits, must_tell=False)
@@ -272,7 +272,7 @@ def _every_touching(say: Speaker, pair: Pair, name: str, chosen: Filter, where: 
 
 
 def same(say: Speaker, pair: Pair) -> Statement | None:
-    """How many towers or boxes agree in something."""
+    """The number of towers or boxes that share a property."""
     options = ("base", "top", "colors", "count") if say.kind == "tower" else ("count",)
     what = say.pick(*options)
     measure = Alike(what)  # type: ignore[arg-type]
@@ -309,7 +309,7 @@ def same(say: Speaker, pair: Pair) -> Statement | None:
 
 
 def definite(say: Speaker, pair: Pair) -> Statement | None:
-    """Something about the one item or tower of a kind that either image has."""
+    """A property of an item or tower of which both images have exactly one of a kind."""
     if say.kind == "scatter":
         bits = pair.any_item(say)
         name, chosen = say.item(bits)
@@ -362,16 +362,16 @@ MAX_ATTEMPTS = 400
 
 
 def statements(scenes: tuple[BoxesScene, BoxesScene], count: int, rng: random.Random) -> list[Statement]:
-    """Make `count` different statements that are each true of exactly one of two images of one kind.
+    """Generate `count` different statements that are each true of exactly one of two images of one kind.
 
-    Statements are repeated only where `MAX_ATTEMPTS` for one did not find another.
+    A statement is repeated only if `MAX_ATTEMPTS` did not find a different one.
     """
     pair = Pair(facts_of(scenes[0]), facts_of(scenes[1]))
     families, cumulative = _CUMULATIVE[scenes[0].kind]
     found: dict[str, Statement] = {}
     attempts = 0
     while len(found) < count and (not found or attempts < MAX_ATTEMPTS * count):
-        # The family stays the same until it has succeeded or has had its chances, so that hard ones are not rare.
+        # A family is retried until it succeeds or has used its attempts, so that hard ones are not rare.
         family = rng.choices(families, cum_weights=cumulative)[0]
         for _ in range(8):
             attempts += 1
@@ -387,7 +387,7 @@ def statements(scenes: tuple[BoxesScene, BoxesScene], count: int, rng: random.Ra
 
 
 def _truth(meaning: Meaning, pair: Pair) -> tuple[bool, bool] | None:
-    """The truth for both images; None where it is the same, or hangs on the reading of a bare number."""
+    """The truth for both images; None where it is the same, or depends on the reading of a bare number."""
     truth = is_true(meaning, pair.first), is_true(meaning, pair.second)
     is_useless = truth[0] == truth[1] or any(is_doubtful(meaning, facts) for facts in pair)
     return None if is_useless else truth
