@@ -12,7 +12,7 @@ from chiasm.models.networks.base import NetworkSpec, PretrainedVLM, read_network
 from chiasm.models.networks.blip import Blip
 from chiasm.models.networks.image_text import ImageTextNetwork, check_network
 from chiasm.models.networks.language import LanguageNetwork
-from chiasm.models.networks.llava import Llava
+from chiasm.models.networks.llava_1_5 import Llava
 from chiasm.models.networks.vilt import Vilt
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,

@@ -27,7 +27,7 @@ from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.lora import merge_lora
 from chiasm.models.networks.base import PretrainedVLM
-from chiasm.models.networks.llava import Llava
+from chiasm.models.networks.llava_1_5 import Llava
 from chiasm.models.pretrained.hugging_face_folder import reading
 from chiasm.pipeline.interop.layouts import as_json, network_files, pixels
 from chiasm.pipeline.pipeline import Pipeline
