@@ -25,7 +25,7 @@ from chiasm.models.lora import LORA_NAMES
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes.table import find_recipe
-from chiasm.tasks.conversation_rows import packed, padded
+from chiasm.tasks.conversation_packing import packed, padded
 from chiasm.tasks.conversation_writing import counted_logits, replies
 
 ROUNDS = 5

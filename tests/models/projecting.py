@@ -3,7 +3,7 @@
 import torch
 
 from chiasm.core.types import Tokens
-from chiasm.models.bridge.base import BridgeShape
+from chiasm.models.bridge.projector import BridgeShape
 
 SHAPE = BridgeShape(image_dim=6, text_dim=8, grid_of=lambda tokens: (3, 3) if tokens < 16 else (4, 4))
 

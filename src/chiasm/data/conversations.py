@@ -168,8 +168,8 @@ def turns_of(example: Example, seed: int, epoch: int, captions: int, questions: 
 
     Its own conversation stands first; then follow captions and questions, of each up to the given count, drawn anew in
     each epoch. All captions of an example and a language share one wording, and so do all questions: rows that begin
-    alike are computed together (`tasks.conversation_rows`). A label is asked for where the example has no other words.
-    Captions and labels need an image.
+    alike are computed together (`tasks.conversation_packing`). A label is asked for where the example has no other
+    words. Captions and labels need an image.
 
     Args:
         example: any.

@@ -10,8 +10,8 @@ def resize(image: np.ndarray, how: Resizing) -> np.ndarray:
     """uint8 [h, w, 3] -> uint8 [height_px, width_px, 3], of the height and width in `how.size_px`.
 
     "cover" and "squeeze" are `resize_to` with and without cropping, "shortest" is `resize_and_crop`, "within" is
-    `resize_within` on a canvas [height_px, width_px, 4], with 255 in the fourth channel where the image is. "own" is the
-    image at its own size, [h, w, 4] with 255 in the fourth channel.
+    `resize_within` on a canvas [height_px, width_px, 4], with 255 in the fourth channel where the image is. "own" is
+    the image at its own size, [h, w, 4] with 255 in the fourth channel.
     """
     if how.method == "shortest":
         return resize_and_crop(image, how.resize_px, how.crop_px, how.resample)

@@ -11,8 +11,8 @@ from typing import ClassVar, Literal, cast
 
 from torch import nn
 
-from chiasm.models.bridge.base import BridgeShape, ProjectorConfig
 from chiasm.models.bridge.language_bridge import LanguageBridge
+from chiasm.models.bridge.projector import BridgeShape, ProjectorConfig
 from chiasm.models.decoder import CaptionDecoder, MultimodalDecoder
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.language_model import LanguageModel

@@ -28,8 +28,8 @@ from chiasm.data.modalities.base import references_of
 from chiasm.data.script import language_of
 from chiasm.data.tokenizers.chat import ChatTokenizer, Spans
 from chiasm.models.bridge import PROJECTORS
-from chiasm.models.bridge.base import ProjectorConfig
 from chiasm.models.bridge.mlp2x_gelu import MlpProjectorConfig
+from chiasm.models.bridge.projector import ProjectorConfig
 from chiasm.models.heads import HeadSpec, LanguageWriter
 from chiasm.models.inputs import separated
 from chiasm.models.vision_language import VisionLanguageModel
@@ -38,7 +38,7 @@ from chiasm.tasks.base import Needs, Query, Task, TaskConfig, Teacher, check_sha
 from chiasm.tasks.calibration import Events, logit_of
 from chiasm.tasks.captioning import caption_events
 from chiasm.tasks.codec import Codec
-from chiasm.tasks.conversation_rows import packed, padded
+from chiasm.tasks.conversation_packing import packed, padded
 from chiasm.tasks.conversation_scoring import ConversationScorer
 from chiasm.tasks.conversation_writing import (
     Reply,
@@ -151,7 +151,7 @@ class Conversation(Task[ConversationConfig]):
             )
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
-        """The fields of `conversation_rows.padded`, and `image_index` [m]: the example of each row."""
+        """The fields of `conversation_packing.padded`, and `image_index` [m]: the example of each row."""
         tokenizer, rows, index = _tokenizer(codec), [], []
         config = self.config
         for number, example in enumerate(examples):

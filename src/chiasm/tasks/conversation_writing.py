@@ -15,7 +15,7 @@ from chiasm.models.bridge.splicing import GivenRows
 from chiasm.models.decoding import DecodingConfig, decode
 from chiasm.models.pretrained.key_values import KeyValues
 from chiasm.models.vision_language import VisionLanguageModel
-from chiasm.tasks.conversation_rows import PackedRow, packed, padded
+from chiasm.tasks.conversation_packing import PackedRow, packed, padded
 
 WRITTEN_AT_ONCE = 64
 """Replies decoded together, of prompts of similar length."""

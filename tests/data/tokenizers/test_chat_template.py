@@ -8,7 +8,7 @@ from chiasm.data.tokenizers.chat_template import PLAIN_TEMPLATE, ChatFormat, Cha
 pytest.importorskip("transformers", reason="needs the extra [llm]")
 
 SPECIAL = ["<s>", "</s>", "<end>", "<user>", "<assistant>"]
-ROLES = (Shape("user"), Shape("assistant"), Shape("user"), Shape("assistant"))
+ROLES = tuple(Shape(role) for role in ("user", "assistant", "user", "assistant"))
 EACH = "{% for m in messages %}"
 
 
@@ -59,7 +59,7 @@ def test_white_space_that_only_the_answer_has_is_written_by_the_model() -> None:
 def test_texts_are_stripped_as_the_template_strips_them(strips: str, expected: str) -> None:
     """Guards against ids that differ from transformers' by a space."""
     found = layout(EACH + "{{ m.content" + strips + " }}{{ '<end>' }}{% endfor %}")
-    words = found.parts((Shape("user"),))[0]
+    words = found.parts(ROLES[:1])[0]
     assert isinstance(words, Words)
     assert words.of("\n  a \n") == expected
 

@@ -1,4 +1,4 @@
-"""Networks that cut images into tiles, out of folders, against transformers: logits and greedy text; the rest refused."""
+"""Networks that cut images into tiles against transformers: logits and greedy text; the others compared or refused."""
 
 from pathlib import Path
 

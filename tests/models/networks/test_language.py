@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
+pytest.importorskip("transformers", reason="needs the extra [hf]")
 from vlm_folders import llava_folder
 
 import chiasm

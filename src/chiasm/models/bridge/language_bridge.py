@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.core.types import IMAGE_ID, Tokens
-from chiasm.models.bridge.base import BridgeShape, ProjectorConfig
+from chiasm.models.bridge.projector import BridgeShape, ProjectorConfig
 from chiasm.models.bridge.splicing import GivenRows, Spliced, spliced
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.inputs import separated

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from chiasm.models.bridge.base import BridgeShape, ProjectorConfig, TokenwiseProjector
+from chiasm.models.bridge.projector import BridgeShape, ProjectorConfig, TokenwiseProjector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

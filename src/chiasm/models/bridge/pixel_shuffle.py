@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
-from chiasm.models.bridge.base import BridgeShape, ProjectorConfig, TokenwiseProjector
+from chiasm.models.bridge.projector import BridgeShape, ProjectorConfig, TokenwiseProjector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from torch import nn
 from chiasm.core.config import check_positive
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
-from chiasm.models.bridge.base import BridgeShape, ProjectorConfig
+from chiasm.models.bridge.projector import BridgeShape, ProjectorConfig
 from chiasm.models.transformer import Block, init_weights, key_padding_mask
 
 

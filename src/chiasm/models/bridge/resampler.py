@@ -11,7 +11,7 @@ from torch import nn
 
 from chiasm.core.config import check_positive
 from chiasm.core.types import Tokens
-from chiasm.models.bridge.base import BridgeShape, ProjectorConfig
+from chiasm.models.bridge.projector import BridgeShape, ProjectorConfig
 from chiasm.models.transformer import Attention, init_weights, key_padding_mask
 
 

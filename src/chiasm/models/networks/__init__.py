@@ -12,7 +12,7 @@ from chiasm.models.networks.base import NetworkSpec, PretrainedVLM, read_network
 from chiasm.models.networks.blip import Blip
 from chiasm.models.networks.image_text import ImageTextNetwork, check_network
 from chiasm.models.networks.language import LanguageNetwork
-from chiasm.models.networks.llava import Llava
+from chiasm.models.networks.llava_1_5 import Llava
 from chiasm.models.networks.vilt import Vilt
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
@@ -28,7 +28,7 @@ from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageMod
 NETWORKS: dict[str, type[PretrainedVLM]] = {
     name: wrapper for wrapper in (Blip, Vilt, Llava, ImageTextNetwork) for name in wrapper.offers
 }
-"""Class of transformers -> its wrapper."""
+"""Class of transformers -> what wraps it."""
 
 
 def network_of(folder: Path) -> str:

@@ -47,7 +47,7 @@ class ImageTextProcessor:
         self.processor, self.files, self.image_id = processor, dict(files), image_id
 
     def prepare(self, image: np.ndarray) -> dict[str, Tensor]:
-        """uint8 [h, w, 3] -> `input_ids` int64 [1, l], the tokens that stand for it, and pixels with what goes along."""
+        """uint8 [h, w, 3] -> `input_ids` int64 [1, l], the tokens that stand for it, and pixels."""
         given = self.processor(
             images=[Image.fromarray(image)],
             text=[self.processor.image_token],

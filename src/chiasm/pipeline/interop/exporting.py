@@ -18,7 +18,7 @@ from chiasm.data.image_refs import image_ref_from_bytes
 from chiasm.models.decoding import DecodingConfig
 from chiasm.pipeline.interop.importing import STORED, open_pipeline, usual_decoding
 from chiasm.pipeline.interop.layouts import hugging_face_files, open_clip_files
-from chiasm.pipeline.interop.llava import compare_with_transformers, is_conversation, llava_files
+from chiasm.pipeline.interop.llava_layout import compare_with_transformers, is_conversation, llava_files
 from chiasm.pipeline.pipeline import Pipeline
 
 

@@ -249,4 +249,5 @@ def _stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_json(value: Any) -> bytes:
+    """A JSON file, UTF-8 with a line break at its end."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -15,7 +15,7 @@ from chiasm.core.types import Prediction
 from chiasm.data.script import language_of
 from chiasm.serve.http import schemas
 from chiasm.serve.http.bodies import JsonRoute
-from chiasm.serve.http.chatting import as_event, chat_completion
+from chiasm.serve.http.chat_routes import as_event, chat_completion
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.routes import WRONG, captions_of
 from chiasm.serve.http.service import Service

@@ -14,7 +14,7 @@ from chiasm.serve.abilities import can
 from chiasm.serve.batcher import Batcher, DeadlinePassedError, QueueFullError, Work
 from chiasm.serve.engine import Model
 from chiasm.serve.http.bodies import Held
-from chiasm.serve.http.conversations import Conversations
+from chiasm.serve.http.chat_loop import Conversations
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.guard import Health
 from chiasm.serve.http.pictures import ImageDecoding

@@ -7,7 +7,7 @@ from torch import nn
 
 from chiasm.core.types import Tokens
 from chiasm.models.bridge import PROJECTORS
-from chiasm.models.bridge.base import ProjectorConfig
+from chiasm.models.bridge.projector import ProjectorConfig
 
 COUNTS = {"linear": 9, "mlp2x_gelu": 9, "pixel_shuffle": 4, "resampler": 32, "qformer": 32}
 """Tokens of a grid of 3 x 3 after each projector."""

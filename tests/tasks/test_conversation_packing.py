@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from chiasm.core.types import IMAGE_ID
 from chiasm.data.tokenizers.chat import Spans
-from chiasm.tasks.conversation_rows import packed, padded
+from chiasm.tasks.conversation_packing import packed, padded
 
 PROMPT = [1, IMAGE_ID, 7, 8, 9]
 

@@ -15,19 +15,19 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError, JobError
-from chiasm.core.types import IMAGE, Example, Turn
+from chiasm.core.types import IMAGE, IMAGE_PLACEHOLDER, Example, Turn
 from chiasm.data.conversations import prompt_turns
 from chiasm.data.tokenizers.chat import ChatTokenizer
 from chiasm.data.tokenizers.chat_template import with_fixed_date
-from chiasm.models.bridge.base import TokenwiseProjector
 from chiasm.models.bridge.language_bridge import LanguageBridge
+from chiasm.models.bridge.projector import TokenwiseProjector
 from chiasm.models.bridge.splicing import GivenRows
 from chiasm.models.decoding import DecodingConfig
 from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.lora import merge_lora
 from chiasm.models.networks.base import PretrainedVLM
-from chiasm.models.networks.llava import Llava
+from chiasm.models.networks.llava_1_5 import Llava
 from chiasm.models.pretrained.hugging_face_folder import reading
 from chiasm.pipeline.interop.layouts import as_json, network_files, pixels
 from chiasm.pipeline.pipeline import Pipeline
@@ -35,14 +35,13 @@ from chiasm.tasks.base import Query
 from chiasm.tasks.conversation import Conversation
 
 NETWORK = "LlavaForConditionalGeneration"
-IMAGE_TOKEN = "<image>"
 TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "vit": 1, "deit": 2}
 """Image towers that the layout can hold -> their tokens before the grid."""
 FLAT = (
     "{%- set flat = namespace(messages=[]) -%}{%- for message in messages -%}"
     "{%- if message['content'] is string -%}{%- set flat.messages = flat.messages + [message] -%}{%- else -%}"
     "{%- set part = namespace(text='') -%}{%- for one in message['content'] -%}"
-    "{%- set part.text = part.text + ('" + IMAGE_TOKEN + "\n' if one['type'] == 'image' else one['text']) -%}"
+    "{%- set part.text = part.text + ('" + IMAGE_PLACEHOLDER + "\n' if one['type'] == 'image' else one['text']) -%}"
     "{%- endfor -%}"
     "{%- set flat.messages = flat.messages + [{'role': message['role'], 'content': part.text}] -%}"
     "{%- endif -%}{%- endfor -%}{%- set messages = flat.messages -%}"
@@ -82,7 +81,7 @@ def llava_files(pipeline: Pipeline) -> dict[str, bytes]:
     language.float()
     pieces = Tokenizer.from_str(words.tokenizer.to_str())
     pieces.post_processor = None  # the chat template writes the start of a text, and nothing else does
-    image = words.form.image or IMAGE_TOKEN
+    image = words.form.image or IMAGE_PLACEHOLDER
     pieces.add_special_tokens([AddedToken(image, normalized=False, special=True)])
     image_id = cast(int, pieces.token_to_id(image))
     if isinstance(model, Llava):

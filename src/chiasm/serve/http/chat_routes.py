@@ -17,7 +17,7 @@ from chiasm.core.errors import InputError
 from chiasm.data.image import ImageError
 from chiasm.serve.batcher import DeadlinePassedError
 from chiasm.serve.http import schemas
-from chiasm.serve.http.conversations import Listener
+from chiasm.serve.http.chat_loop import Listener
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.service import Service, client_left
 from chiasm.serve.messages import MessagesError, spoken

@@ -9,7 +9,7 @@ import pytest
 
 from chiasm.core.errors import InputError
 from chiasm.serve.batcher import Batcher, DeadlinePassedError
-from chiasm.serve.http.conversations import Conversations, Listener
+from chiasm.serve.http.chat_loop import Conversations, Listener
 from chiasm.tasks.conversation_decoding import PromptSize, Sampling, Written
 
 FAR = 1e9

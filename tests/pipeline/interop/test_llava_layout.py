@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
+pytest.importorskip("transformers", reason="needs the extra [hf]")
+import transformers
 from hf_folders import scrambled, vision_folder
 from vlm_folders import llava_folder, logits_of, pictures, save_chat_words, text_config
 
 import chiasm
 from chiasm.core.errors import InputError
 from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
-from chiasm.models.bridge.base import ProjectorConfig
 from chiasm.models.bridge.linear import LinearProjectorConfig
 from chiasm.models.bridge.mlp2x_gelu import MlpProjectorConfig
+from chiasm.models.bridge.projector import ProjectorConfig
 from chiasm.models.bridge.resampler import ResamplerConfig
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.conv import ConvConfig
