@@ -170,22 +170,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
     @router.get("/v1/models")
     async def models() -> Any:
         """The model, in OpenAI's shape, with what it can do."""
-        can = {what: service.can(what) for what in NEEDS}
-        one = {"id": service.name, "object": "model", "created": service.created, "owned_by": "chiasm"}
-        told: dict[str, Any] = {
-            "tasks": list(service.model.tasks),
-            "languages": list(service.model.languages),
-            "can": can,
-            "classes": list(service.model.classes),
-            "trained_on": _trained_on(service),
-            "example": _example(service),
-        }
-        size = None if service.index is None else len(service.index)
-        if service.can("caption"):
-            told["caption_confidence"] = service.model.caption_confidence
-        named = ("max_items", "max_body_bytes", "max_new_tokens", "max_messages", "max_chat_images")
-        limits = {name: getattr(service.settings, name) for name in named}
-        return {"object": "list", "data": [{**one, **told, "can": can, "index_size": size, "limits": limits}]}
+        return {"object": "list", "data": [_described(service)]}
 
     @router.get("/v1/example", response_class=Response)
     async def example() -> Response:
@@ -224,6 +209,26 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
         )
 
     return router
+
+
+def _described(service: Service) -> dict[str, Any]:
+    """The model as `/v1/models` lists it."""
+    named = ("max_items", "max_body_bytes", "max_new_tokens", "max_messages", "max_chat_images")
+    found = {
+        "id": service.name,
+        "object": "model",
+        "created": service.created,
+        "owned_by": "chiasm",
+        "tasks": list(service.model.tasks),
+        "languages": list(service.model.languages),
+        "can": {what: service.can(what) for what in NEEDS},
+        "classes": list(service.model.classes),
+        "trained_on": _trained_on(service),
+        "example": _example(service),
+        "index_size": None if service.index is None else len(service.index),
+        "limits": {name: getattr(service.settings, name) for name in named},
+    }
+    return found | ({"caption_confidence": service.model.caption_confidence} if service.can("caption") else {})
 
 
 def _trained_on(service: Service) -> dict[str, str] | None:
