@@ -103,7 +103,19 @@ class Terminal:
                 self.seen += os.read(self.master, 4096).decode(errors="replace")
             except BlockingIOError:
                 time.sleep(0.02)
+            except OSError:
+                raise AssertionError(f"the program has ended: {self.seen}") from None
         self.place = self.seen.index(text, self.place) + len(text)
+
+    def until_more(self, most_s: float = 60) -> None:
+        """Read until anything is seen behind what was waited for: an answer has begun."""
+        end = time.monotonic() + most_s
+        while len(self.seen) == self.place:
+            assert time.monotonic() < end, self.seen
+            try:
+                self.seen += os.read(self.master, 64).decode(errors="replace")
+            except BlockingIOError:
+                time.sleep(0.005)
 
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
@@ -129,7 +141,7 @@ def test_a_terminal(terminal: Terminal) -> None:
     terminal.until("> ")
     terminal.type("a dog?\n")
     terminal.until("a dog?\r\n")
-    time.sleep(0.3)
+    terminal.until_more()
     terminal.interrupt()
     terminal.until("\n> ")
     terminal.type("And?\n")

@@ -285,7 +285,7 @@ def test_a_multimodal_decoder_needs_a_causal_tower(image: Tokens) -> None:
     """Guards against words that were seen by a tower that looks ahead."""
     causal_tower = CausalTextEncoder(WORDS, LONGEST, DIM, 1, HEADS)
     decoder = MultimodalDecoder(causal_tower, 1, HEADS, context_dim=CONTEXT)
-    with pytest.raises(AssertionError, match="later words"):
+    with pytest.raises(AssertionError, match="later tokens"):
         decoder(TextEncoder(WORDS, LONGEST, DIM, 1, HEADS), some_ids(), image)
 
 

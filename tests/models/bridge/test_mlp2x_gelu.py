@@ -15,7 +15,11 @@ def test_it_is_transformers_projector_on_normalised_tokens() -> None:
     from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
     module, given = MlpProjectorConfig().build(SHAPE), image()
-    config = LlavaConfig(CLIPVisionConfig(hidden_size=6), LlamaConfig(hidden_size=8), projector_hidden_act="gelu")
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(hidden_size=6, num_attention_heads=2),
+        text_config=LlamaConfig(hidden_size=8, num_attention_heads=2),
+        projector_hidden_act="gelu",
+    )
     theirs = LlavaMultiModalProjector(config)
     first, _, second = module.change  # type: ignore[union-attr, misc]
     for mine, other in ((first, theirs.linear_1), (second, theirs.linear_2)):
