@@ -31,8 +31,7 @@ from chiasm.models.networks.llava_1_5 import Llava
 from chiasm.models.pretrained.hugging_face_folder import reading
 from chiasm.pipeline.interop.layouts import as_json, network_files, pixels
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks.base import Query
-from chiasm.tasks.conversation import Conversation
+from chiasm.tasks.base import Query, Task
 
 NETWORK = "LlavaForConditionalGeneration"
 TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "vit": 1, "deit": 2}
@@ -55,7 +54,13 @@ TOLERANCE = 1e-3
 
 def is_conversation(pipeline: Pipeline) -> bool:
     """Whether a run converses and does nothing else."""
-    return set(pipeline.tasks) == {Conversation.name}
+    return [task.needs for task in pipeline.tasks.values()] == ["conversations"]
+
+
+def _talk(pipeline: Pipeline) -> Task[Any]:
+    """The run's one task."""
+    (task,) = pipeline.tasks.values()
+    return task
 
 
 @torch.no_grad()
@@ -88,7 +93,7 @@ def llava_files(pipeline: Pipeline) -> dict[str, bytes]:
         architecture = dict(model.spec.architecture)
         tensors = model.hugging_face_tensors()
     else:
-        tensors = _tensors(model.bridge(Conversation.name), _tower(model.image_encoder), language, image_id)
+        tensors = _tensors(model.bridge(_talk(pipeline).name), _tower(model.image_encoder), language, image_id)
         architecture = _architecture(pipeline, image_id, len(tensors["lm_head.weight"]))
     config = reading(Path(NETWORK), "the config", lambda: _config(architecture))
     try:
@@ -174,7 +179,7 @@ def _projector(bridge: LanguageBridge) -> dict[str, Tensor]:
 
 def _architecture(pipeline: Pipeline, image_id: int, vocabulary: int) -> dict[str, Any]:
     tower, network = _tower(pipeline.model.image_encoder), pipeline.model.language.network
-    projector = cast(TokenwiseProjector, pipeline.model.bridge(Conversation.name).projector)
+    projector = cast(TokenwiseProjector, pipeline.model.bridge(_talk(pipeline).name).projector)
     text = network.config.get_text_config().to_dict()
     text["vocab_size"] = vocabulary
     is_linear = isinstance(projector.change, nn.Linear)
@@ -186,7 +191,7 @@ def _architecture(pipeline: Pipeline, image_id: int, vocabulary: int) -> dict[st
         "projector_hidden_act": "linear" if is_linear else "gelu",
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
-        "image_seq_length": pipeline.model.image_tokens(Conversation.name),
+        "image_seq_length": pipeline.model.image_tokens(_talk(pipeline).name),
         "tie_word_embeddings": bool(text.get("tie_word_embeddings")),
     }
 
@@ -273,14 +278,14 @@ def _prompt_logits(pipeline: Pipeline, example: Example, turns: tuple[Turn, ...]
     ids = torch.tensor([tokenizer.prompt(turns)], device=pipeline.device)
     given = GivenRows(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))
     image, language = pipeline.encode_images([example.inputs[IMAGE]]), pipeline.model.language
-    rows = pipeline.model.bridge(Conversation.name).rows(language, image, given, ids.new_zeros(1))
+    rows = pipeline.model.bridge(_talk(pipeline).name).rows(language, image, given, ids.new_zeros(1))
     return language.words(language.states(rows.embeddings, rows.allowed, rows.positions))[0].cpu()
 
 
 def _reply(pipeline: Pipeline, example: Example, turns: tuple[Turn, ...]) -> str:
     codec = replace(pipeline.codec, decoding=DecodingConfig(max_words=COMPARED_WORDS))
     encoded = {IMAGE: pipeline.encode_images([example.inputs[IMAGE]])}
-    return str(pipeline.task(Conversation).predict(pipeline.model, codec, encoded, [Query(0, turns=turns)])[0].answer)
+    return str(_talk(pipeline).predict(pipeline.model, codec, encoded, [Query(0, turns=turns)])[0].answer)
 
 
 def _refused(given: str, allowed: str) -> InputError:
