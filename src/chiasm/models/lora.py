@@ -36,9 +36,10 @@ class LoraLinear(nn.Linear):
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
         self.scale = alpha / rank
-        # fp32 also beside weights of two bytes: small updates would be rounded away.
-        self.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features, dtype=torch.float32))
-        self.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank, dtype=torch.float32))
+        # At least fp32, also beside weights of two bytes: small updates would be rounded away.
+        dtype = torch.promote_types(layer.weight.dtype, torch.float32)
+        self.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features, dtype=dtype))
+        self.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank, dtype=dtype))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -33,11 +33,11 @@ class SharedSpace(ABC):
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> npt.NDArray[np.float32]:
         """As `embed_texts`, `TEXTS_AT_ONCE` texts at a time; `progress` is called with (texts done, all texts)."""
-        parts = [np.zeros((0, model.config.embedding_dim), dtype=np.float32)]
+        parts: list[npt.NDArray[np.float32]] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             parts.append(self.embed_texts(model, codec, texts[start : start + TEXTS_AT_ONCE]))
             progress(min(start + TEXTS_AT_ONCE, len(texts)), len(texts))
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.zeros((0, model.config.embedding_dim), dtype=np.float32)
 
     def similarity(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, texts: Sequence[str]
