@@ -31,7 +31,7 @@ def talking_door(talking: Model) -> Iterator[Door]:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
+def chosen_files(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{number}.png" for number in range(4)]
     for path, image in zip(paths, pictures(4), strict=True):
         Image.fromarray(image).resize((240, 160)).save(path)
@@ -50,13 +50,13 @@ def shoot(page: Any, name: str) -> None:
 
 @pytest.mark.parametrize(("width", "locale"), [(1280, "en-US"), (360, "zh-CN")])
 def test_a_conversation_by_keyboard(
-    browser: Any, talking_door: Door, talking: Model, files: list[Path], width: int, locale: str
+    browser: Any, talking_door: Door, talking: Model, chosen_files: list[Path], width: int, locale: str
 ) -> None:
     """Two turns and three images: the replies are the engine's with the whole history."""
     visit = Visit(browser, talking_door.address, width, locale=locale)
     page = visit.page
     assert page.get_attribute("#tab-chat", "aria-selected") == "true" and page.is_hidden("#drop")
-    page.set_input_files("#chat-file", files[:2])
+    page.set_input_files("#chat-file", chosen_files[:2])
     page.locator("#attached img").nth(1).wait_for()
     assert page.evaluate("document.activeElement.id") == "words"
     page.keyboard.type("a dog?")
@@ -64,18 +64,20 @@ def test_a_conversation_by_keyboard(
     page.keyboard.type("两只狗")
     page.keyboard.press("Enter")
     ready(page)
-    messages: list[Any] = [{"role": "user", "content": [*({"image": one} for one in files[:2]), "a dog?\n两只狗"]}]
+    messages: list[Any] = [
+        {"role": "user", "content": [*({"image": one} for one in chosen_files[:2]), "a dog?\n两只狗"]}
+    ]
     first = talking.chat(messages, max_tokens=48)
     assert page.text_content("#talk .assistant p") == first.answer
     assert page.locator("#talk .user img").count() == 2 and page.locator("#attached img").count() == 0
-    page.set_input_files("#chat-file", files[2:])
+    page.set_input_files("#chat-file", chosen_files[2:])
     page.wait_for_selector("#problem-chat:not([hidden])")
     assert "3" in page.text_content("#problem-chat") and page.locator("#attached img").count() == 1
     page.keyboard.type("<b>And?</b>")
     page.keyboard.press("Enter")
     ready(page)
     messages += [{"role": "assistant", "content": first.answer}]
-    messages += [{"role": "user", "content": [{"image": files[2]}, "<b>And?</b>"]}]
+    messages += [{"role": "user", "content": [{"image": chosen_files[2]}, "<b>And?</b>"]}]
     second = talking.chat(messages, max_tokens=48).answer
     assert page.locator("#talk .assistant > p:first-of-type").last.text_content() == second
     assert page.evaluate("document.documentElement.scrollWidth") <= width
