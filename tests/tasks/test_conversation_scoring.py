@@ -41,19 +41,18 @@ def test_a_stage_that_does_not_write_measures_the_likelihood(speaker: Pipeline, 
 
 
 @torch.no_grad()
-def test_the_likelihood_is_the_mean_over_tokens(speaker: Pipeline, spoken: list[Example]) -> None:
-    """Not over texts: against the task's own likelihoods, one example at a time."""
+def test_the_likelihood_is_the_mean_over_texts_of_geometric_means(speaker: Pipeline, spoken: list[Example]) -> None:
+    """Against the task's own likelihoods, one example at a time; the items of a paired test have this mean."""
     from speaking import encoded_of
 
     task = Conversation(ConversationConfig(), speaker.config.model)
-    total, count = 0.0, 0
+    values = []
     for one in spoken:
         for _, tokens in task.reference_likelihoods(speaker.model, speaker.codec, encoded_of(speaker, [one]), [one]):
-            total, count = total + sum(tokens), count + len(tokens)
-    expected = math.exp(total / count)
-    assert evaluate(speaker, spoken, wanted=REPLY_PROBABILITY).scores[REPLY_PROBABILITY].value == pytest.approx(
-        expected, rel=1e-4
-    )
+            values.append(math.exp(sum(tokens) / len(tokens)))
+    found = evaluate(speaker, spoken, wanted=REPLY_PROBABILITY)
+    assert found.scores[REPLY_PROBABILITY].value == pytest.approx(sum(values) / len(values), rel=1e-4)
+    assert found.items[REPLY_PROBABILITY].values.mean() == pytest.approx(found.scores[REPLY_PROBABILITY].value)
 
 
 def test_pope_of_zero_images_asks_nothing(speaker: Pipeline, spoken: list[Example]) -> None:

@@ -25,6 +25,10 @@ VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
 """Views of the final measurement; each is one pass over the split."""
 
 
+NO_SHARES = frozenset({"CIDEr", "chair_mentions", "perplexity_ratio"})
+"""Metrics that are no shares, and are printed as numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class SplitResult:
     """One measured split: its examples, the model's outcome on them, and its outcome in each blind view."""
@@ -43,6 +47,7 @@ class SplitResult:
         scores = self.outcome.scores
         wide = [name for name in scores if name.endswith(("@5", "@10"))]
         wide += [name for name in ("Bleu_1", "Bleu_2", "Bleu_3", "ROUGE_L") if name in scores]
+        wide += [name for name in scores if name.startswith("pope_") and name != "pope_f1"]
         return [
             self._row(name, scores[name], {view: outcome.scores for view, outcome in self.blind.items()})
             for name in [name for name in scores if name not in wide] + wide
@@ -56,7 +61,7 @@ class SplitResult:
             self.outcome.baseline.get(name),
             no_picture=views["no_picture"].get(name),
             no_text=views["no_text"].get(name),
-            is_share=name != "CIDEr",
+            is_share=name not in NO_SHARES,
             largest=1.0,
         )
 

@@ -38,6 +38,9 @@ MEANINGS: dict[str, str] = {
     r"chair_i": "Share of the objects that captions name which are not in the image; lower is better.",
     r"chair_s": "Share of captions that name an object which is not in the image; lower is better.",
     r"chair_mentions": "Objects that a caption names, on the mean: naming none is never wrong.",
+    r"reply_token_probability": "Probability that the model gives to a token of what people wrote, on the mean.",
+    r"text_questions_before": "The same with the adaptation switched off, as the language model was read.",
+    r"text_questions": "Share of plain questions without an image that are answered rightly.",
     r"perplexity_ratio": "Perplexity as a multiple of what it was before training; 1 is nothing forgotten.",
     r"perplexity": "Tokens that a language model hesitates between, on the mean; 1 is certainty, lower is better.",
     r"(.*)_uncalibrated_ECE": "How far the model's own confidence is from how often it is right, before it was "

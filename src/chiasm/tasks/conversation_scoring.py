@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from chiasm.core.types import Encoded, Example, Score
-from chiasm.metrics.paired import corpus_interval
+from chiasm.core.types import Encoded, Example
+from chiasm.metrics.intervals import bootstrap_mean
 from chiasm.tasks.captioning import CaptionScorer
 from chiasm.tasks.conversation_hallucination import HallucinationScorer, chair_outcome
 from chiasm.tasks.language_kept import language_kept
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from chiasm.tasks.conversation import Conversation
 
 REPLY_PROBABILITY = "reply_token_probability"
-"""Geometric mean probability of the tokens that the data let the assistant say."""
+"""Mean, over what the data let the assistant say, of the geometric mean probability of its tokens."""
 
 
 class ConversationScorer(Scorer):
@@ -75,24 +74,11 @@ class ConversationScorer(Scorer):
             found = chair_outcome(self.captions.outcome.captioned, self.hallucination.objects, context.seed)
             outcome = Outcome.joined([outcome, found])
         if self.totals:
-            totals, counts, images = np.array(self.totals), np.array(self.counts), np.array(self.images)
-            outcome.scores[REPLY_PROBABILITY] = _token_probability(totals, counts, images, context.seed)
-            outcome.items[REPLY_PROBABILITY] = Items(totals / counts, images)
+            values, images = np.exp(np.array(self.totals) / np.array(self.counts)), np.array(self.images)
+            outcome.scores[REPLY_PROBABILITY] = bootstrap_mean(values, images, context.seed)
+            outcome.items[REPLY_PROBABILITY] = Items(values, images)
         if context.view == "seen" and not context.is_calibrating:
             tokenizer = self.task.tokenizer_of(context.codec)
             brief = self.is_brief or bool(context.wanted)
             outcome.scores |= language_kept(context.model, self.task.name, tokenizer, context.seed, brief)
         return outcome
-
-
-def _token_probability(
-    totals: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], images: npt.NDArray[np.int64], seed: int
-) -> Score:
-    """exp(sum of log-probabilities / number of tokens) of n texts, with an interval that draws images."""
-
-    def score(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.exp(sums[..., 0] / sums[..., 1])
-
-    rows = np.stack([totals, counts.astype(np.float64)], axis=1)
-    low, high = corpus_interval(rows, score, images, seed)
-    return Score(float(score(rows.sum(0))), float(low), float(high), len(rows))
