@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from chiasm.core.device import environment, keep_freed_memory
 from chiasm.core.types import IMAGE, Tokens, Turn
 from chiasm.models.decoding import DecodingConfig
+from chiasm.models.encoders import widths
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.lora import LORA_NAMES
 from chiasm.models.vision_language import VisionLanguageModel
@@ -29,7 +30,7 @@ from chiasm.tasks.conversation_packing import packed, padded
 from chiasm.tasks.conversation_writing import counted_logits, replies
 
 ROUNDS = 5
-IMAGES, CAPTIONS, IMAGE_TOKENS, WIDTH = 8, 5, 49, 1280
+IMAGES, CAPTIONS, IMAGE_TOKENS = 8, 5, 49
 REPLY_TOKENS = 32
 OPENING = """
 import time; started = time.perf_counter()
@@ -72,9 +73,9 @@ def pipeline() -> Pipeline:
     return Pipeline.build(find_recipe("llava"), [], torch.device("cpu"))
 
 
-def image_tokens(count: int) -> Tokens:
+def image_tokens(count: int, width: int) -> Tokens:
     """Random grids of a tower."""
-    values = torch.rand(count, IMAGE_TOKENS, WIDTH)
+    values = torch.rand(count, IMAGE_TOKENS, width)
     return Tokens(values, torch.ones(count, IMAGE_TOKENS, dtype=torch.bool), values.mean(1))
 
 
@@ -92,7 +93,7 @@ def training(model: VisionLanguageModel, tokenizer: Any) -> dict[str, float]:
         ]
     )
     fields = padded(row * IMAGES, tokenizer.pad_id)
-    index, image = torch.arange(IMAGES), image_tokens(IMAGES)
+    index, image = torch.arange(IMAGES), image_tokens(IMAGES, widths(model.image_encoder)[0])
     tokens = IMAGES * (len(row[0].ids) + IMAGE_TOKENS - 1)
     counted = int(fields["turn_is_counted"].sum())
 
@@ -132,7 +133,7 @@ def writing(model: VisionLanguageModel, tokenizer: Any) -> dict[str, float]:
                 model,
                 "conversation",
                 tokenizer,
-                {IMAGE: image_tokens(rows)},
+                {IMAGE: image_tokens(rows, widths(model.image_encoder)[0])},
                 [(row, prompt) for row in range(rows)],
                 decoding,
             )
