@@ -6,18 +6,21 @@ Everything runs in one process on this machine, baselines interleaved with what 
 of the rounds is printed. Image tokens are random numbers, since towers are frozen and cached.
 """
 
+import datetime
 import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from chiasm.core.device import environment, keep_freed_memory
+from chiasm.core.files import write_bytes
 from chiasm.core.types import IMAGE, Tokens, Turn
 from chiasm.models.decoding import DecodingConfig
 from chiasm.models.encoders import widths
@@ -29,6 +32,7 @@ from chiasm.recipes.table import find_recipe
 from chiasm.tasks.conversation_packing import packed, padded
 from chiasm.tasks.conversation_writing import counted_logits, replies
 
+RESULTS = Path(__file__).resolve().parent / "results"
 ROUNDS = 5
 IMAGES, CAPTIONS, IMAGE_TOKENS = 8, 5, 49
 REPLY_TOKENS = 32
@@ -158,7 +162,7 @@ def writing(model: VisionLanguageModel, tokenizer: Any) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print one JSON object."""
+    """Print one JSON object, and keep it with its date in benchmarks/results."""
     chosen = sys.argv[1:] or ["open", "train", "write"]
     keep_freed_memory()
     result: dict[str, Any] = {"environment": environment()}
@@ -172,7 +176,9 @@ def main() -> None:
             result["write"] = writing(made.model, tokenizer)
         if "train" in chosen:
             result["train"] = training(made.model, tokenizer)
-    print(json.dumps(result, indent=2))
+    text = json.dumps(result, indent=2)
+    print(text)
+    write_bytes(RESULTS / f"{datetime.date.today()}-language_model.json", text.encode() + b"\n")
 
 
 if __name__ == "__main__":
