@@ -7,7 +7,7 @@ import pytest
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Caption, Example
-from chiasm.data.dataset import Dataset, ListDataset, choose_captions, texts_of
+from chiasm.data.dataset import Dataset, ListDataset, choose_captions, evenly_spread, texts_of
 from chiasm.data.generated.scene_dataset import ScenesConfig
 from chiasm.data.generated.sort_of_clevr import SortOfClevrConfig
 from chiasm.data.ledger import Ledger
@@ -124,3 +124,8 @@ def test_an_unknown_kind_is_refused() -> None:
     """Guards against a run that trains on no question because a word was misspelt."""
     with pytest.raises(InputError, match="did you mean 'count'"):
         open_dataset(replace(SCENES, question_kinds=("cuont",)), "train", 0)
+
+
+def test_places_are_evenly_spread() -> None:
+    assert evenly_spread(10, 4) == [0, 2, 5, 7]
+    assert evenly_spread(3, 9) == [0, 1, 2] and evenly_spread(0, 2) == []

@@ -3,7 +3,7 @@
 import torch
 
 from chiasm.core.types import Tokens
-from chiasm.models.inputs import grouped
+from chiasm.models.inputs import grouped, separated, value_counts
 
 
 def test_grouping_equals_a_loop() -> None:
@@ -32,3 +32,15 @@ def test_examples_without_any_value_are_padding_alone() -> None:
     empty = Tokens(torch.zeros(0, 2, 3), torch.zeros(0, 2, dtype=torch.bool), torch.zeros(0, 3))
     found = grouped(empty, torch.zeros(0, dtype=torch.long), 4)
     assert found.values.shape == (4, 2, 3) and not found.is_real.any() and not found.pooled.any()
+
+
+def test_separating_undoes_grouping() -> None:
+    """Values come back in order with the example of each; an example without any has none."""
+    values, row = torch.randn(4, 3, 2), torch.tensor([0, 0, 2, 3])
+    tokens = Tokens(values, torch.ones(4, 3, dtype=torch.bool), values.mean(1))
+    joined = grouped(tokens, row, 4)
+    alone, of = separated(joined)
+    assert torch.equal(alone.values, values) and torch.equal(of, row) and bool(alone.is_real.all())
+    assert value_counts(joined).tolist() == [2, 0, 1, 1]
+    plain, of = separated(tokens)
+    assert torch.equal(plain.values, values) and of.tolist() == [0, 1, 2, 3] == list(range(len(value_counts(tokens))))

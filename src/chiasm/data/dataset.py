@@ -209,6 +209,12 @@ def examples_of(dataset: Dataset) -> Sequence[Example]:
     return Examples(dataset)
 
 
+def evenly_spread(size: int, count: int) -> list[int]:
+    """Places of `count` examples, evenly spread over `size`; all where there are no more."""
+    count = min(count, size)
+    return [number * size // count for number in range(count)]
+
+
 def first_examples(dataset: Dataset, generated: int) -> Iterator[Example]:
     """All examples of files, the first `generated` of a generator; of a mixture, those of each part."""
     for part in dataset.parts.values():

@@ -47,23 +47,24 @@ def grouped(tokens: Tokens, row: Int[Tensor, " k"], rows: int) -> Tokens:
     return Tokens(values.flatten(1, 2), is_real.flatten(1, 2), pooled, number=number)
 
 
-def separated(tokens: Tokens) -> tuple[Tokens, Int[Tensor, " k"], Int[Tensor, " k"]]:
+def separated(tokens: Tokens) -> tuple[Tokens, Int[Tensor, " k"]]:
     """Undo `grouped`: the values of all examples, one row each.
 
     Returns:
-        k encoded values of l tokens each, the example of each, and its number among the example's values. A value
-        without a real token is left out. `pooled` is the example's.
+        k encoded values of l tokens each, and the example of each, ascending. A value without a real token is left
+        out. `pooled` is the example's.
     """
-    rows, width = tokens.is_real.shape
-    device = tokens.values.device
-    if tokens.number is None:
-        kept = tokens.is_real.any(1).nonzero()[:, 0]
-        return tokens.rows(kept), kept, torch.zeros_like(kept)
-    most = int(tokens.number[0, -1]) + 1
-    values = tokens.values.unflatten(1, (most, width // most)).flatten(0, 1)
-    is_real = tokens.is_real.unflatten(1, (most, width // most)).flatten(0, 1)
-    row = torch.arange(rows, device=device).repeat_interleave(most)
-    number = torch.arange(most, device=device).repeat(rows)
+    most = _most_values(tokens)
+    values, is_real = (part.unflatten(1, (most, -1)).flatten(0, 1) for part in (tokens.values, tokens.is_real))
     kept = is_real.any(1).nonzero()[:, 0]
-    pooled = tokens.pooled[row[kept]]
-    return Tokens(values[kept], is_real[kept], pooled), row[kept], number[kept]
+    row = kept // most
+    return Tokens(values[kept], is_real[kept], tokens.pooled[row]), row
+
+
+def value_counts(tokens: Tokens) -> Int[Tensor, " n"]:
+    """Number of values of each example, as `separated` gives them."""
+    return tokens.is_real.unflatten(1, (_most_values(tokens), -1)).any(2).sum(1)
+
+
+def _most_values(tokens: Tokens) -> int:
+    return 1 if tokens.number is None else int(tokens.number[0, -1]) + 1

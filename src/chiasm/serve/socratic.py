@@ -6,7 +6,6 @@ with their probabilities in place of the image. It knows nothing else of the ima
 where the names are wrong, so is the reply (docs/chat.md has how weak it is).
 """
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -23,7 +22,7 @@ from chiasm.models.encoders.language_model import LanguageModel, SmolLM2Config
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.tokenizers import pretrained_tokenizer
 from chiasm.serve.given import ImageInput, prepared
-from chiasm.serve.talker import Talker
+from chiasm.serve.talker import Talker, pixels_key
 from chiasm.tasks.conversation_decoding import Seen
 from chiasm.tasks.retrieval import Retrieval
 
@@ -80,7 +79,7 @@ class SocraticTalker(Talker):
     def told(self, image: ImageInput) -> str:
         """What the language model reads in place of an image."""
         pixels = prepared(image, self.pipeline.resizing)
-        name = hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
+        name = pixels_key(pixels)
         if name not in self._known:
             if len(self._known) >= 256:
                 self._known.pop(next(iter(self._known)))

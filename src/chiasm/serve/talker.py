@@ -108,9 +108,8 @@ class SeeingTalker(Talker):
 
     def __init__(self, pipeline: Pipeline) -> None:
         pipeline.task(Conversation)
-        tokenizer = pipeline.codec.tokenizer
-        assert isinstance(tokenizer, ChatTokenizer), "a language model brings its tokenizer"
-        super().__init__(pipeline.model.language, tokenizer, pipeline.model.bridge(Conversation.name))
+        bridge = pipeline.model.bridge(Conversation.name)
+        super().__init__(pipeline.model.language, pipeline.codec.chat_tokenizer, bridge)
         self.pipeline = pipeline
 
     def see(self, turns: Sequence[Turn], images: Sequence[ImageInput]) -> tuple[list[Turn], list[Seen]]:
@@ -122,5 +121,9 @@ class SeeingTalker(Talker):
             with torch.no_grad():
                 return self.pipeline.encode_pixels(pixels[None])
 
-        name = hashlib.sha256(f"{tuple(pixels.shape)} ".encode() + pixels.contiguous().numpy().tobytes()).hexdigest()
-        return Seen(name, tokens)
+        return Seen(pixels_key(pixels), tokens)
+
+
+def pixels_key(pixels: Tensor) -> str:
+    """SHA-256 of an image as its encoder takes it, its shape included."""
+    return hashlib.sha256(f"{tuple(pixels.shape)} ".encode() + pixels.contiguous().numpy().tobytes()).hexdigest()

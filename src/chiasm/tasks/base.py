@@ -133,7 +133,7 @@ class Task(ABC, Generic[C]):
 
     def is_fed(self, example: Example) -> bool:
         """Whether an example has what the task `needs`."""
-        words = example.captions or example.questions or example.turns
+        words = example.captions or example.questions or example.turns or example.label
         given = {
             "captions": example.captions,
             "questions": example.questions,

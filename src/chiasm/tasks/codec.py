@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from chiasm.core.types import normalise_answer
+from chiasm.data.tokenizers.chat import ChatTokenizer
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.models.decoding import DecodingConfig
 from chiasm.tasks.calibration import CalibratedOn, Calibration
@@ -28,6 +29,12 @@ class Codec:
     calibrated_on: CalibratedOn | None = None
     """None if nothing was fitted, or for run folders of versions that did not store it."""
     _answer_index: tuple[tuple[str, ...], dict[str, int]] = field(default=((), {}))
+
+    @property
+    def chat_tokenizer(self) -> ChatTokenizer:
+        """The tokenizer of a model whose text tower is a language model."""
+        assert isinstance(self.tokenizer, ChatTokenizer), "a language model brings its tokenizer"
+        return self.tokenizer
 
     @property
     def answers(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from chiasm.models.bridge import PROJECTORS
 from chiasm.models.bridge.mlp2x_gelu import MlpProjectorConfig
 from chiasm.models.bridge.projector import ProjectorConfig
 from chiasm.models.heads import HeadSpec, LanguageWriter
-from chiasm.models.inputs import separated
+from chiasm.models.inputs import value_counts
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Needs, Query, Task, TaskConfig, Teacher, check_share
@@ -50,6 +50,7 @@ from chiasm.tasks.conversation_writing import (
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
 ALL = 1 << 30
+"""More captions or questions than an example has."""
 YES_NO = {"en": (("yes",), ("no",)), "zh": (("是", "有", "对"), ("否", "没有", "不", "没"))}
 """Language -> words of yes and of no, whose likelihoods are compared by their first tokens."""
 
@@ -91,7 +92,6 @@ class Conversation(Task[ConversationConfig]):
     Config: ClassVar[type[TaskConfig]] = ConversationConfig
     needs: ClassVar[Needs] = "conversations"
     reads_text: ClassVar[bool] = False
-    objective: ClassVar[str] = "generate"
 
     def check(self) -> None:
         """Require a language model as text tower.
@@ -105,10 +105,6 @@ class Conversation(Task[ConversationConfig]):
                 "a language model as text tower",
                 "--set model.text.kind=smollm2",
             )
-
-    def is_fed(self, example: Example) -> bool:
-        """Whether an example has words."""
-        return bool(example.captions or example.questions or example.turns or example.label)
 
     def head(self, codec: Codec) -> HeadSpec:
         """The bridge."""
@@ -126,7 +122,7 @@ class Conversation(Task[ConversationConfig]):
         Raises:
             InputError: names file and row of the first conversation that does not fit.
         """
-        tokenizer, longest = _tokenizer(codec), 0
+        tokenizer, longest = codec.chat_tokenizer, 0
         image_tokens = model.image_tokens(self.name)
         over: tuple[Example, int] | None = None
         for example in examples:
@@ -152,7 +148,7 @@ class Conversation(Task[ConversationConfig]):
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """The fields of `conversation_packing.padded`, and `image_index` [m]: the example of each row."""
-        tokenizer, rows, index = _tokenizer(codec), [], []
+        tokenizer, rows, index = codec.chat_tokenizer, [], []
         config = self.config
         for number, example in enumerate(examples):
             turns = turns_of(example, seed, epoch, config.captions_per_picture, config.questions_per_picture)
@@ -190,7 +186,7 @@ class Conversation(Task[ConversationConfig]):
         """
         if not queries:
             return []
-        tokenizer, counts = _tokenizer(codec), _image_counts(encoded)
+        tokenizer, counts = codec.chat_tokenizer, _image_counts(encoded)
         prompts = [(one.row, tokenizer.prompt(_asked(one, counts[one.row]))) for one in queries]
         written = replies(model, self.name, tokenizer, encoded, prompts, codec.decoding)
         compared = self._yes_or_no(model, codec, encoded, queries, written)
@@ -225,7 +221,7 @@ class Conversation(Task[ConversationConfig]):
         """Log-probabilities that the reply to each question begins with yes and with no, in the question's language."""
         if not queries:
             return []
-        tokenizer, counts = _tokenizer(codec), _image_counts(encoded)
+        tokenizer, counts = codec.chat_tokenizer, _image_counts(encoded)
         prompts = [(one.row, tokenizer.prompt(_asked(one, counts[one.row]))) for one in queries]
         chosen = [_first_tokens(tokenizer, one.language or language_of(one.text)) for one in queries]
         values = first_token_log_probabilities(model, self.name, tokenizer, encoded, prompts)
@@ -233,10 +229,6 @@ class Conversation(Task[ConversationConfig]):
             tuple(float(row[torch.tensor(side, device=row.device)].logsumexp(0)) for side in sides)  # type: ignore[misc]
             for row, sides in zip(values, chosen, strict=True)
         ]
-
-    def tokenizer_of(self, codec: Codec) -> ChatTokenizer:
-        """The language model's tokenizer."""
-        return _tokenizer(codec)
 
     def _yes_or_no(
         self,
@@ -260,14 +252,6 @@ class Conversation(Task[ConversationConfig]):
             found[number] = text.capitalize() if written[number].text[:1].isupper() else text, share
         return found
 
-    def log_likelihood(
-        self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, queries: Sequence[Query]
-    ) -> list[float]:
-        """Log-likelihood of each query's text as a caption of its image, the end token included."""
-        tokenizer, counts = _tokenizer(codec), _image_counts(encoded)
-        conversations = [(one.row, _caption_spans(tokenizer, one.text, counts[one.row])) for one in queries]
-        return [sum(one) for one in log_likelihoods(model, self.name, tokenizer, encoded, conversations)]
-
     def reference_likelihoods(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, examples: Sequence[Example]
     ) -> Iterator[tuple[int, list[float]]]:
@@ -275,7 +259,7 @@ class Conversation(Task[ConversationConfig]):
 
         Of the captions of an example, the first of each language is read.
         """
-        tokenizer, counts = _tokenizer(codec), _image_counts(encoded, len(examples))
+        tokenizer, counts = codec.chat_tokenizer, _image_counts(encoded, len(examples))
         asked: list[tuple[int, Spans]] = []
         for row, example in enumerate(examples):
             captions = {caption.language: caption for caption in reversed(example.captions)}
@@ -319,11 +303,6 @@ class Conversation(Task[ConversationConfig]):
         return found
 
 
-def _tokenizer(codec: Codec) -> ChatTokenizer:
-    assert isinstance(codec.tokenizer, ChatTokenizer), "a language model brings its tokenizer"
-    return codec.tokenizer
-
-
 def _images(example: Example) -> int:
     return len(references_of(example.inputs.get(IMAGE)))
 
@@ -333,8 +312,7 @@ def _image_counts(encoded: Encoded, rows: int = 0) -> list[int]:
     image = encoded.get(IMAGE)
     if image is None:
         return [0] * max(rows, 1)
-    _, row, _ = separated(image)
-    return [int(count) for count in torch.bincount(row, minlength=len(image.values))]
+    return [int(count) for count in value_counts(image)]
 
 
 def _asked(query: Query, images: int) -> tuple[Turn, ...]:
@@ -354,8 +332,3 @@ def _first_tokens(tokenizer: ChatTokenizer, language: str) -> tuple[list[int], l
     ]
     both = sides[0] & sides[1]
     return sorted(sides[0] - both), sorted(sides[1] - both)
-
-
-def _caption_spans(tokenizer: ChatTokenizer, text: str, images: int) -> Spans:
-    turns = prompt_turns("caption", images, language_of(text))
-    return tokenizer.conversation((*turns, Turn("assistant", text)))

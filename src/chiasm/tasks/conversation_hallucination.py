@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Encoded, Example
+from chiasm.data.dataset import evenly_spread
 from chiasm.data.objects import FoundObjects, found_objects
 from chiasm.metrics.chair import chair_scores
 from chiasm.metrics.likelihood import yes_or_no
@@ -38,8 +39,7 @@ class HallucinationScorer(Scorer):
         if self.objects is None:
             return
         self.items = pope_questions(self.objects.by_image, seed=context.seed, groups=self.objects.vocabulary.groups)
-        count = len(context.examples)
-        chosen = {number * count // images for number in range(images)} if images < count else set(range(count))
+        chosen = set(evenly_spread(len(context.examples), images))
         for number, item in enumerate(self.items):
             if item.image in chosen:
                 self.by_image.setdefault(item.image, []).append(number)

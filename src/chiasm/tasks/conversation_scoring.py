@@ -78,7 +78,6 @@ class ConversationScorer(Scorer):
             outcome.scores[REPLY_PROBABILITY] = bootstrap_mean(values, images, context.seed)
             outcome.items[REPLY_PROBABILITY] = Items(values, images)
         if context.view == "seen" and not context.is_calibrating:
-            tokenizer = self.task.tokenizer_of(context.codec)
-            brief = self.is_brief or bool(context.wanted)
+            tokenizer, brief = context.codec.chat_tokenizer, self.is_brief or bool(context.wanted)
             outcome.scores |= language_kept(context.model, self.task.name, tokenizer, context.seed, brief)
         return outcome

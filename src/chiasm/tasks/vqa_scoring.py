@@ -32,14 +32,13 @@ class AnswerScorer(Scorer):
     def __init__(self, task: Task[Any], context: Context, metric: str = "") -> None:
         super().__init__(context)
         self.task, self.outcome, self.metric = task, Outcome(), metric or task.primary_metric
-        self.is_softmax = getattr(task, "objective", "") == "softmax"
 
     def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
         """Answer every question of a part."""
         context, outcome = self.context, self.outcome
         asked = [(row, question) for row, example in enumerate(part) for question in example.questions]
         queries = queries_of([context.text(question.text) for _, question in asked], [row for row, _ in asked])
-        if context.is_calibrating and queries and self.is_softmax:
+        if context.is_calibrating and queries and self.task.objective == "softmax":
             vqa = cast("VisualQuestionAnswering", self.task)
             logits = vqa.logits(context.model, context.codec, encoded, queries)
             predictions = vqa.ranked(context.codec, logits)

@@ -17,7 +17,7 @@ from chiasm.core.files import cache_root, folder_lock, read_json
 from chiasm.core.log import bar
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
-from chiasm.data.dataset import Dataset, examples_of, first_examples
+from chiasm.data.dataset import Dataset, evenly_spread, examples_of, first_examples
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
 from chiasm.data.opening import open_dataset
@@ -322,7 +322,8 @@ def _hooks(
 ) -> Hooks:
     count = config_of(pipeline).train.validate_examples
     primary = _primary(config_of(pipeline))
-    some = examples if not count or count >= len(examples) else spread(examples, count)
+    is_part = 0 < count < len(examples)
+    some = [examples[place] for place in evenly_spread(len(examples), count)] if is_part else examples
 
     def validate() -> Mapping[str, Score]:
         return evaluate(pipeline, some, wanted=primary).scores
@@ -333,11 +334,6 @@ def _hooks(
 
     is_watched = bool(config_of(pipeline).train.retention.path) and rank() == 0
     return Hooks(validate, extra_files, RetentionCheck(pipeline, console) if is_watched else None)
-
-
-def spread(examples: Sequence[Example], count: int) -> list[Example]:
-    """`count` of the examples, evenly spread over them."""
-    return [examples[number * len(examples) // count] for number in range(count)]
 
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:

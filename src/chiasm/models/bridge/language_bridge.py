@@ -13,7 +13,7 @@ from chiasm.core.types import IMAGE_ID, Tokens
 from chiasm.models.bridge.projector import BridgeShape, ProjectorConfig
 from chiasm.models.bridge.splicing import GivenRows, Spliced, spliced
 from chiasm.models.encoders.language_model import LanguageModel
-from chiasm.models.inputs import separated
+from chiasm.models.inputs import separated, value_counts
 
 
 class LanguageBridge(nn.Module):
@@ -64,9 +64,9 @@ class LanguageBridge(nn.Module):
         words = language.embed(given.ids.masked_fill(given.ids < 0, 0))
         if image is None or not bool(is_image.any()):
             return spliced(given, words, None, torch.full_like(given.ids, -1), pads_left)
-        alone, row, _ = separated(image)
-        counts = torch.bincount(row, minlength=len(image.values))[image_index][:, None]
-        first = (torch.bincount(row, minlength=len(image.values)).cumsum(0))[image_index][:, None] - counts
+        alone, _ = separated(image)
+        every = value_counts(image)
+        counts, first = every[image_index][:, None], (every.cumsum(0) - every)[image_index][:, None]
         number = torch.minimum(is_image.long().cumsum(1) - 1, counts - 1)
         image_of = torch.where(is_image & (counts > 0), first + number, -1)
         projected = self(alone) if len(alone.values) else None

@@ -8,6 +8,7 @@ Axis legend: m rows, l tokens, q query and k key positions, e width of the word 
 
 import inspect
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,9 +61,9 @@ class CausalLanguageModelConfig(TextTowerConfig):
     keeps_lora: ClassVar[bool] = True
     is_chat_model: ClassVar[bool] = True
 
+    @abstractmethod
     def source(self) -> str:
         """What `language_model_folder` opens: a packaged model's name, a folder, or a GGUF file."""
-        raise NotImplementedError
 
     def build(self, shape: EncoderShape) -> nn.Module:
         """See `TextTowerConfig.build`."""
@@ -77,30 +78,30 @@ class CausalLanguageModelConfig(TextTowerConfig):
         return replace(self, frozen=True, lora_rank=rank, lora_alpha=alpha)
 
 
+class PackagedLanguageModelConfig(CausalLanguageModelConfig, ABC):
+    """A language model of `LANGUAGE_MODELS`, named by its kind."""
+
+    __slots__ = ()
+
+    is_packaged: ClassVar[bool] = True
+
+    def source(self) -> str:
+        """See `CausalLanguageModelConfig.source`."""
+        return self.kind
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SmolLM2Config(CausalLanguageModelConfig):
+class SmolLM2Config(PackagedLanguageModelConfig):
     """SmolLM2-135M-Instruct, English, from an installed package (Apache-2.0)."""
 
     kind: Literal["smollm2"] = "smollm2"
 
-    is_packaged: ClassVar[bool] = True
-
-    def source(self) -> str:
-        """See `CausalLanguageModelConfig.source`."""
-        return self.kind
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gemma3Config(CausalLanguageModelConfig):
+class Gemma3Config(PackagedLanguageModelConfig):
     """Gemma 3 270M, many languages with Chinese, without a chat template, from an installed package (Gemma's terms)."""
 
     kind: Literal["gemma3_270m"] = "gemma3_270m"
-
-    is_packaged: ClassVar[bool] = True
-
-    def source(self) -> str:
-        """See `CausalLanguageModelConfig.source`."""
-        return self.kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

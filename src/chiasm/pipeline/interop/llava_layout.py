@@ -72,8 +72,7 @@ def llava_files(pipeline: Pipeline) -> dict[str, bytes]:
     Raises:
         InputError: names what LLaVA's layout cannot hold, and the keys to train with.
     """
-    model, words = pipeline.model, pipeline.codec.tokenizer
-    assert isinstance(words, ChatTokenizer), "a language model brings its tokenizer"
+    model, words = pipeline.model, pipeline.codec.chat_tokenizer
     if isinstance(model, PretrainedVLM) and not isinstance(model, Llava):
         raise _refused(f"a {model.spec.network}", "a LLaVA-1.5, or a bridge that was trained here")
     if isinstance(model, PretrainedVLM):
