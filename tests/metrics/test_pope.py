@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chiasm.core.errors import InputError
-from chiasm.metrics.pope import SETTINGS, PopeItem, pope_question, pope_questions, pope_scores
+from chiasm.metrics.pope import SETTINGS, PopeItem, pope_questions, pope_scores
 
 NAMES = ["dog", "cat", "car", "tree", "cup", "ball", "man", "woman"]
 GROUPS = [{"man", "woman"}, {"ball", "cup"}]
@@ -61,35 +61,6 @@ def test_odd_numbers_of_questions_are_refused(per_image: int) -> None:
     """Half of them must be positive."""
     with pytest.raises(InputError, match="even number"):
         pope_questions([{"dog"}], per_image)
-
-
-@pytest.mark.parametrize(
-    ("name", "question"),
-    [
-        ("dog", "Is there a dog in the image?"),
-        ("umbrella", "Is there an umbrella in the image?"),
-        ("orange hat", "Is there an orange hat in the image?"),
-        ("uniform", "Is there a uniform in the image?"),
-        ("unicycle", "Is there a unicycle in the image?"),
-        ("hourglass", "Is there an hourglass in the image?"),
-        ("onion", "Is there an onion in the image?"),
-        ("snow", "Is there snow in the image?"),
-        ("sunglasses", "Are there sunglasses in the image?"),
-        ("people", "Are there people in the image?"),
-        ("bus", "Is there a bus in the image?"),
-        ("dress", "Is there a dress in the image?"),
-    ],
-)
-def test_english_questions(name: str, question: str) -> None:
-    """Article by sound; mass nouns and plurals without one."""
-    assert pope_question(name) == question
-
-
-def test_other_questions() -> None:
-    """Chinese needs no article; other languages have no wording."""
-    assert pope_question("狗", "zh") == "图中有狗吗？"
-    with pytest.raises(InputError, match="en, zh"):
-        pope_question("Hund", "de")
 
 
 def slow_scores(said: list[bool], truth: list[bool]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from chiasm.core.config import override
 from chiasm.core.errors import InputError
 from chiasm.core.run_folder import MANIFEST, verify_folder
 from chiasm.core.types import Example
+from chiasm.data.dataset import examples_of
 from chiasm.data.opening import open_dataset
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.codec import ANSWERS, Codec
@@ -28,6 +29,7 @@ from chiasm.train.finish import Finished
 from chiasm.train.stages import planned, run_stages
 
 CPU = torch.device("cpu")
+MEASURED_OF_STAGE = 5
 SHORT = {"validate_every": 3, "checkpoint_every": 3, "ema_decay": 0.0, "accumulate": 1}
 
 
@@ -35,7 +37,8 @@ def staged() -> RunConfig:
     """Hidden words and wrong pairs first, then questions."""
     config = small_config(steps=3, **SHORT)
     tasks = {"masked_language_modelling": MaskingConfig(), "matching": MatchingConfig(negatives="random")}
-    stage = StageConfig(tasks=tasks, train=replace(config.train, steps=4, validate_every=4, checkpoint_every=4))
+    train = replace(config.train, steps=4, validate_every=4, checkpoint_every=4, validate_examples=MEASURED_OF_STAGE)
+    stage = StageConfig(tasks=tasks, train=train)
     text = replace(config.model.text, summary_tokens=0)
     return replace(
         config,
@@ -79,6 +82,16 @@ def test_each_stage_is_a_complete_run(finished: Path) -> None:
     assert any("val/masked_word_accuracy" in row for row in rows) and any(
         "val/matching_accuracy" in row for row in rows
     )
+
+
+def test_a_stage_is_measured_on_few_examples(finished: Path) -> None:
+    """Guards against minutes of blind views for weights that the next stage changes."""
+    before, last = (
+        json.loads((folder / "results.json").read_text())["metrics"] for folder in (finished / "stages/words", finished)
+    )
+    assert before["masked_word_accuracy"]["n"] == MEASURED_OF_STAGE, "one caption each"
+    questions = sum(len(one.questions) for one in examples_of(open_dataset(staged().data, "val", staged().seed)))
+    assert last["vqa_accuracy"]["n"] == questions
 
 
 def test_weights_and_words_are_handed_on(finished: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from chiasm.core.types import IMAGE, Caption, Encoded, Example, Prediction
-from chiasm.metrics.pope import pope_question
+from chiasm.data.object_questions import object_question
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Query
@@ -33,7 +33,7 @@ class Reader(Conversation):
     ) -> list[tuple[float, float]]:
         return [
             (0.0, -5.0)
-            if any(query.text == pope_question(name) for name in OBJECTS[query.row + self.start])
+            if any(query.text == object_question(name) for name in OBJECTS[query.row + self.start])
             else (-5.0, 0.0)
             for query in queries
         ]

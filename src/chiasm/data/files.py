@@ -10,6 +10,7 @@ from chiasm.core.random import counter_seed
 from chiasm.core.types import Caption, Example, Source
 from chiasm.data.config import DataConfig, OtherDataConfig
 from chiasm.data.ledger import Ledger
+from chiasm.data.object_questions import with_object_questions
 from chiasm.data.prompts import expanded, filled
 from chiasm.data.script import language_of
 from chiasm.data.sources import FileData, read_source
@@ -44,6 +45,10 @@ class FilesConfig(DataConfig):
     random_crop: float = 1.0
     """Least share, in (0, 1], of a training image's area that a step sees: a window at another place and of another
     size in each epoch, for towers that are trained. 1 shows images as they are measured."""
+    object_questions: int = 0
+    """Yes-no questions added to each training image, half of them after objects that it has and half after absent ones
+    (`data.object_questions`): a language model that learned from captions alone answers all of them alike. The objects
+    are the annotated ones, the label, or the nouns of the captions. An even number; 0 adds none."""
 
     def check(self) -> None:
         """Check the path and ranges, and what every source has.
@@ -56,6 +61,9 @@ class FilesConfig(DataConfig):
             raise InputError(f"data.random_crop is {self.random_crop}", "a share in (0, 1]", "1 turns it off")
         if not self.path:
             raise InputError("data.path is not set", "a folder or file with images and texts", "--data FOLDER")
+        if self.object_questions < 0 or self.object_questions % 2:
+            given = f"data.object_questions is {self.object_questions}"
+            raise InputError(given, "an even number, or 0", "--set data.object_questions=4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,8 @@ def open_files(config: FilesConfig, split: str) -> tuple[list[Example], Ledger]:
     "train" stands for `config.train_split`, which may join several by "+". Other names are those of the files. Where
     the files have no validation split, one training example in ten, by a hash of its group or id, is kept for it: so
     nothing is ever tuned on test. With `config.fold`, a part of the training examples is in neither and makes the split
-    "held_out". Examples with a label and no caption get `config.label_prompts` as captions.
+    "held_out". Examples with a label and no caption get `config.label_prompts` as captions. Training examples get
+    `config.object_questions`.
 
     Raises:
         InputError: as `read_source`; the same id in two joined splits; a fold that is none.
@@ -89,6 +98,8 @@ def open_files(config: FilesConfig, split: str) -> tuple[list[Example], Ledger]:
         examples, ledger = _by_fold(config, training)[1], training.ledger
     elif split == "train":
         examples, ledger = _training(config)
+        if config.object_questions:
+            examples = with_object_questions(examples, config.object_questions)
     elif canonical_split(split) == "val":
         examples, ledger = _validation(config, split)
     else:

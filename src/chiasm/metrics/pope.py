@@ -10,7 +10,6 @@ though the image may show it. Numbers of two data sets, or of two kinds of objec
 Axis legend: n questions, c images.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -30,15 +29,6 @@ Setting = Literal["random", "popular", "adversarial"]
 SETTINGS: tuple[Setting, ...] = ("random", "popular", "adversarial")
 PER_IMAGE = 6
 """Questions about an image in each setting, as in the paper."""
-
-_AN = re.compile(r"(?!uni(?!n|m)|us[eua]|eu|ewe|one\b|once|ukulele|utensil)[aeiou]|hour|heir|honest", re.IGNORECASE)
-_UNCOUNTED = re.compile(
-    "bread|clothing|dirt|fire|food|foliage|furniture|graffiti|grass|gravel|hay|ice|ivy|jewelry|luggage|money|mud|paint|"
-    "rain|sand|seaweed|smoke|snow|straw|surf|traffic|trash|underwear|water|wood",
-    re.IGNORECASE,
-)
-_PLURAL = re.compile(r"(?:people|cattle|police|skis|.*[^sui]s)(?<!canvas)(?<!gas|ens)", re.IGNORECASE)
-"""Words that end in s and in none of -ss, -us, -is, and some others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +85,6 @@ def pope_questions(
             items[setting] += [PopeItem(image, name, True, setting) for name in positives]
             items[setting] += [PopeItem(image, name, False, setting) for name in negatives[setting]]
     return [item for setting in SETTINGS for item in items[setting]]
-
-
-def pope_question(name: str, language: str = "en") -> str:
-    """The question for an object: "Is there an umbrella in the image?", or "图中有狗吗？" (`language` "zh").
-
-    English words without a singular or a plural are asked for as such ("Is there snow", "Are there sunglasses").
-    """
-    if language == "zh":
-        return f"图中有{name}吗？"
-    if language != "en":
-        raise InputError(f"questions in {language!r}", "en, zh", "ask in one of these languages")
-    last = name.rsplit(" ", 1)[-1]
-    if _PLURAL.fullmatch(last):
-        return f"Are there {name} in the image?"
-    if _UNCOUNTED.fullmatch(last):
-        return f"Is there {name} in the image?"
-    return f"Is there {'an' if _AN.match(name) else 'a'} {name} in the image?"
 
 
 def pope_scores(

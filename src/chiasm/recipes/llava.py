@@ -33,12 +33,17 @@ def llava(tiny: bool = False) -> RunConfig:
             "align": StageConfig(
                 tasks={"conversation": replace(task, writes=False, captions_per_picture=1, questions_per_picture=1)},
                 train=TrainConfig(
-                    epochs=0.25, least_steps=50, batch_size=32, lr=1e-3, trainable=("heads.*",), validate_every=0
+                    epochs=0.25,
+                    least_steps=50,
+                    batch_size=32,
+                    lr=1e-3,
+                    trainable=("heads.*",),
+                    validate_examples=128,
                 ),
                 primary_metric="reply_token_probability",
             )
         },
-        train=TrainConfig(epochs=2, least_steps=100, batch_size=16, lr=5e-4, weight_decay=0.0, validate_every=0),
+        train=TrainConfig(epochs=2, least_steps=100, batch_size=16, lr=5e-4, weight_decay=0.0, validate_examples=256),
         decoding=DecodingConfig(method="beam", beams=3, max_words=32),
     )
     return few_steps(config, batch_size=4) if tiny else config

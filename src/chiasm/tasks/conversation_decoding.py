@@ -287,7 +287,8 @@ class Decoder:
         before, count, device = state.length, embeddings.shape[1], embeddings.device
         places = torch.arange(before, before + count, device=device)
         allowed = torch.arange(before + count, device=device)[None, :] <= places[:, None]
-        self.language.states(embeddings, allowed[None], places[None], state)
+        with self.language.writing():
+            self.language.states(embeddings, allowed[None], places[None], state)
 
     def _join(self, row: _Row, state: KeyValues) -> None:
         if not self._state.rows:
@@ -303,11 +304,12 @@ class Decoder:
         total = cache.length + 1
         allowed = torch.arange(total, device=device)[None, :] >= (total - 1 - places)[:, None]
         ids = torch.tensor([[row.last] for row in rows], device=device)
-        states = self.language.states(self.language.embed(ids), allowed[:, None], places[:, None], cache)
         for row in rows:
             row.symbols.append(row.last)
             row.ends.append(row.length + 1)
-        return self.language.words(states[:, -1])
+        with self.language.writing():
+            states = self.language.states(self.language.embed(ids), allowed[:, None], places[:, None], cache)
+            return self.language.words(states[:, -1])
 
     def _chosen(self, logits: Tensor, rows: Sequence[_Row]) -> Tensor:
         """One token a row: the likeliest, or one drawn by the row's own seed and the place in its reply."""

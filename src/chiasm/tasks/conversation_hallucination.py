@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from chiasm.core.errors import InputError
 from chiasm.core.types import Encoded, Example
 from chiasm.data.dataset import evenly_spread
+from chiasm.data.object_questions import object_question
 from chiasm.data.objects import FoundObjects, found_objects
 from chiasm.metrics.chair import chair_scores
 from chiasm.metrics.likelihood import yes_or_no
-from chiasm.metrics.pope import pope_question, pope_questions, pope_scores
+from chiasm.metrics.pope import pope_questions, pope_scores
 from chiasm.tasks.base import Query
 from chiasm.tasks.scoring import Captioned, Context, Outcome, Scorer
 
@@ -53,7 +54,7 @@ class HallucinationScorer(Scorer):
         for row in range(len(part)):
             for number in self.by_image.get(start + row, []):
                 asked.setdefault((row, self.items[number].object), []).append(number)
-        queries = [Query(row, context.text(pope_question(name, language)), language) for row, name in asked]
+        queries = [Query(row, context.text(object_question(name, language)), language) for row, name in asked]
         pairs = self.task.yes_no(context.model, context.codec, encoded, queries)
         if not pairs:
             return

@@ -62,9 +62,10 @@ def replies(
         decoding: method and lengths; the longest reply is `max_words`, or `REPLY_TOKENS`.
     """
     found: dict[int, Reply] = {}
-    for numbers in _parts([len(ids) for _, ids in prompts]):
-        part = [prompts[number] for number in numbers]
-        found |= zip(numbers, _written(model, task, tokenizer, encoded, part, decoding), strict=True)
+    with model.language.writing():
+        for numbers in _parts([len(ids) for _, ids in prompts]):
+            part = [prompts[number] for number in numbers]
+            found |= zip(numbers, _written(model, task, tokenizer, encoded, part, decoding), strict=True)
     return [found[number] for number in range(len(prompts))]
 
 

@@ -100,7 +100,7 @@ class TrainConfig:
     """Steps between validations; 0 means ten in the run."""
     validate_examples: int = 0
     """Examples of the validation split that validations during training measure, evenly spread; 0 takes all. The final
-    measurement takes all in any case."""
+    measurement of the run takes all in any case; that of a stage before it takes these."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 means at every validation."""
     keep_checkpoints: int = 2

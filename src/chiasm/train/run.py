@@ -86,7 +86,8 @@ def run(
         resume: go on from the newest complete checkpoint in it; starts anew where there is none.
         console: receives progress bars and messages.
         tokenizer: words and ids, shared by the stages of a run; None learns one or takes that of `init_from`.
-        also_held_out: runs whose held-out splits this one must not train on, beside its own.
+        also_held_out: runs whose held-out splits this one must not train on, beside its own: this one is a stage before
+            them, and its final measurement is limited to `train.validate_examples` too.
 
     Raises:
         InputError: wrong config or data; an image both trained on and held out; a folder that holds another run; a
@@ -124,9 +125,10 @@ def run(
         merge_lora(pipeline.model)
         make_batch_invariant(pipeline.model)
         forgetting = limit_forgetting(trainer, hooks, console)
-        fitted = fit_calibration(pipeline, ready).apply(pipeline)
+        final = _validated(pipeline, ready) if also_held_out else ready
+        fitted = fit_calibration(pipeline, final).apply(pipeline)
         pipeline.domain = fit_domain(pipeline, vocabulary_examples(training), ready)
-        measured = measure_finally(pipeline, ready, unchecked, fitted, console)
+        measured = measure_finally(pipeline, final, unchecked, fitted, console)
         return finish(trainer, training, measured, forgetting, folder, console)
 
 
@@ -317,13 +319,17 @@ def _primary(config: RunConfig) -> str:
     return config.primary_metric or task_type(next(iter(config.tasks))).primary_metric
 
 
+def _validated(pipeline: Pipeline, examples: Sequence[Example]) -> Sequence[Example]:
+    """Those that validations during training measure."""
+    count = config_of(pipeline).train.validate_examples
+    is_part = 0 < count < len(examples)
+    return [examples[place] for place in evenly_spread(len(examples), count)] if is_part else examples
+
+
 def _hooks(
     pipeline: Pipeline, examples: Sequence[Example], files: Mapping[str, object], training: Dataset, console: Console
 ) -> Hooks:
-    count = config_of(pipeline).train.validate_examples
-    primary = _primary(config_of(pipeline))
-    is_part = 0 < count < len(examples)
-    some = [examples[place] for place in evenly_spread(len(examples), count)] if is_part else examples
+    some, primary = _validated(pipeline, examples), _primary(config_of(pipeline))
 
     def validate() -> Mapping[str, Score]:
         return evaluate(pipeline, some, wanted=primary).scores

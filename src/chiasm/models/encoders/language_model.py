@@ -24,6 +24,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.encoders.base import ChatTokenizerSource, EncoderShape, TextTowerConfig, TokenizerSource
+from chiasm.models.int8 import Int8Weights
 from chiasm.models.lora import add_lora, without_lora
 from chiasm.models.pretrained.attention import use_matrix_attention
 from chiasm.models.pretrained.gguf_file import language_model_folder
@@ -54,6 +55,10 @@ class CausalLanguageModelConfig(TextTowerConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format that the frozen network is kept in: bf16 takes half of the memory, and of the time on a machine
     with instructions for it; "auto" takes it there. Low-rank changes are kept in fp32."""
+    writing_weights: Literal["auto", "int8", "own"] = "auto"
+    """Weights that replies are written with on a CPU: "own" are the network's; "int8" are a copy in eight bits
+    (`models.int8`), with low-rank changes added to it, which takes half of the time of a token; "auto" takes them where
+    the network is kept in bf16. Likelihoods are always measured with the network's own."""
     recompute: bool = False
     """Compute each block again in the backward pass in place of keeping its activations: less memory, a third more
     time (gradient checkpointing, Chen et al. 2016)."""
@@ -181,6 +186,9 @@ class LanguageModel(nn.Module):
             network.to(torch.bfloat16)  # type: ignore[arg-type]
         if config.lora_rank:
             add_lora(self._blocks, ("",), config.lora_rank, config.lora_alpha, is_kept=True)
+        is_bf16 = next(iter(network.parameters())).dtype == torch.bfloat16
+        self._writes_int8 = config.writing_weights == "int8" or (config.writing_weights == "auto" and is_bf16)
+        self._int8: Int8Weights | None = None
 
     @property
     def _blocks(self) -> nn.Module:
@@ -249,6 +257,17 @@ class LanguageModel(nn.Module):
     def without_adapters(self) -> Iterator[None]:
         """Within the block the network is the one that was read, bit for bit."""
         with without_lora(self.network):
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Within the block states and words are computed with `writing_weights`; gradients are not."""
+        if not self._writes_int8 or self._device.type != "cpu":
+            yield
+            return
+        if self._int8 is None or not self._int8.is_current:
+            self._int8 = Int8Weights(self.network)
+        with self._int8.used():
             yield
 
     def _masks(self, allowed: Tensor, positions: Tensor, key_positions: Tensor) -> Tensor | dict[str, Tensor]:
