@@ -18,14 +18,14 @@ def test_every_part_is_counted(
 ) -> None:
     """Guards against minutes of training alone, and a limit that does not bound training with its validations."""
     monkeypatch.setattr(module, "_step_s", lambda trainer: 2.0)
-    monkeypatch.setattr(module, "_evaluation_s", lambda pipeline, examples: 0.5)
+    monkeypatch.setattr(module, "_evaluation_s", lambda pipeline, examples, wanted="": 0.25 if wanted else 0.5)
     changes = [f"train.steps={steps}", f"train.validate_every={every}", "train.limit_s=0", "train.precision=fp32"]
     config = override(find_recipe("demo", tiny=True), changes)
     found = estimate(config, Console(quiet=True))
     pictures = config.data.eval_pictures
     assert found.validations == validations == math.ceil(steps / (every or max(1, steps // 10)))
     assert found.times.training_s == 2.0 * steps and found.times.encoding_s == 0
-    assert found.times.validation_s == validations * pictures * 0.5
+    assert found.times.validation_s == validations * pictures * 0.25, "one metric"
     assert found.times.measuring_s == (2 + 4) * pictures * 0.5
     assert f"{found.times.total_s / 60:.1f} minutes here" in found.text()
     limited = estimate(override(config, ["train.limit_s=250"]), Console(quiet=True))
@@ -36,7 +36,7 @@ def test_stages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against the minutes of the last stage for those of all."""
     seconds = iter((1.0, 2.0, 3.0))
     monkeypatch.setattr(module, "_step_s", lambda trainer: next(seconds))
-    monkeypatch.setattr(module, "_evaluation_s", lambda pipeline, examples: 0.0)
+    monkeypatch.setattr(module, "_evaluation_s", lambda pipeline, examples, wanted="": 0.0)
     config = find_recipe("albef", tiny=True)
     found = estimate(config, Console(quiet=True))
     names = list(config.stages)

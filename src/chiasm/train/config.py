@@ -10,7 +10,7 @@ from chiasm.data.config import DataConfig
 from chiasm.data.opening import source_configs
 from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks import task_configs
+from chiasm.tasks import task_configs, task_type
 from chiasm.tasks.base import TaskConfig
 
 RENAMED = {"probe": "retention"}
@@ -243,6 +243,16 @@ def config_of(pipeline: Pipeline) -> RunConfig:
     """The config of a pipeline that is being trained."""
     assert isinstance(pipeline.config, RunConfig), "a pipeline that is only served has no training to configure"
     return pipeline.config
+
+
+def primary_metric(config: RunConfig) -> str:
+    """The metric that picks the weights: the config's, or that of its first task."""
+    return config.primary_metric or task_type(next(iter(config.tasks))).primary_metric
+
+
+def validated_examples(config: RunConfig, examples: int) -> int:
+    """How many of a split validations during training measure, `train.validate_examples` at most."""
+    return min(config.train.validate_examples or examples, examples)
 
 
 def _check_tasks(where: str, tasks: Mapping[str, TaskConfig], train: TrainConfig) -> None:

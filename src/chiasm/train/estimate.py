@@ -19,7 +19,7 @@ from chiasm.core.device import keep_freed_memory, measure_precision, pick_device
 from chiasm.core.distributed import world_size
 from chiasm.core.files import cache_root
 from chiasm.core.types import Example
-from chiasm.data.dataset import Dataset, Subset, examples_of
+from chiasm.data.dataset import Dataset, Subset, evenly_spread, examples_of
 from chiasm.data.leaks import open_training
 from chiasm.data.modalities.image import images_of
 from chiasm.data.opening import open_dataset
@@ -33,7 +33,7 @@ from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, take_classes
 from chiasm.train.adaptation import adapted, apply_text_teacher, begins_from_run, begun, prepare_model, pretrained_names
 from chiasm.train.class_share import SHARES
-from chiasm.train.config import RunConfig, weighed_tasks
+from chiasm.train.config import RunConfig, primary_metric, validated_examples, weighed_tasks
 from chiasm.train.interpolation import ALPHAS
 from chiasm.train.length import Length, fitting_batch, planned_length
 from chiasm.train.loader import Loader
@@ -45,6 +45,8 @@ TIMED_STEPS, WARM_UP_STEPS = 12, 2
 LONGEST_S = 20.0
 """Seconds after which no further step is timed."""
 TIMED_IMAGES, TIMED_TEXTS = 48, 192
+FEW = 8
+"""Images that an evaluation is timed on where more would take longer than `LONGEST_S`."""
 LONG_CAPTION = 95
 """Percentile of caption lengths at which a trained decoder is assumed to have ended all captions of a batch."""
 
@@ -133,12 +135,13 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
     """Build the run and its stages in memory, and time a sample of encoding, training and evaluation for each."""
     imported_s = time.process_time()
     stages = {
-        name: _estimate(stage_config(config, stage, ""), console).times.total_s for name, stage in config.stages.items()
+        name: _estimate(stage_config(config, stage, ""), console, is_stage=True).times.total_s
+        for name, stage in config.stages.items()
     }
     return replace(_estimate(replace(config, stages={}), console, imported_s), stages_s=stages)
 
 
-def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> Estimate:
+def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_stage: bool = False) -> Estimate:
     started = time.perf_counter()
     config = begun(apply_text_teacher(adapted(config)))
     config.check()
@@ -174,12 +177,16 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0) -> E
     step_s = _step_s(trainer)
     trained = trainer.sizes(pretrained)[0]
     total = sum(parameter.numel() for parameter in pipeline.model.parameters())
-    image_s = _evaluation_s(pipeline, [measured.example(n) for n in range(len(measured))])
+    timed = [measured.example(n) for n in range(len(measured))]
+    image_s = _evaluation_s(pipeline, timed)
     validations = math.ceil(length.steps / (config.train.validate_every or max(1, length.steps // 10)))
-    training_s, validation_s = length.steps * step_s, validations * len(held_out[0]) * image_s
+    validated = validated_examples(config, len(held_out[0]))
+    validation_s = validations * validated * _evaluation_s(pipeline, timed, primary_metric(config))
+    training_s = length.steps * step_s
     if config.train.limit_s:
         training_s = min(training_s, max(0.0, config.train.limit_s - validation_s))
-    after = _passes_after(pipeline, config) * len(held_out[0]) + len(VIEWS) * len(held_out[1])
+    final = validated_examples(config, len(held_out[1])) if is_stage else len(held_out[1])
+    after = _passes_after(pipeline, config) * (validated if is_stage else len(held_out[0])) + len(VIEWS) * final
     return Estimate(
         parameters=total,
         trained_parameters=trained,
@@ -208,7 +215,7 @@ def _with_length(config: RunConfig, examples: int) -> tuple[Length, RunConfig]:
 
 def _some(dataset: Dataset, count: int) -> Dataset:
     """At most `count` examples, evenly spread over a split."""
-    return Subset(dataset, np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int))
+    return Subset(dataset, evenly_spread(len(dataset), count))
 
 
 def _preparation(pipeline: Pipeline, datasets: Sequence[Dataset]) -> tuple[tuple[int, int], float]:
@@ -252,7 +259,7 @@ def _texts_s(pipeline: Pipeline, texts: Sequence[str]) -> float:
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items))).round()]
+    return [items[place] for place in evenly_spread(len(items), count)]
 
 
 def _step_s(trainer: Trainer) -> float:
@@ -269,8 +276,8 @@ def _step_s(trainer: Trainer) -> float:
     return float(np.median(times[WARM_UP_STEPS:]))
 
 
-def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example]) -> float:
-    """Seconds per image of one pass of evaluation.
+def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example], wanted: str = "") -> float:
+    """Seconds per image of one pass of evaluation, of one metric or of all, by a few images where it is slow.
 
     An untrained decoder never emits an end token, so its length is capped at the usual length of trained captions.
     """
@@ -280,7 +287,11 @@ def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example]) -> float:
         longest = int(np.percentile(words, LONG_CAPTION)) + 1
         pipeline.codec.decoding = replace(decoding, max_words=max(longest, decoding.min_words))
     pipeline.model.eval()
-    return _seconds(lambda: evaluate(pipeline, examples)) / len(examples)
+    few = _spread(examples, FEW)
+    spent = _seconds(lambda: evaluate(pipeline, few, wanted=wanted)) / len(few)
+    if len(few) == len(examples) or spent * len(examples) > LONGEST_S:
+        return spent
+    return _seconds(lambda: evaluate(pipeline, examples, wanted=wanted)) / len(examples)
 
 
 def _passes_after(pipeline: Pipeline, config: RunConfig) -> int:

@@ -37,7 +37,6 @@ from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.teacher_targets import attach_teacher_targets
 from chiasm.pipeline.tokenizers import tokenizer_from
 from chiasm.pipeline.zero_shot_starter import STARTER, take_classes
-from chiasm.tasks import task_type
 from chiasm.train.adaptation import (
     IMAGE_SIDE,
     TEXT_SIDE,
@@ -52,7 +51,14 @@ from chiasm.train.adaptation import (
     trains_space,
 )
 from chiasm.train.class_share import LARGEST_SHARE, training_share
-from chiasm.train.config import RunConfig, config_of, stored_run_config, weighed_tasks
+from chiasm.train.config import (
+    RunConfig,
+    config_of,
+    primary_metric,
+    stored_run_config,
+    validated_examples,
+    weighed_tasks,
+)
 from chiasm.train.curves import TensorBoard
 from chiasm.train.finish import Finished, finish, limit_forgetting, measure_finally
 from chiasm.train.forgetting import RetentionCheck
@@ -112,7 +118,7 @@ def run(
         loader = Loader(training, pipeline.tasks, pipeline.codec, config)
         files = {"config.json": to_dict(config), "environment.json": environment()}
         hooks = _hooks(pipeline, ready, files, training, console)
-        trainer = Trainer(pipeline, loader, folder, hooks, _primary(config))
+        trainer = Trainer(pipeline, loader, folder, hooks, primary_metric(config))
         if class_heads(pipeline.model) and trains_space(trainer.names):
             set_class_share(pipeline.model, _share_in_training(pipeline, len(training)))
         trainer.start(checkpoint, *precision, pretrained)
@@ -303,7 +309,7 @@ def _check_measurable(pipeline: Pipeline, ready: Sequence[Example]) -> None:
             raise InputError(f"split {split!r} has {size} examples", "at least 2", "give more data")
     with_questions = islice((example for example in ready if example.questions), MEASURED_FIRST)
     with_captions = islice((example for example in ready if example.captions), MEASURED_FIRST)
-    primary = _primary(config)
+    primary = primary_metric(config)
     for examples in ([*with_questions, *with_captions], ready):
         scores = evaluate(pipeline, examples, wanted=primary).scores if len(examples) > 1 else {}
         if primary in scores:
@@ -315,21 +321,16 @@ def _check_measurable(pipeline: Pipeline, ready: Sequence[Example]) -> None:
     )
 
 
-def _primary(config: RunConfig) -> str:
-    return config.primary_metric or task_type(next(iter(config.tasks))).primary_metric
-
-
 def _validated(pipeline: Pipeline, examples: Sequence[Example]) -> Sequence[Example]:
     """Those that validations during training measure."""
-    count = config_of(pipeline).train.validate_examples
-    is_part = 0 < count < len(examples)
-    return [examples[place] for place in evenly_spread(len(examples), count)] if is_part else examples
+    count = validated_examples(config_of(pipeline), len(examples))
+    return examples if count == len(examples) else [examples[place] for place in evenly_spread(len(examples), count)]
 
 
 def _hooks(
     pipeline: Pipeline, examples: Sequence[Example], files: Mapping[str, object], training: Dataset, console: Console
 ) -> Hooks:
-    some, primary = _validated(pipeline, examples), _primary(config_of(pipeline))
+    some, primary = _validated(pipeline, examples), primary_metric(config_of(pipeline))
 
     def validate() -> Mapping[str, Score]:
         return evaluate(pipeline, some, wanted=primary).scores
