@@ -90,7 +90,7 @@ def _written(
     index = torch.tensor([row for row, _ in prompts], device=device)
     rows = model.bridge(task).rows(language, _on(encoded.get(IMAGE), device), given, index, pads_left=True)
     cache = KeyValues()
-    language.states(rows.embeddings, rows.allowed, rows.positions, cache)
+    language.states(rows.embeddings, rows.allowed, rows.positions, cache, rows.axes)
     is_real, place = rows.is_real, rows.is_real.sum(1)
     if decoding.max_words == 0:
         decoding = replace(decoding, max_words=REPLY_TOKENS)

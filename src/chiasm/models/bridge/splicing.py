@@ -3,7 +3,8 @@
 Rows may hold several conversations that begin alike: the shared beginning is branch 0, and each continuation is a
 branch that attends to the beginning and to itself (a block-diagonal mask), with positions as if it stood alone.
 
-Axis legend: m rows, l given tokens, k images, p tokens of an image, s positions after splicing, e embedding width.
+Axis legend: m rows, l given tokens, k images, p tokens of an image, s positions after splicing, e embedding width, a
+axes of a position.
 """
 
 from typing import NamedTuple
@@ -38,6 +39,8 @@ class Spliced(NamedTuple):
         positions: int64 [m, s], place of each in its conversation, from 0.
         places: int64 [m, l], where each given token stands; of an image, where its first token stands.
         is_real: bool [m, s].
+        axes: int64 [m, s, a], place of each on the axes of a language model that turns image tokens by row and column
+            (M-RoPE, Wang et al. 2024, "Qwen2-VL", section 2.1); None where `positions` says all.
     """
 
     embeddings: Tensor
@@ -45,6 +48,7 @@ class Spliced(NamedTuple):
     positions: Tensor
     places: Tensor
     is_real: Tensor
+    axes: Tensor | None = None
 
 
 def spliced(
@@ -90,7 +94,26 @@ def spliced(
         branch[row_at, at] = given.branch[row, column][:, None].expand_as(at)
     allowed = _allowed(is_real, branch)
     positions = ((allowed & is_real[:, None, :]).sum(2) - 1).clamp_min(0)
-    return Spliced(embeddings, allowed, positions, places, is_real)
+    axes = None
+    if images is not None and images.steps is not None:
+        steps = images.steps.new_zeros(rows, longest, images.steps.shape[2])
+        steps[..., 0] = is_real
+        steps[row_at, at] = images.steps[shown]
+        axes = _axes(allowed, steps)
+    return Spliced(embeddings, allowed, positions, places, is_real, axes)
+
+
+def axes_along(steps: Int[Tensor, "s b"]) -> Int[Tensor, "s a"]:
+    """Places on all axes of tokens that stand one after the other, from 0; `steps` as in `Tokens.steps`."""
+    gone = steps[:, :1].cumsum(0) - steps[:, :1]
+    return gone + steps[:, 1:]
+
+
+def _axes(allowed: Bool[Tensor, "m s s"], steps: Int[Tensor, "m s b"]) -> Int[Tensor, "m s a"]:
+    """As `axes_along` over what each position may attend to, itself excepted."""
+    before = allowed & ~torch.eye(allowed.shape[1], dtype=torch.bool, device=allowed.device)
+    gone = (before.float() @ steps[..., :1].float()).long()  # whole numbers below 2^24
+    return gone + steps[..., 1:]
 
 
 def _allowed(is_real: Bool[Tensor, "m s"], branch: Int[Tensor, "m s"]) -> Bool[Tensor, "m s s"]:

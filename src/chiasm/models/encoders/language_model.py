@@ -150,6 +150,7 @@ class LanguageModel(nn.Module):
     Args:
         network: transformers' model with its output layer.
         config: low-rank changes and recomputation.
+        axes: of its positions, where image tokens have a place by row and column (M-RoPE); 0 where all are counted.
 
     Attributes:
         dim: width of the states.
@@ -159,9 +160,10 @@ class LanguageModel(nn.Module):
         InputError: the network's logits are not a function of its last states that is known here.
     """
 
-    def __init__(self, network: "PreTrainedModel", config: CausalLanguageModelConfig) -> None:
+    def __init__(self, network: "PreTrainedModel", config: CausalLanguageModelConfig, axes: int = 0) -> None:
         super().__init__()
         _as_linear(network)
+        self.axes = axes
         self.network, self.max_tokens, self.recompute = network, config.max_tokens, config.recompute
         text = network.config.get_text_config()
         self.embedding_dim = int(cast(Any, network.get_input_embeddings()).embedding_dim)
@@ -208,6 +210,7 @@ class LanguageModel(nn.Module):
         allowed: Bool[Tensor, "m q k"] | None,
         positions: Int[Tensor, "m q"],
         cache: KeyValues | None = None,
+        axes: Int[Tensor, "m q a"] | None = None,
     ) -> Float[Tensor, "m q d"]:
         """Last states of the given positions.
 
@@ -217,14 +220,18 @@ class LanguageModel(nn.Module):
                 causal without padding.
             positions: place of each in its text, from 0.
             cache: of the positions before; extended.
+            axes: place on each of `self.axes` axes; None for words, which follow what the cache holds.
         """
+        assert axes is None or self.axes, "this language model counts places on one axis"
         recomputes = self.recompute and torch.is_grad_enabled() and cache is None
-        key_positions = positions if cache is None else cache.add_positions(positions)
+        if self.axes and axes is None and cache is not None:
+            axes = cache.axes_of_words(positions, self.axes)
+        key_positions = positions if cache is None else cache.add_positions(positions, axes)
         with self._recomputing(recomputes):
             found = self._blocks(
                 inputs_embeds=embeddings,
                 attention_mask=None if allowed is None else self._masks(allowed, positions, key_positions),
-                position_ids=positions,
+                position_ids=positions if axes is None else torch.cat([positions[None], axes.permute(2, 0, 1)]),
                 use_cache=cache is not None,
                 **({} if cache is None else {self._cache_key: cache.cache}),
             )

@@ -25,6 +25,8 @@ from chiasm.models.vision_language import Parts
 PROBED_TOKENS = 6
 """Words that are read by both when a network is opened."""
 TOLERANCE = 1e-3
+AXES = 3
+"""Time, row and column: the axes of positions of networks that have M-RoPE (`get_rope_index` of transformers)."""
 
 
 class NetworkBridge(LanguageBridge):
@@ -64,6 +66,8 @@ class LanguageNetwork(PretrainedVLM):
     """Name of the projector in transformers' network; "" where there is none of its own."""
     image_name: ClassVar[str] = ""
     """Name of the image tower there."""
+    inner_name: str = ""
+    """Name of the inner language model there."""
 
     @classmethod
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "LanguageNetwork":
@@ -78,10 +82,11 @@ class LanguageNetwork(PretrainedVLM):
         made = cls(config, parts, spec)
         network.eval()
         causal = causal_model(network)
+        made.inner_name = inner_name(network)
         theirs = _probed(network)
         made.image_encoder, bridge = made.eyes(network)
         made._take_head(bridge)
-        made.text_encoder = LanguageModel(causal, text)
+        made.text_encoder = LanguageModel(causal, text, AXES if hasattr(network.model, "get_rope_index") else 0)
         if theirs is not None:
             made._check_words(theirs, text)
         return made
@@ -119,7 +124,7 @@ class LanguageNetwork(PretrainedVLM):
         prefix = inner.base_model_prefix
         head = next(name for name, module in inner.named_modules() if module is inner.get_output_embeddings())
         names = [
-            (f"text_encoder.network.{prefix}.", "model.language_model."),
+            (f"text_encoder.network.{prefix}.", f"model.{self.inner_name}."),
             (f"text_encoder.network.{head}.", "lm_head."),
         ]
         if self.projector_name:
@@ -145,23 +150,33 @@ def language_writers(*networks: str) -> dict[str, type[HeadSpec]]:
     return dict.fromkeys(networks, LanguageWriter)
 
 
+def inner_name(network: Any) -> str:
+    """Name of the language model inside `network.model`; "" where there is none."""
+    return next((name for name in ("language_model", "text_model") if hasattr(network.model, name)), "")
+
+
 def causal_model(network: Any) -> Any:
     """The language model inside a network as transformers' causal language model, sharing its weights.
 
+    One that transformers does not have alone is its states and the network's output layer; `LanguageNetwork` compares
+    the logits of both.
+
     Raises:
-        InputError: the inner model is none that transformers has as a causal language model.
+        InputError: there is no language model inside, or it lacks weights.
     """
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     text = network.config.get_text_config()
-    inner = getattr(network.model, "language_model", None) or getattr(network.model, "text_model", None)
-    if inner is None or type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING or network.get_output_embeddings() is None:
+    inner = getattr(network.model, inner_name(network), None)
+    if inner is None or network.get_output_embeddings() is None:
         raise InputError(
             f"a {type(network).__name__} around a {text.model_type}",
-            "a network around a causal language model that transformers also has alone",
+            "a network around a causal language model",
             "use transformers itself for this folder",
         )
+    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return _with_output_layer(inner, network.get_output_embeddings())
     with torch.device("meta"):
         made: Any = AutoModelForCausalLM.from_config(text, attn_implementation=inner.config._attn_implementation)
     setattr(made, made.base_model_prefix, inner)
@@ -174,6 +189,25 @@ def causal_model(network: Any) -> Any:
             "use transformers itself for this folder",
         )
     return made.eval()
+
+
+def _with_output_layer(inner: Any, output: nn.Module) -> Any:
+    """A causal language model whose logits are the output layer's of the inner model's last states."""
+    from transformers.modeling_outputs import CausalLMOutput
+
+    family: Any = type(inner).__bases__[0]
+
+    class StatesToLogits(family):  # type: ignore[misc]  # so that it is a model of transformers, with what that can do
+        base_model_prefix = "model"
+
+        def __init__(self) -> None:
+            super().__init__(inner.config)
+            self.model, self.lm_head = inner, output
+
+        def forward(self, **given: Any) -> CausalLMOutput:
+            return CausalLMOutput(logits=self.lm_head(self.model(**given).last_hidden_state))
+
+    return StatesToLogits().eval()
 
 
 def _probe(vocabulary: int) -> tuple[Tensor, Tensor]:
