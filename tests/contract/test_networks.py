@@ -7,7 +7,7 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
-from vlm_folders import asked_about, encoded, given_to, logits_of, pictures, replies_of, reply_by_transformers, reply_of
+from vlm_folders import Said, asked_about, encoded, logits_of, pictures, replies_of, reply_by_transformers, reply_of
 from whole_networks import WHOLE, Whole
 
 import chiasm
@@ -32,15 +32,14 @@ class Opened(NamedTuple):
     network: Any
     model: Any
 
-    def given(self, images: list[Any], said: str | tuple[Turn, ...]) -> dict[str, torch.Tensor]:
-        return given_to(self.whole.processor(self.folder), images, said)
+    def given(self, images: list[Any], said: Said) -> dict[str, torch.Tensor]:
+        return self.whole.given(self.folder, images, said)
 
-    def asked(self) -> list[tuple[list[Any], str | tuple[Turn, ...]]]:
+    def asked(self) -> list[tuple[list[Any], Said]]:
         """Prompts of unequal length: one image, several, several turns, and text alone."""
-        found: list[tuple[list[Any], str | tuple[Turn, ...]]] = [(pictures((40, 60)), "what is there"), ([], "who")]
-        if self.whole.talks:
-            found.append((pictures((33, 32), (20, 100)), "two green dogs"))
-        if self.whole.talks and self.whole.closes:
+        found: list[tuple[list[Any], Said]] = [(pictures((40, 60)), "what is there"), ([], "who")]
+        found.append((pictures((33, 32), (20, 100)), "two green dogs"))
+        if self.whole.turns == "as its template":
             found.append((pictures(*SHAPES), CONVERSATION))
         return found
 
@@ -73,7 +72,7 @@ def test_greedy_text_is_that_of_transformers_alone_and_in_a_batch(opened: Opened
 
 def test_a_conversation_that_goes_on_is_the_whole_one(opened: Opened) -> None:
     """Guards the store of what was read: a later turn, with and without images, is read after the kept positions."""
-    if not opened.whole.talks:
+    if opened.whole.turns == "one":
         pytest.skip("answers one prompt")
     images = pictures(*SHAPES)
     messages: list[dict[str, Any]] = []
@@ -88,6 +87,15 @@ def test_a_conversation_that_goes_on_is_the_whole_one(opened: Opened) -> None:
         assert said.answer == reply_of(opened.model, images[:shown], turns, 8)
         messages.append({"role": "assistant", "content": said.answer or "."})
         turns += (Turn("assistant", said.answer or "."),)
+
+
+def test_a_streamed_reply_is_the_whole_one_and_a_prompt_is_read_once(opened: Opened) -> None:
+    """Guards the continuous decoder against `predict`, and what it takes from the store."""
+    image = pictures((40, 60))[0]
+    for text in ("what is there", "what"):
+        expected = reply_of(opened.model, [image], text, 8)
+        for _ in range(2):
+            assert opened.model.chat(text, image, max_tokens=8).answer == expected
 
 
 def test_packed_likelihoods_are_those_of_each_conversation_alone(opened: Opened) -> None:

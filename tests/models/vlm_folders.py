@@ -19,6 +19,8 @@ from chiasm.models.decoding import DecodingConfig
 from chiasm.pipeline.batching import stack_images
 from chiasm.tasks.base import Query
 
+Said = str | tuple[Turn, ...]
+"""What a user says below images, or a conversation."""
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
     "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
@@ -98,14 +100,16 @@ def vip_llava_folder(folder: Path) -> Any:
     return network
 
 
-def text_config(words: str, count: int) -> Any:
+def text_config(words: str, count: int, **settings: Any) -> Any:
     """The config of a small causal language model."""
     shape = {**WORDS, "hidden_size": 24, "head_dim": 12, "vocab_size": count}
-    shape |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    shape |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, **settings}
     if words == "llama":
         return transformers.LlamaConfig(**shape)
     if words == "gemma2":
         return transformers.Gemma2Config(**shape)
+    if words == "gemma":
+        return transformers.GemmaConfig(**shape)
     return transformers.Qwen2Config(**shape, tie_word_embeddings=True)
 
 
@@ -120,7 +124,7 @@ def processor_of(folder: Path) -> Any:
     return transformers.LlavaProcessor(pixels, words, patch, strategy, num_additional_image_tokens=extra)
 
 
-def given_to(processor: Any, images: Sequence[np.ndarray], said: str | tuple[Turn, ...]) -> dict[str, torch.Tensor]:
+def given_to(processor: Any, images: Sequence[np.ndarray], said: Said) -> dict[str, torch.Tensor]:
     """A user's turn with images before a text, or a conversation, as transformers prepares it for a network."""
     messages = []
     for turn in asked_about(len(images), said):
@@ -142,20 +146,20 @@ def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
     return [made.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
 
-def asked_about(images: int, said: str | tuple[Turn, ...]) -> tuple[Turn, ...]:
+def asked_about(images: int, said: Said) -> tuple[Turn, ...]:
     """The same turn as chiasm takes it; a conversation as it is."""
     return (Turn("user", "<image>\n" * images + said),) if isinstance(said, str) else said
 
 
-def logits_of(model: Any, images: Sequence[np.ndarray], said: str | tuple[Turn, ...]) -> torch.Tensor:
+def logits_of(model: Any, images: Sequence[np.ndarray], said: Said) -> torch.Tensor:
     """Logits of a prompt with images by chiasm, float32 [l, v], of every position, those of images included."""
     pipeline = model.pipeline
     prompt = pipeline.codec.tokenizer.prompt(asked_about(len(images), said))
     with torch.no_grad():
         image = encoded(model, [images]).get("image") if images else None
         ids = torch.tensor([prompt])
-        given = GivenRows(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))
-        language = pipeline.model.language
+        language, is_real = pipeline.model.language, torch.ones_like(ids, dtype=torch.bool)
+        given = GivenRows(ids, is_real, torch.zeros_like(ids), is_real if language.sees_ahead else None)
         rows = pipeline.model.bridge("conversation").rows(language, image, given, torch.tensor([0]))
         states = language.states(rows.embeddings, rows.allowed, rows.positions, axes=rows.axes)
         return language.words(states)[0][rows.is_real[0]]
@@ -168,14 +172,12 @@ def encoded(model: Any, examples: Sequence[Sequence[np.ndarray]]) -> dict[str, A
     return dict(model.pipeline.encode({"image": Stacked(stacked, row, len(examples))}))
 
 
-def reply_of(model: Any, images: Sequence[np.ndarray], said: str | tuple[Turn, ...], words: int) -> str:
+def reply_of(model: Any, images: Sequence[np.ndarray], said: Said, words: int) -> str:
     """The greedy reply of at most so many tokens by chiasm."""
     return replies_of(model, [(images, said)], words)[0]
 
 
-def replies_of(
-    model: Any, asked: Sequence[tuple[Sequence[np.ndarray], str | tuple[Turn, ...]]], words: int
-) -> list[str]:
+def replies_of(model: Any, asked: Sequence[tuple[Sequence[np.ndarray], Said]], words: int) -> list[str]:
     """The greedy replies to several prompts, written in one batch."""
     pipeline = model.pipeline
     codec = replace(pipeline.codec, decoding=DecodingConfig(max_words=words))

@@ -1,15 +1,27 @@
 """Every whole network around a language model that opens, as a tiny folder: what `tests/contract` runs over."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import transformers
-from hf_folders import scrambled
-from vlm_folders import WORDS, llava_folder, processor_of, save_chat_words, tiled_folder, tiling_processor_of
+from hf_folders import VISION, scrambled
+from PIL import Image
+from vlm_folders import (
+    WORDS,
+    Said,
+    given_to,
+    llava_folder,
+    processor_of,
+    save_chat_words,
+    text_config,
+    tiled_folder,
+    tiling_processor_of,
+)
 
 QWEN_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
@@ -47,8 +59,46 @@ def qwen_folder(name: str, folder: Path, **words: Any) -> Any:
     return network
 
 
+def pali_gemma_folder(folder: Path, words: str = "gemma", **settings: Any) -> Any:
+    """Write a PaliGemma around a Gemma, or a PaliGemma 2 around a Gemma 2, as published: without chat template."""
+    torch.manual_seed(0)
+    count = save_chat_words(folder, ("<image>",), "", ("<bos>", "<eos>"))
+    config = transformers.PaliGemmaConfig(
+        vision_config=transformers.SiglipVisionConfig(**VISION, vision_use_head=False),
+        text_config=text_config(words, count, **settings),
+        image_token_index=4,
+        projection_dim=24,
+        hidden_size=24,
+    )
+    network = scrambled(transformers.PaliGemmaForConditionalGeneration(config))
+    network.save_pretrained(folder)
+    square = {"height": 32, "width": 32}
+    pixels = transformers.SiglipImageProcessorPil(size=square, image_seq_length=16)
+    pixels.save_pretrained(folder)
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "PaliGemmaProcessor"}))
+    return network
+
+
+def given_to_pali_gemma(folder: Path, images: Sequence[np.ndarray], said: Said) -> dict[str, torch.Tensor]:
+    """A prompt behind images, as PaliGemma's processor prepares it; it refuses to go without images."""
+    words = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not images:
+        found = words(f"<bos>{said}\n", return_tensors="pt", add_special_tokens=False)
+        return {**found, "token_type_ids": torch.zeros_like(found["input_ids"])}
+    pixels = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    pixels.image_seq_length = 16
+    processor = transformers.PaliGemmaProcessor(pixels, words)
+    shown = [Image.fromarray(one) for one in images]
+    found = processor(text="<image>" * len(images) + str(said), images=shown, return_tensors="np")
+    return {name: torch.tensor(value) for name, value in found.items() if name != "labels"}
+
+
 def _tiled(name: str, folder: Path) -> Any:
     return tiled_folder(folder, f"{name}ForConditionalGeneration")
+
+
+def _by(processor: Callable[[Path], Any], folder: Path, images: Sequence[np.ndarray], said: Said) -> dict[str, Any]:
+    return given_to(processor(folder), images, said)
 
 
 class Whole(NamedTuple):
@@ -56,23 +106,25 @@ class Whole(NamedTuple):
 
     Attributes:
         write: writes a folder, and returns the network of transformers that is in it.
-        processor: the folder's, without chiasm.
-        talks: it takes several images and turns.
-        closes: its template writes an end token behind an earlier answer, which chiasm adds where it does not.
+        given: what it takes of images and a prompt or conversation, without chiasm.
+        turns: whether it takes several, and as its template writes them: LLaVA's puts no end token behind an earlier
+            answer, and chiasm does.
     """
 
     write: Callable[[Path], Any]
-    processor: Callable[[Path], Any]
-    talks: bool = True
-    closes: bool = True
+    given: Callable[[Path, Sequence[np.ndarray], Said], dict[str, torch.Tensor]]
+    turns: Literal["one", "several", "as its template"] = "as its template"
 
 
+_TILING = partial(_by, tiling_processor_of)
 WHOLE: dict[str, Whole] = {
-    "llava": Whole(llava_folder, processor_of, closes=False),
-    "LlavaNext": Whole(partial(_tiled, "LlavaNext"), tiling_processor_of, closes=False),
-    "LlavaOnevision": Whole(partial(_tiled, "LlavaOnevision"), tiling_processor_of, closes=False),
-    "Idefics3": Whole(partial(_tiled, "Idefics3"), tiling_processor_of),
-    "SmolVLM": Whole(partial(_tiled, "SmolVLM"), tiling_processor_of),
-    "Qwen2VL": Whole(partial(qwen_folder, "Qwen2VL"), tiling_processor_of),
-    "Qwen2_5_VL": Whole(partial(qwen_folder, "Qwen2_5_VL"), tiling_processor_of),
+    "llava": Whole(llava_folder, partial(_by, processor_of), "several"),
+    "LlavaNext": Whole(partial(_tiled, "LlavaNext"), _TILING, "several"),
+    "LlavaOnevision": Whole(partial(_tiled, "LlavaOnevision"), _TILING, "several"),
+    "Idefics3": Whole(partial(_tiled, "Idefics3"), _TILING),
+    "SmolVLM": Whole(partial(_tiled, "SmolVLM"), _TILING),
+    "Qwen2VL": Whole(partial(qwen_folder, "Qwen2VL"), _TILING),
+    "Qwen2_5_VL": Whole(partial(qwen_folder, "Qwen2_5_VL"), _TILING),
+    "PaliGemma": Whole(pali_gemma_folder, given_to_pali_gemma, "one"),
+    "PaliGemma 2": Whole(partial(pali_gemma_folder, words="gemma2"), given_to_pali_gemma, "one"),
 }

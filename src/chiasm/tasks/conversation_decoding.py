@@ -199,18 +199,21 @@ class Decoder:
         assert len(ids) > 1 and ids[-1] != IMAGE_ID, "a template writes something before the assistant speaks"
         assert ids.count(IMAGE_ID) == len(images), "an image for each placeholder"
         by_place = iter(images)
-        symbols: list[Symbol] = [one if one != IMAGE_ID else next(by_place).key for one in ids[:-1]]
+        symbols: list[Symbol] = [one if one != IMAGE_ID else next(by_place).key for one in ids]
+        # Where tokens see what follows, a prompt is what was read only as a whole.
+        symbols = [repr(symbols)] if self.language.sees_ahead else symbols[:-1]
         state, ends = self._begun(symbols)
-        done, new, reused = len(ends), ids[len(ends) : -1], state.length
+        reused = state.length
         self.counts.reused_positions += reused
-        if done < len(symbols):
-            skipped = list(ids[:done]).count(IMAGE_ID)
-            embeddings, sizes, steps = self._embeddings(new, images[skipped:])
+        if self.language.sees_ahead and not ends:
+            ends.append(self._read_whole(ids, images, state))
+        elif len(ends) < len(symbols):
+            skipped = list(ids[: len(ends)]).count(IMAGE_ID)
+            embeddings, sizes, steps = self._embeddings(ids[len(ends) : -1], images[skipped:])
             for size in sizes:
                 ends.append((ends[-1] if ends else 0) + size)
             self._check_room(ends[-1] + 1)
             self._read(embeddings, steps, state)
-            self.counts.prompt_positions += embeddings.shape[1]
         row = _Row(key, symbols, ends, sampling, StoppingStream(self.tokenizer, sampling.stop), ids[-1])
         row.most = sampling.max_tokens
         if self.longest is not None:
@@ -296,6 +299,22 @@ class Decoder:
         if steps is not None:
             axes = state.axes_of_words(places[None, :1], self.language.axes) + axes_along(steps)
         self.language.states(embeddings, allowed[None], places[None], state, axes)
+        self.counts.prompt_positions += count
+
+    def _read_whole(self, ids: Sequence[int], images: Sequence[Seen], state: KeyValues) -> int:
+        """Read a prompt whose tokens see each other, and leave out the last, which the first step reads again.
+
+        Returns:
+            The number of its positions but the last.
+        """
+        embeddings, _, _ = self._embeddings(ids, images)
+        count = embeddings.shape[1]
+        self._check_room(count)
+        allowed = torch.ones(1, count, count, dtype=torch.bool, device=embeddings.device)
+        self.language.states(embeddings, allowed, torch.arange(count, device=embeddings.device)[None], state)
+        state.drop_last()
+        self.counts.prompt_positions += count
+        return count - 1
 
     def _join(self, row: _Row, state: KeyValues) -> None:
         if not self._state.rows:

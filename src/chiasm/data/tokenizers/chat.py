@@ -16,11 +16,20 @@ from tokenizers.decoders import DecodeStream
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.types import IMAGE_ID, IMAGE_PLACEHOLDER, Turn
-from chiasm.data.tokenizers.chat_template import PLAIN_TEMPLATE, ChatFormat, ChatLayout, Reply, Shape, Words
+from chiasm.data.tokenizers.chat_template import (
+    PLAIN_TEMPLATE,
+    PROMPT_LAYOUTS,
+    ChatFormat,
+    ChatLayout,
+    Reply,
+    Shape,
+    Words,
+)
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer, open_tokenizer, tokens_around
 
 _IMAGE, _BREAK = "\ue000", "\ue001"
 """Special tokens of the private copy: an image, and a place where no piece may go across. Removed from users' texts."""
+_FORM = ("template", "specials", "ends", "name", "image", "sees_ahead")
 _PRIVATE = str.maketrans(dict.fromkeys("\ue000\ue001\ue010\ue011", "\ufffd"))
 
 
@@ -100,7 +109,7 @@ class ChatTokenizer(PretrainedTokenizer):
 
     def to_json(self) -> str:
         """Everything that decides the ids, as JSON."""
-        form = {name: getattr(self.form, name) for name in ("template", "specials", "ends", "name", "image")}
+        form = {name: getattr(self.form, name) for name in _FORM}
         told: dict[str, Any] = {"tokenizer": json.loads(self.tokenizer.to_str()), "before": self.before}
         return json.dumps(told | {"pad": self.pad, "form": form}, ensure_ascii=False)
 
@@ -320,8 +329,12 @@ def read_chat_tokenizer(folder: Path, max_tokens: int, takes_images: bool = Fals
     specials = {name: token for name, token in found.special_tokens_map.items() if isinstance(token, str)}
     specials.setdefault("eos_token", ends[0])
     image = ""
+    sees_ahead = False
     if takes_images:
-        template, image = template or _stored_template(folder), _image_token(folder, own)
+        kind = read_json(folder / "config.json", "the model's config").get("model_type")
+        laid_out, sees_ahead = PROMPT_LAYOUTS.get(kind, ("", False))
+        template, image = template or laid_out or _stored_template(folder), _image_token(folder, own)
+        specials["image_token"] = image
         form = ChatFormat(template, specials, ends, folder.name, image)
         first = ChatLayout(form, [token.content for token in own.get_added_tokens_decoder().values()]).start
         if not (found.bos_token and first.startswith(found.bos_token)):
@@ -330,7 +343,9 @@ def read_chat_tokenizer(folder: Path, max_tokens: int, takes_images: bool = Fals
     elif not template:
         template, specials["start_tokens"] = PLAIN_TEMPLATE, "".join(before)
     pad = next(one for one in (found.pad_token, ends[0], found.unk_token) if one and own.token_to_id(one) is not None)
-    return ChatTokenizer(own, max_tokens, before, pad, ChatFormat(template, specials, ends, folder.name, image))
+    return ChatTokenizer(
+        own, max_tokens, before, pad, ChatFormat(template, specials, ends, folder.name, image, sees_ahead)
+    )
 
 
 def _stored_template(folder: Path) -> str:

@@ -26,6 +26,19 @@ PLAIN_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
 )
 """For base models, which have none (GPT-2, OPT, Gemma's base): each text and a line break, an answer closed by eos."""
+PROMPT_LAYOUTS: Mapping[str, tuple[str, bool]] = {
+    "paligemma": (
+        "{% for message in messages %}{% if message['role'] == 'user' and loop.first %}"
+        "{% for part in message['content'] if part['type'] == 'image' %}{{ image_token }}{% endfor %}{{ bos_token }}"
+        "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{{ '\\n' }}"
+        "{% elif message['role'] == 'assistant' and loop.index == 2 %}"
+        "{{ message['content'][0]['text'] }}{{ eos_token }}"
+        "{% else %}{{ raise_exception('it answers one prompt') }}{% endif %}{% endfor %}",
+        True,
+    ),
+}
+"""Type of a network without chat template, whose processor lays out one prompt -> that layout as a template, and
+`ChatFormat.sees_ahead`. PaliGemma (Beyer et al. 2024, section 3.2): images, start, prompt, line break."""
 _DATE = "26 Jul 2024"
 """Llama-3.1 and others tell the day in a system message; here always this one, so that ids do not change overnight."""
 _OPEN, _CLOSE = "\ue010", "\ue011"
@@ -46,6 +59,8 @@ class ChatFormat:
         name: of the model, for error messages.
         image: the token that the template writes for an image, where it takes contents as lists of parts; "" where it
             takes texts.
+        sees_ahead: the tokens of a prompt attend to each other in both directions, so that prompts which begin alike
+            share nothing.
     """
 
     template: str
@@ -53,6 +68,7 @@ class ChatFormat:
     ends: tuple[str, ...]
     name: str
     image: str = ""
+    sees_ahead: bool = False
 
 
 class Shape(NamedTuple):

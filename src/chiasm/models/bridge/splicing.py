@@ -23,11 +23,14 @@ class GivenRows(NamedTuple):
         ids: int64 [m, l], `IMAGE_ID` where an image stands.
         is_real: bool [m, l], True where the token is not padding; padding stands on the right.
         branch: int64 [m, l], 0 for the shared beginning, from 1 on for continuations, which stand one after the other.
+        is_prompt: bool [m, l], True for tokens that attend to each other in both directions (a prefix language model,
+            Raffel et al. 2020, "T5", section 3.2.1); None where all attention is causal.
     """
 
     ids: Tensor
     is_real: Tensor
     branch: Tensor
+    is_prompt: Tensor | None = None
 
 
 class Spliced(NamedTuple):
@@ -79,11 +82,14 @@ def spliced(
     embeddings = words.new_zeros(rows, longest, dim)
     is_real = given.is_real.new_zeros(rows, longest)
     branch = given.branch.new_zeros(rows, longest)
+    is_prompt = torch.zeros_like(is_real)
     row, column = (given.is_real & ~is_image).nonzero(as_tuple=True)
     at = places[row, column]
     embeddings = embeddings.index_put((row, at), words[row, column])
     is_real[row, at] = True
     branch[row, at] = given.branch[row, column]
+    if given.is_prompt is not None:
+        is_prompt[row, at] = given.is_prompt[row, column]
     if images is not None:
         row, column = (is_image & (image_of >= 0)).nonzero(as_tuple=True)
         at = places[row, column][:, None] + torch.arange(size, device=places.device)
@@ -92,6 +98,8 @@ def spliced(
         embeddings = embeddings.index_put((row_at, at), images.values[shown].to(embeddings.dtype))
         is_real[row_at, at] = images.is_real[shown]
         branch[row_at, at] = given.branch[row, column][:, None].expand_as(at)
+        if given.is_prompt is not None:
+            is_prompt[row_at, at] = given.is_prompt[row, column][:, None] & images.is_real[shown]
     allowed = _allowed(is_real, branch)
     positions = ((allowed & is_real[:, None, :]).sum(2) - 1).clamp_min(0)
     axes = None
@@ -100,6 +108,8 @@ def spliced(
         steps[..., 0] = is_real
         steps[row_at, at] = images.steps[shown]
         axes = _axes(allowed, steps)
+    if given.is_prompt is not None:
+        allowed = allowed | (is_prompt[:, :, None] & is_prompt[:, None, :])
     return Spliced(embeddings, allowed, positions, places, is_real, axes)
 
 

@@ -151,6 +151,7 @@ class LanguageModel(nn.Module):
         network: transformers' model with its output layer.
         config: low-rank changes and recomputation.
         axes: of its positions, where image tokens have a place by row and column (M-RoPE); 0 where all are counted.
+        sees_ahead: whether a prompt's tokens attend to each other in both directions, its images included (PaliGemma).
 
     Attributes:
         dim: width of the states.
@@ -160,10 +161,16 @@ class LanguageModel(nn.Module):
         InputError: the network's logits are not a function of its last states that is known here.
     """
 
-    def __init__(self, network: "PreTrainedModel", config: CausalLanguageModelConfig, axes: int = 0) -> None:
+    def __init__(
+        self,
+        network: "PreTrainedModel",
+        config: CausalLanguageModelConfig,
+        axes: int = 0,
+        sees_ahead: bool = False,
+    ) -> None:
         super().__init__()
         _as_linear(network)
-        self.axes = axes
+        self.axes, self.sees_ahead = axes, sees_ahead
         self.network, self.max_tokens, self.recompute = network, config.max_tokens, config.recompute
         text = network.config.get_text_config()
         self.embedding_dim = int(cast(Any, network.get_input_embeddings()).embedding_dim)
@@ -263,6 +270,12 @@ class LanguageModel(nn.Module):
         dtype = next(iter(self.network.parameters())).dtype
         if self._window is None:
             return _additive(allowed, dtype)
+        if self.sees_ahead and allowed.shape[2] > self._window:
+            raise InputError(
+                f"a prompt of {allowed.shape[2]} tokens, those of its images included",
+                f"up to {self._window}, within which all layers of this language model see the same",
+                "ask a shorter question, or show fewer images",
+            )
         near = _additive(allowed & (positions[:, :, None] - key_positions[:, None, :] < self._window), dtype)
         if self._all_slide:
             return near

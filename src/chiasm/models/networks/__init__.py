@@ -13,6 +13,7 @@ from chiasm.models.networks.blip import Blip
 from chiasm.models.networks.image_text import ImageTextNetwork, check_network
 from chiasm.models.networks.language import LanguageNetwork
 from chiasm.models.networks.llava_1_5 import Llava
+from chiasm.models.networks.pali_gemma import PaliGemma
 from chiasm.models.networks.vilt import Vilt
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
@@ -26,7 +27,7 @@ from chiasm.models.pretrained.image_text_processor import read_image_text_proces
 from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageModel
 
 NETWORKS: dict[str, type[PretrainedVLM]] = {
-    name: wrapper for wrapper in (Blip, Vilt, Llava, ImageTextNetwork) for name in wrapper.offers
+    name: wrapper for wrapper in (Blip, Vilt, Llava, PaliGemma, ImageTextNetwork) for name in wrapper.offers
 }
 """Class of transformers -> what wraps it."""
 

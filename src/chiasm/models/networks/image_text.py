@@ -39,11 +39,10 @@ PROBE_PX = (32, 48)
 PROBE_WORDS = range(20, 30)
 """Ids of the words of the comparison, as far as they are no image token."""
 _INNER = "image features in inner layers (DeepStack), which are put in before the first here"
-_BOTH_WAYS = "attention in both directions within images or the prompt, where here it is causal"
+_BOTH_WAYS = "attention in both directions within images, where here it is causal"
 _OWN_OUTPUT = "a language model behind queries, which was not trained on conversations and has no chat template"
 MISSING = {
     "Qwen3VLForConditionalGeneration": _INNER,
-    "PaliGemmaForConditionalGeneration": _BOTH_WAYS,
     "Gemma3ForConditionalGeneration": _BOTH_WAYS,
     "Blip2ForConditionalGeneration": _OWN_OUTPUT,
     "InstructBlipForConditionalGeneration": _OWN_OUTPUT,

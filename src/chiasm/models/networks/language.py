@@ -66,6 +66,8 @@ class LanguageNetwork(PretrainedVLM):
     """Name of the projector in transformers' network; "" where there is none of its own."""
     image_name: ClassVar[str] = ""
     """Name of the image tower there."""
+    sees_ahead: ClassVar[bool] = False
+    """See `LanguageModel`."""
     inner_name: str = ""
     """Name of the inner language model there."""
 
@@ -83,10 +85,11 @@ class LanguageNetwork(PretrainedVLM):
         network.eval()
         causal = causal_model(network)
         made.inner_name = inner_name(network)
-        theirs = _probed(network)
+        theirs = _probed(network, cls.sees_ahead)
         made.image_encoder, bridge = made.eyes(network)
         made._take_head(bridge)
-        made.text_encoder = LanguageModel(causal, text, AXES if hasattr(network.model, "get_rope_index") else 0)
+        axes = AXES if hasattr(network.model, "get_rope_index") else 0
+        made.text_encoder = LanguageModel(causal, text, axes, cls.sees_ahead)
         if theirs is not None:
             made._check_words(theirs, text)
         return made
@@ -107,8 +110,10 @@ class LanguageNetwork(PretrainedVLM):
         """Compare the logits of a text alone with the network's own: some scale or cap them in one place of two."""
         language = self.language
         ids, positions = _probe(language.vocabulary)
+        allowed = torch.ones(1, PROBED_TOKENS, PROBED_TOKENS, dtype=torch.bool)
+        allowed = allowed if self.sees_ahead else allowed.tril()
         with language.without_adapters():
-            ours = language.words(language.states(language.embed(ids), None, positions)).detach()
+            ours = language.words(language.states(language.embed(ids), allowed, positions)).detach()
         tolerance = TOLERANCE if next(language.parameters()).dtype == torch.float32 else 0.1
         if not torch.allclose(ours, theirs, atol=tolerance, rtol=tolerance):
             raise InputError(
@@ -216,10 +221,11 @@ def _probe(vocabulary: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _probed(network: Any) -> Tensor | None:
-    """The network's own logits of a text alone; None for one without weights (on the meta device)."""
+def _probed(network: Any, sees_ahead: bool) -> Tensor | None:
+    """The network's own logits of a text alone, of a prompt; None for one without weights (on the meta device)."""
     table = network.get_input_embeddings().weight
     if table.is_meta:
         return None
     ids, _ = _probe(table.shape[0])
-    return cast(Tensor, network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float())
+    given = {"token_type_ids": torch.zeros_like(ids)} if sees_ahead else {}
+    return cast(Tensor, network(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits.float())

@@ -58,6 +58,11 @@ class KeyValues:
         start = self.length - length
         self.positions, self.shifts = self.positions[:, start:], self.shifts[:, start:]
 
+    def drop_last(self) -> None:
+        """Drop the last position."""
+        self._change(lambda part: part[:, :, :-1])
+        self.positions, self.shifts = self.positions[:, :-1], self.shifts[:, :-1]
+
     def append_rows(self, other: "KeyValues") -> None:
         """Add the rows of another; the shorter of the two is padded on the left."""
         longest = max(self.length, other.length)
