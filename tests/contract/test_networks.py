@@ -7,7 +7,17 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
-from vlm_folders import Said, asked_about, encoded, logits_of, pictures, replies_of, reply_by_transformers, reply_of
+from vlm_folders import (
+    Said,
+    asked_about,
+    encoded,
+    logits_of,
+    pictures,
+    predictions_of,
+    replies_of,
+    reply_by_transformers,
+    reply_of,
+)
 from whole_networks import WHOLE, Whole
 
 import chiasm
@@ -55,16 +65,17 @@ def test_logits_are_those_of_transformers(opened: Opened) -> None:
     """Guards pixels, image tokens and the words around them, positions, masks, template, start token."""
     for images, said in opened.asked():
         with torch.no_grad():
-            theirs = opened.network(**opened.given(images, said)).logits[0]
+            reader = opened.network if images else opened.whole.reader(opened.network)
+            theirs = reader(**opened.given(images, said)).logits[0]
         torch.testing.assert_close(logits_of(opened.model, images, said), theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_greedy_text_is_that_of_transformers_alone_and_in_a_batch(opened: Opened) -> None:
     """Guards cached keys and values, positions after an image, padding, and the token that ends a reply."""
-    theirs = [
-        reply_by_transformers(opened.network, opened.model, opened.given(images, said), 12)
-        for images, said in opened.asked()
-    ]
+    theirs = []
+    for images, said in opened.asked():
+        reader = opened.network if images else opened.whole.reader(opened.network)
+        theirs.append(reply_by_transformers(reader, opened.model, opened.given(images, said), 12))
     assert len(set(theirs)) == len(theirs)
     assert [reply_of(opened.model, images, said, 12) for images, said in opened.asked()] == theirs
     assert replies_of(opened.model, opened.asked(), 12) == theirs
@@ -93,9 +104,12 @@ def test_a_streamed_reply_is_the_whole_one_and_a_prompt_is_read_once(opened: Ope
     """Guards the continuous decoder against `predict`, and what it takes from the store."""
     image = pictures((40, 60))[0]
     for text in ("what is there", "what"):
-        expected = reply_of(opened.model, [image], text, 8)
+        expected = predictions_of(opened.model, [([image], text)], 8)[0]
         for _ in range(2):
-            assert opened.model.chat(text, image, max_tokens=8).answer == expected
+            said = opened.model.chat(text, image, max_tokens=8)
+            assert said.answer == expected.answer
+            mine, theirs = ([value for _, value in one.evidence["tokens"]][:7] for one in (said, expected))
+            assert mine == pytest.approx(theirs, abs=1e-5)
 
 
 def test_packed_likelihoods_are_those_of_each_conversation_alone(opened: Opened) -> None:

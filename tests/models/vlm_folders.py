@@ -13,7 +13,7 @@ from hf_folders import LINES, SMALL, VISION, save_pixels, scrambled
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from chiasm.core.types import Stacked, Turn
+from chiasm.core.types import Prediction, Stacked, Turn
 from chiasm.models.bridge.splicing import GivenRows
 from chiasm.models.decoding import DecodingConfig
 from chiasm.pipeline.batching import stack_images
@@ -44,7 +44,7 @@ def save_chat_words(
     """A byte-level tokenizer with start, end and further special tokens; returns the number of ids."""
     folder.mkdir(parents=True, exist_ok=True)
     start, end = ends
-    names = ["<unk>", start or "<s>", end, "<pad>", *special]
+    names = [*dict.fromkeys(["<unk>", start or "<s>", end, "<pad>", *special])]
     pieces = Tokenizer(models.BPE(unk_token=names[0]))
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pieces.decoder = decoders.ByteLevel()
@@ -179,11 +179,16 @@ def reply_of(model: Any, images: Sequence[np.ndarray], said: Said, words: int) -
 
 def replies_of(model: Any, asked: Sequence[tuple[Sequence[np.ndarray], Said]], words: int) -> list[str]:
     """The greedy replies to several prompts, written in one batch."""
+    return [str(one.answer) for one in predictions_of(model, asked, words)]
+
+
+def predictions_of(model: Any, asked: Sequence[tuple[Sequence[np.ndarray], Said]], words: int) -> list[Prediction]:
+    """As `replies_of`, with the probability of each token."""
     pipeline = model.pipeline
     codec = replace(pipeline.codec, decoding=DecodingConfig(max_words=words))
     queries = [Query(row, turns=asked_about(len(images), said)) for row, (images, said) in enumerate(asked)]
     seen = encoded(model, [images for images, _ in asked]) if any(len(images) for images, _ in asked) else {}
-    return [one.answer for one in pipeline.tasks["conversation"].predict(pipeline.model, codec, seen, queries)]
+    return list(pipeline.tasks["conversation"].predict(pipeline.model, codec, seen, queries))
 
 
 def reply_by_transformers(network: Any, model: Any, given: dict[str, torch.Tensor], words: int) -> str:

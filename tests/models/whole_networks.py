@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import transformers
-from hf_folders import VISION, scrambled
+from hf_folders import SMALL, VISION, scrambled
 from PIL import Image
 from vlm_folders import (
     WORDS,
@@ -71,6 +71,8 @@ def pali_gemma_folder(folder: Path, words: str = "gemma", **settings: Any) -> An
         hidden_size=24,
     )
     network = scrambled(transformers.PaliGemmaForConditionalGeneration(config))
+    with torch.no_grad():
+        network.get_input_embeddings().weight.mul_(0.1)  # tied: or every token would be followed by itself
     network.save_pretrained(folder)
     square = {"height": 32, "width": 32}
     pixels = transformers.SiglipImageProcessorPil(size=square, image_seq_length=16)
@@ -93,6 +95,47 @@ def given_to_pali_gemma(folder: Path, images: Sequence[np.ndarray], said: Said) 
     return {name: torch.tensor(value) for name, value in found.items() if name != "labels"}
 
 
+def blip_2_folder(folder: Path, words: str = "opt") -> Any:
+    """Write a BLIP-2 around an OPT that ends an answer by a line break, as published; or around a T5."""
+    torch.manual_seed(0)
+    count = save_chat_words(folder, ("<image>",), "", ("</s>", "</s>"))
+    pieces = transformers.AutoTokenizer.from_pretrained(folder)
+    if words == "opt":
+        shape = {"hidden_size": 24, "word_embed_proj_dim": 24, "ffn_dim": 32, "num_hidden_layers": 2}
+        ids = {"bos_token_id": 1, "pad_token_id": 2, "eos_token_id": pieces.convert_tokens_to_ids("Ċ")}
+        shape |= {"num_attention_heads": 2, "max_position_embeddings": 256, "vocab_size": count, **ids}
+        text: Any = transformers.OPTConfig(**shape)
+    else:
+        text = transformers.T5Config(vocab_size=count, d_model=24, d_ff=32, num_layers=1, num_heads=2, d_kv=12)
+    queries = {**SMALL, "cross_attention_frequency": 2, "encoder_hidden_size": 16, "vocab_size": 30}
+    config = transformers.Blip2Config(
+        vision_config=transformers.Blip2VisionConfig(**VISION),
+        qformer_config=transformers.Blip2QFormerConfig(**queries),
+        text_config=text,
+        num_query_tokens=5,
+        image_token_index=pieces.convert_tokens_to_ids("<image>"),
+    )
+    network = scrambled(transformers.Blip2ForConditionalGeneration(config))
+    network.save_pretrained(folder)
+    square = {"height": 32, "width": 32}
+    transformers.BlipImageProcessorPil(size=square).save_pretrained(folder)
+    told = {"processor_class": "Blip2Processor", "num_query_tokens": 5}
+    (folder / "processor_config.json").write_text(json.dumps(told))
+    return network
+
+
+def given_to_blip_2(folder: Path, images: Sequence[np.ndarray], said: Said) -> dict[str, torch.Tensor]:
+    """A prompt behind an image, as BLIP-2's processor prepares it; behind several, as many queries more."""
+    words = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not images:
+        return dict(words(str(said), return_tensors="pt", return_token_type_ids=False))
+    pixels = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    processor = transformers.Blip2Processor(pixels, words, num_query_tokens=5 * len(images))
+    processor.image_token = transformers.AddedToken("<image>")
+    shown = [Image.fromarray(one) for one in images]
+    return dict(processor(text=str(said), images=shown, return_tensors="pt"))
+
+
 def _tiled(name: str, folder: Path) -> Any:
     return tiled_folder(folder, f"{name}ForConditionalGeneration")
 
@@ -109,11 +152,13 @@ class Whole(NamedTuple):
         given: what it takes of images and a prompt or conversation, without chiasm.
         turns: whether it takes several, and as its template writes them: LLaVA's puts no end token behind an earlier
             answer, and chiasm does.
+        reader: what of the network reads a text without images.
     """
 
     write: Callable[[Path], Any]
     given: Callable[[Path, Sequence[np.ndarray], Said], dict[str, torch.Tensor]]
     turns: Literal["one", "several", "as its template"] = "as its template"
+    reader: Callable[[Any], Any] = lambda network: network
 
 
 _TILING = partial(_by, tiling_processor_of)
@@ -127,4 +172,5 @@ WHOLE: dict[str, Whole] = {
     "Qwen2_5_VL": Whole(partial(qwen_folder, "Qwen2_5_VL"), _TILING),
     "PaliGemma": Whole(pali_gemma_folder, given_to_pali_gemma, "one"),
     "PaliGemma 2": Whole(partial(pali_gemma_folder, words="gemma2"), given_to_pali_gemma, "one"),
+    "Blip2": Whole(blip_2_folder, given_to_blip_2, "one", lambda network: network.language_model),
 }

@@ -46,12 +46,12 @@ def test_a_network_that_computes_otherwise_is_refused(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("Qwen3VL", "DeepStack"), ("Gemma3", "both directions"), ("Blip2", "queries")]
+    ("kind", "said"), [("Qwen3VL", "DeepStack"), ("Gemma3", "both directions"), ("InstructBlip", "queries")]
 )
 def test_networks_that_are_known_to_differ_are_refused_unread(kind: str, said: str, tmp_path: Path) -> None:
     """Guards against wrong answers; the error names what is missing."""
     with pytest.raises(InputError, match=said):
-        image_text.check_network(f"{kind}ForConditionalGeneration", tmp_path)
+        image_text.ImageTextNetwork.check_folder(f"{kind}ForConditionalGeneration", {}, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["Idefics3", "Qwen2_5_VL"])

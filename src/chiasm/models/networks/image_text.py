@@ -8,7 +8,7 @@ same way if its logits of a small image and a few words are reproduced, and refu
 Axis legend: k images, l tokens, e width of word embeddings, h/w height and width in pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
@@ -40,12 +40,11 @@ PROBE_WORDS = range(20, 30)
 """Ids of the words of the comparison, as far as they are no image token."""
 _INNER = "image features in inner layers (DeepStack), which are put in before the first here"
 _BOTH_WAYS = "attention in both directions within images, where here it is causal"
-_OWN_OUTPUT = "a language model behind queries, which was not trained on conversations and has no chat template"
+_READING = "queries that read the question too, which are made of the image alone here"
 MISSING = {
     "Qwen3VLForConditionalGeneration": _INNER,
     "Gemma3ForConditionalGeneration": _BOTH_WAYS,
-    "Blip2ForConditionalGeneration": _OWN_OUTPUT,
-    "InstructBlipForConditionalGeneration": _OWN_OUTPUT,
+    "InstructBlipForConditionalGeneration": _READING,
     "MllamaForConditionalGeneration": "cross-attention to images in layers of their own",
 }
 """Class of transformers -> what it does that is not computed here; other classes are compared when they are opened."""
@@ -158,6 +157,16 @@ class ImageTextNetwork(LanguageNetwork):
     )
 
     @classmethod
+    def check_folder(cls, network: str, architecture: Mapping[str, Any], folder: Path) -> None:
+        """See `PretrainedVLM.check_folder`; classes that are known to differ."""
+        if network in MISSING:
+            raise InputError(
+                f"{folder} holds a {network}, which has {MISSING[network]}",
+                ", ".join(cls.offers) + ", LlavaForConditionalGeneration",
+                "use transformers itself for this folder, or give another one",
+            )
+
+    @classmethod
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "ImageTextNetwork":
         """Take over the network; one that is not tested against transformers is compared with it first."""
         is_known = spec.network in cls.offers or spec.is_compared
@@ -204,20 +213,6 @@ class ImageTextNetwork(LanguageNetwork):
                 "a network without further positions (M-RoPE), masks (prefix, image blocks) or cross-attention",
                 "use transformers itself for this folder",
             )
-
-
-def check_network(network: str, folder: Path) -> None:
-    """Refuse a class that is known to compute what is not computed here, before its weights are read.
-
-    Raises:
-        InputError: names what is missing.
-    """
-    if network in MISSING:
-        raise InputError(
-            f"{folder} holds a {network}, which has {MISSING[network]}",
-            ", ".join(ImageTextNetwork.offers) + ", LlavaForConditionalGeneration",
-            "use transformers itself for this folder, or give another one",
-        )
 
 
 @contextmanager

@@ -85,10 +85,10 @@ class LanguageNetwork(PretrainedVLM):
         network.eval()
         causal = causal_model(network)
         made.inner_name = inner_name(network)
-        theirs = _probed(network, cls.sees_ahead)
+        theirs = None if causal is getattr(_core(network), made.inner_name) else _probed(network, cls.sees_ahead)
         made.image_encoder, bridge = made.eyes(network)
         made._take_head(bridge)
-        axes = AXES if hasattr(network.model, "get_rope_index") else 0
+        axes = AXES if hasattr(_core(network), "get_rope_index") else 0
         made.text_encoder = LanguageModel(causal, text, axes, cls.sees_ahead)
         if theirs is not None:
             made._check_words(theirs, text)
@@ -123,8 +123,8 @@ class LanguageNetwork(PretrainedVLM):
                 "use transformers itself for this folder",
             )
 
-    def hugging_face_tensors(self) -> dict[str, Tensor]:
-        """All weights under the names that transformers gives them; low-rank changes are merged."""
+    def _names(self) -> list[tuple[str, str]]:
+        """Beginnings of names of weights here, and in transformers."""
         inner = self.language.network
         prefix = inner.base_model_prefix
         head = next(name for name, module in inner.named_modules() if module is inner.get_output_embeddings())
@@ -137,6 +137,11 @@ class LanguageNetwork(PretrainedVLM):
             names += [(f"heads.{task}.projector.layers.", f"model.{self.projector_name}.") for task in self.heads]
         else:
             names.append(("image_encoder.network.", "model."))
+        return names
+
+    def hugging_face_tensors(self) -> dict[str, Tensor]:
+        """All weights under the names that transformers gives them; low-rank changes are merged."""
+        names = self._names()
         merged = {
             f"{name}.weight": module.merged().weight
             for name, module in self.named_modules()
@@ -155,9 +160,14 @@ def language_writers(*networks: str) -> dict[str, type[HeadSpec]]:
     return dict.fromkeys(networks, LanguageWriter)
 
 
+def _core(network: Any) -> Any:
+    """What holds the parts of a network: `model`, or itself (BLIP-2)."""
+    return getattr(network, "model", network)
+
+
 def inner_name(network: Any) -> str:
-    """Name of the language model inside `network.model`; "" where there is none."""
-    return next((name for name in ("language_model", "text_model") if hasattr(network.model, name)), "")
+    """Name of the language model inside; "" where there is none."""
+    return next((name for name in ("language_model", "text_model") if hasattr(_core(network), name)), "")
 
 
 def causal_model(network: Any) -> Any:
@@ -173,13 +183,15 @@ def causal_model(network: Any) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     text = network.config.get_text_config()
-    inner = getattr(network.model, inner_name(network), None)
+    inner = getattr(_core(network), inner_name(network), None)
     if inner is None or network.get_output_embeddings() is None:
         raise InputError(
             f"a {type(network).__name__} around a {text.model_type}",
             "a network around a causal language model",
             "use transformers itself for this folder",
         )
+    if inner.get_output_embeddings() is network.get_output_embeddings():
+        return inner.eval()
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return _with_output_layer(inner, network.get_output_embeddings())
     with torch.device("meta"):
