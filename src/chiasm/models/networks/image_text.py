@@ -27,7 +27,7 @@ from chiasm.models.bridge.splicing import GivenRows
 from chiasm.models.config import ModelConfig
 from chiasm.models.heads import HeadSpec, LanguageWriter
 from chiasm.models.networks.base import NetworkSpec
-from chiasm.models.networks.language import AXES, TOLERANCE, LanguageNetwork, NetworkBridge
+from chiasm.models.networks.language import AXES, LanguageNetwork, NetworkBridge, are_alike
 from chiasm.models.pretrained.image_text_processor import ImageTextProcessor, image_text_processor
 from chiasm.models.vision_language import Parts
 
@@ -205,8 +205,7 @@ class ImageTextNetwork(LanguageNetwork):
         bridge = self.bridge(next(iter(self.heads)))
         rows = bridge.rows(language, image, given, torch.zeros(1, dtype=torch.long))
         ours = language.words(language.states(rows.embeddings, rows.allowed, rows.positions, axes=rows.axes))[0]
-        tolerance = TOLERANCE if next(language.parameters()).dtype == torch.float32 else 0.1
-        if ours.shape != theirs.shape or not torch.allclose(ours, theirs, atol=tolerance, rtol=tolerance):
+        if ours.shape != theirs.shape or not are_alike(ours, theirs, language):
             raise InputError(
                 f"a {self.spec.network}: its logits of an image and words are not those of images put among words "
                 "under a causal mask, with positions counted one by one",

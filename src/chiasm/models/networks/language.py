@@ -24,7 +24,8 @@ from chiasm.models.vision_language import Parts
 
 PROBED_TOKENS = 6
 """Words that are read by both when a network is opened."""
-TOLERANCE = 1e-3
+TOLERANCE, COARSE = 1e-3, 0.1
+"""Largest difference of logits, absolute and relative; and in 16 bits, as a share of the largest logit."""
 AXES = 3
 """Time, row and column: the axes of positions of networks that have M-RoPE (`get_rope_index` of transformers)."""
 
@@ -75,11 +76,12 @@ class LanguageNetwork(PretrainedVLM):
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "LanguageNetwork":
         """Take over image tower, projector and language model."""
         text = config.text
-        if not isinstance(text, CausalLanguageModelConfig):
+        if not isinstance(text, CausalLanguageModelConfig) or text.is_packaged:
             raise InputError(
                 f"model.text.kind {text.kind!r} with a {spec.network}",
                 "the network's own language model",
-                f"--set model.text.kind=language_model --set model.text.name={config.network}",
+                f"--set model.text.kind=language_model --set model.text.name={config.network}; or to train it further, "
+                f"--set init_from={config.network} in place of model.network",
             )
         made = cls(config, parts, spec)
         network.eval()
@@ -114,8 +116,7 @@ class LanguageNetwork(PretrainedVLM):
         allowed = allowed if self.sees_ahead else allowed.tril()
         with language.without_adapters():
             ours = language.words(language.states(language.embed(ids), allowed, positions)).detach()
-        tolerance = TOLERANCE if next(language.parameters()).dtype == torch.float32 else 0.1
-        if not torch.allclose(ours, theirs, atol=tolerance, rtol=tolerance):
+        if not are_alike(ours, theirs, language):
             raise InputError(
                 f"a {self.spec.network} around a {type(language.network).__name__}, whose logits are other than those "
                 f"of the language model alone, by up to {float((ours - theirs).abs().max()):.1e}",
@@ -158,6 +159,13 @@ class LanguageNetwork(PretrainedVLM):
 def language_writers(*networks: str) -> dict[str, type[HeadSpec]]:
     """The entry `offers` of networks with a language model."""
     return dict.fromkeys(networks, LanguageWriter)
+
+
+def are_alike(ours: Tensor, theirs: Tensor, language: LanguageModel) -> bool:
+    """Whether logits agree as far as the number format of a language model lets them."""
+    if next(language.parameters()).dtype == torch.float32:
+        return torch.allclose(ours, theirs, atol=TOLERANCE, rtol=TOLERANCE)
+    return float((ours - theirs).abs().max()) <= COARSE * float(theirs.abs().max())
 
 
 def _core(network: Any) -> Any:
