@@ -13,12 +13,14 @@ from hf_folders import LINES, SMALL, VISION, save_pixels, scrambled
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from chiasm.core.types import Stacked, Turn
+from chiasm.core.types import Prediction, Stacked, Turn
 from chiasm.models.bridge.splicing import GivenRows
 from chiasm.models.decoding import DecodingConfig
 from chiasm.pipeline.batching import stack_images
 from chiasm.tasks.base import Query
 
+Said = str | tuple[Turn, ...]
+"""What a user says below images, or a conversation."""
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
     "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
@@ -33,10 +35,16 @@ LLAVA_TEMPLATE = (
 WORDS = {**SMALL, "num_key_value_heads": 1, "max_position_embeddings": 4096, "initializer_range": 0.2}
 
 
-def save_chat_words(folder: Path, special: tuple[str, ...] = ("<image>",), template: str = LLAVA_TEMPLATE) -> int:
+def save_chat_words(
+    folder: Path,
+    special: tuple[str, ...] = ("<image>",),
+    template: str = LLAVA_TEMPLATE,
+    ends: tuple[str | None, str] = ("<s>", "</s>"),
+) -> int:
     """A byte-level tokenizer with start, end and further special tokens; returns the number of ids."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = ["<unk>", "<s>", "</s>", "<pad>", *special]
+    start, end = ends
+    names = [*dict.fromkeys(["<unk>", start or "<s>", end, "<pad>", *special])]
     pieces = Tokenizer(models.BPE(unk_token=names[0]))
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pieces.decoder = decoders.ByteLevel()
@@ -44,8 +52,9 @@ def save_chat_words(folder: Path, special: tuple[str, ...] = ("<image>",), templ
     pieces.train_from_iterator(
         LINES, trainers.BpeTrainer(vocab_size=300, special_tokens=names, initial_alphabet=alphabet, show_progress=False)
     )
-    pieces.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    tokens = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    if start:
+        pieces.post_processor = processors.TemplateProcessing(single=f"{start} $A", special_tokens=[(start, 1)])
+    tokens = {"unk_token": "<unk>", "bos_token": start, "eos_token": end, "pad_token": "<pad>"}
     made = transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, **tokens)
     made.chat_template = template or None
     made.save_pretrained(folder)
@@ -91,14 +100,16 @@ def vip_llava_folder(folder: Path) -> Any:
     return network
 
 
-def text_config(words: str, count: int) -> Any:
+def text_config(words: str, count: int, **settings: Any) -> Any:
     """The config of a small causal language model."""
     shape = {**WORDS, "hidden_size": 24, "head_dim": 12, "vocab_size": count}
-    shape |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    shape |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, **settings}
     if words == "llama":
         return transformers.LlamaConfig(**shape)
     if words == "gemma2":
         return transformers.Gemma2Config(**shape)
+    if words == "gemma":
+        return transformers.GemmaConfig(**shape)
     return transformers.Qwen2Config(**shape, tie_word_embeddings=True)
 
 
@@ -113,13 +124,18 @@ def processor_of(folder: Path) -> Any:
     return transformers.LlavaProcessor(pixels, words, patch, strategy, num_additional_image_tokens=extra)
 
 
-def given_to(processor: Any, images: Sequence[np.ndarray], text: str) -> dict[str, torch.Tensor]:
-    """A user's turn with images before a text, as transformers prepares it for a network."""
-    parts = [{"type": "image"}] * len(images) + [{"type": "text", "text": text}]
-    message = [{"role": "user", "content": parts}]
-    written = processor.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    starts = written.startswith(processor.tokenizer.bos_token)  # as ProcessorMixin.apply_chat_template
-    shown = [Image.fromarray(one) for one in images]
+def given_to(processor: Any, images: Sequence[np.ndarray], said: Said) -> dict[str, torch.Tensor]:
+    """A user's turn with images before a text, or a conversation, as transformers prepares it for a network."""
+    messages = []
+    for turn in asked_about(len(images), said):
+        parts: list[dict[str, str]] = []
+        for number, text in enumerate(turn.text.split("<image>")):
+            parts += [{"type": "image"}] * (number > 0)
+            parts += [{"type": "text", "text": text.strip()}] * bool(text.strip())
+        messages.append({"role": turn.role, "content": parts})
+    written = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    starts = written.startswith(processor.tokenizer.bos_token or "")  # as ProcessorMixin.apply_chat_template
+    shown = [Image.fromarray(one) for one in images] or None
     found = processor(text=written, images=shown, return_tensors="pt", add_special_tokens=not starts)
     return {name: value for name, value in found.items() if name != "token_type_ids"}
 
@@ -130,35 +146,49 @@ def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
     return [made.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
 
-def asked_about(images: int, text: str) -> tuple[Turn, ...]:
-    """The same turn as chiasm takes it."""
-    return (Turn("user", "<image>\n" * images + text),)
+def asked_about(images: int, said: Said) -> tuple[Turn, ...]:
+    """The same turn as chiasm takes it; a conversation as it is."""
+    return (Turn("user", "<image>\n" * images + said),) if isinstance(said, str) else said
 
 
-def logits_of(model: Any, images: Sequence[np.ndarray], text: str) -> torch.Tensor:
+def logits_of(model: Any, images: Sequence[np.ndarray], said: Said) -> torch.Tensor:
     """Logits of a prompt with images by chiasm, float32 [l, v], of every position, those of images included."""
     pipeline = model.pipeline
-    prompt = pipeline.codec.tokenizer.prompt(asked_about(len(images), text))
-    stacked = stack_images(list(images), pipeline.resizing)
-    inputs = {"image": Stacked(stacked, torch.zeros(len(images), dtype=torch.long), 1)}
+    prompt = pipeline.codec.tokenizer.prompt(asked_about(len(images), said))
     with torch.no_grad():
-        image = pipeline.encode(inputs)["image"]
+        image = encoded(model, [images]).get("image") if images else None
         ids = torch.tensor([prompt])
-        given = GivenRows(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))
-        language = pipeline.model.language
+        language, is_real = pipeline.model.language, torch.ones_like(ids, dtype=torch.bool)
+        given = GivenRows(ids, is_real, torch.zeros_like(ids), is_real if language.sees_ahead else None)
         rows = pipeline.model.bridge("conversation").rows(language, image, given, torch.tensor([0]))
-        states = language.states(rows.embeddings, rows.allowed, rows.positions)
+        states = language.states(rows.embeddings, rows.allowed, rows.positions, axes=rows.axes)
         return language.words(states)[0][rows.is_real[0]]
 
 
-def reply_of(model: Any, images: Sequence[np.ndarray], text: str, words: int) -> str:
+def encoded(model: Any, examples: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
+    """The images of each example, encoded together."""
+    row = torch.tensor([row for row, images in enumerate(examples) for _ in images], dtype=torch.long)
+    stacked = stack_images([one for images in examples for one in images], model.pipeline.resizing)
+    return dict(model.pipeline.encode({"image": Stacked(stacked, row, len(examples))}))
+
+
+def reply_of(model: Any, images: Sequence[np.ndarray], said: Said, words: int) -> str:
     """The greedy reply of at most so many tokens by chiasm."""
+    return replies_of(model, [(images, said)], words)[0]
+
+
+def replies_of(model: Any, asked: Sequence[tuple[Sequence[np.ndarray], Said]], words: int) -> list[str]:
+    """The greedy replies to several prompts, written in one batch."""
+    return [str(one.answer) for one in predictions_of(model, asked, words)]
+
+
+def predictions_of(model: Any, asked: Sequence[tuple[Sequence[np.ndarray], Said]], words: int) -> list[Prediction]:
+    """As `replies_of`, with the probability of each token."""
     pipeline = model.pipeline
     codec = replace(pipeline.codec, decoding=DecodingConfig(max_words=words))
-    stacked = stack_images(list(images), pipeline.resizing)
-    encoded = pipeline.encode({"image": Stacked(stacked, torch.zeros(len(images), dtype=torch.long), 1)})
-    query = Query(0, turns=asked_about(len(images), text))
-    return str(pipeline.tasks["conversation"].predict(pipeline.model, codec, encoded, [query])[0].answer)
+    queries = [Query(row, turns=asked_about(len(images), said)) for row, (images, said) in enumerate(asked)]
+    seen = encoded(model, [images for images, _ in asked]) if any(len(images) for images, _ in asked) else {}
+    return list(pipeline.tasks["conversation"].predict(pipeline.model, codec, seen, queries))
 
 
 def reply_by_transformers(network: Any, model: Any, given: dict[str, torch.Tensor], words: int) -> str:
@@ -232,11 +262,18 @@ def tiling_processor_of(folder: Path) -> Any:
     told = json.loads((folder / "processor_config.json").read_text())
     name = told.pop("processor_class")
     if name == "LlavaOnevisionProcessor":
-
-        class Images(transformers.LlavaOnevisionProcessor):  # type: ignore[misc]  # needs torchvision for videos
-            def check_argument_for_proper_class(self, name: str, value: Any) -> Any:
-                return value and super().check_argument_for_proper_class(name, value)
-
-        return Images(pixels, words, None, **told)
+        return without_videos(transformers.LlavaOnevisionProcessor)(pixels, words, None, **told)
+    if name.startswith("Qwen"):
+        return without_videos(getattr(transformers, name))(pixels, words)
     kind = transformers.LlavaNextProcessor if name == "LlavaNextProcessor" else transformers.Idefics3Processor
     return kind(pixels, words, **told)
+
+
+def without_videos(kind: Any) -> Any:
+    """The processor's class, which then needs no part for videos, and so no torchvision."""
+
+    class Images(kind):  # type: ignore[misc]
+        def check_argument_for_proper_class(self, name: str, value: Any) -> Any:
+            return value and super().check_argument_for_proper_class(name, value)
+
+    return Images

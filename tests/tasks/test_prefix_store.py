@@ -8,8 +8,8 @@ from chiasm.tasks.prefix_store import Prefix, PrefixStore, common, part_of
 transformers = pytest.importorskip("transformers", reason="needs the extra [llm]")
 from chiasm.models.encoders.language_model import KeyValues  # noqa: E402
 
-POSITION_BYTES = 2 * 2 * 2 * 4 * 4 + 8
-"""Two layers of keys and values, two heads of four numbers; and the place."""
+POSITION_BYTES = 2 * 2 * 2 * 4 * 4 + 16
+"""Two layers of keys and values, two heads of four numbers; the place, and its shift."""
 
 
 def state(length: int, rows: int = 1) -> KeyValues:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chiasm.data.tokenizers.chat import ChatTokenizer, read_chat_tokenizer
+from chiasm.data.tokenizers.chat import ChatTokenizer
+from chiasm.data.tokenizers.chat_folder import read_chat_tokenizer
 from chiasm.tasks.stop_texts import StoppingStream
 from tiny_talker import write_language_model
 

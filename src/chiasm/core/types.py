@@ -126,6 +126,9 @@ class Tokens(NamedTuple):
             texts, and where an image's tokens are the cells themselves.
         number: int64 [n, l], which of the several values of an example (its k-th image) a token belongs to, from 0;
             None where every example has one value.
+        steps: int64 [n, l, 1 + a], for a language model with positions of a axes, of an image's tokens among words: how
+            many places the next token stands further on, and how far this one stands from its place on each axis; None
+            where every token takes the next place.
     """
 
     values: Tensor
@@ -133,6 +136,7 @@ class Tokens(NamedTuple):
     pooled: Tensor
     places: Tensor | None = None
     number: Tensor | None = None
+    steps: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Tokens":
         """Apply a function to every tensor that is not None."""

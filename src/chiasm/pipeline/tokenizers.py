@@ -6,7 +6,8 @@ from pathlib import Path
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example
 from chiasm.data.dataset import texts_of
-from chiasm.data.tokenizers.chat import ChatTokenizer, read_chat_tokenizer
+from chiasm.data.tokenizers.chat import ChatTokenizer
+from chiasm.data.tokenizers.chat_folder import read_chat_tokenizer
 from chiasm.data.tokenizers.clip_bpe import BPE_FILE, read_clip_words
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer, read_pretrained_tokenizer
 from chiasm.data.tokenizers.wordpiece import TextTokenizer

@@ -153,7 +153,7 @@ class Conversation(Task[ConversationConfig]):
         for number, example in enumerate(examples):
             turns = turns_of(example, seed, epoch, config.captions_per_picture, config.questions_per_picture)
             spans = [tokenizer.conversation(one) for one in turns]
-            made = packed(spans) if config.packs else [row for one in spans for row in packed([one])]
+            made = packed(spans, config.packs and not tokenizer.form.sees_ahead)
             rows += made
             index += [number] * len(made)
         return {**padded(rows, tokenizer.pad_id), "image_index": torch.tensor(index, dtype=torch.long)}

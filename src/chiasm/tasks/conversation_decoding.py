@@ -18,6 +18,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
 from chiasm.core.types import IMAGE_ID, Tokens
 from chiasm.data.tokenizers.chat import ChatTokenizer
+from chiasm.models.bridge.splicing import axes_along
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.pretrained.key_values import KeyValues
 from chiasm.tasks.prefix_store import Prefix, PrefixStore, Symbol, common, part_of
@@ -198,18 +199,21 @@ class Decoder:
         assert len(ids) > 1 and ids[-1] != IMAGE_ID, "a template writes something before the assistant speaks"
         assert ids.count(IMAGE_ID) == len(images), "an image for each placeholder"
         by_place = iter(images)
-        symbols: list[Symbol] = [one if one != IMAGE_ID else next(by_place).key for one in ids[:-1]]
+        symbols: list[Symbol] = [one if one != IMAGE_ID else next(by_place).key for one in ids]
+        # Where tokens see what follows, a prompt is what was read only as a whole.
+        symbols = [repr(symbols)] if self.language.sees_ahead else symbols[:-1]
         state, ends = self._begun(symbols)
-        done, new, reused = len(ends), ids[len(ends) : -1], state.length
+        reused = state.length
         self.counts.reused_positions += reused
-        if done < len(symbols):
-            skipped = list(ids[:done]).count(IMAGE_ID)
-            embeddings, sizes = self._embeddings(new, images[skipped:])
+        if self.language.sees_ahead and not ends:
+            ends.append(self._read_whole(ids, images, state))
+        elif len(ends) < len(symbols):
+            skipped = list(ids[: len(ends)]).count(IMAGE_ID)
+            embeddings, sizes, steps = self._embeddings(ids[len(ends) : -1], images[skipped:])
             for size in sizes:
                 ends.append((ends[-1] if ends else 0) + size)
             self._check_room(ends[-1] + 1)
-            self._read(embeddings, state)
-            self.counts.prompt_positions += embeddings.shape[1]
+            self._read(embeddings, steps, state)
         row = _Row(key, symbols, ends, sampling, StoppingStream(self.tokenizer, sampling.stop), ids[-1])
         row.most = sampling.max_tokens
         if self.longest is not None:
@@ -266,29 +270,53 @@ class Decoder:
         source, place, start, ends = kept
         return part_of(source, place, start, start + ends[length - 1]), list(ends[:length])
 
-    def _embeddings(self, ids: Sequence[int], images: Sequence[Seen]) -> tuple[Tensor, list[int]]:
-        """Embeddings [1, q, e] of new symbols, and the number of positions of each."""
-        device = self._device
+    def _embeddings(self, ids: Sequence[int], images: Sequence[Seen]) -> tuple[Tensor, list[int], Tensor | None]:
+        """Embeddings [1, q, e] of new symbols, the number of positions of each, and `Tokens.steps` [q, 1 + a]."""
+        device, axes = self._device, self.language.axes
         words = self.language.embed(torch.tensor(ids, device=device).clamp_min(0))
         parts, sizes, by_place = [], [], iter(images)
+        of_word = torch.tensor([[1] + [0] * axes], device=device)
+        steps = []
         for place, one in enumerate(ids):
-            part = words[place : place + 1]
+            part, step = words[place : place + 1], of_word
             if one == IMAGE_ID:
                 assert self.project is not None, "no image is shown to a language model without a bridge"
                 shown = self.project(next(by_place).tokens().each(lambda some: some.to(device)))
                 part = shown.values[0][shown.is_real[0]].to(words.dtype)
+                step = of_word.expand(len(part), -1) if shown.steps is None else shown.steps[0][shown.is_real[0]]
                 self.counts.images += 1
             parts.append(part)
             sizes.append(len(part))
-        return torch.cat(parts)[None], sizes
+            steps.append(step)
+        return torch.cat(parts)[None], sizes, torch.cat(steps) if axes else None
 
-    def _read(self, embeddings: Tensor, state: KeyValues) -> None:
+    def _read(self, embeddings: Tensor, steps: Tensor | None, state: KeyValues) -> None:
         """Compute the keys and values of new positions of one row."""
         before, count, device = state.length, embeddings.shape[1], embeddings.device
         places = torch.arange(before, before + count, device=device)
         allowed = torch.arange(before + count, device=device)[None, :] <= places[:, None]
+        axes = None
+        if steps is not None:
+            axes = state.axes_of_words(places[None, :1], self.language.axes) + axes_along(steps)
         with self.language.writing():
-            self.language.states(embeddings, allowed[None], places[None], state)
+            self.language.states(embeddings, allowed[None], places[None], state, axes)
+        self.counts.prompt_positions += count
+
+    def _read_whole(self, ids: Sequence[int], images: Sequence[Seen], state: KeyValues) -> int:
+        """Read a prompt whose tokens see each other, and leave out the last, which the first step reads again.
+
+        Returns:
+            The number of its positions but the last.
+        """
+        embeddings, _, _ = self._embeddings(ids, images)
+        count = embeddings.shape[1]
+        self._check_room(count)
+        allowed = torch.ones(1, count, count, dtype=torch.bool, device=embeddings.device)
+        with self.language.writing():
+            self.language.states(embeddings, allowed, torch.arange(count, device=embeddings.device)[None], state)
+        state.drop_last()
+        self.counts.prompt_positions += count
+        return count - 1
 
     def _join(self, row: _Row, state: KeyValues) -> None:
         if not self._state.rows:

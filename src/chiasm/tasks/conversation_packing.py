@@ -28,13 +28,13 @@ class PackedRow(NamedTuple):
     is_counted: list[bool]
 
 
-def packed(conversations: Sequence[Spans]) -> list[PackedRow]:
+def packed(conversations: Sequence[Spans], shares: bool = True) -> list[PackedRow]:
     """Put conversations that begin alike, all their images included, into one row; others get a row each.
 
     The shared beginning ends before the token that stands before the first counted one: each branch then holds the
-    token that its first counted token is predicted from.
+    token that its first counted token is predicted from. Without `shares` each gets a row.
     """
-    if len(conversations) < 2:
+    if len(conversations) < 2 or not shares:
         return [_alone(one) for one in conversations]
     length = min(_common(conversations), *(one.is_counted.index(True) - 1 for one in conversations))
     beginning = conversations[0].ids[: max(length, 0)]

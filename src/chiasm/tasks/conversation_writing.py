@@ -85,14 +85,20 @@ def _written(
     decoding: DecodingConfig,
 ) -> list[Reply]:
     language = model.language
-    fields = padded([_prompt_row(ids[:-1]) for _, ids in prompts], tokenizer.pad_id)
+    ahead = language.sees_ahead
+    fields = padded([_prompt_row(ids if ahead else ids[:-1]) for _, ids in prompts], tokenizer.pad_id)
     device = next(language.parameters()).device
     given = GivenRows(*(fields[name].to(device) for name in ("turn_ids", "turn_is_real", "turn_branch")))
+    given = given._replace(is_prompt=given.is_real if ahead else None)
     index = torch.tensor([row for row, _ in prompts], device=device)
     rows = model.bridge(task).rows(language, _on(encoded.get(IMAGE), device), given, index, pads_left=True)
     cache = KeyValues()
-    language.states(rows.embeddings, rows.allowed, rows.positions, cache)
-    is_real, place = rows.is_real, rows.is_real.sum(1)
+    language.states(rows.embeddings, rows.allowed, rows.positions, cache, rows.axes)
+    is_real = rows.is_real
+    if ahead:  # the first step reads the last token again: what stands before it has seen it
+        cache.drop_last()
+        is_real = is_real[:, :-1]
+    place = is_real.sum(1)
     if decoding.max_words == 0:
         decoding = replace(decoding, max_words=REPLY_TOKENS)
 
@@ -170,7 +176,7 @@ def _read(
         by_row.setdefault(row, []).append(number)
     work: list[tuple[int, list[int], PackedRow]] = []
     for about, numbers in by_row.items():
-        rows = packed([conversations[number][1] for number in numbers])
+        rows = packed([conversations[number][1] for number in numbers], not tokenizer.form.sees_ahead)
         owners = [numbers] if len(rows) == 1 else [[number] for number in numbers]
         work += [(about, own, one) for own, one in zip(owners, rows, strict=True)]
     device = next(model.language.parameters()).device
@@ -191,8 +197,9 @@ def counted_logits(
     model: VisionLanguageModel, task: str, image: Tokens | None, fields: dict[str, Tensor], image_index: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, float32 [r, v], of the counted tokens of rows as `padded` gives them, with row and column of each."""
-    given = GivenRows(fields["turn_ids"], fields["turn_is_real"], fields["turn_branch"])
     bridge, language = model.bridge(task), model.language
+    is_prompt = fields["turn_is_real"] & (fields["turn_is_counted"].cumsum(1) == 0) if language.sees_ahead else None
+    given = GivenRows(fields["turn_ids"], fields["turn_is_real"], fields["turn_branch"], is_prompt)
     rows = bridge.rows(language, image, given, image_index)
     row, column = fields["turn_is_counted"].nonzero(as_tuple=True)
     return bridge.token_logits(language, rows, row, column), row, column

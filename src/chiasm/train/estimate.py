@@ -34,6 +34,7 @@ from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, take_cl
 from chiasm.train.adaptation import adapted, apply_text_teacher, begins_from_run, begun, prepare_model, pretrained_names
 from chiasm.train.class_share import SHARES
 from chiasm.train.config import RunConfig, primary_metric, validated_examples, weighed_tasks
+from chiasm.train.from_network import in_network
 from chiasm.train.interpolation import ALPHAS
 from chiasm.train.length import Length, fitting_batch, planned_length
 from chiasm.train.loader import Loader
@@ -134,6 +135,7 @@ class Estimate:
 def estimate(config: RunConfig, console: Console) -> Estimate:
     """Build the run and its stages in memory, and time a sample of encoding, training and evaluation for each."""
     imported_s = time.process_time()
+    config = in_network(adapted(config))
     stages = {
         name: _estimate(stage_config(config, stage, ""), console, is_stage=True).times.total_s
         for name, stage in config.stages.items()
@@ -143,7 +145,7 @@ def estimate(config: RunConfig, console: Console) -> Estimate:
 
 def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_stage: bool = False) -> Estimate:
     started = time.perf_counter()
-    config = begun(apply_text_teacher(adapted(config)))
+    config = begun(apply_text_teacher(in_network(adapted(config))))
     config.check()
     keep_freed_memory()
     device = pick_device()

@@ -62,6 +62,7 @@ from chiasm.train.config import (
 from chiasm.train.curves import TensorBoard
 from chiasm.train.finish import Finished, finish, limit_forgetting, measure_finally
 from chiasm.train.forgetting import RetentionCheck
+from chiasm.train.from_network import in_network
 from chiasm.train.heads import fit_heads
 from chiasm.train.loader import Loader
 from chiasm.train.rates import rate_note, warmup_note
@@ -101,7 +102,7 @@ def run(
         Interrupted: stopped by a signal, state saved.
         JobError: training broke.
     """
-    config = begun(apply_text_teacher(adapted(config)))
+    config = begun(apply_text_teacher(in_network(adapted(config))))
     config.check()
     check_decoding(config.decoding, config.model.text.max_tokens)
     keep_freed_memory()

@@ -22,6 +22,7 @@ from chiasm.pipeline.tokenizers import make_tokenizer
 from chiasm.train.adaptation import begins_from_run
 from chiasm.train.config import RunConfig, StageConfig, stored_run_config
 from chiasm.train.finish import Finished
+from chiasm.train.from_network import in_network
 from chiasm.train.run import check_same, check_unused, held, run, vocabulary_examples
 
 
@@ -43,6 +44,9 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
         Interrupted: stopped by a signal, state saved.
     """
     config.check()
+    stages, config = config.stages, in_network(config)
+    if stages and not config.stages:
+        console.print(f"stages left out, since a published network has them behind it: {', '.join(stages)}")
     with process_group(config.train.process_timeout_s):
         # Before the first stage is trained, not after it.
         if not resume:

@@ -12,7 +12,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Turn
-from chiasm.data.tokenizers.chat import IMAGE_ID, ChatTokenizer, read_chat_tokenizer
+from chiasm.data.tokenizers.chat import IMAGE_ID, ChatTokenizer
+from chiasm.data.tokenizers.chat_folder import read_chat_tokenizer
 from chiasm.models.pretrained.gguf_file import language_model_folder
 from chiasm.models.pretrained.packaged_language_models import packaged_parts
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from chiasm.core.types import IMAGE_ID, Tokens
-from chiasm.models.bridge.splicing import GivenRows, spliced
+from chiasm.models.bridge.splicing import GivenRows, axes_along, spliced
 
 DIM = 3
 
@@ -66,6 +66,28 @@ def check_mask(allowed: Tensor, positions: Tensor, branch: list[int]) -> None:
         seen = [key for key in range(len(branch)) if key <= query and branch[key] in (0, own)]
         assert allowed[query].nonzero()[:, 0].tolist() == seen
         assert int(positions[query]) == len(seen) - 1
+
+
+STEPS = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [2, 1, 1]])
+"""An image of two rows and two columns, after which two places are gone."""
+
+
+def test_places_on_axes_are_those_counted_by_hand() -> None:
+    """Rows and columns of an image begin where the words before it end, and the words behind it after both."""
+    values = torch.ones(2, 4, DIM)
+    images = Tokens(values, torch.ones(2, 4, dtype=torch.bool), torch.zeros(2, DIM), steps=STEPS.expand(2, -1, -1))
+    lists = [[5, IMAGE_ID, 6, IMAGE_ID, 7, 8, 9], [5, 6]]
+    image_of = torch.tensor([[-1, 0, -1, 1, -1, -1, -1], [-1] * 7])
+    given_rows = rows(lists, [[0, 0, 0, 0, 1, 1, 2], [0, 0]])
+    by_hand = [list(divmod(place, 10)) for place in (0, 11, 12, 21, 22, 33, 44, 45, 54, 55, 66, 77, 66)]
+    for left in (False, True):
+        found = spliced(given_rows, torch.ones(2, 7, DIM), images, image_of, pads_left=left)
+        assert found.axes is not None
+        assert found.axes[0].tolist() == by_hand, "the last is another continuation"
+        assert found.axes[1][found.is_real[1]].tolist() == [[0, 0], [1, 1]]
+    word = torch.tensor([[1, 0, 0]])
+    assert axes_along(torch.cat([word, STEPS, word, STEPS, word])).tolist() == by_hand[:11]
+    assert spliced(given_rows, torch.ones(2, 7, DIM), images._replace(steps=None), image_of).axes is None
 
 
 def test_an_absent_image_takes_no_place() -> None:

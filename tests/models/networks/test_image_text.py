@@ -1,4 +1,7 @@
-"""Networks that cut images into tiles against transformers: logits and greedy text; the others compared or refused."""
+"""Networks with a processor of their own: what is special in one class; the others compared or refused.
+
+`tests/contract/test_networks.py` compares every class with transformers.
+"""
 
 from pathlib import Path
 
@@ -6,52 +9,14 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
-from vlm_folders import (
-    given_to,
-    logits_of,
-    pictures,
-    processor_of,
-    reply_by_transformers,
-    reply_of,
-    tiled_folder,
-    tiling_processor_of,
-    vip_llava_folder,
-)
+from vlm_folders import given_to, logits_of, pictures, processor_of, vip_llava_folder
+from whole_networks import WHOLE
 
 import chiasm
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
 from chiasm.models.networks import image_text
 from chiasm.pipeline.interop.exporting import export
-
-KINDS = [
-    "LlavaNextForConditionalGeneration",
-    "LlavaOnevisionForConditionalGeneration",
-    "Idefics3ForConditionalGeneration",
-    "SmolVLMForConditionalGeneration",
-]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_logits_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
-    """Guards tiles, padding cut away, line ends, row and column tokens; images of several shapes in one turn."""
-    network = tiled_folder(tmp_path, kind)
-    model = chiasm.load(tmp_path)
-    for images in (pictures((40, 60)), pictures((90, 50)), pictures((33, 32), (20, 100))):
-        given = given_to(tiling_processor_of(tmp_path), images, "what is there")
-        with torch.no_grad():
-            theirs = network(**given).logits[0]
-        torch.testing.assert_close(logits_of(model, images, "what is there"), theirs, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_greedy_text_is_that_of_transformers(kind: str, tmp_path: Path) -> None:
-    """Guards positions after an image of any number of tokens."""
-    network = tiled_folder(tmp_path, kind)
-    model, images = chiasm.load(tmp_path), pictures((40, 60))
-    for text in ("what is there", "two green dogs"):
-        given = given_to(tiling_processor_of(tmp_path), images, text)
-        assert reply_of(model, images, text, 12) == reply_by_transformers(network, model, given, 12)
 
 
 def test_a_network_of_no_list_opens_where_its_logits_are_reproduced(tmp_path: Path) -> None:
@@ -81,18 +46,18 @@ def test_a_network_that_computes_otherwise_is_refused(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("Qwen2VL", "M-RoPE"), ("PaliGemma", "both directions"), ("Blip2", "queries")]
+    ("kind", "said"), [("Qwen3VL", "DeepStack"), ("Gemma3", "both directions"), ("InstructBlip", "queries")]
 )
 def test_networks_that_are_known_to_differ_are_refused_unread(kind: str, said: str, tmp_path: Path) -> None:
     """Guards against wrong answers; the error names what is missing."""
     with pytest.raises(InputError, match=said):
-        image_text.check_network(f"{kind}ForConditionalGeneration", tmp_path)
+        image_text.ImageTextNetwork.check_folder(f"{kind}ForConditionalGeneration", {}, tmp_path)
 
 
-@pytest.mark.parametrize("kind", KINDS[2:3])
-def test_a_run_folder_keeps_processor_and_answers(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Idefics3", "Qwen2_5_VL"])
+def test_a_run_folder_keeps_processor_and_answers(name: str, tmp_path: Path) -> None:
     """Guards against a run that opens only beside the folder that it came from."""
-    tiled_folder(tmp_path / "net", kind)
+    WHOLE[name].write(tmp_path / "net")
     before = logits_of(chiasm.load(tmp_path / "net"), pictures((40, 60)), "what")
     export(tmp_path / "net", "run", tmp_path / "run", torch.device("cpu"))
     (tmp_path / "net").rename(tmp_path / "gone")

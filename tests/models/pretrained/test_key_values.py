@@ -20,6 +20,21 @@ def read(language: LanguageModel, ids: torch.Tensor) -> KeyValues:
     return cache
 
 
+def test_words_behind_an_image_stand_where_its_rows_and_columns_end() -> None:
+    """Guards places on axes over rows that are cut, joined and repeated; without an image they are the count."""
+    cache, words = KeyValues(), KeyValues()
+    positions = torch.arange(6)[None]
+    axes = torch.tensor([[[0, 0], [1, 1], [1, 2], [2, 1], [2, 2], [3, 3]]])
+    cache.add_positions(positions, axes)
+    assert cache.axes_of_words(torch.tensor([[6, 7]]), 2).tolist() == [[[4, 4], [5, 5]]]
+    words.add_positions(torch.arange(3)[None], words.axes_of_words(torch.arange(3)[None], 2))
+    assert words.axes_of_words(torch.tensor([[3]]), 2).tolist() == [[[3, 3]]]
+    cache.append_rows(words)
+    cache.select(torch.tensor([1, 0]))
+    cache.keep_last(2)
+    assert cache.axes_of_words(torch.tensor([[3], [6]]), 2).tolist() == [[[3, 3]], [[4, 4]]]
+
+
 @torch.no_grad()
 def test_rows_join_padded_on_the_left_and_leave() -> None:
     """A row that joins later computes as if it were there from the start; so does one whose neighbour has left."""

@@ -7,20 +7,19 @@ typed never becomes a special token, and an image is one place (`IMAGE_ID`), whi
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from chiasm.core.errors import InputError
-from chiasm.core.files import read_json
 from chiasm.core.types import IMAGE_ID, IMAGE_PLACEHOLDER, Turn
-from chiasm.data.tokenizers.chat_template import PLAIN_TEMPLATE, ChatFormat, ChatLayout, Reply, Shape, Words
-from chiasm.data.tokenizers.pretrained import PretrainedTokenizer, open_tokenizer, tokens_around
+from chiasm.data.tokenizers.chat_template import ChatFormat, ChatLayout, Reply, Shape, Words
+from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 
 _IMAGE, _BREAK = "\ue000", "\ue001"
 """Special tokens of the private copy: an image, and a place where no piece may go across. Removed from users' texts."""
+_FORM = ("template", "specials", "ends", "name", "image", "sees_ahead")
 _PRIVATE = str.maketrans(dict.fromkeys("\ue000\ue001\ue010\ue011", "\ufffd"))
 
 
@@ -100,7 +99,7 @@ class ChatTokenizer(PretrainedTokenizer):
 
     def to_json(self) -> str:
         """Everything that decides the ids, as JSON."""
-        form = {name: getattr(self.form, name) for name in ("template", "specials", "ends", "name", "image")}
+        form = {name: getattr(self.form, name) for name in _FORM}
         told: dict[str, Any] = {"tokenizer": json.loads(self.tokenizer.to_str()), "before": self.before}
         return json.dumps(told | {"pad": self.pad, "form": form}, ensure_ascii=False)
 
@@ -293,79 +292,3 @@ class Stream:
         self._sent, self._held = self._sent + left, ""
         self._unread.clear()
         return left
-
-
-def read_chat_tokenizer(folder: Path, max_tokens: int, takes_images: bool = False) -> ChatTokenizer:
-    """Read the tokenizer and chat template of a causal language model in Hugging Face layout, from disk alone.
-
-    With `takes_images` the folder holds a network of images and words, whose template writes a token of its own for an
-    image.
-
-    Where the model has no padding token, its end token pads (`is_real` tells them apart), then its unknown token. A
-    model without chat template gets `PLAIN_TEMPLATE`.
-
-    Raises:
-        MissingExtraError: transformers is not installed.
-        InputError: no tokenizer that can be read, or one without a token that ends a text.
-    """
-    found, pieces = open_tokenizer(folder)
-    own = Tokenizer.from_str(pieces.to_str())
-    before, after = tokens_around(own)
-    ends = _end_tokens(folder, own, found.eos_token or (after[-1] if after else None))
-    if not ends:
-        raise InputError(f"{folder}: no token ends a text", "eos_token in tokenizer_config.json", "set it there")
-    template = found.chat_template
-    if isinstance(template, dict):
-        template = template.get("default") or next(iter(template.values()), None)
-    specials = {name: token for name, token in found.special_tokens_map.items() if isinstance(token, str)}
-    specials.setdefault("eos_token", ends[0])
-    image = ""
-    if takes_images:
-        template, image = template or _stored_template(folder), _image_token(folder, own)
-        form = ChatFormat(template, specials, ends, folder.name, image)
-        first = ChatLayout(form, [token.content for token in own.get_added_tokens_decoder().values()]).start
-        if not (found.bos_token and first.startswith(found.bos_token)):
-            # As transformers' processors do: the tokenizer's own start, unless the template writes it.
-            template, specials["start_tokens"] = "{{ start_tokens }}" + template, "".join(before)
-    elif not template:
-        template, specials["start_tokens"] = PLAIN_TEMPLATE, "".join(before)
-    pad = next(one for one in (found.pad_token, ends[0], found.unk_token) if one and own.token_to_id(one) is not None)
-    return ChatTokenizer(own, max_tokens, before, pad, ChatFormat(template, specials, ends, folder.name, image))
-
-
-def _stored_template(folder: Path) -> str:
-    """The template that older folders keep in chat_template.json."""
-    path = folder / "chat_template.json"
-    told = read_json(path, "the chat template").get("chat_template") if path.is_file() else None
-    if isinstance(told, str) and told:
-        return told
-    raise InputError(
-        f"{folder} has no chat template",
-        "chat_template.jinja, chat_template.json, or one in tokenizer_config.json: a guessed one gives bad answers",
-        "take the file from the model's page",
-    )
-
-
-def _image_token(folder: Path, pieces: Tokenizer) -> str:
-    """The token that stands for an image, as the config says."""
-    told = read_json(folder / "config.json", "the model's config")
-    number = told.get("image_token_id", told.get("image_token_index"))
-    found = pieces.id_to_token(number) if isinstance(number, int) and number >= 0 else None
-    if found is None:
-        raise InputError(
-            f"{folder}: image_token_id is {number!r}, and the tokenizer has no such token",
-            "the id of the token that stands for an image",
-            "take config.json and the tokenizer of one model",
-        )
-    return str(found)
-
-
-def _end_tokens(folder: Path, pieces: Tokenizer, eos: str | None) -> tuple[str, ...]:
-    """The tokenizer's end token, and those of the generation config and config."""
-    found: list[str | None] = [eos] if eos and pieces.token_to_id(eos) is not None else []
-    for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        told = read_json(path, "the model's config").get("eos_token_id") if path.is_file() else None
-        ids = told if isinstance(told, list) else [told]
-        found += [pieces.id_to_token(one) for one in ids if isinstance(one, int)]
-    return tuple(dict.fromkeys(one for one in found if one))

@@ -26,6 +26,37 @@ PLAIN_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
 )
 """For base models, which have none (GPT-2, OPT, Gemma's base): each text and a line break, an answer closed by eos."""
+_ONE_PROMPT = (
+    "{% for message in messages %}{% if message['role'] == 'user' and loop.first %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ image_token }}{% endfor %}{{ bos_token }}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{{ behind_prompt }}"
+    "{% elif message['role'] == 'assistant' and loop.index == 2 %}"
+    "{{ before_answer + message['content'][0]['text'] + eos_token }}"
+    "{% else %}{{ raise_exception('it answers one prompt') }}{% endif %}{% endfor %}"
+)
+
+
+class PromptLayout(NamedTuple):
+    """How the processor of a network without chat template lays out one prompt: images, start token, prompt.
+
+    Attributes:
+        behind_prompt: what it writes behind the prompt.
+        before_answer: what the network writes before an answer.
+        sees_ahead: see `ChatFormat`.
+        template: Jinja; it names the others.
+    """
+
+    behind_prompt: str
+    before_answer: str
+    sees_ahead: bool
+    template: str = _ONE_PROMPT
+
+
+PROMPT_LAYOUTS: Mapping[str, PromptLayout] = {
+    "paligemma": PromptLayout("\n", "", True),
+    "blip-2": PromptLayout("", " ", False),
+}
+"""`model_type` of a network -> its layout: Beyer et al. 2024 ("PaliGemma"), section 3.2; Li et al. 2023 ("BLIP-2")."""
 _DATE = "26 Jul 2024"
 """Llama-3.1 and others tell the day in a system message; here always this one, so that ids do not change overnight."""
 _OPEN, _CLOSE = "\ue010", "\ue011"
@@ -46,6 +77,8 @@ class ChatFormat:
         name: of the model, for error messages.
         image: the token that the template writes for an image, where it takes contents as lists of parts; "" where it
             takes texts.
+        sees_ahead: the tokens of a prompt attend to each other in both directions, so that prompts which begin alike
+            share nothing.
     """
 
     template: str
@@ -53,6 +86,7 @@ class ChatFormat:
     ends: tuple[str, ...]
     name: str
     image: str = ""
+    sees_ahead: bool = False
 
 
 class Shape(NamedTuple):

@@ -76,5 +76,5 @@ class LanguageBridge(nn.Module):
         self, language: LanguageModel, rows: Spliced, row: Int[Tensor, " r"], column: Int[Tensor, " r"]
     ) -> Float[Tensor, "r v"]:
         """Logits, float32, of given tokens (row, column), each from the state at the position before it."""
-        states = language.states(rows.embeddings, rows.allowed, rows.positions)
+        states = language.states(rows.embeddings, rows.allowed, rows.positions, axes=rows.axes)
         return language.words(states[row, rows.places[row, column] - 1])

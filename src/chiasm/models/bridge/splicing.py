@@ -3,7 +3,8 @@
 Rows may hold several conversations that begin alike: the shared beginning is branch 0, and each continuation is a
 branch that attends to the beginning and to itself (a block-diagonal mask), with positions as if it stood alone.
 
-Axis legend: m rows, l given tokens, k images, p tokens of an image, s positions after splicing, e embedding width.
+Axis legend: m rows, l given tokens, k images, p tokens of an image, s positions after splicing, e embedding width, a
+axes of a position.
 """
 
 from typing import NamedTuple
@@ -22,11 +23,14 @@ class GivenRows(NamedTuple):
         ids: int64 [m, l], `IMAGE_ID` where an image stands.
         is_real: bool [m, l], True where the token is not padding; padding stands on the right.
         branch: int64 [m, l], 0 for the shared beginning, from 1 on for continuations, which stand one after the other.
+        is_prompt: bool [m, l], True for tokens that attend to each other in both directions (a prefix language model,
+            Raffel et al. 2020, "T5", section 3.2.1); None where all attention is causal.
     """
 
     ids: Tensor
     is_real: Tensor
     branch: Tensor
+    is_prompt: Tensor | None = None
 
 
 class Spliced(NamedTuple):
@@ -38,6 +42,8 @@ class Spliced(NamedTuple):
         positions: int64 [m, s], place of each in its conversation, from 0.
         places: int64 [m, l], where each given token stands; of an image, where its first token stands.
         is_real: bool [m, s].
+        axes: int64 [m, s, a], place of each on the axes of a language model that turns image tokens by row and column
+            (M-RoPE, Wang et al. 2024, "Qwen2-VL", section 2.1); None where `positions` says all.
     """
 
     embeddings: Tensor
@@ -45,6 +51,7 @@ class Spliced(NamedTuple):
     positions: Tensor
     places: Tensor
     is_real: Tensor
+    axes: Tensor | None = None
 
 
 def spliced(
@@ -75,11 +82,14 @@ def spliced(
     embeddings = words.new_zeros(rows, longest, dim)
     is_real = given.is_real.new_zeros(rows, longest)
     branch = given.branch.new_zeros(rows, longest)
+    is_prompt = torch.zeros_like(is_real)
     row, column = (given.is_real & ~is_image).nonzero(as_tuple=True)
     at = places[row, column]
     embeddings = embeddings.index_put((row, at), words[row, column])
     is_real[row, at] = True
     branch[row, at] = given.branch[row, column]
+    if given.is_prompt is not None:
+        is_prompt[row, at] = given.is_prompt[row, column]
     if images is not None:
         row, column = (is_image & (image_of >= 0)).nonzero(as_tuple=True)
         at = places[row, column][:, None] + torch.arange(size, device=places.device)
@@ -88,9 +98,32 @@ def spliced(
         embeddings = embeddings.index_put((row_at, at), images.values[shown].to(embeddings.dtype))
         is_real[row_at, at] = images.is_real[shown]
         branch[row_at, at] = given.branch[row, column][:, None].expand_as(at)
+        if given.is_prompt is not None:
+            is_prompt[row_at, at] = given.is_prompt[row, column][:, None] & images.is_real[shown]
     allowed = _allowed(is_real, branch)
     positions = ((allowed & is_real[:, None, :]).sum(2) - 1).clamp_min(0)
-    return Spliced(embeddings, allowed, positions, places, is_real)
+    axes = None
+    if images is not None and images.steps is not None:
+        steps = images.steps.new_zeros(rows, longest, images.steps.shape[2])
+        steps[..., 0] = is_real
+        steps[row_at, at] = images.steps[shown]
+        axes = _axes(allowed, steps)
+    if given.is_prompt is not None:
+        allowed = allowed | (is_prompt[:, :, None] & is_prompt[:, None, :])
+    return Spliced(embeddings, allowed, positions, places, is_real, axes)
+
+
+def axes_along(steps: Int[Tensor, "s b"]) -> Int[Tensor, "s a"]:
+    """Places on all axes of tokens that stand one after the other, from 0; `steps` as in `Tokens.steps`."""
+    gone = steps[:, :1].cumsum(0) - steps[:, :1]
+    return gone + steps[:, 1:]
+
+
+def _axes(allowed: Bool[Tensor, "m s s"], steps: Int[Tensor, "m s b"]) -> Int[Tensor, "m s a"]:
+    """As `axes_along` over what each position may attend to, itself excepted."""
+    before = allowed & ~torch.eye(allowed.shape[1], dtype=torch.bool, device=allowed.device)
+    gone = (before.float() @ steps[..., :1].float()).long()  # whole numbers below 2^24
+    return gone + steps[..., 1:]
 
 
 def _allowed(is_real: Bool[Tensor, "m s"], branch: Int[Tensor, "m s"]) -> Bool[Tensor, "m s s"]:

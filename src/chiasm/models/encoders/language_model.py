@@ -30,6 +30,7 @@ from chiasm.models.pretrained.attention import use_matrix_attention
 from chiasm.models.pretrained.gguf_file import language_model_folder
 from chiasm.models.pretrained.hugging_face_folder import need_transformers, read_network, reading
 from chiasm.models.pretrained.key_values import KeyValues
+from chiasm.models.pretrained.recomputation import recomputed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -155,6 +156,8 @@ class LanguageModel(nn.Module):
     Args:
         network: transformers' model with its output layer.
         config: low-rank changes and recomputation.
+        axes: of its positions, where image tokens have a place by row and column (M-RoPE); 0 where all are counted.
+        sees_ahead: whether a prompt's tokens attend to each other in both directions, its images included (PaliGemma).
 
     Attributes:
         dim: width of the states.
@@ -164,9 +167,16 @@ class LanguageModel(nn.Module):
         InputError: the network's logits are not a function of its last states that is known here.
     """
 
-    def __init__(self, network: "PreTrainedModel", config: CausalLanguageModelConfig) -> None:
+    def __init__(
+        self,
+        network: "PreTrainedModel",
+        config: CausalLanguageModelConfig,
+        axes: int = 0,
+        sees_ahead: bool = False,
+    ) -> None:
         super().__init__()
         _as_linear(network)
+        self.axes, self.sees_ahead = axes, sees_ahead
         self.network, self.max_tokens, self.recompute = network, config.max_tokens, config.recompute
         text = network.config.get_text_config()
         self.embedding_dim = int(cast(Any, network.get_input_embeddings()).embedding_dim)
@@ -216,6 +226,7 @@ class LanguageModel(nn.Module):
         allowed: Bool[Tensor, "m q k"] | None,
         positions: Int[Tensor, "m q"],
         cache: KeyValues | None = None,
+        axes: Int[Tensor, "m q a"] | None = None,
     ) -> Float[Tensor, "m q d"]:
         """Last states of the given positions.
 
@@ -225,14 +236,18 @@ class LanguageModel(nn.Module):
                 causal without padding.
             positions: place of each in its text, from 0.
             cache: of the positions before; extended.
+            axes: place on each of `self.axes` axes; None for words, which follow what the cache holds.
         """
+        assert axes is None or self.axes, "this language model counts places on one axis"
         recomputes = self.recompute and torch.is_grad_enabled() and cache is None
-        key_positions = positions if cache is None else cache.add_positions(positions)
-        with self._recomputing(recomputes):
+        if self.axes and axes is None and cache is not None:
+            axes = cache.axes_of_words(positions, self.axes)
+        key_positions = positions if cache is None else cache.add_positions(positions, axes)
+        with recomputed(self.network, recomputes):
             found = self._blocks(
                 inputs_embeds=embeddings,
                 attention_mask=None if allowed is None else self._masks(allowed, positions, key_positions),
-                position_ids=positions,
+                position_ids=positions if axes is None else torch.cat([positions[None], axes.permute(2, 0, 1)]),
                 use_cache=cache is not None,
                 **({} if cache is None else {self._cache_key: cache.cache}),
             )
@@ -275,36 +290,16 @@ class LanguageModel(nn.Module):
         dtype = next(iter(self.network.parameters())).dtype
         if self._window is None:
             return _additive(allowed, dtype)
+        if self.sees_ahead and allowed.shape[2] > self._window:
+            raise InputError(
+                f"a prompt of {allowed.shape[2]} tokens, those of its images included",
+                f"up to {self._window}, within which all layers of this language model see the same",
+                "ask a shorter question, or show fewer images",
+            )
         near = _additive(allowed & (positions[:, :, None] - key_positions[:, None, :] < self._window), dtype)
         if self._all_slide:
             return near
         return {"full_attention": _additive(allowed, dtype), "sliding_attention": near}
-
-    @contextmanager
-    def _recomputing(self, is_on: bool) -> Iterator[None]:
-        if not is_on:
-            yield
-            return
-        from transformers.modeling_layers import GradientCheckpointingLayer
-
-        layers = [layer for layer in self.network.modules() if isinstance(layer, GradientCheckpointingLayer)]
-        if not layers:
-            raise InputError(
-                f"model.text.recompute with a {type(self.network).__name__}",
-                "an architecture that transformers can checkpoint",
-                "--set model.text.recompute=false",
-            )
-        # transformers renames this method.
-        enable = getattr(self.network, "activation_checkpointing_enable", self.network.gradient_checkpointing_enable)
-        enable({"use_reentrant": False})
-        before = [layer.training for layer in layers]
-        for layer in layers:
-            layer.training = True  # of the layer alone: its dropout keeps its mode
-        try:
-            yield
-        finally:
-            for layer, was in zip(layers, before, strict=True):
-                layer.training = was
 
     @torch.no_grad()
     def _check_logits(self) -> None:

@@ -10,9 +10,11 @@ from chiasm.core.files import read_json
 from chiasm.models.config import ModelConfig
 from chiasm.models.networks.base import NetworkSpec, PretrainedVLM, read_network_spec
 from chiasm.models.networks.blip import Blip
-from chiasm.models.networks.image_text import ImageTextNetwork, check_network
+from chiasm.models.networks.blip_2 import Blip2
+from chiasm.models.networks.image_text import ImageTextNetwork
 from chiasm.models.networks.language import LanguageNetwork
 from chiasm.models.networks.llava_1_5 import Llava
+from chiasm.models.networks.pali_gemma import PaliGemma
 from chiasm.models.networks.vilt import Vilt
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
@@ -26,7 +28,7 @@ from chiasm.models.pretrained.image_text_processor import read_image_text_proces
 from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageModel
 
 NETWORKS: dict[str, type[PretrainedVLM]] = {
-    name: wrapper for wrapper in (Blip, Vilt, Llava, ImageTextNetwork) for name in wrapper.offers
+    name: wrapper for wrapper in (Blip, Vilt, Llava, PaliGemma, Blip2, ImageTextNetwork) for name in wrapper.offers
 }
 """Class of transformers -> what wraps it."""
 
@@ -99,8 +101,7 @@ def build_model(config: ModelConfig, parts: Parts) -> VisionLanguageModel:
     import transformers
 
     architecture = read_architecture(folder).to_dict()
-    if keeps_sizes(name):
-        check_network(name, folder)
+    wrapper.check_folder(name, architecture, folder)
     network: Any = read_network(folder, getattr(transformers, name))
     if keeps_sizes(name):
         spec = NetworkSpec(name, architecture, None, read_image_text_processor(folder).files)

@@ -97,6 +97,19 @@ class PretrainedVLM(VisionLanguageModel, ABC):
                 "leave the task out, or take another network",
             )
 
+    @classmethod
+    def check_folder(cls, network: str, architecture: Mapping[str, Any], folder: Path) -> None:
+        """Refuse a network that computes what is not computed here, before its weights are read.
+
+        Args:
+            network: class of transformers.
+            architecture: its config.
+            folder: named in errors.
+
+        Raises:
+            InputError: names what is missing.
+        """
+
     def _take_head(self, head: nn.Module) -> None:
         """Assign the network's head to the task that needs it."""
         for task in self.parts.heads:

@@ -8,7 +8,7 @@ same way if its logits of a small image and a few words are reproduced, and refu
 Axis legend: k images, l tokens, e width of word embeddings, h/w height and width in pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
@@ -27,7 +27,7 @@ from chiasm.models.bridge.splicing import GivenRows
 from chiasm.models.config import ModelConfig
 from chiasm.models.heads import HeadSpec, LanguageWriter
 from chiasm.models.networks.base import NetworkSpec
-from chiasm.models.networks.language import TOLERANCE, LanguageNetwork, NetworkBridge
+from chiasm.models.networks.language import AXES, LanguageNetwork, NetworkBridge, are_alike
 from chiasm.models.pretrained.image_text_processor import ImageTextProcessor, image_text_processor
 from chiasm.models.vision_language import Parts
 
@@ -38,18 +38,13 @@ USUAL_PX = (480, 640)
 PROBE_PX = (32, 48)
 PROBE_WORDS = range(20, 30)
 """Ids of the words of the comparison, as far as they are no image token."""
-_AXES = "positions of three axes (M-RoPE), where here they are counted one by one"
-_BOTH_WAYS = "attention in both directions within images or the prompt, where here it is causal"
-_OWN_OUTPUT = "a language model behind queries, which was not trained on conversations and has no chat template"
+_INNER = "image features in inner layers (DeepStack), which are put in before the first here"
+_BOTH_WAYS = "attention in both directions within images, where here it is causal"
+_READING = "queries that read the question too, which are made of the image alone here"
 MISSING = {
-    "Qwen2VLForConditionalGeneration": _AXES,
-    "Qwen2_5_VLForConditionalGeneration": _AXES,
-    "Qwen3VLForConditionalGeneration": _AXES,
-    "Glm4vForConditionalGeneration": _AXES,
-    "PaliGemmaForConditionalGeneration": _BOTH_WAYS,
+    "Qwen3VLForConditionalGeneration": _INNER,
     "Gemma3ForConditionalGeneration": _BOTH_WAYS,
-    "Blip2ForConditionalGeneration": _OWN_OUTPUT,
-    "InstructBlipForConditionalGeneration": _OWN_OUTPUT,
+    "InstructBlipForConditionalGeneration": _READING,
     "MllamaForConditionalGeneration": "cross-attention to images in layers of their own",
 }
 """Class of transformers -> what it does that is not computed here; other classes are compared when they are opened."""
@@ -58,7 +53,8 @@ MISSING = {
 class WholeEyes(nn.Module):
     """Images at their own sizes -> tokens of the language model's width, with the words that stand between them.
 
-    Two further channels hold id + 1 of a word, in digits of base `DIGIT`; both are 0 for a token of the image.
+    Two further channels hold id + 1 of a word, in digits of base `DIGIT`; both are 0 for a token of the image. With
+    positions of several axes, as many more hold `Tokens.steps`.
 
     Args:
         network: transformers' network without its language model.
@@ -69,7 +65,7 @@ class WholeEyes(nn.Module):
     def __init__(self, network: Any, processor: ImageTextProcessor, width: int) -> None:
         super().__init__()
         self.network, self.processor = network, processor
-        self.dim = width + 2
+        self.width, self.dim = width, width + 2 + (1 + AXES if hasattr(network, "get_rope_index") else 0)
         self._takes = frozenset(signature(type(network).get_image_features).parameters)
 
     def forward(self, image: Float[Tensor, "k 4 h w"]) -> Tokens:
@@ -98,10 +94,20 @@ class WholeEyes(nn.Module):
                 "take the processor's files and config.json from one place",
             )
         row = features.new_zeros(len(ids), self.dim)
-        row[is_image, :-2] = features
+        row[is_image, : self.width] = features
         number = torch.where(is_image, 0, ids + 1)
-        row[:, -2:] = torch.stack([number // DIGIT, number % DIGIT], 1).to(row.dtype)
-        return row, torch.nn.functional.pad(features.mean(0), (0, 2))
+        row[:, self.width : self.width + 2] = torch.stack([number // DIGIT, number % DIGIT], 1).to(row.dtype)
+        if self.dim > self.width + 2:
+            row[:, self.width + 2 :] = self._steps(ids, found).to(row.dtype)
+        return row, torch.nn.functional.pad(features.mean(0), (0, self.dim - self.width))
+
+    def _steps(self, ids: Tensor, found: dict[str, Tensor]) -> Tensor:
+        """`Tokens.steps` by the network's own positions; the places that an image takes follow its last token."""
+        kinds, grid = found["mm_token_type_ids"].to(ids.device), found["image_grid_thw"]
+        places = self.network.get_rope_index(ids[None], mm_token_type_ids=kinds, image_grid_thw=grid)[0][:, 0].T
+        ahead = torch.zeros_like(ids)
+        ahead[-1] = places.max() + 1
+        return torch.cat([ahead[:, None], places], 1)
 
 
 class WordsBetween(nn.Module):
@@ -116,12 +122,14 @@ class WordsBetween(nn.Module):
         self._words = (words,)
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """Tokens [k, l, e + 2] -> [k, l, e]."""
-        digits = tokens.values[..., -2:].round().long()
+        """Tokens [k, l, e + 2], or with steps -> [k, l, e]."""
+        width = self._words[0].embedding_dim
+        digits = tokens.values[..., width : width + 2].round().long()
         number = digits[..., 0] * DIGIT + digits[..., 1]
         words = self._words[0]((number - 1).clamp_min(0))
-        values = torch.where((number > 0)[..., None], words.to(tokens.values.dtype), tokens.values[..., :-2])
-        return tokens._replace(values=values)
+        values = torch.where((number > 0)[..., None], words.to(tokens.values.dtype), tokens.values[..., :width])
+        steps = tokens.values[..., width + 2 :].round().long()
+        return tokens._replace(values=values, steps=steps if steps.shape[-1] else None)
 
 
 class _Writers(dict[str, type[HeadSpec]]):
@@ -141,10 +149,22 @@ class ImageTextNetwork(LanguageNetwork):
                 "LlavaOnevisionForConditionalGeneration",
                 "Idefics3ForConditionalGeneration",
                 "SmolVLMForConditionalGeneration",
+                "Qwen2VLForConditionalGeneration",
+                "Qwen2_5_VLForConditionalGeneration",
             ),
             LanguageWriter,
         )
     )
+
+    @classmethod
+    def check_folder(cls, network: str, architecture: Mapping[str, Any], folder: Path) -> None:
+        """See `PretrainedVLM.check_folder`; classes that are known to differ."""
+        if network in MISSING:
+            raise InputError(
+                f"{folder} holds a {network}, which has {MISSING[network]}",
+                ", ".join(cls.offers) + ", LlavaForConditionalGeneration",
+                "use transformers itself for this folder, or give another one",
+            )
 
     @classmethod
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "ImageTextNetwork":
@@ -163,9 +183,7 @@ class ImageTextNetwork(LanguageNetwork):
         """See `LanguageNetwork.eyes`."""
         words = network.get_input_embeddings()
         core = network.model
-        for name in ("language_model", "text_model"):
-            if hasattr(core, name):
-                setattr(core, name, None)
+        setattr(core, self.inner_name, None)
         width = int(words.embedding_dim)
         return WholeEyes(core, _processor(self.spec, self.config), width), NetworkBridge(WordsBetween(words))
 
@@ -186,29 +204,14 @@ class ImageTextNetwork(LanguageNetwork):
         image = self.encode_image(_canvas(_probe_image()))
         bridge = self.bridge(next(iter(self.heads)))
         rows = bridge.rows(language, image, given, torch.zeros(1, dtype=torch.long))
-        ours = language.words(language.states(rows.embeddings, rows.allowed, rows.positions))[0]
-        tolerance = TOLERANCE if next(language.parameters()).dtype == torch.float32 else 0.1
-        if ours.shape != theirs.shape or not torch.allclose(ours, theirs, atol=tolerance, rtol=tolerance):
+        ours = language.words(language.states(rows.embeddings, rows.allowed, rows.positions, axes=rows.axes))[0]
+        if ours.shape != theirs.shape or not are_alike(ours, theirs, language):
             raise InputError(
                 f"a {self.spec.network}: its logits of an image and words are not those of images put among words "
                 "under a causal mask, with positions counted one by one",
                 "a network without further positions (M-RoPE), masks (prefix, image blocks) or cross-attention",
                 "use transformers itself for this folder",
             )
-
-
-def check_network(network: str, folder: Path) -> None:
-    """Refuse a class that is known to compute what is not computed here, before its weights are read.
-
-    Raises:
-        InputError: names what is missing.
-    """
-    if network in MISSING:
-        raise InputError(
-            f"{folder} holds a {network}, which has {MISSING[network]}",
-            ", ".join(ImageTextNetwork.offers) + ", LlavaForConditionalGeneration",
-            "use transformers itself for this folder, or give another one",
-        )
 
 
 @contextmanager
@@ -260,6 +263,6 @@ def _logits_of_probe(network: Any, processor: ImageTextProcessor) -> Tensor:
     ids = torch.cat([found.pop("input_ids"), torch.tensor([words])], 1)
     takes = signature(type(network).forward).parameters
     given = {name: value for name, value in found.items() if name in takes and name != "attention_mask"}
-    if "token_type_ids" in given:
-        given["token_type_ids"] = torch.nn.functional.pad(given["token_type_ids"], (0, len(words)))
+    for name in given.keys() & {"token_type_ids", "mm_token_type_ids"}:
+        given[name] = torch.nn.functional.pad(given[name], (0, len(words)))
     return cast(Tensor, network(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0].float())

@@ -24,7 +24,10 @@ from chiasm.models.vision_language import Parts
 
 PROBED_TOKENS = 6
 """Words that are read by both when a network is opened."""
-TOLERANCE = 1e-3
+TOLERANCE, COARSE = 1e-3, 0.1
+"""Largest difference of logits, absolute and relative; and in 16 bits, as a share of the largest logit."""
+AXES = 3
+"""Time, row and column: the axes of positions of networks that have M-RoPE (`get_rope_index` of transformers)."""
 
 
 class NetworkBridge(LanguageBridge):
@@ -64,24 +67,31 @@ class LanguageNetwork(PretrainedVLM):
     """Name of the projector in transformers' network; "" where there is none of its own."""
     image_name: ClassVar[str] = ""
     """Name of the image tower there."""
+    sees_ahead: ClassVar[bool] = False
+    """See `LanguageModel`."""
+    inner_name: str = ""
+    """Name of the inner language model there."""
 
     @classmethod
     def wrap(cls, config: ModelConfig, parts: Parts, spec: NetworkSpec, network: Any) -> "LanguageNetwork":
         """Take over image tower, projector and language model."""
         text = config.text
-        if not isinstance(text, CausalLanguageModelConfig):
+        if not isinstance(text, CausalLanguageModelConfig) or text.is_packaged:
             raise InputError(
                 f"model.text.kind {text.kind!r} with a {spec.network}",
                 "the network's own language model",
-                f"--set model.text.kind=language_model --set model.text.name={config.network}",
+                f"--set model.text.kind=language_model --set model.text.name={config.network}; or to train it further, "
+                f"--set init_from={config.network} in place of model.network",
             )
         made = cls(config, parts, spec)
         network.eval()
         causal = causal_model(network)
-        theirs = _probed(network)
+        made.inner_name = inner_name(network)
+        theirs = None if causal is getattr(_core(network), made.inner_name) else _probed(network, cls.sees_ahead)
         made.image_encoder, bridge = made.eyes(network)
         made._take_head(bridge)
-        made.text_encoder = LanguageModel(causal, text)
+        axes = AXES if hasattr(_core(network), "get_rope_index") else 0
+        made.text_encoder = LanguageModel(causal, text, axes, cls.sees_ahead)
         if theirs is not None:
             made._check_words(theirs, text)
         return made
@@ -102,10 +112,11 @@ class LanguageNetwork(PretrainedVLM):
         """Compare the logits of a text alone with the network's own: some scale or cap them in one place of two."""
         language = self.language
         ids, positions = _probe(language.vocabulary)
+        allowed = torch.ones(1, PROBED_TOKENS, PROBED_TOKENS, dtype=torch.bool)
+        allowed = allowed if self.sees_ahead else allowed.tril()
         with language.without_adapters():
-            ours = language.words(language.states(language.embed(ids), None, positions)).detach()
-        tolerance = TOLERANCE if next(language.parameters()).dtype == torch.float32 else 0.1
-        if not torch.allclose(ours, theirs, atol=tolerance, rtol=tolerance):
+            ours = language.words(language.states(language.embed(ids), allowed, positions)).detach()
+        if not are_alike(ours, theirs, language):
             raise InputError(
                 f"a {self.spec.network} around a {type(language.network).__name__}, whose logits are other than those "
                 f"of the language model alone, by up to {float((ours - theirs).abs().max()):.1e}",
@@ -113,13 +124,13 @@ class LanguageNetwork(PretrainedVLM):
                 "use transformers itself for this folder",
             )
 
-    def hugging_face_tensors(self) -> dict[str, Tensor]:
-        """All weights under the names that transformers gives them; low-rank changes are merged."""
+    def _names(self) -> list[tuple[str, str]]:
+        """Beginnings of names of weights here, and in transformers."""
         inner = self.language.network
         prefix = inner.base_model_prefix
         head = next(name for name, module in inner.named_modules() if module is inner.get_output_embeddings())
         names = [
-            (f"text_encoder.network.{prefix}.", "model.language_model."),
+            (f"text_encoder.network.{prefix}.", f"model.{self.inner_name}."),
             (f"text_encoder.network.{head}.", "lm_head."),
         ]
         if self.projector_name:
@@ -127,6 +138,11 @@ class LanguageNetwork(PretrainedVLM):
             names += [(f"heads.{task}.projector.layers.", f"model.{self.projector_name}.") for task in self.heads]
         else:
             names.append(("image_encoder.network.", "model."))
+        return names
+
+    def hugging_face_tensors(self) -> dict[str, Tensor]:
+        """All weights under the names that transformers gives them; low-rank changes are merged."""
+        names = self._names()
         merged = {
             f"{name}.weight": module.merged().weight
             for name, module in self.named_modules()
@@ -145,23 +161,47 @@ def language_writers(*networks: str) -> dict[str, type[HeadSpec]]:
     return dict.fromkeys(networks, LanguageWriter)
 
 
+def are_alike(ours: Tensor, theirs: Tensor, language: LanguageModel) -> bool:
+    """Whether logits agree as far as the number format of a language model lets them."""
+    if next(language.parameters()).dtype == torch.float32:
+        return torch.allclose(ours, theirs, atol=TOLERANCE, rtol=TOLERANCE)
+    return float((ours - theirs).abs().max()) <= COARSE * float(theirs.abs().max())
+
+
+def _core(network: Any) -> Any:
+    """What holds the parts of a network: `model`, or itself (BLIP-2)."""
+    return getattr(network, "model", network)
+
+
+def inner_name(network: Any) -> str:
+    """Name of the language model inside; "" where there is none."""
+    return next((name for name in ("language_model", "text_model") if hasattr(_core(network), name)), "")
+
+
 def causal_model(network: Any) -> Any:
     """The language model inside a network as transformers' causal language model, sharing its weights.
 
+    One that transformers does not have alone is its states and the network's output layer; `LanguageNetwork` compares
+    the logits of both.
+
     Raises:
-        InputError: the inner model is none that transformers has as a causal language model.
+        InputError: there is no language model inside, or it lacks weights.
     """
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     text = network.config.get_text_config()
-    inner = getattr(network.model, "language_model", None) or getattr(network.model, "text_model", None)
-    if inner is None or type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING or network.get_output_embeddings() is None:
+    inner = getattr(_core(network), inner_name(network), None)
+    if inner is None or network.get_output_embeddings() is None:
         raise InputError(
             f"a {type(network).__name__} around a {text.model_type}",
-            "a network around a causal language model that transformers also has alone",
+            "a network around a causal language model",
             "use transformers itself for this folder",
         )
+    if inner.get_output_embeddings() is network.get_output_embeddings():
+        return inner.eval()
+    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return _with_output_layer(inner, network.get_output_embeddings())
     with torch.device("meta"):
         made: Any = AutoModelForCausalLM.from_config(text, attn_implementation=inner.config._attn_implementation)
     setattr(made, made.base_model_prefix, inner)
@@ -176,16 +216,36 @@ def causal_model(network: Any) -> Any:
     return made.eval()
 
 
+def _with_output_layer(inner: Any, output: nn.Module) -> Any:
+    """A causal language model whose logits are the output layer's of the inner model's last states."""
+    from transformers.modeling_outputs import CausalLMOutput
+
+    family: Any = type(inner).__bases__[0]
+
+    class StatesToLogits(family):  # type: ignore[misc]  # so that it is a model of transformers, with what that can do
+        base_model_prefix = "model"
+
+        def __init__(self) -> None:
+            super().__init__(inner.config)
+            self.model, self.lm_head = inner, output
+
+        def forward(self, **given: Any) -> CausalLMOutput:
+            return CausalLMOutput(logits=self.lm_head(self.model(**given).last_hidden_state))
+
+    return StatesToLogits().eval()
+
+
 def _probe(vocabulary: int) -> tuple[Tensor, Tensor]:
     positions = torch.arange(PROBED_TOKENS)[None]
     return (positions * 7 + 1) % vocabulary, positions
 
 
 @torch.no_grad()
-def _probed(network: Any) -> Tensor | None:
-    """The network's own logits of a text alone; None for one without weights (on the meta device)."""
+def _probed(network: Any, sees_ahead: bool) -> Tensor | None:
+    """The network's own logits of a text alone, of a prompt; None for one without weights (on the meta device)."""
     table = network.get_input_embeddings().weight
     if table.is_meta:
         return None
     ids, _ = _probe(table.shape[0])
-    return cast(Tensor, network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float())
+    given = {"token_type_ids": torch.zeros_like(ids)} if sees_ahead else {}
+    return cast(Tensor, network(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits.float())

@@ -17,33 +17,51 @@ class KeyValues:
     Attributes:
         cache: transformers' own, whose layers hold [m, heads, k, c] each.
         positions: int64 [m, k], place of each in its text.
+        shifts: int64 [m, k], of a language model with positions of several axes: how many places further a word right
+            behind each would stand than `positions` counts; below 0 behind an image, whose rows and columns take fewer
+            places than it has tokens.
     """
 
     def __init__(self) -> None:
         from transformers import DynamicCache
 
         self.cache: Any = DynamicCache()
-        self.positions = torch.zeros(0, 0, dtype=torch.long)
+        self.positions = self.shifts = torch.zeros(0, 0, dtype=torch.long)
 
     @property
     def length(self) -> int:
         """Positions so far, padding included."""
         return self.positions.shape[1]
 
-    def add_positions(self, positions: Int[Tensor, "m q"]) -> Int[Tensor, "m k"]:
-        """Note the places of new positions, and return those of all."""
+    def add_positions(
+        self, positions: Int[Tensor, "m q"], axes: Int[Tensor, "m q a"] | None = None
+    ) -> Int[Tensor, "m k"]:
+        """Note the places of new positions, also on all axes where they have several; returns `positions` of all."""
+        shifts = torch.zeros_like(positions) if axes is None else axes.amax(2).cummax(1).values - positions
         self.positions = torch.cat([self.positions, positions], 1) if self.length else positions
+        self.shifts = torch.cat([self.shifts, shifts], 1) if self.shifts.shape[1] else shifts
         return self.positions
+
+    def axes_of_words(self, positions: Int[Tensor, "m q"], axes: int) -> Int[Tensor, "m q a"]:
+        """Places on all axes of words that follow what was read."""
+        found = positions + self.shifts[:, -1:] if self.length else positions
+        return found[..., None].expand(-1, -1, axes)
 
     def select(self, rows: Int[Tensor, " m"]) -> None:
         """Keep (and repeat) rows."""
         self._change(lambda part: part[rows])
-        self.positions = self.positions[rows]
+        self.positions, self.shifts = self.positions[rows], self.shifts[rows]
 
     def keep_last(self, length: int) -> None:
         """Drop all but the last `length` positions."""
         self._change(lambda part: part[:, :, part.shape[2] - length :])
-        self.positions = self.positions[:, self.length - length :]
+        start = self.length - length
+        self.positions, self.shifts = self.positions[:, start:], self.shifts[:, start:]
+
+    def drop_last(self) -> None:
+        """Drop the last position."""
+        self._change(lambda part: part[:, :, :-1])
+        self.positions, self.shifts = self.positions[:, :-1], self.shifts[:, :-1]
 
     def append_rows(self, other: "KeyValues") -> None:
         """Add the rows of another; the shorter of the two is padded on the left."""
@@ -51,8 +69,13 @@ class KeyValues:
         for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
             mine.keys = torch.cat([_padded_left(layer.keys, longest) for layer in (mine, theirs)])
             mine.values = torch.cat([_padded_left(layer.values, longest) for layer in (mine, theirs)])
-        both = [nn.functional.pad(one.positions, (longest - one.length, 0)) for one in (self, other)]
-        self.positions = torch.cat(both)
+        room = [(longest - one.length, 0) for one in (self, other)]
+        self.positions, self.shifts = (
+            torch.cat(
+                [nn.functional.pad(getattr(one, name), more) for one, more in zip((self, other), room, strict=True)]
+            )
+            for name in ("positions", "shifts")
+        )
 
     def _change(self, change: Callable[[Tensor], Tensor]) -> None:
         for layer in self.cache.layers:

@@ -93,7 +93,9 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
         device: where the model goes.
     """
     if is_language_network(network):
-        return _talking_pipeline(network, folder, device)
+        config = talking_config(folder)
+        codec = Codec(pretrained_tokenizer(config.model.text), {}, decoding=config.decoding)
+        return Pipeline.build(config, [], device, codec)
     architecture = read_architecture(folder)
     height, width = preprocessing_of(str(folder)).size_px
     image = FolderImageConfig(name=str(folder), size_px=height, width_px=0 if width == height else width)
@@ -118,10 +120,14 @@ def network_pipeline(network: str, folder: Path, device: torch.device) -> Pipeli
     return Pipeline.build(config, [], device, codec)
 
 
-def _talking_pipeline(network: str, folder: Path, device: torch.device) -> Pipeline:
-    """Build a pipeline from a language model that sees; what can be cached is frozen, so that LoRA adapts it."""
+def talking_config(folder: Path) -> PipelineConfig:
+    """The config of a run that a language model which sees amounts to; what can be cached is frozen.
+
+    Args:
+        folder: in Hugging Face layout; its weights are not read.
+    """
     image: ImageTowerConfig
-    if keeps_sizes(network):
+    if keeps_sizes(network_of(folder)):
         image = NetworkImageConfig(name=str(folder))
     else:
         height, width = preprocessing_of(str(folder)).size_px
@@ -133,12 +139,7 @@ def _talking_pipeline(network: str, folder: Path, device: torch.device) -> Pipel
     # Weights of four bytes stay so; others are computed with as the machine computes fastest.
     precision: Literal["fp32", "auto"] = "fp32" if str(architecture.dtype).endswith("float32") else "auto"
     text = LanguageModelConfig(name=str(folder), max_tokens=longest, frozen=True, precision=precision)
-    config = PipelineConfig(
-        recipe=IMPORTED,
-        model=ModelConfig(network=str(folder), image=image, text=text),
-        tasks=TALKS,
-    )
-    return Pipeline.build(config, [], device, Codec(pretrained_tokenizer(text), {}, decoding=config.decoding))
+    return PipelineConfig(recipe=IMPORTED, model=ModelConfig(network=str(folder), image=image, text=text), tasks=TALKS)
 
 
 def dual_pipeline(dual: DualEncoder, folder: Path, device: torch.device) -> Pipeline:

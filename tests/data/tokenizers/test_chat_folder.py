@@ -9,7 +9,8 @@ from vlm_folders import IDEFICS_TEMPLATE, save_chat_words
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE_ID, Turn
-from chiasm.data.tokenizers.chat import ChatTokenizer, read_chat_tokenizer
+from chiasm.data.tokenizers.chat import ChatTokenizer
+from chiasm.data.tokenizers.chat_folder import read_chat_tokenizer
 from chiasm.data.tokenizers.chat_template import ChatFormat, ChatLayout, Shape
 
 

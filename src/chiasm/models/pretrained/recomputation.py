@@ -1,0 +1,43 @@
+"""Activations of transformers' networks computed again in the backward pass (gradient checkpointing)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from chiasm.core.errors import InputError
+
+
+@contextmanager
+def recomputed(network: Any, is_on: bool) -> Iterator[None]:
+    """Within the block, where `is_on`, each block keeps its input alone (Chen et al. 2016, section 3).
+
+    Args:
+        network: of transformers.
+        is_on: else nothing changes.
+
+    Raises:
+        InputError: an architecture that transformers cannot checkpoint.
+    """
+    if not is_on:
+        yield
+        return
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [layer for layer in network.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    if not layers:
+        raise InputError(
+            f"model.text.recompute with a {type(network).__name__}",
+            "an architecture that transformers can checkpoint",
+            "--set model.text.recompute=false",
+        )
+    # transformers renames this method.
+    enable = getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+    before = [layer.training for layer in layers]
+    for layer in layers:
+        layer.training = True  # of the layer alone: its dropout keeps its mode
+    try:
+        yield
+    finally:
+        for layer, was in zip(layers, before, strict=True):
+            layer.training = was
