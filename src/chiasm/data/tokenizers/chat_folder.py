@@ -60,7 +60,9 @@ def _with_images(
         own = pieces.id_to_token((config.get("text_config") or {}).get("eos_token_id") or -1)
         ends = _end_tokens(folder, pieces, own) or form.ends
         specials |= {"behind_prompt": layout.behind_prompt, "before_answer": layout.before_answer}
-        specials["eos_token"] = pieces.decode([pieces.token_to_id(ends[0])], skip_special_tokens=False)
+        number = pieces.token_to_id(ends[0])
+        assert number is not None, "the token of an id"
+        specials["eos_token"] = pieces.decode([number], skip_special_tokens=False)
         return replace(
             form, template=layout.template, specials=specials, ends=ends, image=image, sees_ahead=layout.sees_ahead
         )

@@ -123,7 +123,7 @@ class WordsBetween(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Tokens [k, l, e + 2], or with steps -> [k, l, e]."""
-        width = self._words[0].embedding_dim
+        width = int(cast(Any, self._words[0]).embedding_dim)
         digits = tokens.values[..., width : width + 2].round().long()
         number = digits[..., 0] * DIGIT + digits[..., 1]
         words = self._words[0]((number - 1).clamp_min(0))

@@ -47,13 +47,24 @@ class ImageTextProcessor:
         self.processor, self.files, self.image_id = processor, dict(files), image_id
 
     def prepare(self, image: np.ndarray) -> dict[str, Tensor]:
-        """uint8 [h, w, 3] -> `input_ids` int64 [1, l], the tokens that stand for it, and pixels."""
-        given = self.processor(
-            images=[Image.fromarray(image)],
-            text=[self.processor.image_token],
-            return_tensors="pt",
-            add_special_tokens=False,
-        )
+        """uint8 [h, w, 3] -> `input_ids` int64 [1, l], the tokens that stand for it, and pixels.
+
+        Raises:
+            InputError: a shape that the processor does not take, such as Qwen2-VL's beyond 200 to 1.
+        """
+        try:
+            given = self.processor(
+                images=[Image.fromarray(image)],
+                text=[self.processor.image_token],
+                return_tensors="pt",
+                add_special_tokens=False,
+            )
+        except ValueError as error:
+            raise InputError(
+                f"an image of {image.shape[1]} x {image.shape[0]} px: {' '.join(str(error).split())[:200]}",
+                "a shape that the network's processor takes",
+                "crop the image",
+            ) from error
         return {name: value for name, value in given.items() if isinstance(value, Tensor)}
 
 
