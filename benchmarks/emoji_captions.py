@@ -2,9 +2,9 @@
 
     python benchmarks/emoji_captions.py OUT
 
-Writes OUT/data.jsonl, which `chiasm train dalle --data OUT --set data.languages=en,zh` reads: a row for each image, with
-an English and a Chinese caption, and the split of the set, which is by concept. Images are not copied: OUT/images leads to
-those of the set, found through CHIASM_DATA (default ../shared/data).
+Writes OUT/data.jsonl, which `chiasm train dalle --data OUT --set data.languages=en,zh` reads: a row for each image with
+an English and a Chinese caption, and the split of the set, which is by concept. Images are not copied: OUT/images leads
+to those of the set, found through CHIASM_DATA (default ../shared/data).
 """
 
 import argparse

@@ -135,16 +135,28 @@ def test_only_training_changes_the_tower() -> None:
     assert all(torch.equal(value, before[name]) for name, value in found.state_dict().items())
 
 
-def test_a_step_without_images_changes_no_code() -> None:
-    """Guards against a mean over nothing in a run of several tasks."""
-    found = tower().train()
-    for step in range(6):
-        if step not in (1, 4):
-            found(pictures(seed=step))
+def test_a_step_without_images_does_not_count() -> None:
+    """Guards against a start that such a step leaves out for good, in a run of several tasks."""
+    found, other = tower().train(), tower().train()
+    for step in range(5):
+        for one in (found, other):
+            one(pictures(seed=step))
+            finish_step(one, one)
         finish_step(found, found)
-    book = found.quantizer.book.detach().clone()
-    finish_step(found, found)
-    assert torch.equal(found.quantizer.book.detach(), book) and int(found.steps) == 7
+    assert int(found.steps) == 5
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("kind", sorted(QUANTIZERS))
+def test_images_of_one_colour_are_no_error(kind: str) -> None:
+    """Guards against components without variance, and k-means without a second vector."""
+    found = tower(kind, encoder_blocks=0).train()
+    for _ in range(5):
+        found(torch.full((2, 3, 16, 24), 0.5))
+        finish_step(found, found)
+    assert all(bool(value.isfinite().all()) for value in found.state_dict().values())
+    assert found.eval().ids(torch.full((2, 3, 16, 24), 0.5)).unique().numel() == 1
 
 
 def test_the_config_is_read_and_refuses_what_does_not_fit() -> None:

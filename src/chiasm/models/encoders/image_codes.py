@@ -140,7 +140,7 @@ class ImageCodes(Stepwise):
     Attributes:
         codes: number of different codes k; ids are 0 to k - 1.
         grid: rows and columns of codes.
-        steps: int64 [], optimiser steps trained; part of the run's state.
+        steps: int64 [], optimiser steps that had images; part of the run's state.
     """
 
     steps: Tensor
@@ -237,7 +237,7 @@ class ImageCodes(Stepwise):
         return pixels.reshape(len(decoded), 2 * CHANNELS, rows * side, columns * side)
 
     def finish_step(self, computed: Stepwise) -> None:
-        """Count the step; start the weights, then the codes, and after that let the codes follow."""
+        """Count a step that had images; start the weights, then the codes, and after that let the codes follow."""
         assert isinstance(computed, ImageCodes)
         if not computed.is_learning:
             return
@@ -245,9 +245,9 @@ class ImageCodes(Stepwise):
         nothing = self.ends[0].weight.new_zeros(0, self.dim if step else CHANNELS * self.config.stride_px**2)
         seen = gather_with_gradient(torch.cat(computed._seen) if computed._seen else nothing)
         computed._seen.clear()
-        self.steps += 1
         if not len(seen):
             return
+        self.steps += 1
         if step == 0:
             self._start_as_components(seen)
         elif step + 1 == self.config.continuous_steps:
@@ -276,6 +276,8 @@ class ImageCodes(Stepwise):
         read, narrow, widen, paint = self.ends
         found = principal_components(patches, min(self.config.width, patches.shape[1]))
         kept = min(len(found.std), self.dim)
+        if not kept:  # images of one colour
+            return
         scale = found.std[:kept] / found.std[:kept].square().mean().sqrt()
         if self.quantizer.is_scalewise:
             scale = torch.ones_like(scale)
