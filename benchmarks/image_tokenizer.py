@@ -54,7 +54,7 @@ def tokenizer(data: str) -> RunConfig:
         ),
         tasks={"reconstruction": ReconstructionConfig(objective="smooth_l1")},
         train=TrainConfig(
-            steps=1200 if is_scenes else 600,
+            steps=1000 if is_scenes else 300,
             batch_size=64 if is_scenes else 32,
             lr=5e-4,
             weight_decay=0.0,
