@@ -33,8 +33,8 @@ LEAST_VARIED, LEAST_PERPLEXITY = 0.5, 2.0
 class ReconstructionConfig(TaskConfig):
     """Config of the reconstruction task; the tokenizer itself is `model.image`."""
 
-    objective: Literal["", "logit_laplace", "smooth_l1"] = ""
-    """Loss of the pixels; "" means logit_laplace, the published one."""
+    objective: Literal["", "smooth_l1", "logit_laplace"] = ""
+    """Loss of the pixels; "" means smooth_l1, which keeps the start's quality; logit_laplace is DALL-E's."""
     background_share: float = 0.5
     """Largest share, in (0, 1], of an image's loss that its most frequent colour has; 1 weights all pixels alike, and
     images that are mostly background may then be learned as background alone."""
@@ -60,7 +60,7 @@ class Reconstruction(Task[ReconstructionConfig]):
     name: ClassVar[str] = "reconstruction"
     primary_metric: ClassVar[str] = "psnr"
     Config: ClassVar[type[TaskConfig]] = ReconstructionConfig
-    objectives: ClassVar[tuple[str, ...]] = ("logit_laplace", "smooth_l1")
+    objectives: ClassVar[tuple[str, ...]] = ("smooth_l1", "logit_laplace")
     needs: ClassVar[Needs] = "images"
     reads_text: ClassVar[bool] = False
     no_shares: ClassVar[frozenset[str]] = frozenset({"psnr", "codes_used", "code_perplexity"})
