@@ -11,6 +11,7 @@ from chiasm.tasks.classification import Classification
 from chiasm.tasks.conversation import Conversation
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
+from chiasm.tasks.reconstruction import Reconstruction
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import Statements, VisualQuestionAnswering
 
@@ -26,6 +27,7 @@ TASKS: dict[str, type[Task[Any]]] = {
         Captioning,
         Classification,
         Conversation,
+        Reconstruction,
     )
 }
 
