@@ -13,6 +13,7 @@ from chiasm.models.encoders.causal import CausalTextConfig
 from chiasm.models.encoders.conv import ConvConfig
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
 from chiasm.models.encoders.folder import FolderImageConfig, FolderTextConfig
+from chiasm.models.encoders.image_codes import ImageCodesConfig
 from chiasm.models.encoders.keypoints import KeypointConfig
 from chiasm.models.encoders.language_model import Gemma3Config, LanguageModelConfig, SmolLM2Config
 from chiasm.models.encoders.minilm import MiniLMConfig
@@ -25,6 +26,7 @@ from chiasm.models.encoders.two_stream import TwoStreamTextConfig
 IMAGE_ENCODERS: dict[str, ImageEncoderType] = {
     "conv": ConvConfig,
     "keypoints": KeypointConfig,
+    "image_codes": ImageCodesConfig,
     "efficientnet_lite0": EfficientNetLite0Config,
     "hugging_face": FolderImageConfig,
     "network": NetworkImageConfig,

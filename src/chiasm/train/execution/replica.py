@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from chiasm.models.stepwise import finish_step
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.adaptation import frozen_towers
@@ -75,12 +76,13 @@ class Replica(Execution):
         return norm, dict(zip(row, self.mean(list(row.values())), strict=True))
 
     def step(self, number: int, rate: Callable[[int], float]) -> None:
-        """AdamW on the fp32 weights, then rounding into the computing copy, then the average."""
+        """AdamW on the fp32 weights, what changes without it, rounding into the computing copy, then the average."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate(group["depth"])
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.clamp_logit_scale()
+        finish_step(self.model, self.compute.model)
         self.compute.refresh()
         average = self._kept.get("ema")
         if average:

@@ -1,0 +1,14 @@
+"""Quantisers of an image tokenizer, one file each, behind the interface of `codebooks.base`."""
+
+from chiasm.models.codebooks.base import Quantizer, QuantizerConfig
+from chiasm.models.codebooks.fsq import ScalarConfig
+from chiasm.models.codebooks.gumbel import GumbelConfig
+from chiasm.models.codebooks.vector import VectorConfig
+
+QUANTIZERS: dict[str, type[QuantizerConfig]] = {
+    "vector": VectorConfig,
+    "gumbel": GumbelConfig,
+    "fsq": ScalarConfig,
+}
+
+__all__ = ["QUANTIZERS", "Quantizer", "QuantizerConfig"]
