@@ -25,7 +25,7 @@ VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
 """Views of the final measurement; each is one pass over the split."""
 
 
-NO_SHARES = frozenset({"CIDEr", "chair_mentions", "perplexity_ratio"})
+NO_SHARES = frozenset({"CIDEr", "chair_mentions", "perplexity_ratio", "image_token_nats"})
 """Metrics that are no shares, and are printed as numbers."""
 
 
