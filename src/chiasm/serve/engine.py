@@ -25,7 +25,7 @@ from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
 from chiasm.serve.abilities import task_for
-from chiasm.serve.drawing import Draws
+from chiasm.serve.drawings import Draws
 from chiasm.serve.given import ImageInput, checked_words, choices, listed, paired, prepared, ref_of
 from chiasm.serve.talking import Talks
 from chiasm.tasks.base import Query, queries_of

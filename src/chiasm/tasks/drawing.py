@@ -205,8 +205,12 @@ class Drawing(Task[DrawingConfig]):
         return chosen, logits.argmax(-1) == ids
 
     def scorer(self, context: Context) -> Scorer | None:
-        """Likelihood of the image tokens, and drawn images; None without images, which have no tokens to predict."""
-        return None if context.view == "no_picture" else DrawingScorer(self, context)
+        """Likelihood of the image tokens, and drawn images; None without images, which have no tokens to predict.
+
+        None for calibration too: a likelihood of tokens is no event.
+        """
+        is_undefined = context.view == "no_picture" or context.is_calibrating
+        return None if is_undefined else DrawingScorer(self, context)
 
     def smoke(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str

@@ -58,7 +58,7 @@ class DrawingScorer(Scorer):
         """Place of an example -> the caption that is drawn and judged by its truth; {} where none is drawn."""
         context, examples = self.context, self.context.examples
         wanted = not context.wanted or context.wanted in JUDGED
-        if context.is_calibrating or not wanted or context.view == "no_text":
+        if not wanted or context.view == "no_text":
             return {}
         is_judged = bool(len(examples)) and isinstance(examples[0].truth, Depictable)
         if not is_judged and context.view != "seen":

@@ -48,7 +48,7 @@ def draw(
     Example: chiasm draw runs/dalle 'a large red circle top left' -n 8 --out sheet.png
     """
     from chiasm.core.files import write_bytes
-    from chiasm.serve.drawing import Wish
+    from chiasm.serve.drawings import Wish
 
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}", "a file that ends in .png", f"--out {out.with_suffix('.png')}")

@@ -179,7 +179,8 @@ class Draws:
             MissingTaskError: the run was not trained for drawing.
         """
         changed: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
-        return replace(self._drawing.config.sampling, **changed)
+        own = self._drawing.config.sampling
+        return replace(own, **{key: type(getattr(own, key))(value) for key, value in changed.items()})
 
     def drawings(
         self, captions: Sequence[str], wish: Wish, progress: Progress | None = None, watch: Watch | None = None
