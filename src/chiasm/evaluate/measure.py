@@ -19,13 +19,14 @@ from chiasm.evaluate.metric_row import MetricRow
 from chiasm.pipeline.feature_cache import prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_scorable
+from chiasm.tasks import TASKS
 from chiasm.tasks.scoring import Outcome, View
 
 VIEWS: tuple[View, ...] = ("seen", "shuffled", "no_picture", "no_text")
 """Views of the final measurement; each is one pass over the split."""
 
 
-NO_SHARES = frozenset({"CIDEr", "chair_mentions", "perplexity_ratio", "image_token_nats"})
+NO_SHARES = frozenset(name for task in TASKS.values() for name in task.no_shares)
 """Metrics that are no shares, and are printed as numbers."""
 
 

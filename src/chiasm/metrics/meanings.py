@@ -41,6 +41,11 @@ MEANINGS: dict[str, str] = {
     r"reply_token_probability": "Probability that the model gives to a token of what people wrote, on the mean.",
     r"text_questions_before": "The same with the adaptation switched off, as the language model was read.",
     r"text_questions": "Share of plain questions without an image that are answered rightly.",
+    r"psnr": "Peak signal-to-noise ratio of images made of hard codes, in dB: 30 is close, 60 exact.",
+    r"ssim": "Structural similarity of images made of hard codes and the images; 1 is equal.",
+    r"codes_used": "Number of different codes in the split.",
+    r"code_perplexity": "As many equally frequent codes are as varied as those in the split; 1 is a collapse.",
+    r"varied_images": "Share of images with more than one code.",
     r"perplexity_ratio": "Perplexity as a multiple of what it was before training; 1 is nothing forgotten.",
     r"perplexity": "Tokens that a language model hesitates between, on the mean; 1 is certainty, lower is better.",
     r"(.*)_uncalibrated_ECE": "How far the model's own confidence is from how often it is right, before it was "

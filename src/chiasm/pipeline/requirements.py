@@ -18,6 +18,7 @@ WORDS = {
     "questions": "a question and its answer",
     "labels": "a label",
     "conversations": "a caption, a question, a label or a conversation",
+    "images": "pixels",
 }
 
 

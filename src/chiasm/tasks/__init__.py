@@ -12,6 +12,7 @@ from chiasm.tasks.conversation import Conversation
 from chiasm.tasks.drawing import Drawing
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
+from chiasm.tasks.reconstruction import Reconstruction
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import Statements, VisualQuestionAnswering
 
@@ -28,6 +29,7 @@ TASKS: dict[str, type[Task[Any]]] = {
         Classification,
         Conversation,
         Drawing,
+        Reconstruction,
     )
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from chiasm.core.distributed import sum_over_processes
 from chiasm.core.errors import InputError
-from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, Turn
+from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, Score, Turn
 from chiasm.data.files import LABEL_GROUP
 from chiasm.models.config import ModelConfig
 from chiasm.models.heads import HeadSpec
@@ -23,7 +23,7 @@ from chiasm.tasks.codec import Codec
 from chiasm.tasks.heat_map import HeatMap
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
-Needs = Literal["captions", "questions", "labels", "conversations"]
+Needs = Literal["captions", "questions", "labels", "conversations", "images"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +114,7 @@ class Task(ABC, Generic[C]):
         vocabularies: name of each vocabulary of the task -> name prefix of the head's tensors with one row per entry.
         head_in_format_1: name prefix of the head's tensors in run folders of format 1 -> prefix after `heads.TASK.`.
         inputs: names of the inputs that the task uses.
+        no_shares: metrics of the task that are no shares in [0, 1], and are printed as numbers.
     """
 
     name: ClassVar[str]
@@ -125,6 +126,7 @@ class Task(ABC, Generic[C]):
     vocabularies: ClassVar[Mapping[str, str]] = {}
     head_in_format_1: ClassVar[Mapping[str, str]] = {}
     inputs: ClassVar[tuple[str, ...]] = (IMAGE,)
+    no_shares: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: C, model: ModelConfig) -> None:
         self.config, self.model = config, model
@@ -139,6 +141,7 @@ class Task(ABC, Generic[C]):
             "questions": example.questions,
             "labels": example.label,
             "conversations": words,
+            "images": example.inputs.get(IMAGE),
         }
         return bool(given[self.needs])
 
@@ -234,6 +237,15 @@ class Task(ABC, Generic[C]):
     def head_to_fit(self, model: VisionLanguageModel) -> nn.Linear | None:
         """Linear head to fit on pooled features before the first optimiser step; None for most tasks."""
         return None
+
+    def alarm(self, model: VisionLanguageModel, scores: Mapping[str, Score]) -> str:
+        """What a validation during training shows to be wrong, and what to do; "" where nothing is.
+
+        Args:
+            model: in evaluation mode.
+            scores: of the validation.
+        """
+        return ""
 
     # --- answers ----------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ class Captioning(Task[CaptioningConfig]):
     primary_metric: ClassVar[str] = "CIDEr"
     Config: ClassVar[type[TaskConfig]] = CaptioningConfig
     reads_text: ClassVar[bool] = False
+    no_shares: ClassVar[frozenset[str]] = frozenset({"CIDEr"})
     head_in_format_1: ClassVar[Mapping[str, str]] = {"caption_decoder.": "", "text_decoder.": ""}
 
     def check(self) -> None:

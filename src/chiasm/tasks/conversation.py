@@ -92,6 +92,7 @@ class Conversation(Task[ConversationConfig]):
     Config: ClassVar[type[TaskConfig]] = ConversationConfig
     needs: ClassVar[Needs] = "conversations"
     reads_text: ClassVar[bool] = False
+    no_shares: ClassVar[frozenset[str]] = frozenset({"CIDEr", "chair_mentions", "perplexity_ratio"})
 
     def check(self) -> None:
         """Require a language model as text tower.

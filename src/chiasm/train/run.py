@@ -326,7 +326,11 @@ def _hooks(
     some = [examples[place] for place in evenly_spread(len(examples), count)] if is_part else examples
 
     def validate() -> Mapping[str, Score]:
-        return evaluate(pipeline, some, wanted=primary).scores
+        scores = evaluate(pipeline, some, wanted=primary).scores
+        for task in pipeline.tasks.values():
+            if alarm := task.alarm(pipeline.model, scores):
+                console.print(alarm, highlight=False, markup=False, style="yellow", soft_wrap=True)
+        return scores
 
     def extra_files() -> dict[str, bytes]:
         content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}

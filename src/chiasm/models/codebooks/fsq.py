@@ -8,14 +8,14 @@ Axis legend: m vectors, d levels' count.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from chiasm.core.errors import InputError
-from chiasm.models.codebooks.base import Quantised, Quantizer, QuantizerConfig, straight_through
+from chiasm.models.codebooks.quantizer import Quantised, Quantizer, QuantizerConfig, straight_through
 
 MARGIN = 1e-3
 """Share by which the bounding function passes the outermost levels, so that they are reached."""
@@ -46,6 +46,7 @@ class ScalarQuantizer(Quantizer):
         levels: levels of each number, each at least 2.
     """
 
+    is_scalewise: ClassVar[bool] = True
     reach: Tensor
     radix: Tensor
     counts: Tensor

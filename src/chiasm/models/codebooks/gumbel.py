@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.core.shared_draws import RowDraws
-from chiasm.models.codebooks.base import (
+from chiasm.models.codebooks.kmeans import k_means
+from chiasm.models.codebooks.quantizer import (
     Quantised,
     Quantizer,
     QuantizerConfig,
@@ -24,7 +25,6 @@ from chiasm.models.codebooks.base import (
     nearest_exactly,
     straight_through,
 )
-from chiasm.models.codebooks.kmeans import k_means
 
 START_LOGIT = 8.0
 """Initial logit difference, at the mean distance of a vector from its second code, between that code and the first."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.models.codebooks.base import nearest
+from chiasm.models.codebooks.quantizer import nearest
 
 ROUNDS = 10
 """Rounds of Lloyd's algorithm; the codes go on moving in training."""

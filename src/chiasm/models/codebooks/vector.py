@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
-from chiasm.models.codebooks.base import (
+from chiasm.models.codebooks.kmeans import cluster_sums, k_means, spread_rows
+from chiasm.models.codebooks.quantizer import (
     Quantised,
     Quantizer,
     QuantizerConfig,
@@ -24,7 +25,9 @@ from chiasm.models.codebooks.base import (
     nearest_exactly,
     straight_through,
 )
-from chiasm.models.codebooks.kmeans import cluster_sums, k_means, spread_rows
+
+MOST_REPLACED = 0.01
+"""Largest share of the codes that are replaced in a step: images of later steps need some too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +103,7 @@ class VectorQuantizer(Quantizer):
         centres, counts = k_means(latents, self.codes, seed)
         self.book.data.copy_(centres)
         self.size.copy_(counts)
-        self.unused.zero_()
+        self.unused.copy_(torch.where(counts > 0, 0, self.config.dead_after))
 
     def finish_step(self, latents: Float[Tensor, "m d"], seed: int) -> None:
         """Move each code to the average of its vectors, and replace codes that no vector chose for long.
@@ -119,7 +122,8 @@ class VectorQuantizer(Quantizer):
 
     def _replace_dead(self, latents: Tensor, seed: int) -> None:
         """Put codes that are unused for `dead_after` steps where vectors are far from their codes."""
-        dead = (self.unused >= self.config.dead_after).nonzero()[:, 0]
+        most = max(1, round(MOST_REPLACED * self.codes))
+        dead = (self.unused >= self.config.dead_after).nonzero()[:most, 0]
         if not len(dead):
             return
         distance = (latents - self.book[nearest(latents, self.book)]).square().sum(1)

@@ -1,9 +1,12 @@
 """An image tokenizer: image -> a grid of codes -> image; trained from scratch by the task `reconstruction`.
 
 The first half of DALL-E (Ramesh et al. 2021, "Zero-Shot Text-to-Image Generation", section 2.1): a model of words can
-then write images as it writes words. The quantiser between encoder and decoder is one of `models.codebooks`. The first
-steps train encoder and decoder without it ("continuous start"), since from random vectors the codes of images that are
-mostly background collapse to one (docs/log.md).
+then write images as it writes words. The quantiser between encoder and decoder is one of `models.codebooks`.
+
+Training has three parts, since from random weights and vectors the codes of images that are mostly background collapse
+to one (docs/log.md). After the first step encoder and decoder become the principal components of its patches
+(`encoders.patch_components`). Then both are trained without the quantiser, on continuous vectors. At the end of
+`continuous_steps` the codes start from the vectors of that step.
 
 Axis legend: n images, h/w height and width in pixels, l cells of the grid (row by row), d width of a code's vector.
 """
@@ -23,13 +26,14 @@ from chiasm.core.types import Tokens
 from chiasm.models.codebooks import QUANTIZERS, QuantizerConfig
 from chiasm.models.codebooks.vector import VectorConfig
 from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig, above_zero
+from chiasm.models.encoders.patch_components import principal_components, regression
 from chiasm.models.stepwise import Stepwise
 
-FIRST_PX = 4
-"""Side of the patches that the first convolution reads and the last one writes; 2 where codes are of 2 pixels."""
 EPSILON = 0.1
 """Pixels x in [0, 1] are modelled as (1 - 2 `EPSILON`) x + `EPSILON` (Ramesh et al. 2021, appendix A.3)."""
 CHANNELS = 3
+LEAST_ERROR = 0.02
+"""Smallest scale, in logits, that a colour of a pixel starts with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +43,12 @@ class ImageCodesConfig(ImageTowerConfig):
     kind: Literal["image_codes"] = "image_codes"
     stride_px: int = 8
     """Side of the square of pixels that a code stands for; a power of two that divides the size."""
-    width: int = 64
+    width: int = 128
     """Channels of encoder and decoder."""
     blocks: int = 2
-    """Residual blocks at each resolution, of encoder and of decoder."""
-    continuous_steps: int = 300
-    """Steps before the codes start: the decoder gets the encoder's vectors themselves. At least 1, whose vectors
-    start the codebook."""
+    """Residual blocks of the encoder, and as many of the decoder."""
+    continuous_steps: int = 100
+    """Steps before the codes start, at least 2: the decoder gets the encoder's vectors themselves."""
     quantizer: QuantizerConfig = field(default_factory=VectorConfig, metadata=by_kind(lambda: QUANTIZERS))
     """The quantiser; its other keys depend on `kind`."""
 
@@ -65,8 +68,14 @@ class ImageCodesConfig(ImageTowerConfig):
     def check(self) -> None:
         """See `ImageTowerConfig.check`."""
         ImageTowerConfig.check(self)
-        for key in ("width", "blocks", "continuous_steps"):
+        for key in ("width", "blocks"):
             above_zero(f"model.image.{key}", getattr(self, key))
+        if self.continuous_steps < 2:
+            raise InputError(
+                f"model.image.continuous_steps is {self.continuous_steps}",
+                "2 or more: one to start the weights, one to start the codes",
+                "--set model.image.continuous_steps=100",
+            )
         self.quantizer.check("model.image.quantizer")
         stride = self.stride_px
         if stride < 2 or stride & (stride - 1) or any(side % stride for side in self.shape_px):
@@ -83,7 +92,7 @@ class CodedTokens(Tokens):
 
     Attributes:
         ids: int64 [n, l], the hard codes.
-        penalty: float32 [n, l], of `codebooks.base.Quantised`; zeros before the codes start.
+        penalty: float32 [n, l], of `codebooks.quantizer.Quantised`; zeros before the codes start.
     """
 
     ids: Tensor
@@ -103,18 +112,21 @@ class PlaceNorm(nn.LayerNorm):
 
 
 class ResidualBlock(nn.Module):
-    """A 3x3 and a 1x1 convolution beside the identity, which the block starts as."""
+    """A 3x3 convolution of each channel and two 1x1 convolutions beside the identity, which the block starts as.
+
+    Liu et al. 2022, "A ConvNet for the 2020s", section 2.6, with a hidden width of twice the channels.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.around = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.norm = PlaceNorm(width)
-        self.inner, self.outer = nn.Conv2d(width, 2 * width, 3, padding=1), nn.Conv2d(2 * width, width, 1)
-        nn.init.kaiming_normal_(self.inner.weight, nonlinearity="relu")
+        self.inner, self.outer = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
         nn.init.normal_(self.outer.weight, std=1e-3)
 
     def forward(self, grid: Float[Tensor, "n c r q"]) -> Float[Tensor, "n c r q"]:
         """Add what the convolutions make of the grid."""
-        added: Tensor = self.outer(F.gelu(self.inner(self.norm(grid))))
+        added: Tensor = self.outer(F.gelu(self.inner(self.norm(self.around(grid)))))
         return grid + added
 
 
@@ -138,22 +150,30 @@ class ImageCodes(Stepwise):
         self.quantizer = config.quantizer.build()
         self.codes, self.grid = self.quantizer.codes, config.grid_of(0)
         self.dim = self.token_dim = self.quantizer.dim
-        first, width = min(FIRST_PX, config.stride_px), config.width
-        halvings = (config.stride_px // first).bit_length() - 1
-        blocks = [ResidualBlock(width) for _ in range(2 * config.blocks * (halvings + 1))]
-        down: list[nn.Module] = [nn.Conv2d(CHANNELS, width, first, stride=first)]
-        up: list[nn.Module] = [nn.Conv2d(self.dim, width, 1)]
-        for level in range(halvings + 1):
-            down += [blocks.pop() for _ in range(config.blocks)]
-            up += [blocks.pop() for _ in range(config.blocks)]
-            if level < halvings:
-                down.append(nn.Conv2d(width, width, 2, stride=2))
-                up += [nn.Conv2d(width, 4 * width, 1), nn.PixelShuffle(2)]
-        self.encoder = nn.Sequential(*down, PlaceNorm(width), nn.Conv2d(width, self.dim, 1))
-        last = nn.Conv2d(width, 2 * CHANNELS * first**2, 3, padding=1)
-        self.decoder = nn.Sequential(*up, PlaceNorm(width), last, nn.PixelShuffle(first))
+        stride, width = config.stride_px, config.width
+        self.encoder = nn.Sequential(
+            nn.Conv2d(CHANNELS, width, stride, stride=stride),
+            *(ResidualBlock(width) for _ in range(config.blocks)),
+            nn.Conv2d(width, self.dim, 1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(self.dim, width, 1),
+            *(ResidualBlock(width) for _ in range(config.blocks)),
+            nn.Conv2d(width, 2 * CHANNELS * stride**2, 1),
+        )
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._seen: list[Tensor] = []
+
+    @property
+    def ends(self) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2d]:
+        """First and last convolution of the encoder, then those of the decoder."""
+        found = (self.encoder[0], self.encoder[-1], self.decoder[0], self.decoder[-1])
+        return cast(tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2d], found)
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether a training step changes the tower."""
+        return self.training and self.ends[0].weight.requires_grad
 
     @property
     def has_started(self) -> bool:
@@ -169,11 +189,10 @@ class ImageCodes(Stepwise):
         Returns:
             `CodedTokens`.
         """
-        grid = self.encoder(image.contiguous(memory_format=torch.channels_last))
-        latents = grid.flatten(2).transpose(1, 2).float()
+        latents = self._latents(image)
         flat = latents.flatten(0, 1)
-        if self.training and self.encoder[0].weight.requires_grad:
-            self._seen.append(flat.detach())
+        if self.is_learning:
+            self._seen.append((flat if int(self.steps) else self._patches(image)).detach())
         if self.training and not self.has_started:
             values = self.quantizer.bounded(flat)
             ids, penalty = self.quantizer.ids(flat), torch.zeros_like(flat[:, 0])
@@ -188,8 +207,7 @@ class ImageCodes(Stepwise):
     @torch.no_grad()
     def ids(self, image: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n l"]:
         """The hard code of each cell of images with values in [-1, 1], row by row."""
-        grid = self.encoder(image.contiguous(memory_format=torch.channels_last))
-        latents = grid.flatten(2).transpose(1, 2).float()
+        latents = self._latents(image)
         return self.quantizer.ids(latents.flatten(0, 1)).view(latents.shape[:2])
 
     @torch.no_grad()
@@ -210,26 +228,65 @@ class ImageCodes(Stepwise):
 
         They are those of a logit-Laplace distribution; `pixels_of` turns the locations into an image.
         """
-        weight = cast(Tensor, self.decoder[0].weight)
-        grid = values.transpose(1, 2).unflatten(2, self.grid).to(weight.dtype)
-        decoded: Tensor = self.decoder(grid.contiguous(memory_format=torch.channels_last))
-        return decoded.float()
+        grid = values.transpose(1, 2).unflatten(2, self.grid).to(self.ends[2].weight.dtype)
+        decoded = self.decoder(grid.contiguous(memory_format=torch.channels_last)).float()
+        return F.pixel_shuffle(decoded, self.config.stride_px)
 
     def finish_step(self, computed: Stepwise) -> None:
-        """Count the step; start the codes at the end of the continuous steps, and after that let them follow."""
+        """Count the step; start the weights, then the codes, and after that let the codes follow."""
         assert isinstance(computed, ImageCodes)
-        if not (computed.training and computed.encoder[0].weight.requires_grad):
+        if not computed.is_learning:
             return
-        seen = torch.cat(computed._seen) if computed._seen else self.steps.new_zeros(0, self.dim).float()
+        nothing = self.ends[0].weight.new_zeros(0, self.dim)
+        seen = gather_with_gradient(torch.cat(computed._seen) if computed._seen else nothing)
         computed._seen.clear()
-        latents, step = gather_with_gradient(seen), int(self.steps)
+        step = int(self.steps)
         self.steps += 1
-        if not len(latents):
+        if not len(seen):
             return
-        if step + 1 == self.config.continuous_steps:
-            self.quantizer.start(latents, step)
+        if step == 0:
+            self._start_as_components(seen)
+        elif step + 1 == self.config.continuous_steps:
+            self.quantizer.start(seen, step)
         elif step >= self.config.continuous_steps:
-            self.quantizer.finish_step(latents, step)
+            self.quantizer.finish_step(seen, step)
+
+    def _latents(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n l d"]:
+        """Continuous vectors, float32."""
+        grid = self.encoder(image.contiguous(memory_format=torch.channels_last))
+        return cast(Tensor, grid).flatten(2).transpose(1, 2).float()
+
+    def _patches(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "m p"]:
+        """The pixels of each cell, colour by colour, float32."""
+        return F.pixel_unshuffle(image.float(), self.config.stride_px).movedim(1, -1).flatten(0, -2)
+
+    def _start_as_components(self, patches: Float[Tensor, "m p"]) -> None:
+        """Let encoder and decoder compute the principal components of patches, as far as they are linear.
+
+        The encoder's channels become the components' scores, and its last layer takes the first ones: each with the
+        same variance where the quantiser rounds them, else with their own, so that distances are those of pixels. The
+        decoder's last layer becomes the regression of the pixels' logits.
+        """
+        read, narrow, widen, paint = self.ends
+        found = principal_components(patches, min(self.config.width, patches.shape[1]))
+        kept = min(len(found.std), self.dim)
+        scale = found.std[:kept] / found.std[:kept].square().mean().sqrt()
+        if self.quantizer.is_scalewise:
+            scale = torch.ones_like(scale)
+        rows = found.directions / found.std[:, None]
+        read.weight.data[: len(rows)] = rows.view(len(rows), *read.weight.shape[1:]).to(read.weight)
+        read.bias.data[: len(rows)] = -(rows @ found.mean).to(read.weight)
+        for layer, diagonal in ((narrow, scale), (widen, 1 / scale)):
+            layer.weight.data[:kept].zero_()
+            layer.bias.data[:kept].zero_()
+            layer.weight.data[:kept, :kept, 0, 0] = torch.diag(diagonal).to(layer.weight)
+        latents = self.quantizer.bounded((found.scores(patches)[:, :kept] * scale).float())
+        within = (patches.double() + 1) / 2 * (1 - 2 * EPSILON) + EPSILON
+        weight, bias, error = regression(latents / scale, within.logit())
+        half = len(bias)
+        paint.weight.data.zero_()
+        paint.weight.data[:half, :kept, 0, 0] = weight.to(paint.weight)
+        paint.bias.data.copy_(torch.cat([bias, error.clamp_min(LEAST_ERROR).log()]))
 
 
 def pixels_of(decoded: Float[Tensor, "n 6 h w"], is_clamped: bool = True) -> Float[Tensor, "n 3 h w"]:

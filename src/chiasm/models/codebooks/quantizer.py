@@ -5,7 +5,7 @@ Axis legend: m vectors, d width of a vector, k codes.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -61,6 +61,8 @@ class Quantizer(nn.Module, ABC):
 
     codes: int
     dim: int
+    is_scalewise: ClassVar[bool] = False
+    """True: each number is quantised alone, so that all need one scale; False: distances count."""
 
     @abstractmethod
     def forward(self, latents: Float[Tensor, "m d"], step: int) -> Quantised:
