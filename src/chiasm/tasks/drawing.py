@@ -21,7 +21,7 @@ from chiasm.objectives.text_then_image import text_then_image
 from chiasm.tasks.base import Query, Task, TaskConfig, Teacher, check_share
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.drawing_requests import DrawRequest, drawn, image_tokenizer, prior_of
-from chiasm.tasks.drawing_scoring import TOKEN_PROBABILITY, DrawingScorer
+from chiasm.tasks.drawing_scoring import TOKEN_NATS, TOKEN_PROBABILITY, DrawingScorer
 from chiasm.tasks.scoring import Context, Scorer
 from chiasm.tasks.texts import check_writes, chosen_captions
 
@@ -77,6 +77,7 @@ class Drawing(Task[DrawingConfig]):
     name: ClassVar[str] = "drawing"
     primary_metric: ClassVar[str] = TOKEN_PROBABILITY
     Config: ClassVar[type[TaskConfig]] = DrawingConfig
+    no_shares: ClassVar[frozenset[str]] = frozenset({TOKEN_NATS})
 
     def check(self) -> None:
         """Require an image tokenizer as image tower, and a text tower that shares its embedding.
