@@ -14,13 +14,14 @@ from chiasm.evaluate.verdict import Verdict
 from chiasm.metrics.calibration import reliability_bins
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.report.charts import Chart, Curve
-from chiasm.report.example_cards import BatchImage, CaptionCard, QuestionCard, SearchCard, SearchHit
+from chiasm.report.example_cards import BatchImage, CaptionCard, DrawingCard, QuestionCard, SearchCard, SearchHit
 from chiasm.report.forgetting import ForgettingFacts, retention_chart
 from chiasm.report.page import LedgerSummary, Report, RunFacts
 from chiasm.tasks.scoring import Answered, Captioned
 
 SHOWN_QUESTIONS = 12
 SHOWN_CAPTIONS = 8
+SHOWN_DRAWINGS = 12
 SHOWN_SEARCHES = 6
 SHOWN_MISTAKES = 9
 SHOWN_BATCH = 12
@@ -80,6 +81,7 @@ def build_report(
         questions=[_question_card(question, examples) for question in shown_questions],
         captions=[_caption_card(index, _captions_of(captioned, index), examples) for index in shown_captions],
         searches=_searches(measured, rng),
+        drawings=_drawings(measured),
         mistakes=mistakes,
         charts=charts(rows),
         batch=[BatchImage(shown_image(example), _texts(example)) for example in batch[:SHOWN_BATCH]],
@@ -189,6 +191,27 @@ def _caption_card(image_index: int, captions: Sequence[Captioned], examples: Seq
         all(verdicts) if verdicts else None,
         min(caption.prediction.confidence for caption in captions),
     )
+
+
+def _drawings(measured: SplitResult) -> list[DrawingCard]:
+    """The first drawn images, each with the nearest training image where that was looked for."""
+    cards = []
+    for number, one in enumerate(measured.outcome.drawn[:SHOWN_DRAWINGS]):
+        if one.prediction.image is None:
+            continue
+        nearest = measured.nearest[number] if number < len(measured.nearest) else None
+        cards.append(
+            DrawingCard(
+                one.caption.text,
+                one.prediction.image,
+                shown_image(measured.examples[one.of]),
+                None if nearest is None else shown_image(nearest.example),
+                0.0 if nearest is None else nearest.distance,
+                0 if nearest is None else nearest.looked_at,
+                one.overlap,
+            )
+        )
+    return cards
 
 
 def _searches(measured: SplitResult, rng: np.random.Generator) -> list[SearchCard]:
