@@ -26,6 +26,8 @@ from chiasm.models.codebooks.quantizer import (
     straight_through,
 )
 
+COPY_NOISE = 0.05
+"""Standard deviation of the noise of a copied code, as a share of that of the vectors."""
 START_LOGIT = 8.0
 """Initial logit difference, at the mean distance of a vector from its second code, between that code and the first."""
 
@@ -109,8 +111,14 @@ class GumbelQuantizer(Quantizer):
         """Take the centres of k-means as codes, and logits that fall with the squared distance from them.
 
         -s |z - c|^2 and 2 s z c - s |c|^2 differ by s |z|^2 alone, which no softmax sees, so a linear layer has them.
+        Codes beyond the centres are copies of them, each with a little noise.
         """
         centres, _ = k_means(latents, self.codes, seed)
+        noise = torch.randn(self.codes, self.dim, generator=torch.Generator().manual_seed(seed)).to(centres.device)
+        is_copy = torch.arange(self.codes, device=centres.device)[:, None] >= len(centres)
+        turns = -(-self.codes // len(centres))
+        spread = (latents - latents.mean(0)).square().mean().sqrt()
+        centres = centres.repeat(turns, 1)[: self.codes] + COPY_NOISE * spread * noise * is_copy
         near = torch.cdist(latents, centres).square().topk(2, largest=False).values
         slope = START_LOGIT / float((near[:, 1] - near[:, 0]).mean().clamp_min(1e-6))
         self.book.data.copy_(centres)

@@ -11,6 +11,9 @@ from chiasm.models.codebooks.quantizer import nearest
 
 ROUNDS = 10
 """Rounds of Lloyd's algorithm; the codes go on moving in training."""
+LEAST_DISTANCE = 1e-3
+"""Squared distance, as a share of the vectors' variance, within which a vector counts as found: the background of
+images differs by little from place to place, and would use up the codes."""
 
 
 def spread_rows(
@@ -18,12 +21,13 @@ def spread_rows(
 ) -> Int[Tensor, " c"]:
     """Draw rows one by one, each with a probability proportional to its squared distance from those drawn before.
 
-    The start of k-means++ (Arthur and Vassilvitskii 2007, section 2.2). On images of which most is background, rare
-    vectors are found where a uniform draw would take the background again and again.
+    The start of k-means++ (Arthur and Vassilvitskii 2007, section 2.2), but vectors nearer than `LEAST_DISTANCE` are
+    not drawn. On images of which most is background, rare vectors are found where a uniform draw would take the
+    background again and again.
 
     Args:
-        vectors: to draw from.
-        count: how many; fewer are returned where no vector differs from those drawn.
+        vectors: to draw from, at least one.
+        count: how many; fewer are returned where every vector is found.
         generator: of the CPU.
         distance: squared distance of each vector from what exists already; None draws the first uniformly.
 
@@ -31,11 +35,12 @@ def spread_rows(
         Rows of `vectors`.
     """
     chosen: list[int] = []
+    least = LEAST_DISTANCE * (vectors - vectors.mean(0)).square().sum(1).mean()
     if distance is None:
         chosen.append(int(torch.randint(len(vectors), (), generator=generator)))
         distance = (vectors - vectors[chosen[0]]).square().sum(1)
     while len(chosen) < count:
-        total = distance.double().cumsum(0)
+        total = distance.double().where(distance > least, 0).cumsum(0)
         if not total[-1] > 0:
             break
         drawn = torch.rand((), generator=generator, dtype=torch.float64).to(total.device) * total[-1]
@@ -44,20 +49,16 @@ def spread_rows(
     return torch.tensor(chosen, dtype=torch.long, device=vectors.device)
 
 
-def k_means(vectors: Float[Tensor, "m d"], codes: int, seed: int) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"]]:
-    """Centres of k clusters, and the number of vectors of each, float32.
+def k_means(vectors: Float[Tensor, "m d"], codes: int, seed: int) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
+    """Centres of at most k clusters, and the number of vectors of each, float32.
 
-    Where there are fewer different vectors than codes, further centres are vectors drawn uniformly; no vector counts
-    for them.
+    Where fewer vectors differ than codes are asked for, there are fewer centres; at least one.
     """
-    generator = torch.Generator().manual_seed(seed)
-    chosen = spread_rows(vectors, codes, generator)
-    more = torch.randint(len(vectors), (codes - len(chosen),), generator=generator).to(chosen.device)
-    centres = vectors[torch.cat([chosen, more])].clone()
+    centres = vectors[spread_rows(vectors, codes, torch.Generator().manual_seed(seed))].clone()
     for _ in range(ROUNDS):
-        counts, sums = cluster_sums(vectors, nearest(vectors, centres), codes)
+        counts, sums = cluster_sums(vectors, nearest(vectors, centres), len(centres))
         centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), centres)
-    return centres, cluster_sums(vectors, nearest(vectors, centres), codes)[0]
+    return centres, cluster_sums(vectors, nearest(vectors, centres), len(centres))[0]
 
 
 def cluster_sums(

@@ -114,7 +114,7 @@ def nearest_exactly(vectors: Float[Tensor, "m d"], book: Float[Tensor, "k d"]) -
     return torch.cdist(vectors, book, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
 
 
-def check_above(where: str, key: str, value: float, least: float) -> None:
+def check_above(where: str, key: str, value: int | float, least: int | float) -> None:
     """Raise `InputError` for a number that is not above `least`."""
     if not value > least:
         raise InputError(f"{where}.{key} is {value}", f"a number above {least:g}", f"--set {where}.{key}=...")

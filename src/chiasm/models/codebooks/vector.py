@@ -26,6 +26,8 @@ from chiasm.models.codebooks.quantizer import (
     straight_through,
 )
 
+FAR = 16.0
+"""Every number of a code that no vector has chosen yet, as a multiple of the largest number of a vector."""
 MOST_REPLACED = 0.01
 """Largest share of the codes that are replaced in a step: images of later steps need some too."""
 
@@ -42,7 +44,7 @@ class VectorConfig(QuantizerConfig):
     decay: float = 0.98
     """Decay a step, in [0, 1), of the moving averages that a code is the quotient of."""
     commitment: float = 0.25
-    """Factor of the squared distance of a vector from its code (beta)."""
+    """Factor of the mean squared difference between the numbers of a vector and of its code (beta)."""
     dead_after: int = 100
     """Steps after which a code that no vector chose is replaced by a vector of the step; 0 replaces none."""
 
@@ -82,7 +84,7 @@ class VectorQuantizer(Quantizer):
         """The nearest codes, straight-through, with the commitment."""
         ids = self.ids(latents)
         values = self.vectors(ids)
-        penalty = self.config.commitment * (latents - values).square().sum(1)
+        penalty = self.config.commitment * (latents - values).square().mean(1)
         return Quantised(straight_through(latents, values), ids, penalty)
 
     @torch.no_grad()
@@ -99,11 +101,12 @@ class VectorQuantizer(Quantizer):
         return nearest_exactly(vectors, self._stored())
 
     def start(self, latents: Float[Tensor, "m d"], seed: int) -> None:
-        """Take the centres of k-means over the vectors."""
+        """Take the centres of k-means over the vectors; codes beyond them lie far from all vectors, and are dead."""
         centres, counts = k_means(latents, self.codes, seed)
-        self.book.data.copy_(centres)
-        self.size.copy_(counts)
-        self.unused.copy_(torch.where(counts > 0, 0, self.config.dead_after))
+        self.book.data.fill_(float(FAR * (1 + latents.abs().max())))
+        self.book.data[: len(centres)] = centres
+        self.size.zero_()[: len(centres)] = counts
+        self.unused.copy_(torch.where(self.size > 0, 0, self.config.dead_after))
 
     def finish_step(self, latents: Float[Tensor, "m d"], seed: int) -> None:
         """Move each code to the average of its vectors, and replace codes that no vector chose for long.
