@@ -104,7 +104,7 @@ def drawn(
     found: list[Prediction] = []
     for start in range(0, len(requests), DRAWN_AT_ONCE):
         part = requests[start : start + DRAWN_AT_ONCE]
-        sampled = sample(prior, model.tower, _plan(model, codec, prior, part), sampling, watch)
+        sampled = sample(prior, model.tower, plan_of(model, codec, prior, part), sampling, watch)
         probability = sampled.log_probability.exp().tolist()
         for one, ids, likely, image in zip(
             part, sampled.ids.tolist(), probability, images_of_ids(tokenizer, sampled), strict=True
@@ -133,7 +133,7 @@ def noise(requests: Sequence[DrawRequest], length: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
-def _plan(model: VisionLanguageModel, codec: Codec, prior: ImagePrior, requests: Sequence[DrawRequest]) -> Plan:
+def plan_of(model: VisionLanguageModel, codec: Codec, prior: ImagePrior, requests: Sequence[DrawRequest]) -> Plan:
     """What a part of the requests asks the prior for; each different caption is read once."""
     device = prior.padding.device
     place = {caption: number for number, caption in enumerate(dict.fromkeys(one.caption for one in requests))}
