@@ -17,7 +17,7 @@ from chiasm.data.image_refs import image_ref_from_array
 from chiasm.pipeline.batching import input_values
 from chiasm.pipeline.pipeline import Pipeline
 
-LOOKED_AT = 8192
+LOOKED_AT = 32_768
 """Training images that are compared, evenly spread over the training split."""
 CHUNK = 256
 

@@ -57,13 +57,6 @@ def build_report(
     answered, captioned = measured.outcome.answered, measured.outcome.captioned
     shown_questions = _one_per_image(answered, rng)[:SHOWN_QUESTIONS]
     shown_captions = [int(number) for number in rng.permutation(len(examples))[:SHOWN_CAPTIONS]] if captioned else []
-    # An abstention is no mistake.
-    given = [answer for answer in answered if not answer.prediction.evidence["abstains"]]
-    wrong = [_question_card(answer, examples) for answer in given if answer.right < 0.5]
-    wrong_captions = [_caption_card(caption.of, [caption], examples) for caption in captioned if caption.right is False]
-    wrong_captions = wrong_captions or _least_alike(measured)
-    mistakes: list[QuestionCard | CaptionCard] = [*sorted(wrong, key=lambda card: -card.confidence)[:SHOWN_MISTAKES]]
-    mistakes += sorted(wrong_captions, key=lambda card: -(card.confidence or 0))[: SHOWN_MISTAKES // 3]
     tasks = ", ".join(pipeline.tasks)
     ledger = measured.ledger
     return Report(
@@ -82,7 +75,7 @@ def build_report(
         captions=[_caption_card(index, _captions_of(captioned, index), examples) for index in shown_captions],
         searches=_searches(measured, rng),
         drawings=_drawings(measured),
-        mistakes=mistakes,
+        mistakes=_mistakes(measured),
         charts=charts(rows),
         batch=[BatchImage(shown_image(example), _texts(example)) for example in batch[:SHOWN_BATCH]],
         ledger=LedgerSummary(ledger.offered, ledger.used, ledger.counts()),
@@ -91,6 +84,20 @@ def build_report(
         environment={name: str(value) for name, value in environment.items()},
         config=to_dict(pipeline.config),
     )
+
+
+def _mistakes(measured: SplitResult) -> list[QuestionCard | CaptionCard]:
+    """The most confident wrong answers and captions."""
+    examples = measured.examples
+    answered, captioned = measured.outcome.answered, measured.outcome.captioned
+    # An abstention is no mistake.
+    given = [answer for answer in answered if not answer.prediction.evidence["abstains"]]
+    wrong = [_question_card(answer, examples) for answer in given if answer.right < 0.5]
+    wrong_captions = [_caption_card(caption.of, [caption], examples) for caption in captioned if caption.right is False]
+    wrong_captions = wrong_captions or _least_alike(measured)
+    mistakes: list[QuestionCard | CaptionCard] = [*sorted(wrong, key=lambda card: -card.confidence)[:SHOWN_MISTAKES]]
+    mistakes += sorted(wrong_captions, key=lambda card: -(card.confidence or 0))[: SHOWN_MISTAKES // 3]
+    return mistakes
 
 
 def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
