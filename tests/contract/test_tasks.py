@@ -24,7 +24,6 @@ from chiasm.tasks.base import TaskConfig, Teacher
 from chiasm.tasks.captioning import Captioning, CaptioningConfig
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.conversation import ConversationConfig
-from chiasm.tasks.drawing import DrawingConfig
 from chiasm.tasks.hidden_words import MaskingConfig
 from chiasm.tasks.matching import MatchingConfig
 from chiasm.tasks.retrieval import RetrievalConfig
@@ -49,7 +48,6 @@ class Case:
         without_gradient: beginnings of names among these that learn nothing.
         text: changes of the text tower.
         fusion: the fusion method.
-        image: changes of the image tower; () is a small one of convolutions.
     """
 
     config: tuple[tuple[str, TaskConfig], ...]
@@ -57,7 +55,6 @@ class Case:
     without_gradient: tuple[str, ...] = ()
     text: tuple[tuple[str, object], ...] = ()
     fusion: str = "cross_attention"
-    image: tuple[tuple[str, object], ...] = ()
 
 
 def case(name: str, must_learn: Sequence[str], without: Sequence[str] = (), **settings: object) -> Case:
@@ -92,11 +89,6 @@ CASES: dict[str, Case] = {
         ("image_encoder.", "heads.conversation.", "text_encoder."),
         (),
         (("kind", "language_model"), ("frozen", "false"), ("max_tokens", 512)),
-    ),
-    "drawing": Case(
-        (("drawing", DrawingConfig(captions_per_picture=2, caption_dropout=0.3)),),
-        (WORDS, "heads.drawing."),
-        image=(("kind", "image_codes"), ("width", 8), ("blocks", 1), ("frozen", "true"), ("grid", "true")),
     ),
     "captioning": case("captioning", ("image_encoder.", WORDS, "heads.captioning."), label_smoothing=0.1),
     "captioning, two captions": case(
@@ -150,8 +142,7 @@ def several(example: Example) -> Example:
 @cache
 def pipeline_for(chosen: Case) -> Pipeline:
     demo = find_recipe("demo", tiny=True)
-    small = override(demo.model, [f"image.{key}={value}" for key, value in chosen.image])
-    image = replace(small.image, size_px=24) if chosen.image else replace(small.image, channels=(4, 8, 8), size_px=24)
+    image = replace(demo.model.image, channels=(4, 8, 8), size_px=24)
     changes = [f"text.{key}={value}" for key, value in chosen.text]
     if ("kind", "language_model") in chosen.text:
         pytest.importorskip("transformers", reason="needs the extra [llm]")
