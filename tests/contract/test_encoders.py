@@ -8,9 +8,12 @@ from torch import nn
 
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.checks import check_encoder
+from chiasm.models.codebooks import QUANTIZERS
+from chiasm.models.encoders.base import EncoderShape
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.conv import ConvEncoder
 from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0
+from chiasm.models.encoders.image_codes import ImageCodesConfig
 from chiasm.models.encoders.keypoints import KeypointEncoder
 from chiasm.models.encoders.minilm import MiniLM
 from chiasm.models.encoders.text import TextEncoder
@@ -33,6 +36,17 @@ def minilm() -> nn.Module:
     return MiniLM(transformers.BertModel(transformers.BertConfig(vocab_size=40, **sizes), add_pooling_layer=False))
 
 
+def image_codes(kind: str, height: int = 32, width: int = 48) -> nn.Module:
+    """An image tokenizer whose codes have started: beside random ones all images are alike."""
+    config = ImageCodesConfig(
+        size_px=height, width_px=width, stride_px=4, width=16, blocks=1, quantizer=QUANTIZERS[kind]()
+    )
+    tower = config.build(EncoderShape(dim=16, heads=2))
+    with torch.no_grad():
+        tower.quantizer.start(tower._latents(pictures(height, width)).flatten(0, 1), 0)
+    return tower
+
+
 ENCODERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor | TextTokens]]] = {
     "conv": (lambda: ConvEncoder((20, 20), (4, 8), 16, 1, 2), lambda: pictures(20)),
     "conv, centred": (lambda: ConvEncoder((20, 20), (4, 8), 16, 1, 2, centred=True), lambda: pictures(20)),
@@ -40,6 +54,10 @@ ENCODERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor | T
     "conv, not square": (lambda: ConvEncoder((12, 20), (4, 8), 16, 1, 2), lambda: pictures(12, 20)),
     "keypoints": (lambda: KeypointEncoder((20, 20), (4, 8), 16, 5, 2, 4), lambda: pictures(20)),
     "keypoints, not square": (lambda: KeypointEncoder((12, 20), (4, 8), 16, 3, 0, 2), lambda: pictures(12, 20)),
+    **{
+        f"image_codes, {kind}": (lambda kind=kind: image_codes(kind), lambda: pictures(32, 48))  # type: ignore[misc]
+        for kind in QUANTIZERS
+    },
     "efficientnet_lite0": (EfficientNetLite0, lambda: pictures(40)),
     "efficientnet_lite0 with grid": (lambda: EfficientNetLite0(grid=True), lambda: pictures(40)),
     "text": (lambda: TextEncoder(40, 12, 16, 2, 2), texts),
@@ -48,7 +66,12 @@ ENCODERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor | T
     "two_stream": (lambda: TwoStreamTextEncoder(40, 12, 16, 2, 2), texts),
     "minilm": (minilm, texts),
 }
+DECODER = tuple(name for name, _ in image_codes("vector").named_parameters() if name.startswith("decoder."))
 WITHOUT_GRADIENT: dict[str, Collection[str]] = {
+    # The decoder is asked through `decode`; moving averages change a codebook without a gradient.
+    "image_codes, vector": (*DECODER, "quantizer.book"),
+    "image_codes, gumbel": DECODER,
+    "image_codes, fsq": DECODER,
     # The classifier is asked through `class_logits`, never for tokens.
     "efficientnet_lite0": ("classifier.weight", "classifier.bias"),
     "efficientnet_lite0 with grid": ("classifier.weight", "classifier.bias"),

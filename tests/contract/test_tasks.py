@@ -14,6 +14,9 @@ from chiasm.core.config import override
 from chiasm.core.types import IMAGE, Batch, Encoded, Example, Question
 from chiasm.data.opening import open_dataset
 from chiasm.models.config import ModelConfig
+from chiasm.models.encoders.base import ImageTowerConfig
+from chiasm.models.encoders.conv import ConvConfig
+from chiasm.models.encoders.image_codes import ImageCodesConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
@@ -26,6 +29,7 @@ from chiasm.tasks.codec import Codec
 from chiasm.tasks.conversation import ConversationConfig
 from chiasm.tasks.hidden_words import MaskingConfig
 from chiasm.tasks.matching import MatchingConfig
+from chiasm.tasks.reconstruction import ReconstructionConfig
 from chiasm.tasks.retrieval import RetrievalConfig
 from chiasm.tasks.texts import CaptionConfig
 from chiasm.tasks.vqa import VqaConfig
@@ -36,6 +40,7 @@ WORDS = "text_encoder.embedding"
 PROJECTIONS = ("image_projection.", "text_projection.", "logit_scale")
 ABSENT = ("fusion.absent.",)
 """What stands for a missing modality learns only where one is missing."""
+SMALL_IMAGE = ConvConfig(channels=(4, 8, 8), size_px=24)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Case:
         without_gradient: beginnings of names among these that learn nothing.
         text: changes of the text tower.
         fusion: the fusion method.
+        image: the image tower.
     """
 
     config: tuple[tuple[str, TaskConfig], ...]
@@ -55,6 +61,7 @@ class Case:
     without_gradient: tuple[str, ...] = ()
     text: tuple[tuple[str, object], ...] = ()
     fusion: str = "cross_attention"
+    image: ImageTowerConfig = SMALL_IMAGE
 
 
 def case(name: str, must_learn: Sequence[str], without: Sequence[str] = (), **settings: object) -> Case:
@@ -113,6 +120,14 @@ CASES: dict[str, Case] = {
         ABSENT,
         WHOLE_WORDS,
     ),
+    **{
+        f"reconstruction, {objective}": Case(
+            (("reconstruction", ReconstructionConfig(objective=objective)),),
+            ("image_encoder.encoder.", "image_encoder.decoder."),
+            image=ImageCodesConfig(size_px=24, width=16, blocks=1),
+        )
+        for objective in TASKS["reconstruction"].objectives
+    },
     "permutation_language_modelling": Case(
         (("permutation_language_modelling", CaptionConfig()),),
         (*FUSED, "heads.permutation_language_modelling."),
@@ -142,13 +157,12 @@ def several(example: Example) -> Example:
 @cache
 def pipeline_for(chosen: Case) -> Pipeline:
     demo = find_recipe("demo", tiny=True)
-    image = replace(demo.model.image, channels=(4, 8, 8), size_px=24)
     changes = [f"text.{key}={value}" for key, value in chosen.text]
     if ("kind", "language_model") in chosen.text:
         pytest.importorskip("transformers", reason="needs the extra [llm]")
         changes.append(f"text.name={write_folder(Path(tempfile.mkdtemp()) / 'llama', tie_word_embeddings=True)}")
     words = override(demo.model, changes)
-    model = replace(words, dim=16, embedding_dim=8, image=image, fusion=chosen.fusion)
+    model = replace(words, dim=16, embedding_dim=8, image=chosen.image, fusion=chosen.fusion)
     config = replace(demo, model=model, tasks=dict(chosen.config))
     return Pipeline.build(config, scenes(), torch.device("cpu"))
 
