@@ -39,7 +39,13 @@ def minilm() -> nn.Module:
 def image_codes(kind: str, height: int = 32, width: int = 48) -> nn.Module:
     """An image tokenizer whose codes have started: beside random ones all images are alike."""
     config = ImageCodesConfig(
-        size_px=height, width_px=width, stride_px=4, width=16, blocks=1, quantizer=QUANTIZERS[kind]()
+        size_px=height,
+        width_px=width,
+        stride_px=4,
+        width=16,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        quantizer=QUANTIZERS[kind](),
     )
     tower = config.build(EncoderShape(dim=16, heads=2))
     with torch.no_grad():

@@ -124,7 +124,7 @@ CASES: dict[str, Case] = {
         f"reconstruction, {objective}": Case(
             (("reconstruction", ReconstructionConfig(objective=objective)),),
             ("image_encoder.encoder.", "image_encoder.decoder."),
-            image=ImageCodesConfig(size_px=24, width=16, blocks=1),
+            image=ImageCodesConfig(size_px=24, width=16, decoder_blocks=1),
         )
         for objective in TASKS["reconstruction"].objectives
     },

@@ -27,7 +27,7 @@ from chiasm.train.trainer import Trainer
 
 def config(kind: str = "vector", **train: Any) -> RunConfig:
     """Eleven steps: the weights start after 1, the codes after 4."""
-    image = ImageCodesConfig(stride_px=16, width=24, blocks=1, continuous_steps=4, quantizer=QUANTIZERS[kind]())
+    image = ImageCodesConfig(stride_px=16, width=24, decoder_blocks=1, continuous_steps=4, quantizer=QUANTIZERS[kind]())
     return RunConfig(
         recipe="small",
         data=ScenesConfig(train_pictures=48, eval_pictures=8),

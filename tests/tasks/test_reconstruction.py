@@ -21,7 +21,7 @@ from chiasm.tasks.base import Query
 from chiasm.tasks.reconstruction import Reconstruction, ReconstructionConfig, image_tokenizer
 from chiasm.train.config import RunConfig
 
-MODEL = ModelConfig(dim=16, image=ImageCodesConfig(stride_px=16, width=48, blocks=1, continuous_steps=2))
+MODEL = ModelConfig(dim=16, image=ImageCodesConfig(stride_px=16, width=48, decoder_blocks=1, continuous_steps=2))
 
 
 @cache

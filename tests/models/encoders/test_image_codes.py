@@ -19,7 +19,15 @@ SHAPE = EncoderShape(dim=16, heads=2)
 
 def tower(kind: str = "vector", continuous_steps: int = 3, **keys: int) -> ImageCodes:
     torch.manual_seed(0)
-    sizes = {"size_px": 16, "width_px": 24, "stride_px": 4, "width": 32, "blocks": 1, **keys}
+    sizes = {
+        "size_px": 16,
+        "width_px": 24,
+        "stride_px": 4,
+        "width": 32,
+        "encoder_blocks": 1,
+        "decoder_blocks": 1,
+        **keys,
+    }
     found = ImageCodesConfig(**sizes, continuous_steps=continuous_steps, quantizer=QUANTIZERS[kind]()).build(SHAPE)
     assert isinstance(found, ImageCodes)
     return found

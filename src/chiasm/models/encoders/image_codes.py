@@ -45,8 +45,11 @@ class ImageCodesConfig(ImageTowerConfig):
     """Side of the square of pixels that a code stands for; a power of two that divides the size."""
     width: int = 128
     """Channels of encoder and decoder."""
-    blocks: int = 2
-    """Residual blocks of the encoder, and as many of the decoder."""
+    encoder_blocks: int = 0
+    """Residual blocks of the encoder. Without any, the code of a cell depends on its pixels alone, so that equal cells
+    have equal codes."""
+    decoder_blocks: int = 2
+    """Residual blocks of the decoder, which see a cell's neighbours."""
     continuous_steps: int = 100
     """Steps before the codes start, at least 2: the decoder gets the encoder's vectors themselves."""
     quantizer: QuantizerConfig = field(default_factory=VectorConfig, metadata=by_kind(lambda: QUANTIZERS))
@@ -68,8 +71,7 @@ class ImageCodesConfig(ImageTowerConfig):
     def check(self) -> None:
         """See `ImageTowerConfig.check`."""
         ImageTowerConfig.check(self)
-        for key in ("width", "blocks"):
-            above_zero(f"model.image.{key}", getattr(self, key))
+        above_zero("model.image.width", self.width)
         if self.continuous_steps < 2:
             raise InputError(
                 f"model.image.continuous_steps is {self.continuous_steps}",
@@ -153,12 +155,12 @@ class ImageCodes(Stepwise):
         stride, width = config.stride_px, config.width
         self.encoder = nn.Sequential(
             nn.Conv2d(CHANNELS, width, stride, stride=stride),
-            *(ResidualBlock(width) for _ in range(config.blocks)),
+            *(ResidualBlock(width) for _ in range(config.encoder_blocks)),
             nn.Conv2d(width, self.dim, 1),
         )
         self.decoder = nn.Sequential(
             nn.Conv2d(self.dim, width, 1),
-            *(ResidualBlock(width) for _ in range(config.blocks)),
+            *(ResidualBlock(width) for _ in range(config.decoder_blocks)),
             nn.Conv2d(width, 2 * CHANNELS * stride**2, 1),
         )
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -274,19 +276,23 @@ class ImageCodes(Stepwise):
         if self.quantizer.is_scalewise:
             scale = torch.ones_like(scale)
         rows = found.directions / found.std[:, None]
-        read.weight.data[: len(rows)] = rows.view(len(rows), *read.weight.shape[1:]).to(read.weight)
-        read.bias.data[: len(rows)] = -(rows @ found.mean).to(read.weight)
-        for layer, diagonal in ((narrow, scale), (widen, 1 / scale)):
-            layer.weight.data[:kept].zero_()
-            layer.bias.data[:kept].zero_()
-            layer.weight.data[:kept, :kept, 0, 0] = torch.diag(diagonal).to(layer.weight)
+        set_rows(read, rows, -(rows @ found.mean))
+        set_rows(narrow, torch.diag(scale), torch.zeros_like(scale))
+        set_rows(widen, torch.diag(1 / scale), torch.zeros_like(scale))
         latents = self.quantizer.bounded((found.scores(patches)[:, :kept] * scale).float())
         within = (patches.double() + 1) / 2 * (1 - 2 * EPSILON) + EPSILON
         weight, bias, error = regression(latents / scale, within.logit())
-        half = len(bias)
-        paint.weight.data.zero_()
-        paint.weight.data[:half, :kept, 0, 0] = weight.to(paint.weight)
-        paint.bias.data.copy_(torch.cat([bias, error.clamp_min(LEAST_ERROR).log()]))
+        rows = torch.cat([weight, torch.zeros_like(weight)])
+        set_rows(paint, rows, torch.cat([bias, error.clamp_min(LEAST_ERROR).log()]))
+
+
+def set_rows(layer: nn.Conv2d, rows: Float[Tensor, "o i"], bias: Float[Tensor, " o"]) -> None:
+    """Set the first o outputs of a convolution: weights of the first i numbers that they read, zero for the others."""
+    weight = layer.weight.data[: len(rows)].flatten(1)
+    weight.zero_()[:, : rows.shape[1]] = rows.to(weight)
+    layer.weight.data[: len(rows)] = weight.view(len(rows), *layer.weight.shape[1:])
+    assert layer.bias is not None
+    layer.bias.data[: len(rows)] = bias.to(layer.bias)
 
 
 def pixels_of(decoded: Float[Tensor, "n 6 h w"], is_clamped: bool = True) -> Float[Tensor, "n 3 h w"]:
