@@ -18,7 +18,7 @@ from chiasm.train.config import RunConfig
 from template_codes import TemplateCodesConfig
 
 EXACT = TemplateCodesConfig(size_px=48, frozen=True, grid=True)
-REAL = ImageCodesConfig(size_px=24, width=8, blocks=1, frozen=True, grid=True)
+REAL = ImageCodesConfig(size_px=24, width=8, decoder_blocks=1, frozen=True, grid=True)
 
 
 def config_of(image: ImageTowerConfig, task: DrawingConfig | None = None, max_tokens: int = 64) -> RunConfig:

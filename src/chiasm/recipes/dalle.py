@@ -68,7 +68,7 @@ def _training(files: bool, steps: int, epochs: float, lr: float, limit_s: float)
 def _shrunk(config: RunConfig) -> RunConfig:
     """A few steps of a small model, to test that the run works."""
     few = {"steps": 4, "epochs": 0.0, "batch_size": 16, "validate_every": 2, "validate_examples": 16}
-    small = replace(config.model.image, width=16, blocks=1, continuous_steps=2)
+    small = replace(config.model.image, width=16, decoder_blocks=1, continuous_steps=2)
     stages = {
         name: replace(stage, train=replace(stage.train, warmup_steps=1, precision="fp32", **few))
         for name, stage in config.stages.items()
