@@ -38,7 +38,9 @@ def tokenizer(data: str) -> RunConfig:
     is_scenes = data == SCENES
     return RunConfig(
         recipe="image_tokenizer",
-        data=ScenesConfig(train_pictures=16_384, eval_pictures=500) if is_scenes else FilesConfig(path=data),
+        data=ScenesConfig(train_pictures=16_384, eval_pictures=500)
+        if is_scenes
+        else FilesConfig(path=data, on_leak="drop"),
         model=ModelConfig(
             dim=32,
             image=ImageCodesConfig(
@@ -52,7 +54,7 @@ def tokenizer(data: str) -> RunConfig:
         ),
         tasks={"reconstruction": ReconstructionConfig(objective="smooth_l1")},
         train=TrainConfig(
-            steps=700 if is_scenes else 500,
+            steps=1200 if is_scenes else 600,
             batch_size=64 if is_scenes else 32,
             lr=5e-4,
             weight_decay=0.0,

@@ -1,6 +1,6 @@
 """Reconstruction: train an image tokenizer, whose codes are turned into the image again.
 
-It needs images alone. The codes are then words that another task can write (docs/drawing.md).
+It needs images alone. The codes are then words that another task can write (docs/image_tokenizer.md).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

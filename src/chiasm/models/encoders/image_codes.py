@@ -232,17 +232,20 @@ class ImageCodes(Stepwise):
         """
         grid = values.transpose(1, 2).unflatten(2, self.grid).to(self.ends[2].weight.dtype)
         decoded = self.decoder(grid.contiguous(memory_format=torch.channels_last)).float()
-        return F.pixel_shuffle(decoded, self.config.stride_px)
+        (rows, columns), side = self.grid, self.config.stride_px
+        # As `pixel_shuffle`, which does not take a batch of no images.
+        pixels = decoded.view(len(decoded), 2 * CHANNELS, side, side, rows, columns).permute(0, 1, 4, 2, 5, 3)
+        return pixels.reshape(len(decoded), 2 * CHANNELS, rows * side, columns * side)
 
     def finish_step(self, computed: Stepwise) -> None:
         """Count the step; start the weights, then the codes, and after that let the codes follow."""
         assert isinstance(computed, ImageCodes)
         if not computed.is_learning:
             return
-        nothing = self.ends[0].weight.new_zeros(0, self.dim)
+        step = int(self.steps)
+        nothing = self.ends[0].weight.new_zeros(0, self.dim if step else CHANNELS * self.config.stride_px**2)
         seen = gather_with_gradient(torch.cat(computed._seen) if computed._seen else nothing)
         computed._seen.clear()
-        step = int(self.steps)
         self.steps += 1
         if not len(seen):
             return
@@ -260,7 +263,9 @@ class ImageCodes(Stepwise):
 
     def _patches(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "m p"]:
         """The pixels of each cell, colour by colour, float32."""
-        return F.pixel_unshuffle(image.float(), self.config.stride_px).movedim(1, -1).flatten(0, -2)
+        (rows, columns), side = self.grid, self.config.stride_px
+        cells = image.float().reshape(len(image), CHANNELS, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
+        return cells.reshape(len(image) * rows * columns, CHANNELS * side**2)
 
     def _start_as_components(self, patches: Float[Tensor, "m p"]) -> None:
         """Let encoder and decoder compute the principal components of patches, as far as they are linear.

@@ -41,8 +41,12 @@ def principal_components(patches: Float[Tensor, "m p"], count: int) -> Component
     """At most `count` principal components; fewer where the patches vary in fewer directions."""
     wide = patches.double()
     mean = wide.mean(0)
-    variances, columns = torch.linalg.eigh((wide - mean).T @ (wide - mean) / len(wide))
-    std, directions = variances.flip(0).clamp_min(0).sqrt(), columns.flip(1).T
+    centred = (wide - mean) / len(wide) ** 0.5
+    if len(wide) < wide.shape[1]:
+        std, directions = torch.linalg.svd(centred, full_matrices=False)[1:]
+    else:  # fewer operations
+        variances, columns = torch.linalg.eigh(centred.T @ centred)
+        std, directions = variances.flip(0).clamp_min(0).sqrt(), columns.flip(1).T
     known = (std > LEAST_STD * std[0])[:count].nonzero()[:, 0]
     directions = directions[known]
     # An eigenvector's sign is arbitrary: the largest number is made positive.

@@ -78,6 +78,8 @@ class Execution(ABC):
     def step(self, number: int, rate: Callable[[int], float]) -> None:
         """Update weights and moving average by the gradients of the last `backward`, and clear the gradients.
 
+        Modules that change without a gradient (`models.stepwise`) change after the weights, before the average.
+
         Args:
             number: steps done before this one.
             rate: depth of a layer -> its learning rate (`train/adaptation.py` counts depths).
