@@ -23,11 +23,17 @@ def dalle(tiny: bool = False, files: bool = False) -> RunConfig:
     tokenizer and learns the words of a caption, then the codes of its image (Ramesh et al. 2021, "Zero-Shot
     Text-to-Image Generation"). A share of the captions is dropped, so that drawing can be guided.
 
+    Of scenes a code is a cell of 16 pixels, so that an image has nine; of files it is a square of 8 pixels. Smaller
+    squares (`model.image.stride_px`) show more, and drawing takes as many times longer as there are more of them.
+
     Command: chiasm train dalle --out runs/dalle
     On files with captions: chiasm train dalle --data DATA --out runs/dalle
     """
-    size_px, codes = (64, 1024) if files else (48, 512)
-    words = 4000 if files else 500
+    tokenizer = (
+        ImageCodesConfig(size_px=64, stride_px=8, width=128, grid=True, quantizer=VectorConfig(codes=1024, dim=32))
+        if files
+        else ImageCodesConfig(size_px=48, stride_px=16, width=192, grid=True, quantizer=VectorConfig(codes=512, dim=64))
+    )
     config = RunConfig(
         recipe="dalle",
         data=FilesConfig() if files else SCENES,
@@ -37,14 +43,16 @@ def dalle(tiny: bool = False, files: bool = False) -> RunConfig:
             heads=4,
             decoder_layers=6,
             dropout=0.1 if files else 0.0,
-            image=ImageCodesConfig(size_px=size_px, stride_px=8, grid=True, quantizer=VectorConfig(codes=codes)),
+            image=replace(tokenizer, continuous_steps=20),
             # The tower lends the prior its word embedding and has no blocks of its own.
-            text=TransformerTextConfig(layers=0, max_tokens=64, vocabulary=words),
+            text=TransformerTextConfig(layers=0, max_tokens=64, vocabulary=4000 if files else 500),
         ),
         stages={
             "codes": StageConfig(
-                tasks={"reconstruction": ReconstructionConfig()},
-                train=_training(files, steps=3000, epochs=20, lr=1e-3, limit_s=420),
+                tasks={"reconstruction": ReconstructionConfig(objective="smooth_l1")},
+                train=replace(
+                    _training(files, steps=2000, epochs=20, lr=5e-4, limit_s=420), weight_decay=0.0, ema_decay=0.99
+                ),
                 primary_metric="psnr",
             )
         },
