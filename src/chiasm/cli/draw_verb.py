@@ -11,6 +11,7 @@ from chiasm.cli.suggesting import suggesting
 from chiasm.core.errors import InputError
 
 if TYPE_CHECKING:
+    from chiasm.core.log import Bar
     from chiasm.core.types import Prediction
 
 PATIENCE_S = 2.0
@@ -116,7 +117,8 @@ class _Progress:
     """A bar that appears when drawing takes longer than `PATIENCE_S`."""
 
     def __init__(self) -> None:
-        self.began, self.bar = time.monotonic(), None  # type: float, Bar | None
+        self.began = time.monotonic()
+        self.bar: Bar | None = None
 
     def __call__(self, done: int, total: int) -> None:
         """One more token."""

@@ -110,7 +110,8 @@ class ImagePrior(nn.Module):
         start, length = caches[0].length if caches else 0, states.shape[1]
         # A single new token attends to all before it, which needs no mask.
         allowed = causal(length, states.device, start) if length > 1 else None
-        for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
+        kept: Sequence[KeyValueCache | None] = caches or [None] * len(self.blocks)
+        for block, cache in zip(self.blocks, kept, strict=True):
             states = block(states, allowed=allowed, cache=cache)
         return self.norm(states)
 

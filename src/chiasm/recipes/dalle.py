@@ -75,17 +75,29 @@ def _training(files: bool, steps: int, epochs: float, lr: float, limit_s: float)
 
 def _shrunk(config: RunConfig) -> RunConfig:
     """A few steps of a small model, to test that the run works."""
-    few = {"steps": 4, "epochs": 0.0, "batch_size": 16, "validate_every": 2, "validate_examples": 16}
-    small = replace(config.model.image, width=16, decoder_blocks=1, continuous_steps=2)
-    stages = {
-        name: replace(stage, train=replace(stage.train, warmup_steps=1, precision="fp32", **few))
-        for name, stage in config.stages.items()
-    }
+
+    def few(train: TrainConfig) -> TrainConfig:
+        return replace(
+            train,
+            steps=4,
+            epochs=0.0,
+            batch_size=16,
+            warmup_steps=1,
+            validate_every=2,
+            validate_examples=16,
+            ema_decay=0.0,
+            precision="fp32",
+        )
+
+    tokenizer = config.model.image
+    assert isinstance(tokenizer, ImageCodesConfig)
+    small = replace(tokenizer, width=16, decoder_blocks=1, continuous_steps=2)
+    stages = {name: replace(stage, train=few(stage.train)) for name, stage in config.stages.items()}
     return replace(
         config,
         data=replace(SCENES, train_pictures=256, eval_pictures=32) if config.data == SCENES else config.data,
         model=replace(config.model, dim=32, heads=2, decoder_layers=2, image=small),
         stages=stages,
         tasks={"drawing": DrawingConfig(sampling=SamplingConfig(guidance=1.5), images_drawn=8)},
-        train=replace(config.train, warmup_steps=1, ema_decay=0.0, precision="fp32", **few),
+        train=few(config.train),
     )

@@ -33,6 +33,8 @@ MOST_IMAGES = 1024
 """Images that one call draws, candidates for `best_of` included."""
 WHITE_FROM = 128
 """Level of 255 from which on a pixel of a mask is marked."""
+IN_INFO = ("seed", "remarks", "rank_score")
+"""Parts of the evidence that `Model.draw` writes into an image's `info`."""
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all)."""
 
@@ -306,6 +308,6 @@ def as_pillow(drawing: Prediction) -> Image.Image:
     """The image of a prediction, with what `Model.draw` says of it in `info`."""
     assert drawing.image is not None, "a drawing"
     image = Image.fromarray(drawing.image)
-    kept = {key: drawing.evidence[key] for key in ("seed", "remarks", "rank_score") if key in drawing.evidence}
-    image.info = {"caption": drawing.answer, "probability": drawing.confidence, **kept}
+    info: dict[str | tuple[int, int], Any] = {"caption": drawing.answer, "probability": drawing.confidence}
+    image.info = info | {key: value for key, value in drawing.evidence.items() if key in IN_INFO}
     return image
