@@ -95,10 +95,13 @@ def png_of(found: "list[Prediction]") -> bytes:
         written = io.BytesIO()
         Image.fromarray(images[0]).save(written, "PNG")
         return written.getvalue()
+    # The packaged font has no Chinese: the terminal tells what caption 2 is.
+    captions = dict.fromkeys(one.answer for one in found)
+    labels = {text: text if text.isascii() else f"caption {place}" for place, text in enumerate(captions, 1)}
     times = max(1, SHOWN_PX // max(images[0].shape[:2]))
     return contact_png(
         [
-            Thumbnail(image.repeat(times, 0).repeat(times, 1), f"seed {one.evidence['seed']}", one.answer)
+            Thumbnail(image.repeat(times, 0).repeat(times, 1), f"seed {one.evidence['seed']}", labels[one.answer])
             for one, image in zip(found, images, strict=True)
         ]
     )
