@@ -167,7 +167,7 @@ def test_wishes_that_contradict_themselves_are_refused(words: dict[str, Any], me
         Wish(**words).check(1)
 
 
-@pytest.mark.parametrize("caption", ["ein roter Kreis oben links", "красный круг", "elephants", "  "])
+@pytest.mark.parametrize("caption", ["ein roter Kreis oben links", "красный круг", "elephants", "  ", ""])
 def test_a_caption_of_another_language_is_refused(drawer: Model, caption: str) -> None:
     """Guards against any image for words that training did not have."""
     with pytest.raises(InputError, match="the caption"):

@@ -201,6 +201,10 @@ class Draws:
         """
         task, pipeline = self._drawing, self.pipeline
         wish.check(len(captions))
+        if "" in captions and wish.start is None:
+            raise InputError(
+                "the caption is ''", "words, or an image to vary without words", "say what the image shows"
+            )
         domains = {caption: self._caption_domain(caption) for caption in dict.fromkeys(captions)}
         given = self._given(wish)
         requests = [
