@@ -27,6 +27,7 @@ from chiasm.tasks.base import TaskConfig, Teacher
 from chiasm.tasks.captioning import Captioning, CaptioningConfig
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.conversation import ConversationConfig
+from chiasm.tasks.drawing import DrawingConfig
 from chiasm.tasks.hidden_words import MaskingConfig
 from chiasm.tasks.matching import MatchingConfig
 from chiasm.tasks.reconstruction import ReconstructionConfig
@@ -96,6 +97,11 @@ CASES: dict[str, Case] = {
         ("image_encoder.", "heads.conversation.", "text_encoder."),
         (),
         (("kind", "language_model"), ("frozen", "false"), ("max_tokens", 512)),
+    ),
+    "drawing": Case(
+        (("drawing", DrawingConfig(captions_per_picture=2, caption_dropout=0.3)),),
+        (WORDS, "heads.drawing."),
+        image=ImageCodesConfig(size_px=24, width=16, decoder_blocks=1, frozen=True, grid=True),
     ),
     "captioning": case("captioning", ("image_encoder.", WORDS, "heads.captioning."), label_smoothing=0.1),
     "captioning, two captions": case(

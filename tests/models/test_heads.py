@@ -16,6 +16,7 @@ SHAPE = HeadShape(
     dropout=0.0,
     vocabulary=11,
     text_encoder=nn.Identity(),
+    image_encoder=nn.Identity(),
     token_dim=4,
     grid_of=lambda tokens: (tokens, 1),
 )

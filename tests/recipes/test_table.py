@@ -7,8 +7,7 @@ import pytest
 
 import chiasm
 from chiasm.core.errors import InputError
-from chiasm.recipes.families import FAMILIES
-from chiasm.recipes.table import OWN_DATA, RECIPES, find_recipe
+from chiasm.recipes.table import OWN_DATA, RECIPES, SCENES_OR_FILES, find_recipe
 
 
 def test_recipes_are_useful_at_the_prompt() -> None:
@@ -29,10 +28,12 @@ def test_unknown_names_are_refused_where_one_is_needed() -> None:
     assert "nothing" not in RECIPES and RECIPES.get("nothing") is None
 
 
-def test_families_take_files_and_others_do_not() -> None:
-    """Guards against a family that learns on scenes where files are given."""
+def test_recipes_of_both_take_files_and_others_do_not() -> None:
+    """Guards against a recipe that learns on scenes where files are given."""
     for name in RECIPES:
-        assert find_recipe(name, files=True) == (FAMILIES[name](files=True) if name in FAMILIES else RECIPES[name]())
+        assert find_recipe(name, files=True) == (
+            SCENES_OR_FILES[name](files=True) if name in SCENES_OR_FILES else RECIPES[name]()
+        )
     assert all(find_recipe(name).data.source == "files" for name in OWN_DATA)
 
 

@@ -15,6 +15,7 @@ import typer
 from chiasm import __version__
 from chiasm.cli.asking import ask, caption, classify, embed, match
 from chiasm.cli.chatting import chat
+from chiasm.cli.draw_verb import draw
 from chiasm.cli.exporting import export
 from chiasm.cli.measuring import evaluate, probe
 from chiasm.cli.searching import index, search
@@ -60,6 +61,7 @@ for _verb in (
     ask,
     chat,
     caption,
+    draw,
     match,
     classify,
     embed,

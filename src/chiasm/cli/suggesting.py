@@ -43,6 +43,8 @@ def commands(
         found.append(["chat", run, *first])
     if can(tasks, "caption"):
         found.append(["caption", run, *(images or first)])
+    if can(tasks, "draw"):
+        found.append(["draw", run, *(texts[:1] or ("CAPTION",)), "-n", "8", "--out", "drawn.png"])
     if "classification" in tasks:
         found.append(["classify", run, *(images or first)])
     if can(tasks, "match"):

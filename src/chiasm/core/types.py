@@ -76,6 +76,18 @@ class Checkable(Protocol):
         ...
 
 
+@runtime_checkable
+class Depictable(Protocol):
+    """Ground truth of a generated example, with which a program can check an image that was drawn for it."""
+
+    def overlap(self, image: np.ndarray) -> tuple[int, int]:
+        """Objects that an image uint8 [h, w, 3] shares with the truth, and objects in either of both.
+
+        Equal numbers mean that the image shows exactly what is true.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One image (or other input) with its captions, questions, label and group.
@@ -293,6 +305,8 @@ class Prediction:
     domain: Domain | None = field(default=None, compare=False)
     """Distance of image and text from the training data; None where the run has no domain statistics.
     Not part of the answer: predictions that differ in it alone are equal."""
+    image: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """uint8 [h, w, 3] RGB, what a task that draws has drawn; None of every other. `evidence` identifies it."""
 
     @property
     def abstain_reasons(self) -> tuple[str, ...]:

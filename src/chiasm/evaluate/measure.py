@@ -15,6 +15,7 @@ from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import Fitted, out_of_sample
 from chiasm.evaluate.evaluator import evaluate
+from chiasm.evaluate.memorisation import Nearest
 from chiasm.evaluate.metric_row import MetricRow
 from chiasm.pipeline.feature_cache import prepare
 from chiasm.pipeline.pipeline import Pipeline
@@ -42,6 +43,8 @@ class SplitResult:
     ledger: Ledger
     start: Outcome | None = None
     """Outcome of the model that training started from on the same examples; None if it was not measured."""
+    nearest: Sequence[Nearest] = ()
+    """For each of the first drawn images the training example that is most like it."""
 
     def rows(self) -> list[MetricRow]:
         """Rows of the table: score, blind scores and chance; the main metrics come first."""

@@ -41,6 +41,12 @@ MEANINGS: dict[str, str] = {
     r"reply_token_probability": "Probability that the model gives to a token of what people wrote, on the mean.",
     r"text_questions_before": "The same with the adaptation switched off, as the language model was read.",
     r"text_questions": "Share of plain questions without an image that are answered rightly.",
+    r"image_token_probability": "Probability of an image's token after its caption and the tokens before it.",
+    r"image_token_accuracy": "Share of an image's tokens that are the likeliest after caption and tokens before it.",
+    r"image_token_nats": "Surprise an image token, in nats; lower is better. Its rise with other captions is what one "
+    "tells.",
+    r"whole_image_true": "Share of drawn images that show exactly the objects of their caption.",
+    r"objects_iou": "Objects that a drawn image shares with its caption, over those in either, on the mean.",
     r"psnr": "Peak signal-to-noise ratio of images made of hard codes, in dB: 30 is close, 60 exact.",
     r"ssim": "Structural similarity of images made of hard codes and the images; 1 is equal.",
     r"codes_used": "Number of different codes in the split.",

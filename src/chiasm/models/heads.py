@@ -41,6 +41,8 @@ class HeadShape:
     """Token ids of the tokenizer."""
     text_encoder: nn.Module
     """The text tower, whose embeddings a decoder shares."""
+    image_encoder: nn.Module
+    """The image tower, whose codes a prior draws."""
     token_dim: int
     """Width of the image tower's tokens."""
     grid_of: Callable[[int], tuple[int, int]]

@@ -338,6 +338,7 @@ class AssembledVLM(VisionLanguageModel):
             dropout=config.dropout,
             vocabulary=self.parts.vocabulary,
             text_encoder=self.text_encoder,
+            image_encoder=self.image_encoder,
             token_dim=token_dim,
             grid_of=config.image.grid_of,
         )

@@ -6,6 +6,7 @@ from chiasm.core.errors import InputError, nearest
 from chiasm.recipes.another_language import another_language
 from chiasm.recipes.captions import captions
 from chiasm.recipes.classify import classify
+from chiasm.recipes.dalle import dalle
 from chiasm.recipes.demo import demo
 from chiasm.recipes.families import FAMILIES
 from chiasm.recipes.flickr8k_captions import flickr8k_captions
@@ -48,6 +49,9 @@ OWN_DATA: dict[str, Callable[..., RunConfig]] = {
 }
 """Recipes for one's own files, named by the task, the one that is proposed first standing first."""
 
+SCENES_OR_FILES: dict[str, Callable[..., RunConfig]] = {"dalle": dalle} | FAMILIES
+"""Recipes that train on generated scenes, and otherwise on files where these are given."""
+
 RECIPES = Recipes(
     OWN_DATA
     | {
@@ -60,7 +64,7 @@ RECIPES = Recipes(
         "nlvr": nlvr,
         "labels_and_captions": labels_and_captions,
     }
-    | FAMILIES
+    | SCENES_OR_FILES
 )
 """All recipes; `chiasm.recipes` is this table."""
 
@@ -71,7 +75,7 @@ def find_recipe(name: str, tiny: bool = False, files: bool = False) -> RunConfig
     Args:
         name: a key of `RECIPES`.
         tiny: shrink it to a run of seconds that only shows that it works.
-        files: whether the data are the user's files; a family then uses packaged towers, otherwise it trains on scenes.
+        files: whether the data are the user's files; without them a recipe of `SCENES_OR_FILES` trains on scenes.
     """
     recipe = RECIPES[name]
-    return recipe(tiny=tiny, files=files) if name in FAMILIES else recipe(tiny=tiny)
+    return recipe(tiny=tiny, files=files) if name in SCENES_OR_FILES else recipe(tiny=tiny)

@@ -14,13 +14,14 @@ from chiasm.evaluate.verdict import Verdict
 from chiasm.metrics.calibration import reliability_bins
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.report.charts import Chart, Curve
-from chiasm.report.example_cards import BatchImage, CaptionCard, QuestionCard, SearchCard, SearchHit
+from chiasm.report.example_cards import BatchImage, CaptionCard, DrawingCard, QuestionCard, SearchCard, SearchHit
 from chiasm.report.forgetting import ForgettingFacts, retention_chart
 from chiasm.report.page import LedgerSummary, Report, RunFacts
 from chiasm.tasks.scoring import Answered, Captioned
 
 SHOWN_QUESTIONS = 12
 SHOWN_CAPTIONS = 8
+SHOWN_DRAWINGS = 12
 SHOWN_SEARCHES = 6
 SHOWN_MISTAKES = 9
 SHOWN_BATCH = 12
@@ -56,13 +57,6 @@ def build_report(
     answered, captioned = measured.outcome.answered, measured.outcome.captioned
     shown_questions = _one_per_image(answered, rng)[:SHOWN_QUESTIONS]
     shown_captions = [int(number) for number in rng.permutation(len(examples))[:SHOWN_CAPTIONS]] if captioned else []
-    # An abstention is no mistake.
-    given = [answer for answer in answered if not answer.prediction.evidence["abstains"]]
-    wrong = [_question_card(answer, examples) for answer in given if answer.right < 0.5]
-    wrong_captions = [_caption_card(caption.of, [caption], examples) for caption in captioned if caption.right is False]
-    wrong_captions = wrong_captions or _least_alike(measured)
-    mistakes: list[QuestionCard | CaptionCard] = [*sorted(wrong, key=lambda card: -card.confidence)[:SHOWN_MISTAKES]]
-    mistakes += sorted(wrong_captions, key=lambda card: -(card.confidence or 0))[: SHOWN_MISTAKES // 3]
     tasks = ", ".join(pipeline.tasks)
     ledger = measured.ledger
     return Report(
@@ -80,7 +74,8 @@ def build_report(
         questions=[_question_card(question, examples) for question in shown_questions],
         captions=[_caption_card(index, _captions_of(captioned, index), examples) for index in shown_captions],
         searches=_searches(measured, rng),
-        mistakes=mistakes,
+        drawings=_drawings(measured),
+        mistakes=_mistakes(measured),
         charts=charts(rows),
         batch=[BatchImage(shown_image(example), _texts(example)) for example in batch[:SHOWN_BATCH]],
         ledger=LedgerSummary(ledger.offered, ledger.used, ledger.counts()),
@@ -89,6 +84,20 @@ def build_report(
         environment={name: str(value) for name, value in environment.items()},
         config=to_dict(pipeline.config),
     )
+
+
+def _mistakes(measured: SplitResult) -> list[QuestionCard | CaptionCard]:
+    """The most confident wrong answers and captions."""
+    examples = measured.examples
+    answered, captioned = measured.outcome.answered, measured.outcome.captioned
+    # An abstention is no mistake.
+    given = [answer for answer in answered if not answer.prediction.evidence["abstains"]]
+    wrong = [_question_card(answer, examples) for answer in given if answer.right < 0.5]
+    wrong_captions = [_caption_card(caption.of, [caption], examples) for caption in captioned if caption.right is False]
+    wrong_captions = wrong_captions or _least_alike(measured)
+    mistakes: list[QuestionCard | CaptionCard] = [*sorted(wrong, key=lambda card: -card.confidence)[:SHOWN_MISTAKES]]
+    mistakes += sorted(wrong_captions, key=lambda card: -(card.confidence or 0))[: SHOWN_MISTAKES // 3]
+    return mistakes
 
 
 def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -189,6 +198,27 @@ def _caption_card(image_index: int, captions: Sequence[Captioned], examples: Seq
         all(verdicts) if verdicts else None,
         min(caption.prediction.confidence for caption in captions),
     )
+
+
+def _drawings(measured: SplitResult) -> list[DrawingCard]:
+    """The first drawn images, each with the nearest training image where that was looked for."""
+    cards = []
+    for number, one in enumerate(measured.outcome.drawn[:SHOWN_DRAWINGS]):
+        if one.prediction.image is None:
+            continue
+        nearest = measured.nearest[number] if number < len(measured.nearest) else None
+        cards.append(
+            DrawingCard(
+                one.caption.text,
+                one.prediction.image,
+                shown_image(measured.examples[one.of]),
+                None if nearest is None else shown_image(nearest.example),
+                0.0 if nearest is None else nearest.distance,
+                0 if nearest is None else nearest.looked_at,
+                one.overlap,
+            )
+        )
+    return cards
 
 
 def _searches(measured: SplitResult, rng: np.random.Generator) -> list[SearchCard]:

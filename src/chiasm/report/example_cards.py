@@ -63,6 +63,24 @@ class SearchCard:
 
 
 @dataclass(frozen=True, slots=True)
+class DrawingCard:
+    """One image drawn for a caption."""
+
+    caption: str
+    image: Image
+    real: Image
+    """The image that the caption was written for."""
+    nearest: Image | None
+    """The training image that is most like the drawn one; None where none was looked for."""
+    distance: float
+    """From it; 0 is the same image."""
+    looked_at: int
+    """Training images that were compared."""
+    overlap: tuple[int, int] | None
+    """Objects that image and caption share, and objects in either; None without a judge."""
+
+
+@dataclass(frozen=True, slots=True)
 class BatchImage:
     """An image of a training batch with its texts."""
 
@@ -127,6 +145,26 @@ def search_card(card: SearchCard, photo_px: int) -> Markup:
         place_text = element("p", f"The right image is number {card.rank:,}{among}.", class_="muted")
     return element(
         "article", said(card.sentence, "p", "asked"), element("ol", *hits, class_="hits"), place_text, class_="search"
+    )
+
+
+def drawing_card(card: DrawingCard, photo_px: int) -> Markup:
+    """The drawn image, the real one, and the nearest training image with its distance."""
+    shown = [(card.image, "drawn"), (card.real, "real")]
+    if card.nearest is not None:
+        shown.append((card.nearest, f"nearest of {card.looked_at:,} training images, distance {card.distance:.2f}"))
+    images = [
+        element(
+            "li", image_element(image, f"{what}: {card.caption}", photo_px // 2), element("span", what), class_="hit"
+        )
+        for image, what in shown
+    ]
+    verdict = None
+    if card.overlap is not None:
+        shared, either = card.overlap
+        verdict = element("p", _verdict(shared == either), f" {shared} of {either} objects", class_="answer")
+    return element(
+        "article", said(card.caption, "p", "asked"), element("ol", *images, class_="hits"), verdict, class_="search"
     )
 
 

@@ -20,10 +20,12 @@ from chiasm.report.charts import Chart, duration, line_chart, reliability_chart
 from chiasm.report.example_cards import (
     BatchImage,
     CaptionCard,
+    DrawingCard,
     QuestionCard,
     SearchCard,
     batch_card,
     caption_card,
+    drawing_card,
     question_card,
     search_card,
 )
@@ -83,6 +85,7 @@ class Report:
     questions: Sequence[QuestionCard] = ()
     captions: Sequence[CaptionCard] = ()
     searches: Sequence[SearchCard] = ()
+    drawings: Sequence[DrawingCard] = ()
     mistakes: Sequence[QuestionCard | CaptionCard] = ()
     """Wrong answers; the page puts the most confident first."""
     charts: Sequence[Chart] = ()
@@ -123,6 +126,7 @@ def render(report: Report, photo_px: int = _PHOTO_PX[0]) -> Markup:
         _cards("Questions", [question_card(card, photo_px) for card in report.questions]),
         _cards("Captions", [caption_card(card, photo_px) for card in report.captions], "cards wide"),
         _cards("Search", [search_card(card, photo_px) for card in report.searches], "searches"),
+        _cards("Drawings", [drawing_card(card, photo_px) for card in report.drawings], "searches"),
         _mistakes(report.mistakes, photo_px),
         _cards("Training curves", [line_chart(chart) for chart in report.charts], "charts"),
         _cards("A training batch after augmentation", [batch_card(card, photo_px) for card in report.batch], "sheet"),

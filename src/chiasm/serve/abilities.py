@@ -9,6 +9,7 @@ from chiasm.tasks.base import Task
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.classification import Classification
 from chiasm.tasks.conversation import Conversation
+from chiasm.tasks.drawing import Drawing
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.retrieval import Retrieval
 from chiasm.tasks.vqa import Statements, VisualQuestionAnswering
@@ -18,6 +19,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "caption": (Captioning.name, Conversation.name),
     "chat": (Conversation.name,),
     "classify": (Retrieval.name, Classification.name),
+    "draw": (Drawing.name,),
     "embeddings": (Retrieval.name,),
     "match": (Retrieval.name, Matching.name),
     "search": (Retrieval.name,),

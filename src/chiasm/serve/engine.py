@@ -25,6 +25,7 @@ from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
 from chiasm.serve.abilities import task_for
+from chiasm.serve.drawings import Draws
 from chiasm.serve.given import ImageInput, checked_words, choices, listed, paired, prepared, ref_of
 from chiasm.serve.talking import Talks
 from chiasm.tasks.base import Query, queries_of
@@ -79,10 +80,10 @@ def load(run: str | PathLike[str]) -> "Model":
         ) from error
 
 
-class Model(Talks):
+class Model(Talks, Draws):
     """A trained model. A method that needs a task that the run lacks raises an InputError that lists the run's tasks.
 
-    Every method takes one item or a list: one item gives one result, a list gives a list.
+    Every method takes one item or a list: one item gives one result, a list gives a list. `draw` gives a list always.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:

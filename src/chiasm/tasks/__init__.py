@@ -9,6 +9,7 @@ from chiasm.tasks.base import Task, TaskConfig
 from chiasm.tasks.captioning import Captioning
 from chiasm.tasks.classification import Classification
 from chiasm.tasks.conversation import Conversation
+from chiasm.tasks.drawing import Drawing
 from chiasm.tasks.hidden_words import MaskedLanguageModelling, PermutationLanguageModelling
 from chiasm.tasks.matching import Matching
 from chiasm.tasks.reconstruction import Reconstruction
@@ -27,6 +28,7 @@ TASKS: dict[str, type[Task[Any]]] = {
         Captioning,
         Classification,
         Conversation,
+        Drawing,
         Reconstruction,
     )
 }

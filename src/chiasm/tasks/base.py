@@ -308,8 +308,8 @@ class Task(ABC, Generic[C]):
 
 
 def _no_loss(model: VisionLanguageModel, encoded: Encoded) -> Tensor:
-    """Zero with a zero gradient, also for a batch without inputs."""
-    for tokens in encoded.values():
+    """Zero with a zero gradient, also for a batch without inputs or with a tower that gets no gradient."""
+    for tokens in (tokens for tokens in encoded.values() if tokens.pooled.requires_grad):
         return tokens.pooled.float().sum() * 0
     trained = next(parameter for parameter in model.parameters() if parameter.requires_grad)
     return trained.float().sum() * 0

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from chiasm.core.types import Encoded, Example, Prediction, Question, Score
+from chiasm.core.types import Caption, Encoded, Example, Prediction, Question, Score
 from chiasm.metrics.certainty import calibration_errors
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.codec import Codec
@@ -53,6 +53,23 @@ class Matched:
     def right(self) -> tuple[int, float]:
         """The example's index, and 1 if the pair was classified correctly."""
         return self.of, float((self.prediction.answer == "yes") == self.is_match)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One image drawn for a caption.
+
+    Attributes:
+        of: index of the example whose truth judges the image.
+        caption: what was drawn; of another example in the view "shuffled".
+        prediction: the image.
+        overlap: objects that image and truth share, and objects in either; None without a judge.
+    """
+
+    of: int
+    caption: Caption
+    prediction: Prediction
+    overlap: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +132,7 @@ class Outcome:
     """The captions with a reference in their language, in the order of the items of CIDEr."""
     matched: list[Matched] = field(default_factory=list)
     """For each sentence the pair with its own image and the pair with a hard negative."""
+    drawn: list[Drawn] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     named: list[Named] = field(default_factory=list)
     answer_logits: list[npt.NDArray[np.float64]] = field(default_factory=list)

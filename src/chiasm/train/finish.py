@@ -17,12 +17,13 @@ from chiasm.evaluate.calibrating import Fitted
 from chiasm.evaluate.class_share import ClassShare
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import SplitResult, measure, open_prepared
+from chiasm.evaluate.memorisation import nearest_training
 from chiasm.evaluate.verdict import Course, Verdict, judge
 from chiasm.models.projection import class_heads, set_class_share
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.stored_example import choose_example
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline, without_classes
-from chiasm.report.cards import build_report
+from chiasm.report.cards import SHOWN_DRAWINGS, build_report
 from chiasm.report.forgetting import ForgettingFacts, RetentionFacts
 from chiasm.report.page import RunFacts, write_report
 from chiasm.tasks.scoring import scores_as_json
@@ -133,6 +134,9 @@ def finish(
     epoch, numbers = trainer.loader.indices(0)
     batch = [training.example(number, epoch) for number in numbers[:12]]
     rows = read_metrics(folder / "metrics.jsonl")
+    drawn = [one.prediction.image for one in measured.outcome.drawn[:SHOWN_DRAWINGS]]
+    shown = [image for image in drawn if image is not None]
+    measured = replace(measured, nearest=nearest_training(pipeline, training, shown))
     verdict = judge(measured, _course(trainer, forgetting.class_share, rows))
     write_report(folder, build_report(pipeline, measured, facts, rows, batch, facts_environment, forgetting, verdict))
     training.ledger.write(folder / LEDGER)

@@ -8,7 +8,10 @@ import random
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from chiasm.core.types import Caption, Question
+from chiasm.data.generated.scene_detector import detect
 from chiasm.data.generated.scenes import COLORS, GRID, MAX_OBJECTS, SHAPES, SIZES, Scene, SceneObject
 
 KINDS = ("attribute", "existence", "count", "comparison", "spatial")
@@ -121,6 +124,11 @@ class SceneTruth:
         """True if `sentence` lists exactly the scene's objects, each once, with the right attributes and position."""
         described = read_caption(sentence)
         return described is not None and sorted(described) == sorted(thing.described for thing in self.scene)
+
+    def overlap(self, image: np.ndarray) -> tuple[int, int]:
+        """As `Depictable.overlap`: objects by cell, size, colour and shape, read by `scene_detector.detect`."""
+        shown, true = set(detect(image)), {thing.described for thing in self.scene}
+        return len(shown & true), len(shown | true)
 
     def denies(self, sentence: str) -> bool:
         """True if `sentence` can be parsed and lists other objects; False if it cannot be parsed."""

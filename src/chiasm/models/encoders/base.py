@@ -76,6 +76,8 @@ class ImageTowerConfig(ABC):
     """True: the weights come from an installed package; a run folder omits them while they are frozen."""
     gives_equal_tokens: ClassVar[bool] = True
     """True: every image becomes equally many tokens, so that a frozen tower's output can be cached."""
+    has_codes: ClassVar[bool] = False
+    """True: the tower is an image tokenizer, `models.prior.ImageCodes`, whose codes a prior can draw."""
     has_linear_layers: ClassVar[bool] = True
     """True: the tower has linear layers that low-rank adaptation can adapt (`train.adapt=lora`)."""
 

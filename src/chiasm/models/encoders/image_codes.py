@@ -56,6 +56,7 @@ class ImageCodesConfig(ImageTowerConfig):
     """The quantiser; its other keys depend on `kind`."""
 
     from_scratch: ClassVar[bool] = True
+    has_codes: ClassVar[bool] = True
     has_linear_layers: ClassVar[bool] = False
 
     def build(self, shape: EncoderShape) -> nn.Module:
