@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image
 from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
+from chiasm.tasks.drawing_requests import DrawingBatch
 from drawing_pipeline import build
 
 PATH = "/v1/images/generations"
@@ -52,3 +55,31 @@ def events(said: Said) -> list[dict[str, Any]]:
         assert lines.get("event", "") == content.get("type", "")
         found.append(content)
     return found
+
+
+class Slowed:
+    """Batches whose every step waits, and a record of them; from step `held_from` on, until `goes_on` is set."""
+
+    def __init__(self, service: Service, step_s: float) -> None:
+        assert service.drawer is not None
+        self.held_from, self.goes_on = 10**9, threading.Event()
+        begin, self.begun, self.steps, self.fails = service.drawer.begin, list[int](), list[int](), False
+
+        def slowly(requests: Any, sampling: Any, remarks: Any) -> DrawingBatch:
+            batch = begin(requests, sampling, remarks)
+            self.begun.append(len(requests))
+            step = batch.step
+
+            def stepped() -> None:
+                time.sleep(step_s)
+                if len(self.steps) >= self.held_from:
+                    self.goes_on.wait(20)
+                if self.fails:
+                    raise RuntimeError("planted")
+                self.steps.append(len(batch.requests))
+                step()
+
+            batch.step = stepped  # type: ignore[method-assign]
+            return batch
+
+        service.drawer.begin = slowly  # type: ignore[method-assign]

@@ -10,39 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from doors import Door, running
-from drawing_doors import CAPTION, CHINESE, PATH, SETTINGS, drawing, events, pixels
+from drawing_doors import CAPTION, CHINESE, PATH, SETTINGS, Slowed, drawing, events, pixels
 
 from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
 from chiasm.serve.http.settings import ServerSettings
-from chiasm.tasks.drawing_requests import DrawingBatch
 
 __all__ = ["drawing"]
-
-
-class Slowed:
-    """Batches whose every step waits, and a record of them."""
-
-    def __init__(self, service: Service, step_s: float) -> None:
-        assert service.drawer is not None
-        begin, self.begun, self.steps, self.fails = service.drawer.begin, list[int](), list[int](), False
-
-        def slowly(requests: Any, sampling: Any, remarks: Any) -> DrawingBatch:
-            batch = begin(requests, sampling, remarks)
-            self.begun.append(len(requests))
-            step = batch.step
-
-            def stepped() -> None:
-                time.sleep(step_s)
-                if self.fails:
-                    raise RuntimeError("planted")
-                self.steps.append(len(batch.requests))
-                step()
-
-            batch.step = stepped  # type: ignore[method-assign]
-            return batch
-
-        service.drawer.begin = slowly  # type: ignore[method-assign]
 
 
 @pytest.fixture
