@@ -146,11 +146,19 @@ def test_what_is_wrong_is_said_in_words(browser: Any, door: Door, service: Servi
     page.click("#draw")
     ready(page, 1)
     assert problem.is_hidden() and "words not in training: img, src" in page.text_content("#draw-remarks")
+    assert "tokens are unknown to the model." in page.text_content("#draw-remarks")
+    page.click("#language")
+    page.fill("#prompt", f"{CAPTION} xylophone, " * 20)
+    page.click("#draw")
+    ready(page, 2)
+    remarks = page.text_content("#draw-remarks")
+    assert "文字太长" in remarks and "模型不认识" in remarks and not re.search("token|model", remarks)
+    page.click("#language")
     shoot(page, "draw-remarks")
     slowed = Slowed(service, 0.0)
     slowed.fails = True
     page.fill("#prompt", CAPTION)
     page.click("#draw")
     problem.filter(has_text="internal error").wait_for()
-    assert page.locator("#drawings li").count() == 1 and page.text_content("#draw-remarks") == ""
+    assert page.locator("#drawings li").count() == 2 and page.text_content("#draw-remarks") == ""
     assert page.evaluate("window.harmed") is None

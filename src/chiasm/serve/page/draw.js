@@ -1,6 +1,10 @@
 "use strict";
 // Drawing: a prompt, and images that grow row by row while they are drawn. Every text goes in as text.
 const MOST_DRAWN = 8, MOST_KEPT = 64; // images of one request; images that stay on the page
+const REMARKS = [ // sentences of the server, and our words for them
+  [/^(\d+) tokens, of which the model reads the first (\d+)$/, "drawCut"],
+  [/^(\d+) of (\d+) tokens are unknown to the model$/, "drawUnread"],
+];
 let drawn = null; // AbortController of the request that is being drawn
 
 // What a field holds: a number in a range, or null where it is empty.
@@ -67,7 +71,10 @@ function grow(place, one) {
 function remarks({remarks: said, domain}) {
   const unknown = domain?.unknown_words ?? [];
   const lines = domain?.is_outside ? outside(domain) : unknown.length ? [make("p", word("drawUnknown")(unknown.slice(0, 8)), "outside")] : [];
-  at("draw-remarks").replaceChildren(...lines, ...said.map(one => make("p", `${word("drawRemark")} ${one}`, "outside")));
+  at("draw-remarks").replaceChildren(...lines, ...said.map(one => {
+    const [pattern, name] = REMARKS.find(([pattern]) => pattern.test(one)) ?? [];
+    return make("p", name ? word(name)(...one.match(pattern).slice(1)) : one, "outside");
+  }));
 }
 
 async function draw(body, places) {
