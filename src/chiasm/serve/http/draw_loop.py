@@ -158,8 +158,8 @@ class DrawLoop:
             self._open += self._joining()
             if not self._open:
                 continue
-            rows = self.rows
-            events = await self.batcher.in_thread(partial(self._step, list(self._open)), lambda _, rows=rows: rows)
+            step = partial(self._step, list(self._open))
+            events, _ = await self.batcher.in_thread(step, lambda done: done[1])
             for order, event in events:
                 order.events.put_nowait(event)
             self._open = [group for group in self._open if group.canvases]
@@ -195,16 +195,17 @@ class DrawLoop:
             places -= 1
         return list(groups.values())
 
-    def _step(self, groups: Sequence[_Group]) -> list[tuple[Order, Event | Exception]]:
-        """One token of every image, in the model's thread."""
+    def _step(self, groups: Sequence[_Group]) -> tuple[list[tuple[Order, Event | Exception]], int]:
+        """One token of every image, in the model's thread: what happened, and the number of images."""
         events: list[tuple[Order, Event | Exception]] = []
+        count = self.rows
         for group in groups:
             try:
                 events += self._stepped(group)
             except Exception as error:  # the other batches go on
                 events += [(one.order, error) for one in group.canvases]
                 group.canvases = []
-        return events
+        return events, count
 
     def _stepped(self, group: _Group) -> list[tuple[Order, Event | Exception]]:
         canvases = group.canvases
