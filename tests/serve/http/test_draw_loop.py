@@ -64,6 +64,27 @@ def test_who_waits_together_is_drawn_together(door: Door, drawing: Model) -> Non
     assert max(door.service.batcher.stats.sizes) <= 4
 
 
+def test_what_is_drawn_otherwise_has_a_batch_of_its_own(door: Door, drawing: Model) -> None:
+    """Guards against guidance of one client that changes the image of another who waited beside it."""
+    slowed = Slowed(door.service, 0.0)
+    slowed.held_from = 1
+    blocking = threading.Thread(target=lambda: door(PATH, {"prompt": CAPTION, "n": 4}))
+    blocking.start()
+    assert waited(lambda: len(slowed.steps) == 1)
+    bodies = [{"prompt": CAPTION, "seed": 2, "guidance": guidance, "n": 2} for guidance in (1, 3)]
+    found: list[Any] = []
+    asking = threading.Thread(target=lambda: found.extend(at_once(door, bodies)))
+    asking.start()
+    assert waited(lambda: door.service.batcher.admitted == 8)
+    slowed.goes_on.set()
+    blocking.join()
+    asking.join()
+    assert slowed.begun == [4, 2, 2]
+    for body, said in zip(bodies, found, strict=True):
+        expected = drawing.draw(CAPTION, 2, seed=2, guidance=body["guidance"])  # type: ignore[arg-type]
+        assert np.array_equal([pixels(one["b64_json"]) for one in said.json["data"]], expected)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_hangs_up_frees_its_places(door: Door, drawing: Model, stream: bool) -> None:
     """In the middle of a stream and while it waits for a whole answer; who shares its batch gets the same image."""
