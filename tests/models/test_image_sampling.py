@@ -9,7 +9,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.types import TextTokens
 from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.encoders.text import TextEncoder
-from chiasm.models.image_sampling import FREE, Plan, SamplingConfig, choose, guided, sample, truncated
+from chiasm.models.image_sampling import FREE, Plan, Sampler, SamplingConfig, choose, guided, sample, truncated
 from chiasm.models.prior import ImagePrior
 
 GRID, CODES, TEXT, WORDS = (4, 5), 50, 12, 30
@@ -194,3 +194,25 @@ def test_a_value_out_of_range_is_refused(key: str, value: float) -> None:
     """Guards against a nucleus of nothing, and NaN that passes every comparison."""
     with pytest.raises(InputError, match=f"sampling.{key}"):
         SamplingConfig(**{key: value}).check("sampling")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+@pytest.mark.parametrize("config", SETTINGS[:2], ids=["plain", "guided"])
+def test_who_stays_is_not_changed(
+    prior: ImagePrior, tower: TextEncoder, config: SamplingConfig, is_cached: bool
+) -> None:
+    """Images that are dropped at the start, in the middle and before the last token leave the others to the bit."""
+    whole = sample(prior, tower, plan(7), config)
+    sampler = Sampler(prior, tower, plan(7), config, is_cached)
+    rows = torch.arange(7)
+    for place, kept in ((0, [0, 1, 2, 4, 6]), (9, [3, 1, 4]), (LENGTH - 1, [2, 0])):
+        while sampler.place < place:
+            sampler.step()
+        sampler.keep(torch.tensor(kept))
+        rows = rows[kept]
+    sampler.step()
+    assert sampler.is_done and rows.tolist() == [6, 4]
+    sampler.keep(torch.tensor([1, 0]))
+    found = sampler.sampled()
+    assert torch.equal(found.ids, whole.ids[[4, 6]])
+    torch.testing.assert_close(found.log_probability, whole.log_probability[[4, 6]])

@@ -6,7 +6,7 @@ import pytest
 from chiasm.core.errors import InputError
 from chiasm.models.image_sampling import FREE
 from chiasm.tasks.drawing_requests import DRAWN_AT_ONCE, DrawRequest, kept_above, kept_outside, noise
-from drawing_pipeline import build, task_of
+from drawing_pipeline import REAL, build, task_of
 
 GRID, IDS = (3, 4), tuple(range(100, 112))
 PIPELINE = build()
@@ -103,3 +103,44 @@ def test_many_requests_are_drawn_in_parts() -> None:
     )
     assert parts == [DRAWN_AT_ONCE] * 9 + [3] * 9
     assert [one.evidence["seed"] for one in found] == list(range(DRAWN_AT_ONCE + 3))
+
+
+def test_a_batch_shows_whole_rows() -> None:
+    """Guards against a part that shows what is not drawn, is shown too early, or changes the image."""
+    pipeline = PIPELINE
+    requests = [DrawRequest("a large red circle top left", seed) for seed in range(3)]
+    batch = task_of(pipeline).begin(pipeline.model, pipeline.codec, requests)
+    parts, rows = [], []
+    while not batch.is_done:
+        batch.step()
+        rows.append(batch.rows_done)
+        if batch.rows_done:
+            parts.append((batch.rows_done, batch.partial(1)))
+        if len(rows) == 4:
+            batch.keep([2, 1])
+    assert rows == [0, 0, 1, 1, 1, 2, 2, 2, 3]
+    found = batch.finish()
+    expected = task_of(pipeline).draw(pipeline.model, pipeline.codec, requests)
+    for one, whole in zip(found, (expected[2], expected[1]), strict=True):
+        assert one == whole and (one.image == whole.image).all()
+    for count, part in parts:
+        assert part.shape == (48, 48, 4) and (part[: 16 * count, :, :3] == found[1].image[: 16 * count]).all()
+        assert (part[: 16 * count, :, 3] == 255).all() and not part[16 * count :, :, 3].any()
+
+
+def test_a_part_of_a_real_tokenizer_stands_where_the_image_will() -> None:
+    """Guards against rows of tokens that are taken for rows of pixels, and a lowest row that looks at what is not."""
+    pipeline = build(REAL)
+    batch = task_of(pipeline).begin(pipeline.model, pipeline.codec, [DrawRequest("a large red circle top left")])
+    rows = batch.prior.grid[0]
+    while batch.rows_done < rows - 1:
+        batch.step()
+    part = batch.partial(0)
+    while not batch.is_done:
+        batch.step()
+    (whole,) = batch.finish()
+    assert whole.image is not None and part.shape[:2] == whole.image.shape[:2] == (24, 24)
+    height = 24 * (rows - 1) // rows
+    assert (part[:height, :, 3] == 255).all() and not part[height:, :, 3].any()
+    if rows > 2:
+        assert (part[: 24 // rows, :, :3] == whole.image[: 24 // rows]).mean() > 0.9

@@ -146,17 +146,17 @@ class _Sequences:
         else:
             self.last = self.prior.run(self.prior.image_states(ids, start), self.caches)[:, -1]
 
+    def keep(self, rows: Int[Tensor, " m"]) -> None:
+        """Go on with some of the sequences."""
+        self.ids, self.last = self.ids[rows], self.last[rows]
+        if self.caches is None:
+            self.text = self.text[rows]
+        for cache in self.caches or ():
+            cache.select(rows)
 
-@torch.no_grad()
-def sample(
-    prior: ImagePrior,
-    tower: TextTower,
-    plan: Plan,
-    config: SamplingConfig,
-    watch: Watch | None = None,
-    is_cached: bool = True,
-) -> Sampled:
-    """Draw the free tokens of every image, row by row from the top left.
+
+class Sampler:
+    """Draws the free tokens of images, one place of every image a step, row by row from the top left.
 
     A drawn token sees its caption and the tokens above it and left of it. Given tokens further on are kept as they are,
     but nothing before them was drawn with a view to them.
@@ -166,33 +166,88 @@ def sample(
         tower: its text tower.
         plan: captions, noise and given tokens.
         config: how tokens are drawn.
-        watch: called after each token.
         is_cached: False computes the whole sequence for each token, which gives the same ids slowly.
+
+    Attributes:
+        ids: int64 [n, p], `FREE` where a token is not drawn yet.
+        place: number of places that are decided; the first of them at once, where all images are given them.
     """
-    count, length = plan.given.shape
-    is_guided = config.guidance != 1
-    rows = (
-        torch.cat([plan.caption, torch.full_like(plan.caption, len(plan.text.ids) - 1)]) if is_guided else plan.caption
-    )
-    both = 2 if is_guided else 1
-    sequences = _Sequences(prior, tower, plan.text, rows, is_cached)
-    ids, total = plan.given.clone(), plan.uniform.new_zeros(count)
-    is_free = plan.given == FREE
-    # Tokens that no image draws come before the first that one does: they are read at once.
-    start = int(is_free.any(dim=0).int().argmax()) if bool(is_free.any()) else length
-    if 0 < start < length:
-        sequences.extend(ids[:, :start].repeat(both, 1))
-    for place in range(start, length):
-        logits = prior.code_logits(sequences.last)
+
+    @torch.no_grad()
+    def __init__(
+        self, prior: ImagePrior, tower: TextTower, plan: Plan, config: SamplingConfig, is_cached: bool = True
+    ) -> None:
+        self.prior, self.config, self.plan = prior, config, plan
+        self.is_guided = config.guidance != 1
+        without = torch.full_like(plan.caption, len(plan.text.ids) - 1)
+        rows = torch.cat([plan.caption, without]) if self.is_guided else plan.caption
+        self.ids, self._total = plan.given.clone(), plan.uniform.new_zeros(len(plan.given))
+        is_free = plan.given == FREE
+        self.place = int(is_free.any(dim=0).int().argmax()) if bool(is_free.any()) else self.length
+        if self.is_done:
+            return
+        self._sequences = _Sequences(prior, tower, plan.text, rows, is_cached)
+        if self.place:
+            self._sequences.extend(self._both(self.ids[:, : self.place]))
+
+    @property
+    def length(self) -> int:
+        """Tokens of an image."""
+        return self.plan.given.shape[1]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every token is decided."""
+        return self.place == self.length
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Decide the next token of every image."""
+        place, count = self.place, len(self.ids)
+        logits = self.prior.code_logits(self._sequences.last)
         plain = logits[:count]
-        mixed = guided(plain, logits[count:], config.guidance) if is_guided else plain
-        drawn = choose(mixed, plan.uniform[:, place], config)
-        free = is_free[:, place]
-        ids[:, place] = torch.where(free, drawn, ids[:, place])
-        own = plain.double().log_softmax(dim=1).gather(1, ids[:, place, None])[:, 0]
-        total += own * free
+        mixed = guided(plain, logits[count:], self.config.guidance) if self.is_guided else plain
+        drawn = choose(mixed, self.plan.uniform[:, place], self.config)
+        free = self.plan.given[:, place] == FREE
+        self.ids[:, place] = torch.where(free, drawn, self.ids[:, place])
+        own = plain.double().log_softmax(dim=1).gather(1, self.ids[:, place, None])[:, 0]
+        self._total += own * free
+        self.place += 1
+        if not self.is_done:
+            self._sequences.extend(self._both(self.ids[:, place, None]))
+
+    def keep(self, rows: Int[Tensor, " m"]) -> None:
+        """Go on with some of the images alone; their tokens do not change by it."""
+        count = len(self.ids)
+        self.ids, self._total = self.ids[rows], self._total[rows]
+        plan = self.plan
+        self.plan = Plan(plan.text, plan.caption[rows], plan.uniform[rows], plan.given[rows])
+        if not self.is_done:
+            self._sequences.keep(torch.cat([rows, rows + count]) if self.is_guided else rows)
+
+    def sampled(self) -> Sampled:
+        """The drawn images, when all is done."""
+        assert self.is_done, "tokens are left to draw"
+        free = (self.plan.given == FREE).sum(dim=1)
+        return Sampled(self.ids, (self._total / free.clamp_min(1)).float())
+
+    def _both(self, ids: Int[Tensor, "n q"]) -> Int[Tensor, "r q"]:
+        """Tokens for the sequences with captions, and for those without where there are any."""
+        return ids.repeat(2, 1) if self.is_guided else ids
+
+
+def sample(
+    prior: ImagePrior,
+    tower: TextTower,
+    plan: Plan,
+    config: SamplingConfig,
+    watch: Watch | None = None,
+    is_cached: bool = True,
+) -> Sampled:
+    """Draw the free tokens of every image; see `Sampler`. `watch` is called after each token."""
+    sampler = Sampler(prior, tower, plan, config, is_cached)
+    while not sampler.is_done:
+        sampler.step()
         if watch is not None:
-            watch(place + 1, ids)
-        if place + 1 < length:
-            sequences.extend(ids[:, place, None].repeat(both, 1))
-    return Sampled(ids, (total / is_free.sum(dim=1).clamp_min(1)).float())
+            watch(sampler.place, sampler.ids)
+    return sampler.sampled()

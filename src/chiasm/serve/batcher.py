@@ -33,6 +33,22 @@ class DeadlinePassedError(Exception):
     """The request was not answered before its deadline."""
 
 
+async def fetched(events: "asyncio.Queue[T | Exception]", deadline: float) -> T:
+    """The next event of a queue, before a deadline on the clock of `time.monotonic`.
+
+    Raises:
+        DeadlinePassedError: none came in time.
+        Exception: the event, where it is one.
+    """
+    try:
+        found = await asyncio.wait_for(events.get(), max(0.0, deadline - time.monotonic()))
+    except TimeoutError:
+        raise DeadlinePassedError from None
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """The rows of one request. `work` computes jobs of one `kind` in one batch."""

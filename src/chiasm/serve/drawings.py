@@ -205,7 +205,7 @@ class Draws:
             raise InputError(
                 "the caption is ''", "words, or an image to vary without words", "say what the image shows"
             )
-        domains = {caption: self._caption_domain(caption) for caption in dict.fromkeys(captions)}
+        domains = {caption: self.caption_domain(caption) for caption in dict.fromkeys(captions)}
         given = self._given(wish)
         requests = [
             DrawRequest(caption, wish.seed + number, given) for caption in captions for number in range(wish.candidates)
@@ -220,7 +220,7 @@ class Draws:
         task: Drawing = self.pipeline.task(Drawing)
         return task
 
-    def _caption_domain(self, caption: str) -> Domain | None:
+    def caption_domain(self, caption: str) -> Domain | None:
         """Distance of a caption from those of training; None where the run has no density of them.
 
         Raises:

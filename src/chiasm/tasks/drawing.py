@@ -20,7 +20,14 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.text_then_image import text_then_image
 from chiasm.tasks.base import Query, Task, TaskConfig, Teacher, check_share
 from chiasm.tasks.codec import Codec
-from chiasm.tasks.drawing_requests import DrawRequest, drawn, image_tokenizer, prior_of
+from chiasm.tasks.drawing_requests import (
+    DRAWN_AT_ONCE,
+    DrawingBatch,
+    DrawRequest,
+    image_tokenizer,
+    prior_of,
+    remarks_on,
+)
 from chiasm.tasks.drawing_scoring import TOKEN_NATS, TOKEN_PROBABILITY, DrawingScorer
 from chiasm.tasks.scoring import Context, Scorer
 from chiasm.tasks.texts import check_writes, chosen_captions
@@ -177,10 +184,52 @@ class Drawing(Task[DrawingConfig]):
             InputError: an empty caption where the model cannot do without, one without a known token, or given tokens
                 that are no codes of the model.
         """
+        remarks = self.remarks(model, codec, requests)
+        found: list[Prediction] = []
+        for start in range(0, len(requests), DRAWN_AT_ONCE):
+            batch = self.begin(model, codec, requests[start : start + DRAWN_AT_ONCE], sampling, remarks)
+            while not batch.is_done:
+                batch.step()
+                if watch is not None:
+                    watch(batch.sampler.place, batch.sampler.ids)
+            found += batch.finish()
+        return found
+
+    def begin(
+        self,
+        model: VisionLanguageModel,
+        codec: Codec,
+        requests: Sequence[DrawRequest],
+        sampling: SamplingConfig | None = None,
+        remarks: Mapping[str, list[str]] | None = None,
+    ) -> DrawingBatch:
+        """As `draw`, of few images and step by step, so that a caller may show, drop and interleave them.
+
+        `remarks` are those of `remarks`, where the caller has them.
+        """
         settings = sampling or self.config.sampling
-        settings.check("sampling")
-        check_guidable(settings, self.config.caption_dropout)
-        return drawn(model, codec, self.name, requests, settings, bool(self.config.caption_dropout), watch)
+        self.check_sampling(settings)
+        known = self.remarks(model, codec, requests) if remarks is None else remarks
+        return DrawingBatch(model, codec, self.name, requests, settings, known)
+
+    def remarks(
+        self, model: VisionLanguageModel, codec: Codec, requests: Sequence[DrawRequest]
+    ) -> dict[str, list[str]]:
+        """Caption -> what of it is not read, in sentences.
+
+        Raises:
+            InputError: as `draw`.
+        """
+        return remarks_on(model, codec, self.name, requests, bool(self.config.caption_dropout))
+
+    def check_sampling(self, sampling: SamplingConfig) -> None:
+        """Check ranges, and that guidance has something to compare with.
+
+        Raises:
+            InputError: names the key and what is allowed.
+        """
+        sampling.check("sampling")
+        check_guidable(sampling, self.config.caption_dropout)
 
     @torch.no_grad()
     def token_log_probabilities(

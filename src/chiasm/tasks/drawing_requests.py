@@ -1,6 +1,6 @@
 """Requests to draw: captions and kept tokens -> sampled tokens -> images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Prediction, TextTokens
-from chiasm.models.image_sampling import FREE, Plan, Sampled, SamplingConfig, Watch, sample
+from chiasm.models.image_sampling import FREE, Plan, Sampler, SamplingConfig
 from chiasm.models.prior import ImagePrior, ImageTokenizer
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.codec import Codec
@@ -87,43 +87,108 @@ def kept_outside(ids: Sequence[int], grid: tuple[int, int], is_masked: npt.NDArr
     return tuple(FREE if free else one for one, free in zip(ids, is_free.ravel().tolist(), strict=True))
 
 
-def drawn(
-    model: VisionLanguageModel,
-    codec: Codec,
-    task: str,
-    requests: Sequence[DrawRequest],
-    sampling: SamplingConfig,
-    knows_empty: bool,
-    watch: Watch | None,
-) -> list[Prediction]:
-    """As `Drawing.draw`; `knows_empty` says whether training had empty captions."""
-    remarks = {one.caption: _remarks(codec, one.caption, knows_empty) for one in requests}
-    prior, tokenizer = prior_of(model, task), image_tokenizer(model)
-    for one in requests:
-        _check_given(one, prior)
-    found: list[Prediction] = []
-    for start in range(0, len(requests), DRAWN_AT_ONCE):
-        part = requests[start : start + DRAWN_AT_ONCE]
-        sampled = sample(prior, model.tower, plan_of(model, codec, prior, part), sampling, watch)
+class DrawingBatch:
+    """Images that are drawn together, a token of each a step; each is the same as alone, to the last bit.
+
+    Args:
+        model: in evaluation mode.
+        codec: its tokenizer.
+        task: name of the task that draws.
+        requests: what is drawn; not more than `DRAWN_AT_ONCE`, or memory may run out.
+        sampling: how tokens are drawn.
+        remarks: caption -> what of it is not read, from `remarks_on`.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        codec: Codec,
+        task: str,
+        requests: Sequence[DrawRequest],
+        sampling: SamplingConfig,
+        remarks: Mapping[str, list[str]],
+    ) -> None:
+        self.prior, self.tokenizer = prior_of(model, task), image_tokenizer(model)
+        self.requests, self.remarks = list(requests), remarks
+        self.sampler = Sampler(self.prior, model.tower, plan_of(model, codec, self.prior, requests), sampling)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every image is drawn."""
+        return self.sampler.is_done
+
+    @property
+    def rows_done(self) -> int:
+        """Rows of tokens, from the top, that are whole in every image."""
+        return self.sampler.place // self.prior.grid[1]
+
+    def step(self) -> None:
+        """Decide the next token of every image."""
+        self.sampler.step()
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with the images at these places alone; the others are not drawn."""
+        self.requests = [self.requests[place] for place in places]
+        self.sampler.keep(torch.tensor(places, dtype=torch.long, device=self.sampler.ids.device))
+
+    @torch.no_grad()
+    def partial(self, place: int) -> npt.NDArray[np.uint8]:
+        """The image at a place so far: uint8 [h, w, 4] RGBA, opaque where rows are whole, transparent below.
+
+        The last whole row stands in for those below while the image is decoded, because a decoder looks beyond the row
+        that it draws. So the lowest rows may still change a little; `finish` has the image.
+        """
+        rows, columns = self.prior.grid
+        done = self.rows_done
+        assert done, "no row is whole yet"
+        ids = self.sampler.ids[place].view(rows, columns)
+        filled = torch.cat([ids[:done], ids[done - 1 : done].expand(rows - done, columns)])
+        (image,) = images_of_ids(self.tokenizer, filled.reshape(1, -1))
+        opaque = np.zeros((*image.shape[:2], 1), dtype=np.uint8)
+        opaque[: image.shape[0] * done // rows] = 255
+        return np.concatenate([image, opaque], axis=2)
+
+    def finish(self) -> list[Prediction]:
+        """The drawn images, see `Drawing.draw`."""
+        sampled = self.sampler.sampled()
         probability = sampled.log_probability.exp().tolist()
+        found: list[Prediction] = []
         for one, ids, likely, image in zip(
-            part, sampled.ids.tolist(), probability, images_of_ids(tokenizer, sampled), strict=True
+            self.requests,
+            sampled.ids.tolist(),
+            probability,
+            images_of_ids(self.tokenizer, sampled.ids),
+            strict=True,
         ):
             evidence = {
                 "seed": one.seed,
                 "codes": ids,
-                "grid": list(prior.grid),
-                "drawn_tokens": sum(given == FREE for given in one.given) if one.given else prior.image_length,
-                "remarks": remarks[one.caption],
+                "grid": list(self.prior.grid),
+                "drawn_tokens": sum(given == FREE for given in one.given) if one.given else self.prior.image_length,
+                "remarks": self.remarks[one.caption],
             }
             found.append(Prediction(one.caption, min(likely, 1.0), evidence, min(likely, 1.0), image=image))
-    return found
+        return found
+
+
+def remarks_on(
+    model: VisionLanguageModel, codec: Codec, task: str, requests: Sequence[DrawRequest], knows_empty: bool
+) -> dict[str, list[str]]:
+    """Caption -> what of it is not read, in sentences; `knows_empty` says whether training had empty captions.
+
+    Raises:
+        InputError: see `Drawing.draw`.
+    """
+    prior = prior_of(model, task)
+    for one in requests:
+        _check_given(one, prior)
+    return {one.caption: _remarks(codec, one.caption, knows_empty) for one in requests}
 
 
 @torch.no_grad()
-def images_of_ids(tokenizer: ImageTokenizer, sampled: Sampled) -> list[npt.NDArray[np.uint8]]:
+def images_of_ids(tokenizer: ImageTokenizer, ids: Tensor) -> list[npt.NDArray[np.uint8]]:
     """Images uint8 [h, w, 3] of n rows of tokens, each decoded alone: convolutions round otherwise in a batch."""
-    decoded = [tokenizer.pixels(row)[0] for row in sampled.ids.split(1)]
+    decoded = [tokenizer.pixels(row)[0] for row in ids.split(1)]
     return [(image.float().clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).cpu().numpy() for image in decoded]
 
 

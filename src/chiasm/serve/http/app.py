@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from chiasm.serve.http import schemas
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.guard import Guard
+from chiasm.serve.http.image_routes import drawing
 from chiasm.serve.http.metrics import Metrics
 from chiasm.serve.http.openai import speaking_openai
 from chiasm.serve.http.routes import answering, searching, telling
@@ -27,9 +28,11 @@ PAGE = {
     "/words.js": ("words.js", "text/javascript"),
     "/page.js": ("page.js", "text/javascript"),
     "/chat.js": ("chat.js", "text/javascript"),
+    "/draw.js": ("draw.js", "text/javascript"),
 }
 TOLD = (
-    "Ask a vision-language model, search with it, and name images by labels of your own. Images are data URIs. "
+    "Ask a vision-language model, search with it, name images by labels of your own, and have images drawn. "
+    "Images are data URIs. "
     'Errors are `{"error": {"code", "message", "type", "id"}}` with fixed codes.'
 )
 
@@ -44,9 +47,7 @@ def build_app(service: Service) -> Guard:
         try:
             yield
         finally:
-            await service.conversations.stop()
-            await service.batcher.stop()
-            service.pictures.close()
+            await service.stop()
 
     app = FastAPI(
         title="chiasm",
@@ -57,7 +58,8 @@ def build_app(service: Service) -> Guard:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for router in (answering(service), speaking_openai(service), searching(service), telling(service, metrics)):
+    routers = (answering(service), speaking_openai(service), drawing(service), searching(service))
+    for router in (*routers, telling(service, metrics)):
         app.include_router(router)
     for address, (name, kind) in PAGE.items():
         content = resources.files("chiasm.serve.page").joinpath(name).read_bytes()

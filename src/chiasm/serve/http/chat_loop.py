@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from chiasm.serve.batcher import Batcher, DeadlinePassedError
+from chiasm.serve.batcher import Batcher, DeadlinePassedError, fetched
 from chiasm.serve.talker import Talker
 from chiasm.tasks.conversation_decoding import Decoder, PromptSize, Sampling, Written
 
@@ -35,13 +35,7 @@ class Listener:
             DeadlinePassedError: the reply is not complete in time.
             InputError: the messages cannot be replied to.
         """
-        try:
-            found = await asyncio.wait_for(self.events.get(), max(0.0, self.deadline - time.monotonic()))
-        except TimeoutError:
-            raise DeadlinePassedError from None
-        if isinstance(found, Exception):
-            raise found
-        return found
+        return await fetched(self.events, self.deadline)
 
 
 class Conversations:

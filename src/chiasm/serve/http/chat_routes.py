@@ -1,8 +1,5 @@
 """/v1/chat/completions of a model that was trained for conversation: history, images, streaming, log-probabilities."""
 
-import asyncio
-import json
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,8 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import JSONResponse
 
 from chiasm.core.errors import InputError
 from chiasm.data.image import ImageError
@@ -19,12 +15,12 @@ from chiasm.serve.batcher import DeadlinePassedError
 from chiasm.serve.http import schemas
 from chiasm.serve.http.chat_loop import Listener
 from chiasm.serve.http.errors import ServedError
-from chiasm.serve.http.service import Service, client_left
+from chiasm.serve.http.service import Service
+from chiasm.serve.http.streaming import EventStream, as_event, failure, while_connected
 from chiasm.serve.messages import MessagesError, spoken
 from chiasm.serve.talker import Talker
 from chiasm.tasks.conversation_decoding import PromptSize, Sampling, TooLongError, Written
 
-log = logging.getLogger("chiasm.serve")
 DEFAULT_TOKENS = 256
 """Longest reply where a request says nothing."""
 
@@ -46,7 +42,7 @@ async def chat_completion(service: Service, request: Request, body: schemas.Chat
         chat = _Chat(service, body, listener)
         size = await _while_connected(request, chat.first())
         if body.stream:
-            return _Stream(chat.events(size), stack.pop_all().aclose)
+            return EventStream(chat.events(size), stack.pop_all().aclose)
         return JSONResponse(await _while_connected(request, chat.whole(size)))
 
 
@@ -62,11 +58,6 @@ def sampling_of(service: Service, body: schemas.ChatRequest) -> Sampling:
         stop=stop,
         logprobs=(body.top_logprobs or 0) if body.logprobs else 0,
     )
-
-
-def as_event(content: dict[str, Any]) -> str:
-    """A server-sent event of JSON."""
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
 def _check(service: Service, body: schemas.ChatRequest) -> None:
@@ -120,17 +111,10 @@ async def _while_connected(request: Request, work: Any) -> Any:
     Raises:
         ServedError: as `_told`; "deadline" where the client is gone, which nobody reads.
     """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(client_left(request))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ServedError("deadline")
-        return working.result()
+        return await while_connected(request, work)
     except Exception as error:
         raise _told(error) from error
-    finally:
-        working.cancel()
-        leaving.cancel()
 
 
 def _told(error: Exception) -> Exception:
@@ -189,11 +173,7 @@ class _Chat:
                 if one.text or is_shown:
                     yield self._chunk({"content": one.text}, logprobs=[self._logprob(one)] if is_shown else None)
         except Exception as error:
-            told = _told(error)
-            if not isinstance(told, ServedError):
-                told = ServedError("internal")
-                log.error("request %s failed: %s", told.id, type(error).__name__, exc_info=error)
-            yield as_event(told.body())
+            yield failure(_told(error))
             return
         yield self._chunk({}, finish)
         if self.with_usage:
@@ -217,25 +197,6 @@ class _Chat:
     def _named(self, number: int, value: float) -> dict[str, Any]:
         text = self.talker.piece(number)
         return {"token": text, "logprob": value, "bytes": list(text.encode())}
-
-
-class _Stream(StreamingResponse):
-    """Server-sent events whose end, however it comes, gives the conversation's place back.
-
-    Args:
-        events: what is sent.
-        close: frees what the conversation holds.
-    """
-
-    def __init__(self, events: AsyncIterator[str], close: Callable[[], Any]) -> None:
-        super().__init__(events, media_type="text/event-stream")
-        self._close = close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._close()
 
 
 def _usage(size: PromptSize, written: int) -> dict[str, Any]:

@@ -45,6 +45,12 @@ CODES: dict[str, tuple[int, str]] = {
         422,
         "decoding the image takes more memory than it may; send it smaller, or in another format",
     ),
+    "prompt_unknown": (
+        422,
+        "training had none of the prompt's words; use words of the training data, in a language that /v1/models lists",
+    ),
+    "size_not_drawn": (422, "this model draws images of one size"),
+    "guidance": (422, "this model was not trained without captions, which guidance compares with; send guidance 1"),
     "dimensions": (422, "the vectors of this model have another number of dimensions"),
     "no_index": (422, "this server was started without an index of images"),
     "no_query": (422, "give a text, an image, or both"),
@@ -66,12 +72,17 @@ class ServedError(Exception):
         code: a key of `CODES`.
         fields: places in the request, by the names of the API's own description.
         retry_after_s: when to ask again.
+        allowed: values that this server takes, for the text; never a part of the request.
     """
 
-    def __init__(self, code: str, fields: Sequence[str] = (), retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, code: str, fields: Sequence[str] = (), retry_after_s: int | None = None, allowed: Sequence[str] = ()
+    ) -> None:
         super().__init__(code)
         self.code, self.fields, self.retry_after_s = code, tuple(fields), retry_after_s
         self.status, self.message = CODES[code]
+        if allowed:
+            self.message += f"; allowed: {', '.join(allowed)}"
         self.id = secrets.token_hex(8)
 
     def body(self) -> dict[str, Any]:

@@ -12,7 +12,17 @@ from chiasm.serve.batcher import Batcher
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 ROUTES = frozenset(
-    f"/v1/{name}" for name in ("embeddings", "chat/completions", "search", "ask", "caption", "classify", "match")
+    f"/v1/{name}"
+    for name in (
+        "embeddings",
+        "chat/completions",
+        "images/generations",
+        "search",
+        "ask",
+        "caption",
+        "classify",
+        "match",
+    )
 ) | {"/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json", "/"}
 
 

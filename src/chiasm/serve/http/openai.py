@@ -15,10 +15,11 @@ from chiasm.core.types import Prediction
 from chiasm.data.script import language_of
 from chiasm.serve.http import schemas
 from chiasm.serve.http.bodies import JsonRoute
-from chiasm.serve.http.chat_routes import as_event, chat_completion
+from chiasm.serve.http.chat_routes import chat_completion
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.routes import WRONG, captions_of
 from chiasm.serve.http.service import Service
+from chiasm.serve.http.streaming import as_event
 
 DESCRIBE = re.compile(r"^\W*(please\s+|请)?(describe|caption|write a caption|描述|说明一下|说说)", re.IGNORECASE)
 """Beginnings of messages that ask for a description; a model that answers questions in one word would not give it."""

@@ -1,5 +1,6 @@
 """The native routes: ask, caption, classify, match, search, and the state of the server."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -228,7 +229,19 @@ def _described(service: Service) -> dict[str, Any]:
         "index_size": None if service.index is None else len(service.index),
         "limits": {name: getattr(service.settings, name) for name in named},
     }
-    return found | ({"caption_confidence": service.model.caption_confidence} if service.can("caption") else {})
+    if service.can("caption"):
+        found["caption_confidence"] = service.model.caption_confidence
+    return found | _drawing(service)
+
+
+def _drawing(service: Service) -> dict[str, Any]:
+    """What the model draws, and how where a request says nothing."""
+    drawer = service.drawer
+    if drawer is None:
+        return {}
+    width, height = drawer.size_px
+    told = {"size": f"{width}x{height}", "grid": list(drawer.grid), "run": drawer.run}
+    return {"drawing": {**told, "sampling": asdict(drawer.sampling)}}
 
 
 def _trained_on(service: Service) -> dict[str, str] | None:

@@ -161,6 +161,42 @@ class EmbeddingsRequest(Lenient):
     dimensions: Annotated[int, Field(ge=1)] | None = None
 
 
+class ImagesRequest(Strict):
+    """Images to draw of a prompt, in OpenAI's words and a few more; what would change nothing has one value alone."""
+
+    model: Annotated[str, Field(max_length=500)] = ""
+    prompt: Text
+    n: Annotated[int, Field(ge=1, le=MOST, description="Images to draw; the server's limit may be lower.")] | None = 1
+    size: Annotated[str, Field(max_length=20, description="WIDTHxHEIGHT as /v1/models lists it, or auto.")] | None = (
+        None
+    )
+    response_format: (
+        Annotated[Literal["b64_json", "url"], Field(description="b64_json is the default; url gives a data URI.")]
+        | None
+    ) = None
+    stream: bool | None = None
+    partial_images: (
+        Annotated[
+            int,
+            Field(ge=0, le=MOST, description="Events before a whole image; null: one after each row. For streams."),
+        ]
+        | None
+    ) = None
+    seed: (
+        Annotated[int, Field(ge=0, lt=2**53, description="Of the first image; the others have those after it.")] | None
+    ) = None
+    temperature: Annotated[float, Field(ge=0, le=100, description="null is the run's own, as below.")] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    guidance: (
+        Annotated[float, Field(ge=0, le=100, description="How much more the prompt counts; 1 is none.")] | None
+    ) = None
+    quality: Literal["auto", "standard"] | None = None
+    background: Literal["auto", "opaque"] | None = None
+    output_format: Literal["png"] | None = None
+    user: Annotated[str, Field(max_length=500)] | None = None
+
+
 class HeatMap(BaseModel):
     """Attention over the image: shares that sum to 1, over the whole image or its centre crop."""
 

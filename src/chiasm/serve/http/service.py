@@ -12,9 +12,11 @@ from chiasm.core.errors import InputError
 from chiasm.data.image import ImageError
 from chiasm.serve.abilities import can
 from chiasm.serve.batcher import Batcher, DeadlinePassedError, QueueFullError, Work
+from chiasm.serve.drawer import Drawer
 from chiasm.serve.engine import Model
 from chiasm.serve.http.bodies import Held
 from chiasm.serve.http.chat_loop import Conversations
+from chiasm.serve.http.draw_loop import DrawLoop
 from chiasm.serve.http.errors import ServedError
 from chiasm.serve.http.guard import Health
 from chiasm.serve.http.pictures import ImageDecoding
@@ -37,9 +39,20 @@ class Service:
         self.batcher = Batcher(settings.max_rows, settings.queue_rows)
         self.pictures = ImageDecoding(model, settings)
         self.conversations = Conversations(self.batcher, lambda: model.talker, settings.max_rows)
+        self.drawer = Drawer(model) if can(model.tasks, "draw") else None
+        """What draws; None where the model does not."""
+        self.drawings = None if self.drawer is None else DrawLoop(self.batcher, self.drawer, settings.max_rows)
         self.health = Health()
         self.held = Held(settings.max_held_bytes)
         self.created = int(time.time())
+
+    async def stop(self) -> None:
+        """End what draws and talks, then the batcher and the decoders."""
+        await self.conversations.stop()
+        if self.drawings is not None:
+            await self.drawings.stop()
+        await self.batcher.stop()
+        self.pictures.close()
 
     def can(self, what: str) -> bool:
         """Whether clients can do this with the model."""

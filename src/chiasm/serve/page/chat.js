@@ -92,8 +92,9 @@ async function* events(answer) {
     const parts = text.split("\n\n");
     text = parts.pop();
     for (const part of parts) {
-      if (part === "data: [DONE]") return;
-      yield JSON.parse(part.slice("data: ".length));
+      const data = part.slice(part.startsWith("data: ") ? 6 : part.indexOf("\ndata: ") + 7); // perhaps after a name
+      if (data === "[DONE]") return;
+      yield JSON.parse(data);
     }
   }
 }

@@ -1,7 +1,7 @@
 "use strict";
-// One picture, four things to do with it. Nothing is drawn from markup: every text goes in as text.
+// One picture, and what can be done with it. Nothing is drawn from markup: every text goes in as text.
 const at = id => document.getElementById(id);
-const TABS = ["chat", "ask", "caption", "classify", "search"];
+const TABS = ["chat", "ask", "caption", "classify", "search", "draw"];
 let language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 let model = null;
 let picture = null; // {address: data URI, url: blob URL}
@@ -112,6 +112,9 @@ function knows() {
   const {questions = [], texts = [], others = []} = model.example ?? {};
   at("question").placeholder = questions[0] ?? word("questionExample");
   at("query").placeholder = texts[0] ?? word("queryExample");
+  at("prompt").placeholder = texts[0] ?? word("promptExample");
+  at("draw-guidance").placeholder = model.drawing?.sampling.guidance ?? "";
+  chips("prompts", texts, "prompt", "panel-draw");
   chips("questions", questions, "question", "panel-ask");
   chips("queries", size() ? [...texts, ...others].slice(0, 3) : [], "query", "panel-search");
   if (example) at("file-name").textContent = word("example");

@@ -1,0 +1,110 @@
+"""What the server needs of a model that draws: captions checked, batches begun, PNG files that say what they are."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from chiasm.core.types import Domain, Prediction
+from chiasm.models.fingerprint import weights_hash
+from chiasm.models.image_sampling import SamplingConfig
+from chiasm.serve.engine import Model
+from chiasm.tasks.drawing import Drawing
+from chiasm.tasks.drawing_requests import DrawingBatch, DrawRequest, image_tokenizer, prior_of
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A caption that can be drawn.
+
+    Attributes:
+        caption: as it was given.
+        remarks: what of it is not read, in sentences.
+        domain: its distance from the captions of training; None where the run has no density of them.
+        tokens: how many the model reads.
+    """
+
+    caption: str
+    remarks: list[str]
+    domain: Domain | None
+    tokens: int
+
+
+class Drawer:
+    """A model of the task drawing.
+
+    Args:
+        model: trained for it.
+
+    Attributes:
+        size_px: width and height of its images.
+        grid: rows and columns of an image's tokens.
+        run: fingerprint of the model's weights, which an image names as its origin.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.pipeline = model, model.pipeline
+        self.task: Drawing = model.pipeline.task(Drawing)
+        self.grid = prior_of(self.pipeline.model, self.task.name).grid
+        with torch.no_grad():
+            ids = torch.zeros(1, self.grid[0] * self.grid[1], dtype=torch.long, device=self.pipeline.device)
+            height, width = image_tokenizer(self.pipeline.model).pixels(ids).shape[-2:]
+        self.size_px = (int(width), int(height))
+        self.run = weights_hash(self.pipeline.model)
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The run's own way to draw."""
+        return self.task.config.sampling
+
+    def read(self, caption: str) -> Read:
+        """Check a caption.
+
+        Raises:
+            InputError: training had none of its words, or the model knows none of its tokens.
+        """
+        codec = self.pipeline.codec
+        remarks = self.task.remarks(self.pipeline.model, codec, [DrawRequest(caption)])
+        return Read(
+            caption,
+            remarks[caption],
+            self.model.caption_domain(caption),
+            int(codec.tokenizer.batch([caption]).is_real.sum()),
+        )
+
+    def begin(
+        self, requests: Sequence[DrawRequest], sampling: SamplingConfig, remarks: Mapping[str, list[str]]
+    ) -> DrawingBatch:
+        """A batch of images to draw step by step; `remarks` are those of `read`."""
+        return self.task.begin(self.pipeline.model, self.pipeline.codec, requests, sampling, remarks)
+
+    def png(self, drawing: Prediction, sampling: SamplingConfig) -> bytes:
+        """A PNG file whose text chunks have the prompt, the seed, the sampling and the fingerprint of the run.
+
+        Text outside of Latin-1 stands in an iTXt chunk, other text in a tEXt chunk, as the format demands.
+        """
+        assert drawing.image is not None, "a drawing"
+        said = {
+            "prompt": drawing.answer,
+            "seed": str(drawing.evidence["seed"]),
+            "run": self.run,
+            "sampling": json.dumps(asdict(sampling)),
+            "Software": "chiasm",
+        }
+        return as_png(drawing.image, said)
+
+
+def as_png(pixels: npt.NDArray[np.uint8], said: Mapping[str, str] | None = None) -> bytes:
+    """Pixels uint8 [h, w, 3 or 4] as a PNG file, with text chunks."""
+    chunks = PngInfo()
+    for key, text in (said or {}).items():
+        chunks.add_text(key, text)
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "PNG", pnginfo=chunks)
+    return written.getvalue()

@@ -1,0 +1,192 @@
+"""/v1/images/generations in OpenAI's shape: prompts -> PNG files, whole or as they grow."""
+
+import base64
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from chiasm.core.errors import InputError
+from chiasm.models.image_sampling import SamplingConfig
+from chiasm.serve.batcher import DeadlinePassedError
+from chiasm.serve.drawer import Drawer, Read
+from chiasm.serve.http import schemas
+from chiasm.serve.http.bodies import JsonRoute
+from chiasm.serve.http.draw_loop import Begun, Drawn, Order, Shown
+from chiasm.serve.http.errors import ServedError
+from chiasm.serve.http.routes import WRONG
+from chiasm.serve.http.service import Service
+from chiasm.serve.http.streaming import EventStream, as_event, failure, while_connected
+
+SEED_BITS = 31
+"""Of a seed that is drawn for a request without one: short enough to be typed."""
+
+
+def drawing(service: Service) -> APIRouter:
+    """The route."""
+    router = APIRouter(prefix="/v1", responses=WRONG, route_class=JsonRoute, tags=["OpenAI"])
+
+    @router.post("/images/generations")
+    async def generations(request: Request, body: schemas.ImagesRequest) -> Any:
+        """Draw images of a prompt; as server-sent events that show them row by row, where `stream` is true."""
+        service.check_model(body.model)
+        service.need("draw")
+        return await _generated(service, request, body)
+
+    return router
+
+
+async def _generated(service: Service, request: Request, body: schemas.ImagesRequest) -> Any:
+    """The answer.
+
+    Raises:
+        ServedError: see `errors.CODES`; once a stream has begun, errors are events of it.
+    """
+    drawer, loop = service.drawer, service.drawings
+    assert drawer is not None and loop is not None, "asked before"
+    count = body.n or 1
+    service.check_count(count)
+    _check_size(drawer, body.size)
+    sampling, read = sampling_of(drawer, body), _read(drawer, body.prompt)
+    seed = secrets.randbits(SEED_BITS) if body.seed is None else body.seed
+    async with AsyncExitStack() as stack:
+        deadline = stack.enter_context(service.room(count))
+        began = time.monotonic()
+        shown = shown_rows(drawer.grid[0], body.partial_images) if body.stream else frozenset[int]()
+        order = Order(read, range(seed, seed + count), sampling, shown, deadline)
+        loop.join(order)
+        stack.callback(loop.leave, order)
+        stack.callback(lambda: service.batcher.tell((time.monotonic() - began) / count))
+        images = _Images(drawer, body, order)
+        await _told(while_connected(request, images.begun()))
+        if body.stream:
+            return EventStream(images.events(), stack.pop_all().aclose)
+        return JSONResponse(await _told(while_connected(request, images.whole())))
+
+
+def sampling_of(drawer: Drawer, body: schemas.ImagesRequest) -> SamplingConfig:
+    """How a request wants its images drawn; what it does not say is as the run has it.
+
+    Raises:
+        ServedError: guidance of a model that was never trained without a caption.
+    """
+    sampling = drawer.model.sampling(
+        temperature=body.temperature, top_k=body.top_k, top_p=body.top_p, guidance=body.guidance
+    )
+    try:
+        drawer.task.check_sampling(sampling)
+    except InputError:
+        raise ServedError("guidance", ["guidance"]) from None
+    return sampling
+
+
+def shown_rows(rows: int, partial_images: int | None) -> frozenset[int]:
+    """Numbers of rows after which a part of an image is shown: `partial_images` of them, evenly spread; None is all."""
+    inner = rows - 1
+    count = inner if partial_images is None else min(partial_images, inner)
+    return frozenset(round((number + 1) * rows / (count + 1)) for number in range(count))
+
+
+def _check_size(drawer: Drawer, size: str | None) -> None:
+    width, height = drawer.size_px
+    allowed = ("auto", f"{width}x{height}")
+    if size is not None and size not in allowed:
+        raise ServedError("size_not_drawn", ["size"], allowed=allowed)
+
+
+def _read(drawer: Drawer, prompt: str) -> Read:
+    try:
+        return drawer.read(prompt)
+    except InputError:
+        raise ServedError("prompt_unknown", ["prompt"]) from None
+
+
+async def _told(work: Any) -> Any:
+    """Await something whose deadline may pass."""
+    try:
+        return await work
+    except DeadlinePassedError:
+        raise ServedError("deadline") from None
+
+
+class _Images:
+    """The images of one request, in OpenAI's shape."""
+
+    def __init__(self, drawer: Drawer, body: schemas.ImagesRequest, order: Order) -> None:
+        self.order, self.is_url = order, body.response_format == "url"
+        width, height = drawer.size_px
+        self.head = {
+            "background": "opaque",
+            "output_format": "png",
+            "quality": "auto",
+            "size": f"{width}x{height}",
+        }
+        self.created, self.image_tokens = int(time.time()), drawer.grid[0] * drawer.grid[1]
+
+    async def begun(self) -> None:
+        """Wait for the place of the first image, so that what goes wrong before is an answer of its own."""
+        first = await self.order.next()
+        assert isinstance(first, Begun), "an order begins"
+
+    async def whole(self) -> dict[str, Any]:
+        """All images, in the order of their seeds."""
+        found: dict[int, Drawn] = {}
+        while len(found) < len(self.order.seeds):
+            one = await self.order.next()
+            assert isinstance(one, Drawn), "nobody asked for parts"
+            found[one.number] = one
+        data = [{**self._file(found[number].png), "chiasm": self._about(found[number])} for number in sorted(found)]
+        return {"created": self.created, "data": data, **self.head, "usage": self._usage(len(data))}
+
+    async def events(self) -> AsyncIterator[str]:
+        """Parts, then wholes, of each image; the images of an order may grow by turns."""
+        parts, left = dict.fromkeys(range(len(self.order.seeds)), 0), len(self.order.seeds)
+        try:
+            while left:
+                one = await _told(self.order.next())
+                if isinstance(one, Shown):
+                    part = {"partial_image_index": parts[one.number], "rows": one.rows}
+                    parts[one.number] += 1
+                    yield self._event("partial_image", one.number, one.png, part)
+                else:
+                    left -= 1
+                    about = {"usage": self._usage(1), "chiasm": self._about(one)}
+                    yield self._event("completed", one.number, one.png, about)
+        except Exception as error:
+            yield failure(error)
+
+    def _event(self, kind: str, number: int, png: bytes, more: dict[str, Any]) -> str:
+        """One event; `image_index` says which of several images it is of."""
+        name = f"image_generation.{kind}"
+        head = {**self.head, "background": "opaque" if kind == "completed" else "transparent"}
+        content = {"type": name, **self._file(png), "created_at": self.created, **head, "image_index": number, **more}
+        return as_event(content, name)
+
+    def _file(self, png: bytes) -> dict[str, str]:
+        """A PNG file in base64, or as a data URI."""
+        written = base64.b64encode(png).decode()
+        return {"url": f"data:image/png;base64,{written}"} if self.is_url else {"b64_json": written}
+
+    def _about(self, one: Drawn) -> dict[str, Any]:
+        """What `Model.drawings` says of an image, without its tokens."""
+        domain, evidence = self.order.read.domain, one.drawing.evidence
+        return {
+            "seed": evidence["seed"],
+            "probability": one.drawing.confidence,
+            "remarks": evidence["remarks"],
+            "domain": None if domain is None else domain.as_dict(),
+        }
+
+    def _usage(self, images: int) -> dict[str, Any]:
+        """Tokens read, and drawn."""
+        read, drawn = self.order.read.tokens, images * self.image_tokens
+        return {
+            "input_tokens": read,
+            "input_tokens_details": {"text_tokens": read, "image_tokens": 0},
+            "output_tokens": drawn,
+            "total_tokens": read + drawn,
+        }
