@@ -106,7 +106,7 @@ def test_the_stored_example_has_its_distance(fitted: Pipeline, split: tuple[list
     images = replace(fitted.domain.images, mean=fitted.domain.images.mean + 0.1)
     fitted.domain = replace(fitted.domain, images=images)
     with pytest.raises(InputError, match="image_distance"):
-        check_same_answers(stored, fitted.answers_of(split[1][0].inputs["image"], {}), Path("run"))
+        check_same_answers(stored, fitted.answers_of(split[1][0].inputs["image"], {}), Path("run"), fitted.model)
 
 
 def test_a_folder_without_it_does_not_know(

@@ -387,7 +387,7 @@ class Pipeline:
         image = ImageRef(lambda: load_image(content, f"{name}.png"), lambda: hashlib.sha256(content).hexdigest())
         self.example = StoredExample.of(content, stored)
         stored.pop(TO_TRY, None)
-        check_same_answers(stored, self.answers_of(image, stored["words"]), folder)
+        check_same_answers(stored, self.answers_of(image, stored["words"]), folder, self.model)
 
 
 def _json(value: Any) -> bytes:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from chiasm.core.config import by_kind
 from chiasm.core.errors import InputError
-from chiasm.core.types import IMAGE, IMAGE_ID, Batch, Encoded, Example, Prediction, Turn
+from chiasm.core.types import IMAGE, IMAGE_ID, Batch, Caption, Encoded, Example, Prediction, Turn
 from chiasm.data.conversations import (
     caption_turns,
     check_turns,
@@ -293,14 +293,22 @@ class Conversation(Task[ConversationConfig]):
     def smoke(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, words: Mapping[str, str], language: str
     ) -> dict[str, Any]:
-        """The caption of the stored example and the answer to its question, with their confidences."""
-        queries = [Query(0, language=language)]
-        if "question" in words:
-            queries.append(Query(0, words["question"]))
-        caption, *answers = self.predict(model, codec, encoded, queries)
-        found: dict[str, Any] = {"caption": caption.answer, "caption_confidence": caption.confidence}
-        for answer in answers:
-            found |= {"answer": answer.answer, "answer_confidence": answer.confidence}
+        """Probability of a token of the stored caption, and of the likeliest first token of an answer to its question.
+
+        No reply: rounding of another machine changes words that are nearly as likely as others.
+        """
+        tokenizer, images = codec.chat_tokenizer, _image_counts(encoded)[0]
+        found: dict[str, Any] = {}
+        if "text" in words:
+            caption = Caption(words["text"], language_of(words["text"]))
+            spans = tokenizer.conversation(caption_turns(caption, images))
+            values = log_likelihoods(model, self.name, tokenizer, encoded, [(0, spans)])[0]
+            found["text_token_probability"] = math.exp(sum(values) / len(values))
+        question = words.get("question", "")
+        if question or not found:
+            prompt = tokenizer.prompt(_asked(Query(0, question, language), images))
+            first = first_token_log_probabilities(model, self.name, tokenizer, encoded, [(0, prompt)])[0]
+            found["first_token_probability"] = math.exp(float(first.max()))
         return found
 
 
