@@ -1,5 +1,6 @@
 """`chiasm chat`: answers as they are written, a history, images on the way; from a pipe and on a terminal."""
 
+import contextlib
 import io
 import os
 import pty
@@ -121,13 +122,19 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def left(self) -> int:
-        """Exit status after Ctrl-C; a second one is needed where the random answer itself looked like a prompt."""
+        """Exit status after Ctrl-C; a second one is needed where the random answer itself looked like a prompt.
+
+        What is written meanwhile is read: a program whose terminal is full cannot leave.
+        """
         for _ in range(4):
             self.interrupt()
-            try:
-                return self.process.wait(8)
-            except subprocess.TimeoutExpired:
-                continue
+            end = time.monotonic() + 8
+            while time.monotonic() < end:
+                with contextlib.suppress(OSError):
+                    self.seen += os.read(self.master, 4096).decode(errors="replace")
+                if (status := self.process.poll()) is not None:
+                    return status
+                time.sleep(0.02)
         raise AssertionError(self.seen)
 
     def interrupt(self) -> None:

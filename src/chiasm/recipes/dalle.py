@@ -51,14 +51,14 @@ def dalle(tiny: bool = False, files: bool = False) -> RunConfig:
             "codes": StageConfig(
                 tasks={"reconstruction": ReconstructionConfig(objective="smooth_l1")},
                 train=replace(
-                    _training(files, steps=2000, epochs=20, lr=5e-4, limit_s=420), weight_decay=0.0, ema_decay=0.99
+                    _training(files, steps=2000, epochs=20, lr=5e-4, limit_s=240), weight_decay=0.0, ema_decay=0.99
                 ),
                 primary_metric="psnr",
             )
         },
         tasks={"drawing": DrawingConfig(sampling=SamplingConfig(guidance=1.5))},
         train=replace(
-            _training(files, steps=12_000, epochs=100, lr=1e-3, limit_s=1620),
+            _training(files, steps=12_000, epochs=100, lr=1e-3, limit_s=840),
             adapt="locked_image",
             warmup_steps=200,
             ema_decay=0.999,

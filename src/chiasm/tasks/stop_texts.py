@@ -8,8 +8,10 @@ from chiasm.data.tokenizers.chat import ChatTokenizer
 class StoppingStream:
     """As `ChatTokenizer.stream`, and ends where one of the given texts begins.
 
-    What may be the beginning of a stop text is held back until it is sure. White space before a stop text is dropped,
-    as at every end of a reply. A stop text of white space alone is found when the word behind it comes.
+    A stop text that contains another is not looked for, since the other is complete before it: so the cut does not
+    depend on how the text falls into tokens. What may be the beginning of a stop text is held back until it is sure.
+    White space before a stop text is dropped, as at every end of a reply. A stop text of white space alone is found when
+    the word behind it comes.
 
     Args:
         tokenizer: the language model's.
@@ -21,7 +23,8 @@ class StoppingStream:
     """
 
     def __init__(self, tokenizer: ChatTokenizer, stops: Sequence[str]) -> None:
-        self._stream, self._ends, self._stops = tokenizer.stream(), frozenset(tokenizer.end_ids), tuple(stops)
+        self._stream, self._ends = tokenizer.stream(), frozenset(tokenizer.end_ids)
+        self._stops = [stop for stop in stops if not any(one in stop for one in stops if one != stop)]
         self._read, self.text, self.is_stopped = "", "", False
         self._cut: int | None = None
 
