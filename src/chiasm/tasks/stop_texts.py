@@ -10,8 +10,8 @@ class StoppingStream:
 
     A stop text that contains another is not looked for, since the other is complete before it: so the cut does not
     depend on how the text falls into tokens. What may be the beginning of a stop text is held back until it is sure.
-    White space before a stop text is dropped, as at every end of a reply. A stop text of white space alone is found when
-    the word behind it comes.
+    White space before a stop text is dropped, as at every end of a reply. A stop text of white space alone is found
+    when the word behind it comes.
 
     Args:
         tokenizer: the language model's.
