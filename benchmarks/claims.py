@@ -282,9 +282,10 @@ def run(name: str, is_kept: bool = False) -> int:
         return 0
     written = sorted(ROOT.glob(claim.reads.format(out=place.relative_to(ROOT))), key=lambda file: file.stat().st_mtime)
     new = json.loads(written[-1].read_text(encoding="utf-8"))
-    part = claim.stored.partition("#")[2]
+    file, _, part = claim.stored.partition("#")
     outside = 0
-    for top in claim.compares:
+    # A claim that has just been written down names a file that `--keep` makes.
+    for top in claim.compares if (RESULTS / file).exists() else ():
         for path, old in scores(node_at(claim.result, top)):
             where = ".".join(word for word in (top, path) if word)
             try:

@@ -27,6 +27,9 @@ def dalle(tiny: bool = False, files: bool = False) -> RunConfig:
     squares (`model.image.stride_px`) show more, and drawing takes as many times longer as there are more of them.
 
     Command: chiasm train dalle --out runs/dalle
+    Cost: 18 minutes on two CPU cores, three of them for the image tokenizer, 14 for the prior, one for measuring.
+    Expect on 500 test scenes, 200 of them drawn: whole_image_true 0.990 (0.975-1.000; with captions shuffled 0.000),
+    objects_iou 0.996 (0.990-1.000; 0.009), in English and in Chinese alike.
     On files with captions: chiasm train dalle --data DATA --out runs/dalle
     """
     tokenizer = (
