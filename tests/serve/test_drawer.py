@@ -10,7 +10,7 @@ from PIL import Image
 from chiasm.core.errors import InputError
 from chiasm.models.fingerprint import weights_hash
 from chiasm.models.image_sampling import SamplingConfig
-from chiasm.serve.drawer import Drawer, as_png
+from chiasm.serve.drawer import Drawer
 from chiasm.serve.drawings import Wish
 from chiasm.serve.engine import Model
 from drawing_pipeline import REAL, build
@@ -51,9 +51,3 @@ def test_a_file_has_what_draws_it_again(drawer: Drawer) -> None:
         again = SamplingConfig(**json.loads(told["sampling"]))
         (same,) = drawer.model.drawings([told["prompt"]], Wish(seed=int(told["seed"]), sampling=again))
         assert np.array_equal(same.image, drawn.image) and told["run"] == drawer.run
-
-
-def test_transparent_pixels_stay_so() -> None:
-    pixels = np.arange(4 * 5 * 4, dtype=np.uint8).reshape(4, 5, 4)
-    with Image.open(io.BytesIO(as_png(pixels))) as file:
-        assert file.mode == "RGBA" and np.array_equal(np.asarray(file), pixels) and not file.info

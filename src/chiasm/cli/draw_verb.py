@@ -84,17 +84,12 @@ def draw(
 
 def png_of(found: "list[Prediction]") -> bytes:
     """The only image as it was drawn, or all on a sheet, as a PNG file."""
-    import io
-
-    from PIL import Image
-
+    from chiasm.data.png import as_png
     from chiasm.report.contact_sheet import Thumbnail, contact_png
 
     images = [one.image for one in found if one.image is not None]
     if len(images) == 1:
-        written = io.BytesIO()
-        Image.fromarray(images[0]).save(written, "PNG")
-        return written.getvalue()
+        return as_png(images[0])
     # The packaged font has no Chinese: the terminal tells what caption 2 is.
     captions = dict.fromkeys(one.answer for one in found)
     labels = {text: text if text.isascii() else f"caption {place}" for place, text in enumerate(captions, 1)}

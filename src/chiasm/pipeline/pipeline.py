@@ -1,7 +1,6 @@
 """A model with tokenizer, preprocessing and tasks: from inputs to answers, to and from a run folder."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,6 @@ from typing import Any, cast
 import safetensors
 import safetensors.torch
 import torch
-from PIL import Image
 from torch import Tensor
 
 from chiasm.core.config import to_dict
@@ -23,6 +21,7 @@ from chiasm.core.run_folder import verify_folder, write_folder
 from chiasm.core.types import IMAGE, Example, ImageRef, InputValue, Tokens
 from chiasm.data.image import load_image
 from chiasm.data.modalities.image import images_of
+from chiasm.data.png import as_png
 from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.fingerprint import weights_hash
 from chiasm.models.inputs import encode_rows
@@ -243,12 +242,11 @@ class Pipeline:
             name: of its files.
             others: examples of the same data, which sentences about other images are taken from.
         """
-        image, png = next(iter(images_of(example)), None), io.BytesIO()
+        image = next(iter(images_of(example)), None)
         if image is None:
             return {}
-        Image.fromarray(image.load()).save(png, "PNG")
         stored = {**self.answers_of(image, words_about(example)), TO_TRY: words_to_try(example, others)}
-        return {f"{name}.png": png.getvalue(), f"{name}.json": _json(stored)}
+        return {f"{name}.png": as_png(image.load()), f"{name}.json": _json(stored)}
 
     def codec_files(self) -> dict[str, bytes]:
         """The vocabularies, as files."""

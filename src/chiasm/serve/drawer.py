@@ -1,22 +1,16 @@
 """What the server needs of a model that draws: captions checked, batches begun, PNG files that say what they are."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
 from chiasm.core.types import Domain, Prediction
+from chiasm.data.png import as_png
 from chiasm.models.fingerprint import weights_hash
 from chiasm.models.image_sampling import SamplingConfig
 from chiasm.serve.engine import Model
 from chiasm.tasks.drawing import Drawing
-from chiasm.tasks.drawing_requests import DrawingBatch, DrawRequest, image_tokenizer, prior_of
+from chiasm.tasks.drawing_requests import DrawingBatch, DrawRequest, prior_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +46,8 @@ class Drawer:
         self.model, self.pipeline = model, model.pipeline
         self.task: Drawing = model.pipeline.task(Drawing)
         self.grid = prior_of(self.pipeline.model, self.task.name).grid
-        with torch.no_grad():
-            ids = torch.zeros(1, self.grid[0] * self.grid[1], dtype=torch.long, device=self.pipeline.device)
-            height, width = image_tokenizer(self.pipeline.model).pixels(ids).shape[-2:]
-        self.size_px = (int(width), int(height))
+        height, width = self.pipeline.config.model.image.shape_px
+        self.size_px = (width, height)
         self.run = weights_hash(self.pipeline.model)
 
     @property
@@ -98,13 +90,3 @@ class Drawer:
             "Software": "chiasm",
         }
         return as_png(drawing.image, said)
-
-
-def as_png(pixels: npt.NDArray[np.uint8], said: Mapping[str, str] | None = None) -> bytes:
-    """Pixels uint8 [h, w, 3 or 4] as a PNG file, with text chunks."""
-    chunks = PngInfo()
-    for key, text in (said or {}).items():
-        chunks.add_text(key, text)
-    written = io.BytesIO()
-    Image.fromarray(pixels).save(written, "PNG", pnginfo=chunks)
-    return written.getvalue()

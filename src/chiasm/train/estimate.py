@@ -168,12 +168,8 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_s
     opening_s = imported_s + time.perf_counter() - started
     to_encode, encoding_s = _preparation(pipeline, [training, *held_out[: 1 + (config.test_split != "val")]])
     beside_s = _starter_s(config, held_out[1], device) if config.init_from == STARTER else 0.0
-    bars = ProgressBars(console)
-    try:
-        shown = prepare(pipeline, _some(training, max(config.train.batch_size, CHUNK)), cache_root(), bars)
-        measured = prepare(pipeline, _some(held_out[0], CHUNK), cache_root(), bars)
-    finally:
-        bars.close()
+    shown = _prepared(pipeline, training, max(config.train.batch_size, CHUNK), console)
+    measured = _prepared(pipeline, held_out[0], CHUNK, console)
     trainer = Trainer(pipeline, Loader(shown, pipeline.tasks, pipeline.codec, config), Path(), Hooks(dict, dict), "")
     trainer.start(None, chosen, why, pretrained)
     step_s = _step_s(trainer)
@@ -218,6 +214,15 @@ def _with_length(config: RunConfig, examples: int) -> tuple[Length, RunConfig]:
 def _some(dataset: Dataset, count: int) -> Dataset:
     """At most `count` examples, evenly spread over a split."""
     return Subset(dataset, evenly_spread(len(dataset), count))
+
+
+def _prepared(pipeline: Pipeline, dataset: Dataset, count: int, console: Console) -> Dataset:
+    """Some examples with the outputs of frozen towers."""
+    bars = ProgressBars(console)
+    try:
+        return prepare(pipeline, _some(dataset, count), cache_root(), bars)
+    finally:
+        bars.close()
 
 
 def _preparation(pipeline: Pipeline, datasets: Sequence[Dataset]) -> tuple[tuple[int, int], float]:

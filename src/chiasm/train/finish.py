@@ -32,7 +32,7 @@ from chiasm.train.adaptation import trains_space
 from chiasm.train.class_share import choose_class_share
 from chiasm.train.config import config_of
 from chiasm.train.interpolation import interpolate
-from chiasm.train.trainer import Hooks, Trainer
+from chiasm.train.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,9 @@ class Finished:
     verdict: Verdict
 
 
-def limit_forgetting(trainer: Trainer, hooks: Hooks, console: Console) -> ForgettingFacts:
+def limit_forgetting(trainer: Trainer, console: Console) -> ForgettingFacts:
     """Interpolate weights if the config sets it, and measure the old domain with the weights to be saved."""
+    hooks = trainer.hooks
     progress, check, interpolation = trainer.progress, hooks.retention, None
     config = trainer.run.train
     before = Score(**progress.retention_before) if check else None  # type: ignore[arg-type]
@@ -60,7 +61,7 @@ def limit_forgetting(trainer: Trainer, hooks: Hooks, console: Console) -> Forget
         console.print(
             f"interpolated: {interpolation.alpha:g} of the way from before to after training. {interpolation.rule}"
         )
-    share = _mixed_with_start(trainer, hooks, console)
+    share = _mixed_with_start(trainer, console)
     if check is None or before is None:
         return ForgettingFacts(progress.lr, progress.lr_why, None, interpolation, share)
     facts = RetentionFacts(check.metric, check.about, before, check.measure(), check.config.max_drop, progress.stopped)
@@ -68,7 +69,7 @@ def limit_forgetting(trainer: Trainer, hooks: Hooks, console: Console) -> Forget
     return ForgettingFacts(progress.lr, progress.lr_why, facts, interpolation, share)
 
 
-def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> ClassShare | None:
+def _mixed_with_start(trainer: Trainer, console: Console) -> ClassShare | None:
     """Select the share of the class space in a run that started from the starter; None in other runs."""
     model = trainer.pipeline.model
     if trainer.run.init_from != STARTER or not class_heads(model) or not trains_space(trainer.names):
@@ -76,7 +77,7 @@ def _mixed_with_start(trainer: Trainer, hooks: Hooks, console: Console) -> Class
     if not trainer.progress.step:  # nothing was trained beside the classes
         set_class_share(model, 1.0)
         return None
-    share = choose_class_share(model, (trainer.primary, *_space_metrics(trainer)), hooks.validate, console)
+    share = choose_class_share(model, (trainer.primary, *_space_metrics(trainer)), trainer.hooks.validate, console)
     console.print(f"share of ImageNet's classes in the cosine, by {share.metric} on validation: {share.share:g}")
     if share.share == 0:
         without_classes(trainer.pipeline)

@@ -116,10 +116,7 @@ def run(
         prepare_model(pipeline.model, config)
         training, ready, unchecked = _prepare(pipeline, training, validation, checkpoint is None, console)
         _check_measurable(pipeline, ready)
-        loader = Loader(training, pipeline.tasks, pipeline.codec, config)
-        files = {"config.json": to_dict(config), "environment.json": environment()}
-        hooks = _hooks(pipeline, ready, files, training, console)
-        trainer = Trainer(pipeline, loader, folder, hooks, primary_metric(config))
+        trainer = _trainer(pipeline, training, ready, folder, console)
         if class_heads(pipeline.model) and trains_space(trainer.names):
             set_class_share(pipeline.model, _share_in_training(pipeline, len(training)))
         trainer.start(checkpoint, *precision, pretrained)
@@ -131,7 +128,7 @@ def run(
             return None
         merge_lora(pipeline.model)
         make_batch_invariant(pipeline.model)
-        forgetting = limit_forgetting(trainer, hooks, console)
+        forgetting = limit_forgetting(trainer, console)
         final = _validated(pipeline, ready) if also_held_out else ready
         fitted = fit_calibration(pipeline, final).apply(pipeline)
         pipeline.domain = fit_domain(pipeline, vocabulary_examples(training), ready)
@@ -326,6 +323,16 @@ def _validated(pipeline: Pipeline, examples: Sequence[Example]) -> Sequence[Exam
     """Those that validations during training measure."""
     count = validated_examples(config_of(pipeline), len(examples))
     return examples if count == len(examples) else [examples[place] for place in evenly_spread(len(examples), count)]
+
+
+def _trainer(
+    pipeline: Pipeline, training: Dataset, ready: Sequence[Example], folder: Path, console: Console
+) -> Trainer:
+    config = config_of(pipeline)
+    files = {"config.json": to_dict(config), "environment.json": environment()}
+    loader = Loader(training, pipeline.tasks, pipeline.codec, config)
+    hooks = _hooks(pipeline, ready, files, training, console)
+    return Trainer(pipeline, loader, folder, hooks, primary_metric(config))
 
 
 def _hooks(

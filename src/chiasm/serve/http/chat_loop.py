@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from chiasm.serve.batcher import Batcher, DeadlinePassedError, fetched
+from chiasm.serve.http.step_loop import StepLoop
 from chiasm.serve.talker import Talker
 from chiasm.tasks.conversation_decoding import Decoder, PromptSize, Sampling, Written
 
@@ -38,7 +39,7 @@ class Listener:
         return await fetched(self.events, self.deadline)
 
 
-class Conversations:
+class Conversations(StepLoop):
     """Use `join`, `Listener.next`, and always `leave`, all in the event loop.
 
     Args:
@@ -48,30 +49,22 @@ class Conversations:
     """
 
     def __init__(self, batcher: Batcher, talker: Callable[[], Talker], max_rows: int) -> None:
-        self.batcher, self.max_rows = batcher, max_rows
+        super().__init__(batcher, max_rows)
         self._talker = talker
         self._waiting: deque[Listener] = deque()
         self._open: set[Listener] = set()
         self._decoder: Decoder | None = None
-        self._task: asyncio.Task[None] | None = None
 
     def join(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling, deadline: float) -> Listener:
         """Begin a conversation; the caller holds room for one row."""
         listener = Listener(messages, sampling, deadline)
         self._waiting.append(listener)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        self._go_on()
         return listener
 
     def leave(self, listener: Listener) -> None:
         """Nobody reads on: the conversation's place is free at the next step."""
         listener.has_left = True
-
-    async def stop(self) -> None:
-        """End; called before the batcher is stopped."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     # --- internal -------------------------------------------------------------------------------------------
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from chiasm.core.types import Prediction
+from chiasm.data.png import as_png
 from chiasm.models.image_sampling import SamplingConfig
 from chiasm.serve.batcher import Batcher, DeadlinePassedError, fetched
-from chiasm.serve.drawer import Drawer, Read, as_png
+from chiasm.serve.drawer import Drawer, Read
+from chiasm.serve.http.step_loop import StepLoop
 from chiasm.tasks.drawing_requests import DrawingBatch, DrawRequest
 
 
@@ -114,7 +116,7 @@ class _Group:
     kept: list[int] | None = None
 
 
-class DrawLoop:
+class DrawLoop(StepLoop):
     """Use `join`, `Order.next`, and always `leave`, all in the event loop.
 
     Args:
@@ -124,16 +126,15 @@ class DrawLoop:
     """
 
     def __init__(self, batcher: Batcher, drawer: Drawer, max_rows: int) -> None:
-        self.batcher, self.drawer, self.max_rows = batcher, drawer, max_rows
+        super().__init__(batcher, max_rows)
+        self.drawer = drawer
         self._waiting: deque[_Canvas] = deque()
         self._open: list[_Group] = []
-        self._task: asyncio.Task[None] | None = None
 
     def join(self, order: Order) -> None:
         """Begin to draw; the caller holds room for its images."""
         self._waiting.extend(_Canvas(order, number) for number in range(len(order.seeds)))
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        self._go_on()
 
     def leave(self, order: Order) -> None:
         """Nobody reads on: the places of its images are free at the next step."""
@@ -143,12 +144,6 @@ class DrawLoop:
     def rows(self) -> int:
         """Images that are being drawn."""
         return sum(len(group.canvases) for group in self._open)
-
-    async def stop(self) -> None:
-        """End; called before the batcher is stopped."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     # --- internal -------------------------------------------------------------------------------------------
 
