@@ -12,7 +12,7 @@ from chiasm.models.codebooks import QUANTIZERS
 from chiasm.models.encoders.base import EncoderShape
 from chiasm.models.encoders.causal import CausalTextEncoder
 from chiasm.models.encoders.conv import ConvEncoder
-from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite
 from chiasm.models.encoders.image_codes import ImageCodesConfig
 from chiasm.models.encoders.keypoints import KeypointEncoder
 from chiasm.models.encoders.minilm import MiniLM
@@ -64,8 +64,8 @@ ENCODERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor | T
         f"image_codes, {kind}": (lambda kind=kind: image_codes(kind), lambda: pictures(32, 48))  # type: ignore[misc]
         for kind in QUANTIZERS
     },
-    "efficientnet_lite0": (EfficientNetLite0, lambda: pictures(40)),
-    "efficientnet_lite0 with grid": (lambda: EfficientNetLite0(grid=True), lambda: pictures(40)),
+    "efficientnet_lite0": (EfficientNetLite, lambda: pictures(40)),
+    "efficientnet_lite0 with grid": (lambda: EfficientNetLite(grid=True), lambda: pictures(40)),
     "text": (lambda: TextEncoder(40, 12, 16, 2, 2), texts),
     "text with summary": (lambda: TextEncoder(40, 12, 16, 2, 4, summary_tokens=3), texts),
     "causal": (lambda: CausalTextEncoder(40, 12, 16, 2, 2), texts),

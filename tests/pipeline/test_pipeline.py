@@ -191,7 +191,7 @@ def frozen_side(config: RunConfig, side: str, kind: str) -> RunConfig:
 @pytest.mark.parametrize(
     ("side", "kind", "module", "loader"),
     [
-        ("image", "efficientnet_lite0", efficientnet_lite, "load_efficientnet_lite0"),
+        ("image", "efficientnet_lite0", efficientnet_lite, "load_efficientnet_lite"),
         ("text", "minilm", minilm, "load_minilm"),
     ],
 )

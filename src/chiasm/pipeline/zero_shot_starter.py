@@ -28,7 +28,7 @@ from chiasm.data.ledger import Ledger
 from chiasm.data.tokenizers.by_language import OtherTokenizer, TokenizerByLanguage
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 from chiasm.models.config import ModelConfig
-from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0, EfficientNetLite0Config
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite, EfficientNetLite0Config
 from chiasm.models.encoders.imagenet import CLASSES, ClassDistribution, ClassMixture, class_vectors, imagenet_classes
 from chiasm.models.encoders.language_router import LanguageRouter, OtherEncoder, RoutedMixture
 from chiasm.models.encoders.minilm import MiniLM, MiniLMConfig
@@ -190,7 +190,7 @@ def take_classes(pipeline: Pipeline) -> None:
 def _distribution(pipeline: Pipeline) -> ClassDistribution:
     """Class distribution of a pipeline's image tower, with half of the mean logits on noise images subtracted."""
     tower = pipeline.model.image_encoder
-    assert isinstance(tower, EfficientNetLite0), "the starter's tower has a classifier"
+    assert isinstance(tower, EfficientNetLite), "the starter's tower has a classifier"
     offset = OFFSET_SHARE * tower.class_logits(_noise_features(pipeline)).mean(0).detach()
     return ClassDistribution(tower.classifier.weight, tower.classifier.bias, offset)
 

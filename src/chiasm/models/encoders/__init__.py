@@ -11,7 +11,11 @@ from torch import nn
 from chiasm.models.encoders.base import ImageEncoderType, TextEncoderType
 from chiasm.models.encoders.causal import CausalTextConfig
 from chiasm.models.encoders.conv import ConvConfig
-from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
+from chiasm.models.encoders.efficientnet_lite import (
+    EfficientNetLite0Config,
+    EfficientNetLite1Config,
+    EfficientNetLite2Config,
+)
 from chiasm.models.encoders.folder import FolderImageConfig, FolderTextConfig
 from chiasm.models.encoders.image_codes import ImageCodesConfig
 from chiasm.models.encoders.keypoints import KeypointConfig
@@ -28,6 +32,8 @@ IMAGE_ENCODERS: dict[str, ImageEncoderType] = {
     "keypoints": KeypointConfig,
     "image_codes": ImageCodesConfig,
     "efficientnet_lite0": EfficientNetLite0Config,
+    "efficientnet_lite1": EfficientNetLite1Config,
+    "efficientnet_lite2": EfficientNetLite2Config,
     "hugging_face": FolderImageConfig,
     "network": NetworkImageConfig,
 }

