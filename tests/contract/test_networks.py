@@ -1,5 +1,6 @@
 """Every whole network around a language model against transformers, and against itself computed in other ways."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ from whole_networks import WHOLE, Whole
 
 import chiasm
 from chiasm.core.types import Turn
+from chiasm.data.conversations import prompt_turns
+from chiasm.models.decoding import DecodingConfig
+from chiasm.tasks.base import Query
 from chiasm.tasks.conversation_writing import log_likelihoods
 
 CONVERSATION = (
@@ -110,6 +114,31 @@ def test_a_streamed_reply_is_the_whole_one_and_a_prompt_is_read_once(opened: Ope
             assert said.answer == expected.answer
             mine, theirs = ([value for _, value in one.evidence["tokens"]][:7] for one in (said, expected))
             assert mine == pytest.approx(theirs, abs=1e-5)
+
+
+OWN_WORDS = {
+    "PaliGemma": ("caption zh", "answer en what is there"),
+    "PaliGemma 2": ("caption zh", "answer en what is there"),
+    "Blip2": ("", "Question: what is there Answer:"),
+}
+
+
+def test_captions_and_questions_are_asked_as_the_network_was_trained(opened: Opened) -> None:
+    """Guards against the wording of another model, and against a network with a chat template that is asked so too."""
+    name = next(name for name, whole in WHOLE.items() if whole is opened.whole)
+    pipeline, image = opened.model.pipeline, pictures((40, 60))[0]
+    tokenizer = pipeline.codec.tokenizer
+    default = prompt_turns("caption", 1, "zh")[0].text, prompt_turns("question", 1, "en", "what is there")[0].text
+    own = tuple(f"<image>\n{words}" for words in OWN_WORDS[name]) if name in OWN_WORDS else default
+    seen = encoded(opened.model, [[image]])
+    queries = [Query(0, "", "zh"), Query(0, "what is there", "en")]
+    codec = replace(pipeline.codec, decoding=DecodingConfig(max_words=6))
+    found = pipeline.tasks["conversation"].predict(pipeline.model, codec, seen, queries)
+    given = [Query(0, turns=(Turn("user", words),)) for words in own]
+    expected = pipeline.tasks["conversation"].predict(pipeline.model, codec, seen, given)
+    assert [one.evidence["tokens"] for one in found] == [one.evidence["tokens"] for one in expected]
+    kept = tokenizer.from_json(tokenizer.to_json(), tokenizer.max_tokens)
+    assert kept.form.wordings == tokenizer.form.wordings and bool(kept.form.wordings) == (name in OWN_WORDS)
 
 
 def test_packed_likelihoods_are_those_of_each_conversation_alone(opened: Opened) -> None:

@@ -98,6 +98,12 @@ CASES: dict[str, Case] = {
         (),
         (("kind", "language_model"), ("frozen", "false"), ("max_tokens", 512)),
     ),
+    "conversation, words": Case(
+        (("conversation", ConversationConfig(objective="words")),),
+        ("image_encoder.", "heads.conversation."),
+        (),
+        (("kind", "language_model"), ("max_tokens", 512)),
+    ),
     "drawing": Case(
         (("drawing", DrawingConfig(captions_per_picture=2, caption_dropout=0.3)),),
         (WORDS, "heads.drawing."),

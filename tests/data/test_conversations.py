@@ -179,3 +179,16 @@ def test_a_conversation_that_is_answered_ends_with_the_user() -> None:
     assert check_turns(turns, 0, HERE, for_training=False) == turns
     with pytest.raises(TurnsError, match="not the user's"):
         check_turns((*turns, Turn("assistant", "A dog.")), 0, HERE, for_training=False)
+
+
+def test_a_networks_own_wordings_replace_every_other() -> None:
+    """Guards against a drawn wording, an instruction for short answers, and braces of the question that are filled."""
+    own = {"question": "answer {language} {question}", "caption": ""}
+    question = Question("what {language} is it?", ("yes",), language="zh")
+    for key in ((), (1, 2, "x")):
+        asked, answer = question_turns(question, "yes", 1, key, own)
+        assert (asked.text, answer.text) == ("<image>\nanswer zh what {language} is it?", "yes")
+        asked, _ = caption_turns(Caption("a dog", ""), 2, key, own)
+        assert asked.text == "<image>\n<image>\n"
+    assert prompt_turns("question", 0, question="why?", own=own)[0].text == "answer en why?"
+    assert prompt_turns("label", 1, own=own) == prompt_turns("label", 1)

@@ -98,7 +98,8 @@ def evaluate(
         data: folder or file; the run's own data if not given.
         split: split to measure on.
         against: another run to compare with on the same data.
-        overrides: config keys with dots -> values; only keys of `data`, `decoding` and `seed`.
+        overrides: config keys with dots -> values; keys of `data`, `decoding` and `seed`, and those of tasks that
+            evaluation alone reads (`evaluation_keys`), such as `tasks.conversation.writes`.
         progress: show progress bars and remarks on standard error.
         **keys: overrides with two underscores for each dot, such as `decoding__method="beam"`.
 
@@ -107,7 +108,7 @@ def evaluate(
     """
     console = stderr_console() if progress else Console(quiet=True)
     typed = assignments(overrides, keys)
-    check_settable(typed, ("data.", "seed=", "decoding."))
+    check_settable(typed, ("data.", "seed=", "decoding.", "tasks."))
     model, other = _opened(run), None if against is None else _opened(against)
     with unchanged(model, other):
         pipeline = model.pipeline

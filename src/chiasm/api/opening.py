@@ -8,6 +8,7 @@ from chiasm.api.overrides import Overrides, Place, assignments, check_settable
 from chiasm.core.config import override
 from chiasm.data.config import DataConfig
 from chiasm.models.decoding import check_decoding
+from chiasm.pipeline.config import PipelineConfig
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.serve.engine import Model
 from chiasm.serve.engine import load as open_model
@@ -39,19 +40,35 @@ def load(run: Place, *, overrides: Overrides | None = None, **keys: object) -> M
 
 
 def change(pipeline: Pipeline, data: DataConfig, typed: Sequence[str]) -> None:
-    """Set the data config of a trained pipeline, and apply `key=value` texts to its data and decoding."""
+    """Set the data config of a trained pipeline, and apply `key=value` texts to its data, decoding and tasks.
+
+    Raises:
+        InputError: a value out of its range, or a key of a task that training has fixed.
+    """
+    tasks = pipeline.config.tasks
+    free = tuple(f"tasks.{name}.{key}" for name, task in tasks.items() for key in task.evaluation_keys)
+    of_tasks = [one for one in typed if one.startswith("tasks.")]
+    check_settable(of_tasks, tuple(key + mark for key in free for mark in "=."))
     config = override(replace(pipeline.config, data=data), typed)
     check_decoding(config.decoding, config.model.text.max_tokens)
-    pipeline.config, pipeline.codec.decoding = config, config.decoding
+    for name, task in config.tasks.items():
+        task.check(f"tasks.{name}")
+    _set(pipeline, config)
 
 
 @contextmanager
 def unchanged(*models: Model | None) -> Iterator[None]:
-    """Restore the data and decoding configs of the models at the end of the block."""
+    """Restore the data, decoding and task configs of the models at the end of the block."""
     pipelines = [one.pipeline for one in models if one]
-    kept = [(one.config, one.codec.decoding) for one in pipelines]
+    kept = [one.config for one in pipelines]
     try:
         yield
     finally:
-        for pipeline, (config, decoding) in zip(pipelines, kept, strict=True):
-            pipeline.config, pipeline.codec.decoding = config, decoding
+        for pipeline, config in zip(pipelines, kept, strict=True):
+            _set(pipeline, config)
+
+
+def _set(pipeline: Pipeline, config: PipelineConfig) -> None:
+    pipeline.config, pipeline.codec.decoding = config, config.decoding
+    for name, task in pipeline.tasks.items():
+        task.config = config.tasks[name]

@@ -49,7 +49,7 @@ def check_settable(typed: Iterable[str], allowed: tuple[str, ...]) -> None:
     Raises:
         InputError: a key that training has fixed.
     """
-    words = ", ".join(f"{one}KEY=VALUE" if one.endswith(".") else f"{one}VALUE" for one in allowed)
+    words = ", ".join(f"{one}KEY=VALUE" if one.endswith(".") else f"{one}VALUE" for one in allowed) or "no such key"
     for assignment in typed:
         if not assignment.startswith(allowed):
             raise InputError(f"--set {assignment}", f"{words}; the model is what it is", "drop it")

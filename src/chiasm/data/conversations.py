@@ -21,6 +21,10 @@ SeedKey = tuple[int | str, ...]
 """Counters that a wording is drawn by, such as (seed, epoch, example id)."""
 EVALUATION: SeedKey = ()
 """The key that takes wording 0."""
+Wordings = Mapping[str, str]
+"""Kind -> the one wording that a network was trained with, which replaces those of `TEMPLATES` in every language;
+`{language}` becomes the ISO 639-1 code, `{question}` the question (`data.tokenizers.chat_template.ChatFormat`)."""
+NO_WORDINGS: Wordings = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,13 @@ class TurnsError(InputError):
 
 
 def prompt_turns(
-    kind: Kind, images: int, language: str = "", question: str = "", key: SeedKey = EVALUATION, short: bool = True
+    kind: Kind,
+    images: int,
+    language: str = "",
+    question: str = "",
+    key: SeedKey = EVALUATION,
+    short: bool = True,
+    own: Wordings = NO_WORDINGS,
 ) -> tuple[Turn, ...]:
     """The user's turn that asks for a caption, an answer or a class, without the assistant's.
 
@@ -134,8 +144,12 @@ def prompt_turns(
         question: text of the question, of the kind "question" alone.
         key: draws the wording; `EVALUATION` takes wording 0.
         short: of a question, whether a short answer is asked for; else the question is asked as it is.
+        own: the network's own wordings.
     """
     assert (kind == "question") == bool(question), "a question has a text, and nothing else has"
+    if kind in own:
+        text = own[kind].replace("{language}", language or "en")
+        return (_user(images, text, question),)
     templates = TEMPLATES.get(language, TEMPLATES["en"])
     by_kind = {"caption": templates.captions, "label": templates.labels, "question": templates.short_answers}
     wordings = by_kind[kind] if short or kind != "question" else ("{question}",)
@@ -143,18 +157,21 @@ def prompt_turns(
     text = wording.replace("{shown}", templates.one_image if images == 1 else templates.images)
     if language and language not in TEMPLATES:
         text += IN_LANGUAGE.replace("{language}", LANGUAGE_NAMES.get(language, language))
-    # The question is put in last: its own braces are no part of a template.
-    return (Turn("user", _placeholders(images) + text.replace("{question}", without_placeholder(question))),)
+    return (_user(images, text, question),)
 
 
-def caption_turns(caption: Caption, images: int, key: SeedKey = EVALUATION) -> tuple[Turn, ...]:
+def caption_turns(
+    caption: Caption, images: int, key: SeedKey = EVALUATION, own: Wordings = NO_WORDINGS
+) -> tuple[Turn, ...]:
     """A caption as a conversation: the user asks for a sentence in the caption's language, the assistant says it."""
-    return *prompt_turns("caption", images, caption.language, key=key), _answer(caption.text)
+    return *prompt_turns("caption", images, caption.language, key=key, own=own), _answer(caption.text)
 
 
-def question_turns(question: Question, answer: str, images: int, key: SeedKey = EVALUATION) -> tuple[Turn, ...]:
+def question_turns(
+    question: Question, answer: str, images: int, key: SeedKey = EVALUATION, own: Wordings = NO_WORDINGS
+) -> tuple[Turn, ...]:
     """A question as a conversation; an answer of few words (`is_short`) is asked for as such."""
-    asked = prompt_turns("question", images, question.language, question.text, key, is_short(answer))
+    asked = prompt_turns("question", images, question.language, question.text, key, is_short(answer), own)
     return *asked, _answer(answer)
 
 
@@ -163,7 +180,9 @@ def label_turns(label: str, images: int, language: str = "", key: SeedKey = EVAL
     return *prompt_turns("label", images, language, key=key), _answer(label.replace("_", " "))
 
 
-def turns_of(example: Example, seed: int, epoch: int, captions: int, questions: int) -> list[tuple[Turn, ...]]:
+def turns_of(
+    example: Example, seed: int, epoch: int, captions: int, questions: int, own: Wordings = NO_WORDINGS
+) -> list[tuple[Turn, ...]]:
     """All conversations that an example trains on in an epoch.
 
     Its own conversation stands first; then follow captions and questions, of each up to the given count, drawn anew in
@@ -177,15 +196,16 @@ def turns_of(example: Example, seed: int, epoch: int, captions: int, questions: 
         epoch: counted from 0.
         captions: most captions of the epoch.
         questions: most questions of the epoch.
+        own: the network's own wordings.
     """
     images = len(images_of(example))
     found = [example.turns] if example.turns else []
     key = seed, epoch, example.id
     if images:
         chosen = choose_captions(example, captions, seed, epoch) if captions else []
-        found += [caption_turns(one, images, key) for one in chosen]
+        found += [caption_turns(one, images, key, own) for one in chosen]
     asked = _chosen_questions(example, questions, seed, epoch)
-    found += [question_turns(one, one.answers[0], images, key) for one in asked]
+    found += [question_turns(one, one.answers[0], images, key, own) for one in asked]
     if example.label and images and not (example.turns or example.captions or example.questions):
         found.append(label_turns(example.label, images, language_of(example.label), key))
     return found
@@ -263,6 +283,11 @@ def _chosen_questions(example: Example, count: int, seed: int, epoch: int) -> li
 
 def _placeholders(images: int) -> str:
     return f"{IMAGE_PLACEHOLDER}\n" * images
+
+
+def _user(images: int, text: str, question: str) -> Turn:
+    """The images, then the words; the question is put in last, since its own braces are no part of a wording."""
+    return Turn("user", _placeholders(images) + text.replace("{question}", without_placeholder(question)))
 
 
 def _answer(text: str) -> Turn:

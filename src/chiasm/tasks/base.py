@@ -33,6 +33,9 @@ class TaskConfig:
     weight: float = 1.0
     """Factor of the task's loss in the sum."""
 
+    evaluation_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that evaluation alone reads: `chiasm evaluate --set` may change them in a trained run."""
+
     def check(self, where: str) -> None:
         """Check ranges that the types do not express.
 

@@ -7,7 +7,7 @@ embeddings, stand where the image is shown, and the next-token loss counts the a
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from chiasm.core.config import by_kind
 from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE, IMAGE_ID, Batch, Caption, Encoded, Example, Prediction, Turn
 from chiasm.data.conversations import (
+    Wordings,
     caption_turns,
     check_turns,
     label_turns,
@@ -40,6 +41,7 @@ from chiasm.tasks.captioning import caption_events
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.conversation_packing import packed, padded
 from chiasm.tasks.conversation_scoring import ConversationScorer
+from chiasm.tasks.conversation_words import words_of_images
 from chiasm.tasks.conversation_writing import (
     Reply,
     counted_logits,
@@ -61,6 +63,9 @@ class ConversationConfig(TaskConfig):
 
     projector: ProjectorConfig = field(default_factory=MlpProjectorConfig, metadata=by_kind(lambda: PROJECTORS))
     """From the image tower's tokens to the language model's word embeddings; `kind` decides which keys there are."""
+    objective: Literal["", "replies", "words"] = ""
+    """"replies", the default: each word of the assistant from what stands before it. "words" trains the bridge alone:
+    image tokens come to stand near the embeddings of words that are said of the image (`objectives.word_mixture`)."""
     captions_per_picture: int = 5
     """Captions per image in a step, resampled each epoch."""
     questions_per_picture: int = 8
@@ -75,6 +80,8 @@ class ConversationConfig(TaskConfig):
     abstain_risk: float = 0.0
     """Tolerated share of wrong answers among the answers given; the threshold for abstaining is fitted to it on the
     validation split. 0 never abstains."""
+
+    evaluation_keys: ClassVar[tuple[str, ...]] = ("pope_images", "writes")
 
     def check(self, where: str) -> None:
         """Check ranges."""
@@ -91,6 +98,7 @@ class Conversation(Task[ConversationConfig]):
     primary_metric: ClassVar[str] = "CIDEr"
     Config: ClassVar[type[TaskConfig]] = ConversationConfig
     needs: ClassVar[Needs] = "conversations"
+    objectives: ClassVar[tuple[str, ...]] = ("replies", "words")
     reads_text: ClassVar[bool] = False
     no_shares: ClassVar[frozenset[str]] = frozenset({"CIDEr", "chair_mentions", "perplexity_ratio"})
 
@@ -129,7 +137,7 @@ class Conversation(Task[ConversationConfig]):
         for example in examples:
             if example.turns:
                 check_turns(example.turns, _images(example), example.source)
-            for turns in turns_of(example, 0, 0, ALL, ALL):
+            for turns in turns_of(example, 0, 0, ALL, ALL, tokenizer.form.wordings):
                 spans = tokenizer.conversation(turns)
                 if not any(spans.is_counted):
                     raise InputError(
@@ -152,7 +160,8 @@ class Conversation(Task[ConversationConfig]):
         tokenizer, rows, index = codec.chat_tokenizer, [], []
         config = self.config
         for number, example in enumerate(examples):
-            turns = turns_of(example, seed, epoch, config.captions_per_picture, config.questions_per_picture)
+            counts = config.captions_per_picture, config.questions_per_picture
+            turns = turns_of(example, seed, epoch, *counts, tokenizer.form.wordings)
             spans = [tokenizer.conversation(one) for one in turns]
             made = packed(spans, config.packs and not tokenizer.form.sees_ahead)
             rows += made
@@ -166,7 +175,9 @@ class Conversation(Task[ConversationConfig]):
     def _terms(
         self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
     ) -> dict[str, Tensor]:
-        """Next-token cross-entropy of the assistant's words."""
+        """Next-token cross-entropy of the assistant's words, or the other objective."""
+        if self.objective == "words":
+            return words_of_images(model, self.name, encoded, batch)
         fields = batch.by_task[self.name]
         logits, row, column = counted_logits(model, self.name, encoded.get(IMAGE), fields, fields["image_index"])
         return next_word(logits, fields["turn_ids"][row, column])
@@ -187,8 +198,7 @@ class Conversation(Task[ConversationConfig]):
         """
         if not queries:
             return []
-        tokenizer, counts = codec.chat_tokenizer, _image_counts(encoded)
-        prompts = [(one.row, tokenizer.prompt(_asked(one, counts[one.row]))) for one in queries]
+        tokenizer, prompts = codec.chat_tokenizer, _prompts(codec.chat_tokenizer, encoded, queries)
         written = replies(model, self.name, tokenizer, encoded, prompts, codec.decoding)
         compared = self._yes_or_no(model, codec, encoded, queries, written)
         return [
@@ -222,8 +232,7 @@ class Conversation(Task[ConversationConfig]):
         """Log-probabilities that the reply to each question begins with yes and with no, in the question's language."""
         if not queries:
             return []
-        tokenizer, counts = codec.chat_tokenizer, _image_counts(encoded)
-        prompts = [(one.row, tokenizer.prompt(_asked(one, counts[one.row]))) for one in queries]
+        tokenizer, prompts = codec.chat_tokenizer, _prompts(codec.chat_tokenizer, encoded, queries)
         chosen = [_first_tokens(tokenizer, one.language or language_of(one.text)) for one in queries]
         values = first_token_log_probabilities(model, self.name, tokenizer, encoded, prompts)
         return [
@@ -261,18 +270,21 @@ class Conversation(Task[ConversationConfig]):
         Of the captions of an example, the first of each language is read.
         """
         tokenizer, counts = codec.chat_tokenizer, _image_counts(encoded, len(examples))
+        own = tokenizer.form.wordings
         asked: list[tuple[int, Spans]] = []
         for row, example in enumerate(examples):
             captions = {caption.language: caption for caption in reversed(example.captions)}
             if example.turns and _images(example) == counts[row]:
                 asked.append((row, tokenizer.conversation(check_turns(example.turns, counts[row], example.source))))
             if counts[row]:
-                asked += [(row, tokenizer.conversation(caption_turns(one, counts[row]))) for one in captions.values()]
+                said = [caption_turns(one, counts[row], own=own) for one in captions.values()]
+                asked += [(row, tokenizer.conversation(one)) for one in said]
             if example.label and counts[row] and not (example.turns or example.captions or example.questions):
                 turns = label_turns(example.label, counts[row], language_of(example.label))
                 asked.append((row, tokenizer.conversation(turns)))
             for one in example.questions:
-                asked.append((row, tokenizer.conversation(question_turns(one, one.answers[0], counts[row]))))
+                turns = question_turns(one, one.answers[0], counts[row], own=own)
+                asked.append((row, tokenizer.conversation(turns)))
         values = log_likelihoods(model, self.name, tokenizer, encoded, asked)
         yield from ((row, value) for (row, _), value in zip(asked, values, strict=True))
 
@@ -301,13 +313,13 @@ class Conversation(Task[ConversationConfig]):
         found: dict[str, Any] = {}
         if "text" in words:
             caption = Caption(words["text"], language_of(words["text"]))
-            spans = tokenizer.conversation(caption_turns(caption, images))
+            spans = tokenizer.conversation(caption_turns(caption, images, own=tokenizer.form.wordings))
             values = log_likelihoods(model, self.name, tokenizer, encoded, [(0, spans)])[0]
             found["text_token_probability"] = math.exp(sum(values) / len(values))
         question = words.get("question", "")
         if question or not found:
-            prompt = tokenizer.prompt(_asked(Query(0, question, language), images))
-            first = first_token_log_probabilities(model, self.name, tokenizer, encoded, [(0, prompt)])[0]
+            prompts = _prompts(tokenizer, encoded, [Query(0, question, language)])
+            first = first_token_log_probabilities(model, self.name, tokenizer, encoded, prompts)[0]
             found["first_token_probability"] = math.exp(float(first.max()))
         return found
 
@@ -324,13 +336,19 @@ def _image_counts(encoded: Encoded, rows: int = 0) -> list[int]:
     return [int(count) for count in value_counts(image)]
 
 
-def _asked(query: Query, images: int) -> tuple[Turn, ...]:
-    """The turns up to where the assistant answers a query."""
+def _prompts(tokenizer: ChatTokenizer, encoded: Encoded, queries: Sequence[Query]) -> list[tuple[int, list[int]]]:
+    """Of each query the row that it is about, and the ids up to where the assistant answers."""
+    counts, own = _image_counts(encoded), tokenizer.form.wordings
+    return [(one.row, tokenizer.prompt(_asked(one, counts[one.row], own))) for one in queries]
+
+
+def _asked(query: Query, images: int, own: Wordings) -> tuple[Turn, ...]:
+    """The turns up to where the assistant answers a query; `own` are the network's wordings."""
     if query.turns:
         return query.turns
     if query.text:
-        return prompt_turns("question", images, query.language or language_of(query.text), query.text)
-    return prompt_turns("caption", images, query.language)
+        return prompt_turns("question", images, query.language or language_of(query.text), query.text, own=own)
+    return prompt_turns("caption", images, query.language, own=own)
 
 
 def _first_tokens(tokenizer: ChatTokenizer, language: str) -> tuple[list[int], list[int]]:

@@ -50,6 +50,8 @@ class DrawingConfig(TaskConfig):
     images_drawn: int = 200
     """Images of a split that evaluation draws and judges, where the data have a judge; 16 for the report elsewhere."""
 
+    evaluation_keys: ClassVar[tuple[str, ...]] = ("sampling", "images_drawn")
+
     def check(self, where: str) -> None:
         """Check ranges, and that guidance has something to compare with."""
         check_share(where, "caption_dropout", self.caption_dropout, is_below_one=True)

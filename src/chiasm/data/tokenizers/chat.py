@@ -19,7 +19,7 @@ from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 
 _IMAGE, _BREAK = "\ue000", "\ue001"
 """Special tokens of the private copy: an image, and a place where no piece may go across. Removed from users' texts."""
-_FORM = ("template", "specials", "ends", "name", "image", "sees_ahead")
+_FORM = ("template", "specials", "ends", "name", "image", "sees_ahead", "wordings")
 _PRIVATE = str.maketrans(dict.fromkeys("\ue000\ue001\ue010\ue011", "\ufffd"))
 
 

@@ -63,9 +63,8 @@ def _with_images(
         number = pieces.token_to_id(ends[0])
         assert number is not None, "the token of an id"
         specials["eos_token"] = pieces.decode([number], skip_special_tokens=False)
-        return replace(
-            form, template=layout.template, specials=specials, ends=ends, image=image, sees_ahead=layout.sees_ahead
-        )
+        form = replace(form, template=layout.template, specials=specials, ends=ends, image=image)
+        return replace(form, sees_ahead=layout.sees_ahead, wordings=layout.wordings)
     form = replace(form, template=form.template or _stored_template(folder), specials=specials, image=image)
     first = ChatLayout(form, [token.content for token in pieces.get_added_tokens_decoder().values()]).start
     if start and first.startswith(start):

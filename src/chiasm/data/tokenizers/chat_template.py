@@ -15,7 +15,7 @@ themselves where an image stands and what is written around it (`ChatFormat.imag
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from chiasm.core.errors import InputError, MissingExtraError
@@ -42,21 +42,25 @@ class PromptLayout(NamedTuple):
     Attributes:
         behind_prompt: what it writes behind the prompt.
         before_answer: what the network writes before an answer.
-        sees_ahead: see `ChatFormat`.
-        template: Jinja; it names the others.
+        wordings, sees_ahead: see `ChatFormat`.
+        template: Jinja; it names `behind_prompt` and `before_answer`.
     """
 
     behind_prompt: str
     before_answer: str
+    wordings: Mapping[str, str]
     sees_ahead: bool
     template: str = _ONE_PROMPT
 
 
 PROMPT_LAYOUTS: Mapping[str, PromptLayout] = {
-    "paligemma": PromptLayout("\n", "", True),
-    "blip-2": PromptLayout("", " ", False),
+    "paligemma": PromptLayout(
+        "\n", "", {"caption": "caption {language}", "question": "answer {language} {question}"}, True
+    ),
+    "blip-2": PromptLayout("", " ", {"caption": "", "question": "Question: {question} Answer:"}, False),
 }
-"""`model_type` of a network -> its layout: Beyer et al. 2024 ("PaliGemma"), section 3.2; Li et al. 2023 ("BLIP-2")."""
+"""`model_type` of a network -> its layout: Beyer et al. 2024 ("PaliGemma"), section 3.2 and its task prefixes; Li et
+al. 2023 ("BLIP-2"), section 4.1 (the prompt of questions; captions have none)."""
 _DATE = "26 Jul 2024"
 """Llama-3.1 and others tell the day in a system message; here always this one, so that ids do not change overnight."""
 _OPEN, _CLOSE = "\ue010", "\ue011"
@@ -79,6 +83,8 @@ class ChatFormat:
             takes texts.
         sees_ahead: the tokens of a prompt attend to each other in both directions, so that prompts which begin alike
             share nothing.
+        wordings: what is asked for, "caption" or "question" -> the words that the network was trained to be asked with,
+            with `{language}` (ISO 639-1) and `{question}`; without an entry, those of `data.conversations.TEMPLATES`.
     """
 
     template: str
@@ -87,6 +93,7 @@ class ChatFormat:
     name: str
     image: str = ""
     sees_ahead: bool = False
+    wordings: Mapping[str, str] = field(default_factory=dict)
 
 
 class Shape(NamedTuple):
