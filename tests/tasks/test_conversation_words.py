@@ -1,6 +1,7 @@
 """The objective "words" of the task conversation: which words count for which example, and what it trains."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_the_words_are_what_the_assistant_says_of_each_example(speaker: Pipeline
     kept = [(row, number) for row, number in rows if bool(image.is_real[row, number * length])]
     values = torch.stack([image.values[row, number * length : (number + 1) * length] for row, number in kept])
     bridge = speaker.model.bridge(task.name)
-    tokens = bridge.projector.change(bridge.projector.norm(values))  # type: ignore[union-attr]
+    tokens = bridge.projector.change(bridge.projector.norm(values))  # type: ignore[operator, union-attr]
     tokens = tokens if bridge.norm is None else bridge.norm(tokens)
     expected = word_mixture(
         tokens,
@@ -52,3 +53,15 @@ def test_the_language_model_gets_no_gradient(speaker: Pipeline, spoken: list[Exa
     moved = {name for name, one in speaker.model.named_parameters() if one.grad is not None and bool(one.grad.any())}
     assert any(name.startswith("heads.conversation.") for name in moved)
     assert not any(name.endswith(LORA_NAMES) or name.startswith("text_encoder.") for name in moved)
+
+
+def test_texts_without_images_teach_the_bridge_nothing(speaker: Pipeline, spoken: list[Example]) -> None:
+    """Guards against an error, and a gradient, in a batch of plain conversations."""
+    task = task_of(speaker, objective="words")
+    plain = [replace(one, inputs={}, captions=()) for one in spoken if one.questions]
+    assert plain
+    speaker.model.zero_grad()
+    loss = loss_of(task, speaker, collated(task, speaker, plain))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not any(one.grad is not None and bool(one.grad.any()) for one in speaker.model.parameters())
