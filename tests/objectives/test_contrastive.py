@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chiasm.core.errors import InputError
+from chiasm.objectives import similarity
 from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
 
 IMAGE_GROUP = torch.tensor([3, 1, 3, 7, 4])
@@ -145,6 +146,38 @@ def test_pieces_change_nothing(chunk_rows: int, text_key: Tensor | None) -> None
         terms["loss"].backward()
         results.append([*terms.values(), *(leaf.grad for leaf in leaves)])
     torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 3, 5, 6, 100])
+def test_pieces_change_nothing_beside_a_teacher(chunk_rows: int) -> None:
+    """Guards against a teacher's rows that are cut elsewhere than the model's."""
+    results = []
+    for rows in (0, chunk_rows):
+        leaves = [unit_rows(5, 0).requires_grad_(), unit_rows(7, 1).requires_grad_()]
+        scale = torch.tensor(9.0).requires_grad_()
+        given = unit_rows(5, 8), unit_rows(7, 9), scale, IMAGE_GROUP, TEXT_GROUP, 0.4, TEXT_KEY
+        terms = distilled_contrast(*leaves, *given, chunk_rows=rows)
+        terms["loss"].backward()
+        results.append([*terms.values(), *(leaf.grad for leaf in [*leaves, scale])])
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_large_batches_are_computed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against the whole matrix of similarities where nobody states `chunk_rows`."""
+    monkeypatch.setattr(similarity, "PIECE_PAIRS", 15)
+    held: list[int] = []
+
+    def piece(rows: Tensor, key: Tensor) -> Tensor:
+        held.append(len(rows) * len(key))
+        return (rows @ key.T).sum()
+
+    rows, key = unit_rows(7, 0), unit_rows(5, 0)
+    total = similarity.sum_in_pieces(piece, 0, (rows,), (key,))
+    assert held == [15, 15, 5]
+    torch.testing.assert_close(total, (rows @ key.T).sum())
+    held.clear()
+    similarity.sum_in_pieces(piece, 0, (rows,), (torch.cat([key] * 9),))
+    assert held == [45] * 7, "a row at least"
 
 
 def test_order_of_rows_does_not_matter() -> None:

@@ -51,6 +51,7 @@ def small_config(**train: Any) -> RunConfig:
                 "steps": 11,
                 "batch_size": 16,
                 "accumulate": 2,
+                "exact_contrast": False,
                 "lr": 3e-3,
                 "ema_decay": 0.9,
                 "validate_every": 4,

@@ -21,6 +21,7 @@ from chiasm.tasks.vqa import VqaConfig
 from chiasm.train import trainer as trainer_module
 from chiasm.train.config import RunConfig
 from chiasm.train.optimizer import learning_rate
+from chiasm.train.parts import Step
 from chiasm.train.trainer import Trainer
 
 
@@ -47,14 +48,14 @@ def test_thirty_two_scenes_are_learned_by_heart(tmp_path: Path, monkeypatch: pyt
 
 def test_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against weights of NaN: the step must not be taken, and the message must say where to look."""
-    inner = Trainer._losses
+    inner = Step._losses
 
-    def broken(self: Trainer, *arguments: Any) -> dict[str, torch.Tensor]:
+    def broken(self: Step, *arguments: Any) -> dict[str, torch.Tensor]:
         losses = inner(self, *arguments)
-        return {**losses, "vqa": losses["vqa"] * float("nan")} if self.progress.step == 4 else losses
+        return {**losses, "vqa": losses["vqa"] * float("nan")} if self.counters[-1] == 4 else losses
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_losses", broken)
+        patch.setattr(Step, "_losses", broken)
         with pytest.raises(JobError, match="step 5") as caught:
             start(small_config(), tmp_path)
     assert "not_finite.json" in str(caught.value) and "--resume" in str(caught.value)

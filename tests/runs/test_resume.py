@@ -20,7 +20,7 @@ from small import distilling, small_config, start, traces
 from chiasm.core.errors import InputError
 from chiasm.core.files import folder_lock
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint
-from chiasm.train import trainer as trainer_module
+from chiasm.train import parts
 from chiasm.train.config import RunConfig
 from chiasm.train.execution import replica
 from chiasm.train.trainer import Interrupted, Trainer
@@ -86,6 +86,13 @@ def test_teacher_draws_and_weights_of_losses_are_resumed(weighting: str, tmp_pat
     assert interrupted_and_resumed(tmp_path / "stopped", 4, config) == expected
 
 
+def test_contrast_over_parts_is_resumed(tmp_path: Path) -> None:
+    """Guards against draws of the two passes that depend on the steps since the start."""
+    config = small_config(steps=7, validate_every=7, exact_contrast=True)
+    start(config, tmp_path / "whole")
+    assert interrupted_and_resumed(tmp_path / "stopped", 4, config) == traces(tmp_path / "whole")
+
+
 def test_dead_run_ends_as_the_whole_one(whole: dict[str, bytes], tmp_path: Path) -> None:
     """Guards against rows written twice: after a death, steps since the checkpoint are done and logged again."""
     for step in (2, 5, 8):
@@ -121,7 +128,7 @@ def forget_average(patch: pytest.MonkeyPatch) -> None:
 
 
 def draw_globally(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(trainer_module, "seed_step", lambda *counters: None)
+    patch.setattr(parts, "seed_step", lambda *counters: None)
 
 
 @pytest.mark.parametrize("forget", [forget_moments, forget_average, draw_globally])

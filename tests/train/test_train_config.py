@@ -85,3 +85,15 @@ def test_what_spans_sections_is_refused() -> None:
         replace(config, train=replace(config.train, steps=0, epochs=0)).check()
     with pytest.raises(InputError, match="no task is named"):
         replace(config, tasks={}).check()
+
+
+@pytest.mark.parametrize(("written", "is_exact"), [({}, True), ({"accumulate": 1}, True), ({"accumulate": 2}, False)])
+def test_a_stored_run_goes_on_contrasting_as_it_did(written: dict[str, int], is_exact: bool) -> None:
+    """Guards against a resumed run in parts whose contrast changes in the middle, and a new run that is not exact."""
+    values = stored()
+    values["train"] = {key: value for key, value in values["train"].items() if key != "accumulate"} | written
+    assert stored_run_config(values, "config.json").train.exact_contrast == is_exact
+    assert TrainConfig(accumulate=2).exact_contrast
+    kept = TrainConfig(accumulate=2)
+    again = stored_run_config({**values, "train": to_dict(kept)}, "config.json")
+    assert again.train == kept

@@ -4,7 +4,9 @@ import ctypes
 import math
 import os
 import platform
+import resource
 import subprocess
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -48,6 +50,14 @@ def return_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
         return
+
+
+def peak_memory_bytes() -> int:
+    """The largest memory that this process has had: of the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _seconds(dtype: torch.dtype, device: torch.device, enough_s: float) -> float:

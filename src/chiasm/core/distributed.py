@@ -227,7 +227,8 @@ def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     listed = [parameter for parameter in parameters if parameter.requires_grad]
     if not listed:
         return
-    has_gradient = torch.tensor([float(p.grad is not None) for p in listed], device=listed[0].device)
+    dtype = torch.float64 if any(p.dtype == torch.float64 for p in listed) else torch.float32
+    has_gradient = torch.tensor([p.grad is not None for p in listed], device=listed[0].device, dtype=dtype)
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in listed]
     message = torch.cat([has_gradient, *(part.flatten().to(has_gradient) for part in parts)])
     dist.all_reduce(message)

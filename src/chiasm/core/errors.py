@@ -78,7 +78,7 @@ class Interrupted(JobError):
 def from_system(error: OSError | MemoryError) -> ChiasmError:
     """Convert an error of the operating system into an error of this module."""
     if isinstance(error, MemoryError):
-        return JobError("out of memory\n  do: lower train.batch_size or model.image.size_px, or raise train.accumulate")
+        return JobError("out of memory\n  do: raise train.accumulate, or lower train.batch_size or model.image.size_px")
     said = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE):
         return JobError(f"{said}\n  do: make room; a run then goes on with --resume")

@@ -16,8 +16,13 @@ HALF = 0.5
 """Share of the classes before another one is set."""
 
 
+def at_least_float32(vectors: Tensor) -> Tensor:
+    """bf16 and fp16 become float32; float32 and float64 stay."""
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+
+
 class Projection(nn.Module):
-    """Pooled vector [n, d] -> unit vector [n, e], float32.
+    """Pooled vector [n, d] -> unit vector [n, e], float32 (float64 of a float64 model).
 
     LayerNorm first, so that towers of any output scale start alike; then dropout on the normalised vector, which is
     what holds off overfitting where a frozen tower gives some thousand vectors; then a linear map or an MLP.
@@ -37,8 +42,8 @@ class Projection(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
-        """Project and normalise; any floating dtype in, float32 out."""
-        return F.normalize(self.layers(pooled).float(), dim=-1)
+        """Project and normalise; any floating dtype in, float32 out, or float64."""
+        return F.normalize(at_least_float32(self.layers(pooled)), dim=-1)
 
 
 class PlainProjection(nn.Module):
@@ -63,9 +68,9 @@ class PlainProjection(nn.Module):
         self.linear = nn.Linear(inputs, outputs, bias=False) if is_linear else None
 
     def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
-        """Project and normalise; any floating dtype in, float32 out."""
+        """Project and normalise; any floating dtype in, float32 out, or float64."""
         projected = pooled if self.linear is None else self.linear(pooled)
-        return F.normalize(projected.float(), dim=-1)
+        return F.normalize(at_least_float32(projected), dim=-1)
 
 
 class BesideClasses(nn.Module):

@@ -43,7 +43,7 @@ def additive_contrast(
         image_index: in [0, n), the image that each text belongs to.
         image_group: what each image shows. Equal groups are never negatives: all images of the group, and all
             texts of its images, are positives in equal parts.
-        chunk_rows: texts per piece, see `similarity.sum_in_pieces`; 0 takes all at once.
+        chunk_rows: texts per piece, see `similarity.sum_in_pieces`; 0 chooses it by the sizes.
         text_key: which sentence each text is; texts of equal key are never negatives either.
 
     Returns:

@@ -8,6 +8,7 @@ Axis legend: n images and m texts of this process, q rows that search, k rows th
 processes), e numbers of an embedding.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -73,7 +74,7 @@ def softmax_contrast(
         image_group: what each image shows.
         text_group: what each text is about.
         chunk_rows: searching rows per piece; a piece holds [chunk_rows, k] similarities and is computed again in the
-            backward pass, so memory grows with chunk_rows * k and not with q * k. 0 takes all rows at once.
+            backward pass, so memory grows with chunk_rows * k and not with q * k. 0 chooses it by k (`PIECE_PAIRS`).
         text_key: which sentence each text is; texts of equal key are the same sentence (equal captions of two
             images, the prompt of one label). An image is then positive with every text that is the same sentence
             as a text of its group, whatever group that text has.
@@ -112,6 +113,7 @@ def distilled_contrast(
     text_group: Int[Tensor, " m"],
     alpha: float,
     text_key: Int[Tensor, " m"] | None = None,
+    chunk_rows: int = 0,
 ) -> dict[str, Tensor]:
     """`softmax_contrast` with soft targets from a teacher's similarities.
 
@@ -122,7 +124,7 @@ def distilled_contrast(
 
     The rows searched are those of the batch, of all processes, and the model's own. ALBEF also searches a queue of
     the teacher's rows of earlier batches; there is no queue here, so a small batch has few candidates for
-    soft targets. All similarities are held in memory at once.
+    soft targets.
 
     Args:
         image: unit vectors.
@@ -134,12 +136,13 @@ def distilled_contrast(
         text_group: what each text is about.
         alpha: the teacher's share of the target, in [0, 1]; ALBEF raises it from 0 to 0.4 in the first epoch.
         text_key: which sentence each text is, as in `softmax_contrast`.
+        chunk_rows: as in `softmax_contrast`.
 
     Returns:
         "image_to_text", "text_to_image" and "loss", as `softmax_contrast`.
 
     Raises:
-        InputError: no image of the batch has a text in it, or alpha is outside [0, 1].
+        InputError: no image of the batch has a text in it, alpha is outside [0, 1], or chunk_rows is negative.
     """
     check_share(alpha)
     with torch.autocast(image.device.type, enabled=False):
@@ -147,10 +150,10 @@ def distilled_contrast(
         image, text, logit_scale = image.to(dtype) * logit_scale.to(dtype), text.to(dtype), logit_scale.to(dtype)
         image_teacher, text_teacher = image_teacher.to(dtype) * logit_scale, text_teacher.to(dtype)
         to_text, to_image = pair_up(image_group, text_group, text_key)
-        keys, teacher_keys = gather_with_gradient(text), gather_with_gradient(text_teacher)
-        image_to_text = _soft_search(image @ keys.T, image_teacher @ teacher_keys.T, to_text, alpha)
-        keys, teacher_keys = gather_with_gradient(image), gather_with_gradient(image_teacher)
-        text_to_image = _soft_search(text @ keys.T, text_teacher @ teacher_keys.T, to_image, alpha)
+        keys = gather_with_gradient(text), gather_with_gradient(text_teacher)
+        image_to_text = _soft_search((image, image_teacher), keys, to_text, alpha, chunk_rows)
+        keys = gather_with_gradient(image), gather_with_gradient(image_teacher)
+        text_to_image = _soft_search((text, text_teacher), keys, to_image, alpha, chunk_rows)
         return _both_ways(image_to_text, text_to_image)
 
 
@@ -183,11 +186,28 @@ def _summed_among_wrong(
 
 
 def _soft_search(
-    logits: Float[Tensor, "q k"], teacher_logits: Float[Tensor, "q k"], pairing: Pairing, alpha: float
+    queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor], pairing: Pairing, alpha: float, chunk_rows: int
 ) -> Float[Tensor, ""]:
-    hard, has_positive = cross_entropy_rows(logits, is_positive(pairing.query, pairing.key, pairing.link))
-    soft = torch.where(has_positive, teacher_cross_entropy(logits, teacher_logits), 0)
-    return mean_over_rows(((1 - alpha) * hard + alpha * soft).sum(), pairing)
+    """The model's and the teacher's rows that search, and those that are searched -> mean cross-entropy."""
+    whole = (keys[0], keys[1], pairing.key, pairing.link)
+    total = sum_in_pieces(partial(_summed_soft, alpha), chunk_rows, (*queries, pairing.query), whole)
+    return mean_over_rows(total, pairing)
+
+
+def _summed_soft(
+    alpha: float,
+    query: Float[Tensor, "q e"],
+    teacher_query: Float[Tensor, "q t"],
+    query_label: Int[Tensor, " q"],
+    key: Float[Tensor, "k e"],
+    teacher_key: Float[Tensor, "k t"],
+    key_label: Int[Tensor, " k"],
+    link: Int[Tensor, "2 l"] | None,
+) -> Float[Tensor, ""]:
+    logits = query @ key.T
+    hard, has_positive = cross_entropy_rows(logits, is_positive(query_label, key_label, link))
+    soft = torch.where(has_positive, teacher_cross_entropy(logits, teacher_query @ teacher_key.T), 0)
+    return ((1 - alpha) * hard + alpha * soft).sum()
 
 
 def _both_ways(image_to_text: Float[Tensor, ""], text_to_image: Float[Tensor, ""]) -> dict[str, Tensor]:

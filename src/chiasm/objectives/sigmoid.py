@@ -41,7 +41,7 @@ def sigmoid_contrast(
         logit_bias: added to all similarities; SigLIP starts at -10, because nearly all pairs are negative.
         image_group: what each image shows.
         text_group: what each text is about.
-        chunk_rows: images per piece, see `similarity.sum_in_pieces`; 0 takes all at once.
+        chunk_rows: images per piece, see `similarity.sum_in_pieces`; 0 chooses it by the sizes.
         text_key: which sentence each text is; texts of equal key are the same sentence.
 
     Returns:

@@ -15,6 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from chiasm.core.distributed import gather_with_gradient, own_rows, share_of_mean
 from chiasm.core.errors import InputError
 
+PIECE_PAIRS = 2**22
+"""Similarities that are computed at once unless `chunk_rows` is given: 16 MiB in float32, and about seven times as much
+with masks and gradients. 2,048 images and texts fit; 8,192 are computed in 16 pieces a direction."""
+
 
 class Pairing(NamedTuple):
     """Which searching rows belong to which searched rows.
@@ -108,16 +112,25 @@ def _summed_cross_entropy(
 def sum_in_pieces(
     piece: Callable[..., Tensor], chunk_rows: int, rows: Sequence[Tensor], whole: Sequence[Tensor | None]
 ) -> Tensor:
-    """Return `piece(*rows, *whole)`, a sum over rows, as the sum of pieces of `chunk_rows` rows; 0 takes all at once.
+    """Return `piece(*rows, *whole)`, a sum over rows, as the sum of pieces of `chunk_rows` rows.
 
     A piece is computed again in the backward pass, so memory grows with chunk_rows and not with the number of rows.
+
+    Args:
+        piece: rows and the whole -> the sum over these rows.
+        chunk_rows: 0 takes as many rows as have `PIECE_PAIRS` similarities, at least one.
+        rows: tensors with one row each.
+        whole: what every piece needs; the first has a row for each similarity of a row.
 
     Raises:
         InputError: chunk_rows is negative.
     """
     if chunk_rows < 0:
-        raise InputError(f"chunk_rows is {chunk_rows}", "0 (all at once) or a number of rows", "give 0 or more")
-    if not 0 < chunk_rows < len(rows[0]):
+        raise InputError(f"chunk_rows is {chunk_rows}", "0 (by the sizes) or a number of rows", "give 0 or more")
+    if not chunk_rows:
+        assert whole[0] is not None, "what is searched comes first"
+        chunk_rows = max(PIECE_PAIRS // max(len(whole[0]), 1), 1)
+    if chunk_rows >= len(rows[0]):
         return piece(*rows, *whole)
     parts = zip(*(torch.split(one, chunk_rows) for one in rows), strict=True)
     sums = [checkpoint(piece, *part, *whole, use_reentrant=False, preserve_rng_state=False) for part in parts]

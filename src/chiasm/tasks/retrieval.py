@@ -21,11 +21,12 @@ from chiasm.objectives.sigmoid import sigmoid_contrast
 from chiasm.tasks.base import Query, TaskConfig, Teacher, check_share
 from chiasm.tasks.calibration import Calibration, Events, softmax
 from chiasm.tasks.codec import Codec
+from chiasm.tasks.contrast import ContrastRows, ContrastTask
 from chiasm.tasks.retrieval_scoring import RetrievalScorer, class_similarity
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 from chiasm.tasks.space import SharedSpace
 from chiasm.tasks.text_targets import target_fields
-from chiasm.tasks.texts import CaptionTask, DistilledConfig, caption_fields, chosen_captions, text_fields, text_tokens
+from chiasm.tasks.texts import DistilledConfig, caption_fields, chosen_captions, text_fields, text_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +54,7 @@ class RetrievalConfig(DistilledConfig):
         return self.text_teacher > 0
 
 
-class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
+class Retrieval(ContrastTask[RetrievalConfig], SharedSpace):
     """Contrastive task; all captions of an image, equal captions and equal images are positives."""
 
     name: ClassVar[str] = "retrieval"
@@ -117,36 +118,47 @@ class Retrieval(CaptionTask[RetrievalConfig], SharedSpace):
             "swap_key": torch.tensor([counter_seed("text", text) for text in swapped.values()], dtype=torch.long),
         }
 
-    def _terms(
+    def embed(
         self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
-    ) -> dict[str, Tensor]:
-        """The contrastive loss: terms by direction, "text_teacher" if enabled, and "loss"."""
+    ) -> ContrastRows:
+        """Vectors "image", "text", and "wrong" where there are hard negatives; facts also of the enabled options."""
         fields, image = batch.by_task[self.name], encoded[IMAGE]
-        assert model.logit_scale is not None
         images, all_texts = model.embed_image(image), model.embed_text(_pooled(model, fields))
-        scale, of, key = model.logit_scale.exp(), fields["image_index"], fields["text_key"]
-        text_group = batch.group[of]
-        texts = all_texts[: len(of)]
-        if self.objective == "additive":
-            return additive_contrast(images, texts, scale, of, batch.group, text_key=key)
-        if self.objective == "sigmoid":
-            assert model.logit_bias is not None
-            return sigmoid_contrast(images, texts, scale, model.logit_bias, batch.group, text_group, text_key=key)
+        of = fields["image_index"]
+        vectors = {"image": images, "text": all_texts[: len(of)]}
+        facts = {"group": batch.group, "image_index": of, "text_key": fields["text_key"]}
         if self.config.distil and teacher is not None:
             with torch.no_grad():
-                soft = (
-                    teacher.model.embed_image(teacher.encoded[IMAGE]),
-                    teacher.model.embed_text(_pooled(teacher.model, fields)),
-                )
-            return distilled_contrast(
-                images, texts, *soft, scale, batch.group, text_group, alpha=self.config.distil, text_key=key
-            )
-        wrong = _hard_negatives(all_texts, fields) if self.config.hard_negatives else None
-        terms = softmax_contrast(images, texts, scale, batch.group, text_group, text_key=key, hard_negatives=wrong)
+                facts["image_teacher"] = teacher.model.embed_image(teacher.encoded[IMAGE])
+                facts["text_teacher"] = teacher.model.embed_text(_pooled(teacher.model, fields))
+        if self.config.hard_negatives:
+            wrong = _hard_negatives(all_texts, fields)
+            vectors["wrong"] = wrong.text
+            facts |= {"wrong_key": wrong.key, "is_wrong": wrong.is_real}
+        if self.config.text_teacher:
+            facts |= {name: fields[name] for name in ("text_target", "has_target")}
+        return ContrastRows(vectors, facts)
+
+    def compare(self, model: VisionLanguageModel, rows: ContrastRows) -> dict[str, Tensor]:
+        """The contrastive loss: terms by direction, "text_teacher" if enabled, and "loss"."""
+        assert model.logit_scale is not None
+        vectors, facts, scale = rows.vectors, rows.facts, model.logit_scale.exp()
+        images, texts, of, key = vectors["image"], vectors["text"], facts["image_index"], facts["text_key"]
+        if self.objective == "additive":
+            return additive_contrast(images, texts, scale, of, facts["group"], text_key=key)
+        groups = facts["group"], facts["group"][of]
+        if self.objective == "sigmoid":
+            assert model.logit_bias is not None
+            return sigmoid_contrast(images, texts, scale, model.logit_bias, *groups, text_key=key)
+        if "image_teacher" in facts:
+            soft = facts["image_teacher"], facts["text_teacher"]
+            return distilled_contrast(images, texts, *soft, scale, *groups, alpha=self.config.distil, text_key=key)
+        wrong = HardNegatives(vectors["wrong"], facts["wrong_key"], facts["is_wrong"]) if "wrong" in vectors else None
+        terms = softmax_contrast(images, texts, scale, *groups, text_key=key, hard_negatives=wrong)
         share = self.config.text_teacher
         if not share:
             return terms
-        distance = vector_distillation(texts, fields["text_target"], fields["has_target"])["loss"]
+        distance = vector_distillation(texts, facts["text_target"], facts["has_target"])["loss"]
         return {**terms, "text_teacher": distance, "loss": (1 - share) * terms["loss"] + share * distance}
 
     @torch.no_grad()

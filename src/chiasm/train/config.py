@@ -81,7 +81,12 @@ class TrainConfig:
     batches, and leaves it at 1."""
     accumulate: int = 1
     """Parts that a batch is cut into to save memory; gradients are summed over them. A part counts by its words,
-    questions or captions, so that the step is that of the whole batch; contrast and matching stay within a part."""
+    questions or captions, so that the step is that of the whole batch; matching stays within a part."""
+    exact_contrast: bool = True
+    """With `accumulate` above 1, contrast the images and texts of all parts: value and gradient of the whole batch for
+    one more forward pass of the towers (GradCache, Gao et al. 2021). False contrasts within each part."""
+    unmasked_share: float = 0.1
+    """Last share of the steps, in [0, 1], in which `model.image.patch_dropout` is off."""
     lr: float = 1e-3
     """Peak learning rate; 0 chooses one by the number of trained parameters, whether they are pre-trained, the batch
     and the steps (the rule stands in `train/rates.py`)."""
@@ -162,6 +167,12 @@ class TrainConfig:
             )
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"{where}.layer_decay is {self.layer_decay}", "a number in (0, 1]", "1 turns it off")
+        if not 0 <= self.unmasked_share <= 1:
+            raise InputError(
+                f"{where}.unmasked_share is {self.unmasked_share}",
+                "a share in [0, 1]",
+                f"--set {where}.unmasked_share=0.1",
+            )
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"{where}.ema_decay is {self.ema_decay}", "a number in [0, 1)", "0.999 is common")
         self.retention.check(f"{where}.retention")
@@ -228,10 +239,13 @@ def stored_run_config(values: Mapping[str, Any], where: str) -> RunConfig:
 
 
 def _with_new_names(section: Any) -> Any:
-    """A run's or a stage's values with the keys of `train` under their present names."""
+    """A run's or a stage's values with the keys of `train` under their present names, and the old meaning of none."""
     if not isinstance(section, Mapping) or not isinstance(train := section.get("train"), Mapping):
         return section
-    return {**section, "train": {RENAMED.get(key, key): value for key, value in train.items()}}
+    named = {RENAMED.get(key, key): value for key, value in train.items()}
+    if named.get("accumulate", 1) != 1:  # before `exact_contrast` there was one way
+        named.setdefault("exact_contrast", False)
+    return {**section, "train": named}
 
 
 def weighed_tasks(config: RunConfig) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from chiasm.core.device import keep_freed_memory, measure_precision, pick_device
+from chiasm.core.device import keep_freed_memory, measure_precision, peak_memory_bytes, pick_device
 from chiasm.core.distributed import world_size
 from chiasm.core.files import cache_root
-from chiasm.core.types import Example
+from chiasm.core.types import Batch, Example
 from chiasm.data.dataset import Dataset, Subset, evenly_spread, examples_of
 from chiasm.data.leaks import open_training
 from chiasm.data.modalities.image import images_of
@@ -26,7 +27,7 @@ from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import CHUNK, evaluate
 from chiasm.evaluate.measure import VIEWS, ProgressBars
 from chiasm.models.projection import class_heads
-from chiasm.pipeline.batching import image_tensor
+from chiasm.pipeline.batching import image_tensor, make_batch
 from chiasm.pipeline.feature_cache import not_cached, prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_fed
@@ -38,11 +39,14 @@ from chiasm.train.from_network import in_network
 from chiasm.train.interpolation import ALPHAS
 from chiasm.train.length import Length, fitting_batch, planned_length
 from chiasm.train.loader import Loader
+from chiasm.train.memory import StepMemory, predict_memory
 from chiasm.train.stages import stage_config
 from chiasm.train.trainer import Hooks, Trainer
 
 TIMED_STEPS, WARM_UP_STEPS = 12, 2
 """Steps that are run, and the number of initial steps that are not timed because memory is still allocated."""
+TIMED_PARTS = 2
+"""Parts of a step that are timed, where `train.accumulate` has more."""
 LONGEST_S = 20.0
 """Seconds after which no further step is timed."""
 TIMED_IMAGES, TIMED_TEXTS = 48, 192
@@ -77,8 +81,10 @@ class Estimate:
 
     parameters: int
     trained_parameters: int
-    weights_bytes: int
-    """Weights, gradients, optimiser moments and bf16 copy; activations come on top."""
+    memory: StepMemory
+    """Predicted from counts."""
+    peak_bytes: int
+    """Largest memory of this process, which has taken a few steps of at most `TIMED_PARTS` parts."""
     training_pictures: int
     steps: int
     steps_why: str
@@ -105,7 +111,7 @@ class Estimate:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return {**asdict(self), "total_s": self.total_s}
+        return {**asdict(self), "total_s": self.total_s, "memory_bytes": self.memory.total_bytes}
 
     def text(self) -> str:
         """The estimate as text for the console."""
@@ -122,7 +128,7 @@ class Estimate:
         }
         return (
             f"parameters: {self.parameters:,}, of which {self.trained_parameters:,} are trained\n"
-            f"memory for weights and optimiser: {self.weights_bytes / 2**20:.0f} MiB (activations come on top)\n"
+            f"{self.memory.text()}; this process has had {self.peak_bytes / 2**20:,.0f} MiB so far\n"
             f"training images: {self.training_pictures:,}\n"
             f"length: {self.steps_why}\n"
             f"learning rate: {self.lr_why}\n"
@@ -168,13 +174,18 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_s
     opening_s = imported_s + time.perf_counter() - started
     to_encode, encoding_s = _preparation(pipeline, [training, *held_out[: 1 + (config.test_split != "val")]])
     beside_s = _starter_s(config, held_out[1], device) if config.init_from == STARTER else 0.0
-    shown = _prepared(pipeline, training, max(config.train.batch_size, CHUNK), console)
+    short = _timed(config)
+    shown = _prepared(pipeline, training, max(short.train.batch_size, CHUNK), console)
     measured = _prepared(pipeline, held_out[0], CHUNK, console)
-    trainer = Trainer(pipeline, Loader(shown, pipeline.tasks, pipeline.codec, config), Path(), Hooks(dict, dict), "")
+    trainer = Trainer(pipeline, Loader(training, pipeline.tasks, pipeline.codec, config), Path(), Hooks(dict, dict), "")
     trainer.start(None, chosen, why, pretrained)
-    step_s = _step_s(trainer)
     trained = trainer.sizes(pretrained)[0]
     total = sum(parameter.numel() for parameter in pipeline.model.parameters())
+    held = (chosen == "bf16") * 2 + (config.train.ema_decay > 0) * 4  # beside weights, gradients and two moments
+    weights_bytes = trained * (16 + held) + (total - trained) * 4
+    memory = predict_memory(trainer, partial(_few, trainer, shown), weights_bytes)
+    trainer.loader = Loader(shown, pipeline.tasks, pipeline.codec, short)
+    step_s = _step_s(trainer) * config.train.accumulate / short.train.accumulate
     timed = [measured.example(n) for n in range(len(measured))]
     image_s = _evaluation_s(pipeline, timed)
     validations = math.ceil(length.steps / (config.train.validate_every or max(1, length.steps // 10)))
@@ -188,7 +199,8 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_s
     return Estimate(
         parameters=total,
         trained_parameters=trained,
-        weights_bytes=trained * (16 + (2 if chosen == "bf16" else 0)) + (total - trained) * 4,
+        memory=memory,
+        peak_bytes=peak_memory_bytes(),
         training_pictures=size,
         steps=length.steps,
         steps_why=length.why,
@@ -209,6 +221,21 @@ def _with_length(config: RunConfig, examples: int) -> tuple[Length, RunConfig]:
     batch_size = fitting_batch(train, examples, train.accumulate * world_size())
     length = planned_length(train, examples, batch_size)
     return length, replace(config, train=replace(train, steps=length.steps, batch_size=batch_size, least_batches=1))
+
+
+def _timed(config: RunConfig) -> RunConfig:
+    """The same with at most `TIMED_PARTS` parts a step: a step of many has as many times their seconds."""
+    train = config.train
+    parts = min(train.accumulate, TIMED_PARTS)
+    batch_size = train.batch_size * parts // train.accumulate
+    return replace(config, train=replace(train, batch_size=batch_size, accumulate=parts))
+
+
+def _few(trainer: Trainer, dataset: Dataset, count: int) -> Batch:
+    """A batch of the first examples."""
+    pipeline = trainer.pipeline
+    examples = [dataset.example(number % len(dataset)) for number in range(count)]
+    return make_batch(examples, pipeline.tasks, pipeline.codec, trainer.run, 0)
 
 
 def _some(dataset: Dataset, count: int) -> Dataset:

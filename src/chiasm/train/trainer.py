@@ -8,34 +8,28 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-
-from torch import Tensor
 
 from chiasm.core.device import DTYPES
 from chiasm.core.errors import InputError, Interrupted, JobError
 from chiasm.core.files import write_json
 from chiasm.core.log import Bar, MetricsFile
-from chiasm.core.shared_draws import seed_step
 from chiasm.core.types import Batch, Score
-from chiasm.models.vision_language import VisionLanguageModel
-from chiasm.pipeline.batching import to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.adaptation import adaptable, frozen_towers, rate_factor
 from chiasm.train.config import config_of
 from chiasm.train.curves import TensorBoard
 from chiasm.train.execution import make_execution
-from chiasm.train.execution.averaging import AveragedModel
 from chiasm.train.forgetting import RetentionCheck
+from chiasm.train.gradient_cache import check_exact
 from chiasm.train.interpolation import names_between
 from chiasm.train.length import Length, TimeLimit, planned_length
 from chiasm.train.loader import Loader
 from chiasm.train.optimizer import learning_rate, trainable_names
+from chiasm.train.parts import Step
 from chiasm.train.rates import peak_rate
 from chiasm.train.state import Progress, read_progress, save_checkpoint
 from chiasm.train.stopping import StopSignals
-from chiasm.train.weighting import part_factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +61,8 @@ class Trainer:
         self.train = self.run.train
         chosen = trainable_names(pipeline.model, self.train.trainable, frozen_towers(self.run.model))
         self.names = adaptable(chosen, self.train)
+        if self.train.exact_contrast and self.train.accumulate > 1 and pipeline.model.parts.contrast:
+            check_exact(pipeline.model)
         self.execution = make_execution(pipeline, self.names)
         self.progress = Progress()
         self.signals = StopSignals()
@@ -183,25 +179,15 @@ class Trainer:
         """One optimiser step over the accumulation parts; returns the row for `metrics.jsonl`."""
         progress = self.progress
         rate = learning_rate(progress.step, progress.total_steps, self.train)
-        seed_step("step", self.run.seed, progress.step)
-        factors = part_factors(self.pipeline.tasks, batches)
-        parts = [partial(self._losses, batch, factor) for batch, factor in zip(batches, factors, strict=True)]
-        norm, row = self.execution.backward(parts, progress.step)
+        counters = ("step", self.run.seed, progress.step)
+        drops_patches = progress.step < (1 - self.train.unmasked_share) * progress.total_steps
+        how = self.execution.dtype, self.train.exact_contrast, drops_patches
+        step = Step(self.pipeline.tasks, batches, self.pipeline.device, *how, counters)
+        norm, row = self.execution.backward(step.parts(), progress.step)
         if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
             self._not_finite(batches, row, norm)
         self.execution.step(progress.step, lambda depth: rate * rate_factor(depth, progress.step, self.train))
         return {"step": progress.step + 1, "lr": rate, "grad_norm": norm, **row}
-
-    def _losses(
-        self, batch: Batch, factor: Mapping[str, float], model: VisionLanguageModel, average: AveragedModel | None
-    ) -> dict[str, Tensor]:
-        """Loss of each task, times its factor; images are encoded once for all of them."""
-        batch = batch.to(self.pipeline.device)
-        inputs = {name: to_model_range(value, self.execution.dtype) for name, value in batch.inputs.items()}
-        encoded = model.encode(inputs)
-        teacher = None if average is None else average.encode(inputs)
-        found = {name: task.loss(model, encoded, batch, teacher)["loss"] for name, task in self.pipeline.tasks.items()}
-        return {name: loss * factor[name] for name, loss in found.items()}
 
     def _not_finite(self, batches: Sequence[Batch], row: Mapping[str, float], norm: float) -> None:
         step = self.progress.step + 1

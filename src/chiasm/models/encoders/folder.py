@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from chiasm.core.errors import InputError
 from chiasm.core.files import sha256_bytes
 from chiasm.models.encoders.base import (
     EncoderShape,
@@ -43,11 +44,35 @@ class FolderImageConfig(ImageTowerConfig):
     kind: Literal["hugging_face"] = "hugging_face"
     name: str = ""
     """Local folder of the network, with its preprocessing and safetensors."""
+    patch_dropout: float = 0.0
+    """Share, in [0, 1), of an image's patches that training leaves out, drawn anew each time (FLIP, Li et al. 2023: 0.5
+    takes about half of the time); the last `train.unmasked_share` of the steps sees whole images."""
+    recompute: bool = False
+    """As `model.text.recompute`."""
 
     def build(self, shape: EncoderShape) -> nn.Module:
         """See `ImageTowerConfig.build`."""
         folder = Path(self.name)
-        return read_open_clip(folder).image if is_open_clip(folder) else load_image_tower(self.name)
+        tower = read_open_clip(folder).image if is_open_clip(folder) else load_image_tower(self.name)
+        return tower.train_with(self.patch_dropout, self.recompute)
+
+    def check(self) -> None:
+        """See `ImageTowerConfig.check`.
+
+        Raises:
+            InputError: a share outside [0, 1), or patch dropout of a frozen tower, which encodes each image once.
+        """
+        ImageTowerConfig.check(self)
+        if not 0 <= self.patch_dropout < 1:
+            raise InputError(
+                f"model.image.patch_dropout is {self.patch_dropout}", "a share in [0, 1)", "FLIP takes 0.5 or 0.75"
+            )
+        if self.patch_dropout and self.frozen:
+            raise InputError(
+                f"model.image.patch_dropout {self.patch_dropout} with model.image.frozen true",
+                "a trained tower: a frozen one encodes every image once",
+                "--set model.image.patch_dropout=0",
+            )
 
     def preprocessing(self) -> ImagePreprocessing:
         """The folder's own preprocessing, with which the weights were trained."""
@@ -71,13 +96,18 @@ class FolderTextConfig(TextTowerConfig):
     kind: Literal["hugging_face"] = "hugging_face"
     name: str = ""
     """Local folder of the network, with its tokenizer and safetensors."""
+    recompute: bool = False
+    """Compute each block again in the backward pass in place of keeping its activations: less memory, a third more
+    time (gradient checkpointing, Chen et al. 2016)."""
 
     pads_beyond_max: ClassVar[bool] = False
 
     def build(self, shape: EncoderShape) -> nn.Module:
         """See `TextTowerConfig.build`."""
         folder = Path(self.name)
-        return read_open_clip(folder).text if is_open_clip(folder) else load_text_tower(self.name)
+        tower = read_open_clip(folder).text if is_open_clip(folder) else load_text_tower(self.name)
+        tower.recompute = self.recompute
+        return tower
 
     def tokenizer(self) -> TokenizerSource:
         """See `TextTowerConfig.tokenizer`."""

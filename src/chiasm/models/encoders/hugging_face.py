@@ -22,6 +22,7 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.encoders.base import TextLimits
+from chiasm.models.patch_dropout import PatchDropout, add_patch_dropout
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
     SPEC_FILES,
@@ -36,6 +37,7 @@ from chiasm.models.pretrained.hugging_face_folder import (
     read_spec,
     reading,
 )
+from chiasm.models.pretrained.recomputation import recomputed
 from chiasm.models.transformer import masked_mean
 
 if TYPE_CHECKING:
@@ -64,10 +66,19 @@ class HuggingFaceImageEncoder(nn.Module):
         assert spec.preprocessing is not None, "an image tower states its preprocessing"
         self.model, self.spec, self.preprocessing = model, spec, spec.preprocessing
         self.dim = _width(model.config)
+        self.patch_dropout: PatchDropout | None = None
+        self.recompute = False
+
+    def train_with(self, patch_dropout: float, recompute: bool) -> "HuggingFaceImageEncoder":
+        """Set what saves time and memory in training: see `FolderImageConfig`; returns itself."""
+        self.patch_dropout = add_patch_dropout(self.model, patch_dropout) if patch_dropout else None
+        self.recompute = recompute
+        return self
 
     def forward(self, image: Float[Tensor, "n 3 h w"]) -> Tokens:
         """Encode images with values in [-1, 1] (uint8 / 127.5 - 1), resized as `preprocessing` says."""
-        out = self.model(pixel_values=normalised(image, self.preprocessing))
+        with recomputed(self.model, self.recompute and torch.is_grad_enabled(), "model.image.recompute"):
+            out = self.model(pixel_values=normalised(image, self.preprocessing))
         values = out.last_hidden_state
         if values.ndim == 4:  # a convolutional network
             values = values.flatten(2).transpose(1, 2)
@@ -89,11 +100,13 @@ class HuggingFaceTextEncoder(nn.Module):
         self.dim = _width(model.config)
         self.max_tokens = longest_text(model.config)
         self.sees_padding = model.config.model_type in WITHOUT_MASK
+        self.recompute = False
 
     def forward(self, text: TextTokens) -> Tokens:
         """Encode; padding is masked, except in networks that were trained with attention to it (SigLIP)."""
         mask = {} if self.sees_padding else {"attention_mask": text.is_real.long()}
-        out = self.model(input_ids=text.ids, **mask)
+        with recomputed(self.model, self.recompute and torch.is_grad_enabled()):
+            out = self.model(input_ids=text.ids, **mask)
         values = out.last_hidden_state
         return Tokens(values, text.is_real, _pooled(self.spec.pooled, out, values, text.is_real))
 

@@ -8,12 +8,13 @@ from chiasm.core.errors import InputError
 
 
 @contextmanager
-def recomputed(network: Any, is_on: bool) -> Iterator[None]:
+def recomputed(network: Any, is_on: bool, key: str = "model.text.recompute") -> Iterator[None]:
     """Within the block, where `is_on`, each block keeps its input alone (Chen et al. 2016, section 3).
 
     Args:
         network: of transformers.
         is_on: else nothing changes.
+        key: config key, for the message.
 
     Raises:
         InputError: an architecture that transformers cannot checkpoint.
@@ -26,9 +27,9 @@ def recomputed(network: Any, is_on: bool) -> Iterator[None]:
     layers = [layer for layer in network.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if not layers:
         raise InputError(
-            f"model.text.recompute with a {type(network).__name__}",
+            f"{key} with a {type(network).__name__}",
             "an architecture that transformers can checkpoint",
-            "--set model.text.recompute=false",
+            f"--set {key}=false",
         )
     # transformers renames this method.
     enable = getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)

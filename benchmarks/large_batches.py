@@ -1,0 +1,122 @@
+"""A step of a large contrastive batch in little memory: ViT-B/32, random weights, real captions.
+
+Command: python benchmarks/large_batches.py [--batch 8192] [--parts 128] [--size 32] [--layers 12] [--json FILE]
+
+Each measurement runs in a process of its own, whose largest resident memory counts: towers with the sizes of CLIP
+ViT-B/32 (151 million parameters), AdamW, captions of Flickr8k (CHIASM_DATA), images of random pixels. `--size` is the
+side of the images in pixels; 224 is what CLIP takes, and 32 gives the image tower one patch, which leaves weights,
+embeddings, loss and the text tower as they are and makes a step of 8,192 take minutes rather than an hour.
+`--layers` is the depth of both towers, 12 in ViT-B/32.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from chiasm.core.device import environment, keep_freed_memory, peak_memory_bytes
+from chiasm.core.files import write_json
+from chiasm.core.types import Batch, Caption, Example, ImageRef
+from chiasm.data.dataset import ListDataset
+from chiasm.data.ledger import Ledger
+from chiasm.pipeline.batching import make_batch
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.train.loader import Loader
+from chiasm.train.memory import predict_memory
+from chiasm.train.trainer import Hooks, Trainer
+from clip_towers import captions_of_flickr8k, clip_run, write_clip
+
+LONGEST_S = 3600
+
+
+def examples(count: int, size_px: int) -> list[Example]:
+    """Captions of Flickr8k, each with an image of random pixels that is made when it is read."""
+
+    def image(number: int) -> ImageRef:
+        def load() -> np.ndarray:
+            return np.random.default_rng(number).integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
+
+        return ImageRef(load, lambda: str(number))
+
+    said = captions_of_flickr8k(count)
+    return [Example(str(row), {"image": image(row)}, (Caption(text, "en"),)) for row, text in enumerate(said)]
+
+
+def measure(batch: int, parts: int, size_px: int, layers: int) -> dict[str, float]:
+    """One step in this process: predicted and real memory, seconds, and the loss."""
+    keep_freed_memory()
+    started_bytes = peak_memory_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        write_clip(Path(folder), size_px, layers)
+        run = clip_run(Path(folder), batch_size=batch, accumulate=parts)
+        dataset = ListDataset("train", examples(batch, size_px), Ledger())
+        pipeline = Pipeline.build(run, dataset.examples[:8], torch.device("cpu"))
+        loader = Loader(dataset, pipeline.tasks, pipeline.codec, run)
+
+        def few(count: int) -> Batch:
+            return make_batch(dataset.examples[:count], pipeline.tasks, pipeline.codec, run, 0, loader.resizing)
+
+        trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict), "")
+        trainer.start(None, "fp32", "")
+        parameters = sum(parameter.numel() for parameter in pipeline.model.parameters())
+        predicted = predict_memory(trainer, few, parameters * 16)
+        start = time.perf_counter()
+        row = trainer.step(next(loader.ahead(0, 2)))
+        seconds = time.perf_counter() - start
+    return {
+        "batch": batch,
+        "parts": parts,
+        "size_px": size_px,
+        "layers": layers,
+        "parameters": parameters,
+        "predicted_bytes": predicted.total_bytes,
+        "libraries_bytes": started_bytes,
+        "peak_bytes": peak_memory_bytes(),
+        "step_s": seconds,
+        "loss": row["loss"],
+    }
+
+
+def apart(*sizes: int) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    named = zip(("--batch", "--parts", "--size", "--layers"), map(str, sizes), strict=True)
+    words = [sys.executable, __file__, "--one", *(word for pair in named for word in pair)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=LONGEST_S, check=True, env=os.environ)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Print predicted and real memory of one step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=8192)
+    parser.add_argument("--parts", type=int, default=128)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", action="store_true", help="measure in this process and print JSON")
+    given = parser.parse_args()
+    sizes = given.batch, given.parts, given.size, given.layers
+    if given.one:
+        print(json.dumps(measure(*sizes)))
+        return
+    found = apart(*sizes)
+    predicted, libraries, peak = (found[name] / 2**30 for name in ("predicted_bytes", "libraries_bytes", "peak_bytes"))
+    print(
+        f"batch {given.batch:,} of {given.size} px in {given.parts} parts, {given.layers} layers a tower "
+        f"({found['parameters']:,.0f} parameters): {peak:.2f} GiB at most"
+    )
+    print(f"  predicted {predicted:.2f} GiB beside {libraries:.2f} GiB of libraries; {found['step_s']:.0f} s a step")
+    if given.json:
+        write_json(given.json, {"results": found, "environment": environment()})
+
+
+if __name__ == "__main__":
+    main()
