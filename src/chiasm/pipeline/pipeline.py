@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -27,6 +25,8 @@ from chiasm.models.fingerprint import weights_hash
 from chiasm.models.inputs import encode_rows
 from chiasm.models.lora import LORA_NAMES
 from chiasm.models.networks import build_model
+from chiasm.models.packing import FILE as WEIGHTS
+from chiasm.models.packing import Packing, read_weights, to_bytes
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import stack_images, to_model_range
 from chiasm.pipeline.codec import CALIBRATED_ON, codec_from, make_codec, vocabulary_file, vocabulary_in
@@ -63,6 +63,8 @@ class Pipeline:
         """The example of the folder that it was read from."""
         self.domain: DomainModel | None = None
         """Densities of the training data; None in a model that was made without."""
+        self.packing: Packing = ""
+        """How a run folder stores the weights; it must have been applied to them (`packing.round_weights`)."""
         self.tasks: dict[str, Task[Any]] = build_tasks(config.tasks, config.model)
         check_pretrained(config)
         for task in self.tasks.values():
@@ -224,7 +226,7 @@ class Pipeline:
         }
         files = {
             "config.json": _json(to_dict(self.config)),
-            "model.safetensors": safetensors.torch.save(tensors),
+            WEIGHTS: to_bytes(tensors, self.model, self.packing),
             "preprocessing.json": _json(preprocessing),
             **tower_files(self.model),
             **self.codec_files(),
@@ -300,10 +302,11 @@ class Pipeline:
         verify_folder(folder, "run")
         config = resolve_paths(read_pipeline_config(folder), folder)
         codec = codec_from(config, folder)
-        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+        tensors, packing = read_weights(folder)
         weighed = tuple(name.removeprefix(LOSS_WEIGHTS) for name in tensors if name.startswith(LOSS_WEIGHTS))
         pipeline = cls(config, build_model(config.model, parts_of(config, codec, weighed)), codec, device)
         pipeline.load_tensors(in_this_format(tensors, pipeline.tasks), str(folder))
+        pipeline.packing = packing
         pipeline._check_towers(folder)
         pipeline.domain = DomainModel.read(folder)
         pipeline.check_example(folder)
@@ -336,7 +339,7 @@ class Pipeline:
             needed: beginnings of names that must all be taken.
         """
         state = self.model.state_dict()
-        given = in_this_format(safetensors.torch.load_file(folder / "model.safetensors"), self.tasks)
+        given = in_this_format(read_weights(folder)[0], self.tasks)
         given = {name: value for name, value in given.items() if not (anew and name.startswith(anew))}
         for task in self.tasks.values():
             for name, rows in task.vocabularies.items():
