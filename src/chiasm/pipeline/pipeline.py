@@ -1,7 +1,6 @@
 """A model with tokenizer, preprocessing and tasks: from inputs to answers, to and from a run folder."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from chiasm.core.config import to_dict
 from chiasm.core.errors import InputError, MissingTaskError
-from chiasm.core.files import read_json
+from chiasm.core.files import json_bytes, read_json
 from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import verify_folder, write_folder
 from chiasm.core.types import IMAGE, Example, ImageRef, InputValue, Tokens
@@ -225,9 +224,9 @@ class Pipeline:
             "text": {"max_tokens": self.codec.tokenizer.max_tokens, "tower": self.text_fingerprint_if_frozen()},
         }
         files = {
-            "config.json": _json(to_dict(self.config)),
+            "config.json": json_bytes(to_dict(self.config)),
             WEIGHTS: to_bytes(tensors, self.model, self.packing),
-            "preprocessing.json": _json(preprocessing),
+            "preprocessing.json": json_bytes(preprocessing),
             **tower_files(self.model),
             **self.codec_files(),
             **({} if self.domain is None else {DOMAIN_FILE: self.domain.to_bytes()}),
@@ -248,16 +247,16 @@ class Pipeline:
         if image is None:
             return {}
         stored = {**self.answers_of(image, words_about(example)), TO_TRY: words_to_try(example, others)}
-        return {f"{name}.png": as_png(image.load()), f"{name}.json": _json(stored)}
+        return {f"{name}.png": as_png(image.load()), f"{name}.json": json_bytes(stored)}
 
     def codec_files(self) -> dict[str, bytes]:
         """The vocabularies, as files."""
         on = self.codec.calibrated_on
         return {
             "tokenizer.json": self.codec.tokenizer.to_json().encode(),
-            "calibration.json": _json({task: asdict(one) for task, one in self.codec.calibration.items()}),
-            **{vocabulary_file(name): _json(list(words)) for name, words in self.codec.vocabularies.items()},
-            **({} if on is None else {CALIBRATED_ON: _json(asdict(on))}),
+            "calibration.json": json_bytes({task: asdict(one) for task, one in self.codec.calibration.items()}),
+            **{vocabulary_file(name): json_bytes(list(words)) for name, words in self.codec.vocabularies.items()},
+            **({} if on is None else {CALIBRATED_ON: json_bytes(asdict(on))}),
         }
 
     def image_fingerprint_if_frozen(self) -> str:
@@ -389,7 +388,3 @@ class Pipeline:
         self.example = StoredExample.of(content, stored)
         stored.pop(TO_TRY, None)
         check_same_answers(stored, self.answers_of(image, stored["words"]), folder, self.model)
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
