@@ -43,6 +43,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chiasm.api.compressing import compress
     from chiasm.api.configuring import configure, estimate
     from chiasm.api.exporting import export
     from chiasm.api.measuring import Evaluation, ProbeResult, evaluate, probe
@@ -66,6 +67,7 @@ __all__ = [
     "ProbeResult",
     "Score",
     "TrainedRun",
+    "compress",
     "configure",
     "estimate",
     "evaluate",
@@ -89,6 +91,7 @@ _HOMES = {
     "ProbeResult": "api.measuring",
     "Score": "core.types",
     "TrainedRun": "api.training",
+    "compress": "api.compressing",
     "configure": "api.configuring",
     "estimate": "api.configuring",
     "evaluate": "api.measuring",
@@ -100,9 +103,9 @@ _HOMES = {
 }
 """Public name -> the module that has it, and its name there where that is another."""
 
-# Three public names are rooms' names too. Python binds a room here when it is first imported, which is therefore done
+# Four public names are rooms' names too. Python binds a room here when it is first imported, which is therefore done
 # now, while it costs nothing: these packages import nothing themselves. From then on the name is looked up below.
-for _room in ("evaluate", "recipes", "train"):
+for _room in ("compress", "evaluate", "recipes", "train"):
     importlib.import_module(f"chiasm.{_room}")
     del globals()[_room]
 

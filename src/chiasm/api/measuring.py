@@ -10,13 +10,11 @@ from rich.console import Console
 from chiasm.api.opening import change, unchanged
 from chiasm.api.overrides import Overrides, Place, assignments, check_settable
 from chiasm.api.showing import as_text, measured_tables, probe_tables
-from chiasm.core.config import of_kind
 from chiasm.core.device import environment
 from chiasm.core.errors import InputError
 from chiasm.core.log import stderr_console
 from chiasm.core.types import Score
-from chiasm.data.config import DataConfig
-from chiasm.data.files import FilesConfig
+from chiasm.data.files import of_files
 from chiasm.data.ledger import Ledger
 from chiasm.evaluate.comparison import paired_differences
 from chiasm.evaluate.evaluator import evaluate as run_tasks
@@ -114,7 +112,7 @@ def evaluate(
         pipeline = model.pipeline
         chosen = pipeline.config.data
         if data is not None:
-            chosen = _of_files(chosen, fspath(data))
+            chosen = of_files(chosen, fspath(data))
         change(pipeline, chosen, typed)
         second = _seen(other, model, split, typed, console) if other else None
         examples, ledger = open_prepared(pipeline, split, console)
@@ -167,7 +165,7 @@ def probe(
         raise InputError(f"--draws {draws}", "2 or more, 10 are usual", "an interval over draws needs several")
     model = _opened(run)
     with unchanged(model):
-        change(model.pipeline, _of_files(model.pipeline.config.data, fspath(data)), typed)
+        change(model.pipeline, of_files(model.pipeline.config.data, fspath(data)), typed)
         probed, ledger = run_probe(model.pipeline, split, tuple(sorted({*shots} - {0})), draws, mirror, console)
         return ProbeResult(_name(run), fspath(data), probed, ledger, model.pipeline.config.seed, mirror)
 
@@ -216,11 +214,6 @@ def _opened(run: Place | Model) -> Model:
 
 def _name(run: Place | Model) -> str:
     return "a model of " + ", ".join(run.tasks) if isinstance(run, Model) else fspath(run)
-
-
-def _of_files(config: DataConfig, path: str) -> DataConfig:
-    """The data config of a run with other files."""
-    return replace(of_kind(config, FilesConfig, "source"), path=path, format="auto", images="", others={})
 
 
 def _seen(other: Model, model: Model, split: str, typed: Sequence[str], console: Console) -> Outcome:

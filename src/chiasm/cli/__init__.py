@@ -15,6 +15,7 @@ import typer
 from chiasm import __version__
 from chiasm.cli.asking import ask, caption, classify, embed, match
 from chiasm.cli.chatting import chat
+from chiasm.cli.compress_verb import compress
 from chiasm.cli.draw_verb import draw
 from chiasm.cli.exporting import export
 from chiasm.cli.measuring import evaluate, probe
@@ -68,6 +69,7 @@ for _verb in (
     search,
     serve,
     export,
+    compress,
 ):
     app.command()(_verb)
 app.add_typer(index, name="index")

@@ -88,9 +88,14 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def json_bytes(content: Any) -> bytes:
+    """Indented JSON in UTF-8; NaN and infinity are refused, because JSON cannot represent them."""
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Atomic write of indented JSON; NaN and infinity are refused, because JSON cannot represent them."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Atomic write of `json_bytes`."""
+    write_bytes(path, json_bytes(content))
 
 
 def read_json(path: Path, what: str) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from chiasm.core.config import of_kind
 from chiasm.core.errors import InputError
 from chiasm.core.random import counter_seed
 from chiasm.core.types import Caption, Example, Source
@@ -64,6 +65,11 @@ class FilesConfig(DataConfig):
         if self.object_questions < 0 or self.object_questions % 2:
             given = f"data.object_questions is {self.object_questions}"
             raise InputError(given, "an even number, or 0", "--set data.object_questions=4")
+
+
+def of_files(config: DataConfig, path: str) -> FilesConfig:
+    """The data config of a run with other files: the folder or file `path`, whose layout is recognised."""
+    return replace(of_kind(config, FilesConfig, "source"), path=path, format="auto", images="", others={})
 
 
 @dataclass(frozen=True, slots=True)

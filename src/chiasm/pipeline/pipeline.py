@@ -1,21 +1,18 @@
 """A model with tokenizer, preprocessing and tasks: from inputs to answers, to and from a run folder."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from chiasm.core.config import to_dict
 from chiasm.core.errors import InputError, MissingTaskError
-from chiasm.core.files import read_json
+from chiasm.core.files import json_bytes, read_json
 from chiasm.core.random import seed_torch
 from chiasm.core.run_folder import verify_folder, write_folder
 from chiasm.core.types import IMAGE, Example, ImageRef, InputValue, Tokens
@@ -27,6 +24,8 @@ from chiasm.models.fingerprint import weights_hash
 from chiasm.models.inputs import encode_rows
 from chiasm.models.lora import LORA_NAMES
 from chiasm.models.networks import build_model
+from chiasm.models.packing import FILE as WEIGHTS
+from chiasm.models.packing import Packing, read_weights, to_bytes
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import stack_images, to_model_range
 from chiasm.pipeline.codec import CALIBRATED_ON, codec_from, make_codec, vocabulary_file, vocabulary_in
@@ -63,6 +62,8 @@ class Pipeline:
         """The example of the folder that it was read from."""
         self.domain: DomainModel | None = None
         """Densities of the training data; None in a model that was made without."""
+        self.packing: Packing = ""
+        """How a run folder stores the weights; it must have been applied to them (`packing.round_weights`)."""
         self.tasks: dict[str, Task[Any]] = build_tasks(config.tasks, config.model)
         check_pretrained(config)
         for task in self.tasks.values():
@@ -223,9 +224,9 @@ class Pipeline:
             "text": {"max_tokens": self.codec.tokenizer.max_tokens, "tower": self.text_fingerprint_if_frozen()},
         }
         files = {
-            "config.json": _json(to_dict(self.config)),
-            "model.safetensors": safetensors.torch.save(tensors),
-            "preprocessing.json": _json(preprocessing),
+            "config.json": json_bytes(to_dict(self.config)),
+            WEIGHTS: to_bytes(tensors, self.model, self.packing),
+            "preprocessing.json": json_bytes(preprocessing),
             **tower_files(self.model),
             **self.codec_files(),
             **({} if self.domain is None else {DOMAIN_FILE: self.domain.to_bytes()}),
@@ -246,16 +247,16 @@ class Pipeline:
         if image is None:
             return {}
         stored = {**self.answers_of(image, words_about(example)), TO_TRY: words_to_try(example, others)}
-        return {f"{name}.png": as_png(image.load()), f"{name}.json": _json(stored)}
+        return {f"{name}.png": as_png(image.load()), f"{name}.json": json_bytes(stored)}
 
     def codec_files(self) -> dict[str, bytes]:
         """The vocabularies, as files."""
         on = self.codec.calibrated_on
         return {
             "tokenizer.json": self.codec.tokenizer.to_json().encode(),
-            "calibration.json": _json({task: asdict(one) for task, one in self.codec.calibration.items()}),
-            **{vocabulary_file(name): _json(list(words)) for name, words in self.codec.vocabularies.items()},
-            **({} if on is None else {CALIBRATED_ON: _json(asdict(on))}),
+            "calibration.json": json_bytes({task: asdict(one) for task, one in self.codec.calibration.items()}),
+            **{vocabulary_file(name): json_bytes(list(words)) for name, words in self.codec.vocabularies.items()},
+            **({} if on is None else {CALIBRATED_ON: json_bytes(asdict(on))}),
         }
 
     def image_fingerprint_if_frozen(self) -> str:
@@ -300,10 +301,11 @@ class Pipeline:
         verify_folder(folder, "run")
         config = resolve_paths(read_pipeline_config(folder), folder)
         codec = codec_from(config, folder)
-        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+        tensors, packing = read_weights(folder)
         weighed = tuple(name.removeprefix(LOSS_WEIGHTS) for name in tensors if name.startswith(LOSS_WEIGHTS))
         pipeline = cls(config, build_model(config.model, parts_of(config, codec, weighed)), codec, device)
         pipeline.load_tensors(in_this_format(tensors, pipeline.tasks), str(folder))
+        pipeline.packing = packing
         pipeline._check_towers(folder)
         pipeline.domain = DomainModel.read(folder)
         pipeline.check_example(folder)
@@ -336,7 +338,7 @@ class Pipeline:
             needed: beginnings of names that must all be taken.
         """
         state = self.model.state_dict()
-        given = in_this_format(safetensors.torch.load_file(folder / "model.safetensors"), self.tasks)
+        given = in_this_format(read_weights(folder)[0], self.tasks)
         given = {name: value for name, value in given.items() if not (anew and name.startswith(anew))}
         for task in self.tasks.values():
             for name, rows in task.vocabularies.items():
@@ -386,7 +388,3 @@ class Pipeline:
         self.example = StoredExample.of(content, stored)
         stored.pop(TO_TRY, None)
         check_same_answers(stored, self.answers_of(image, stored["words"]), folder, self.model)
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.models.config import ModelConfig
@@ -16,6 +14,7 @@ from chiasm.models.networks.language import LanguageNetwork
 from chiasm.models.networks.llava_1_5 import Llava
 from chiasm.models.networks.pali_gemma import PaliGemma
 from chiasm.models.networks.vilt import Vilt
+from chiasm.models.packing import read_weights
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
     checked_folder,
@@ -125,5 +124,5 @@ def _from_run(folder: Path, config: ModelConfig, parts: Parts) -> PretrainedVLM:
         return getattr(transformers, spec.network)(made)
 
     wrapped = wrapper.wrap(config, parts, spec, reading(folder, "the network's description", build))
-    wrapped.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=False)
+    wrapped.load_state_dict(read_weights(folder)[0], strict=False)
     return wrapped.eval()
