@@ -5,6 +5,9 @@ import importlib.util
 import json
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -220,6 +223,28 @@ def server_of_the_talker() -> Iterator[Mapping[str, str]]:
         yield {"http://127.0.0.1:8000": door.address}
 
 
+def check_exporting(folder: Path, printed: Printed) -> None:
+    """The programs run where neither chiasm nor torch can be imported, and their server answers."""
+    assert "agree on three shapes" in "".join(out for out, _ in printed.commands.values())
+    programs = "\n".join(blocks((DOCS / "exporting_onnx.md").read_text(encoding="utf-8"), "python"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = (
+        "import threading, time, urllib.request\n"
+        f"threading.Thread(target=serve, args=({port},), daemon=True).start()\n"
+        "time.sleep(1)\n"
+        "body = json.dumps(['a red circle', 'a dog']).encode()\n"
+        f"found = json.load(urllib.request.urlopen('http://127.0.0.1:{port}/texts', body, timeout=30))\n"
+        "print('vectors', np.array(found).shape)"
+    )
+    bare = "import sys\nsys.modules |= dict.fromkeys(('chiasm', 'torch', 'transformers'))\n"
+    program = bare + programs + asked
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=folder)
+    assert done.returncode == 0 and "vectors (2, 256)" in done.stdout, done.stderr
+
+
 PAGES = (
     Page(
         name="adapting.md",
@@ -238,6 +263,12 @@ PAGES = (
         around=server_of_the_talker,
     ),
     Page(name="checkpoints.md", prepare=prepare_checkpoints, needs=("transformers",), check=check_checkpoints),
+    Page(
+        name="exporting_onnx.md",
+        prepare=prepare_serving,
+        needs=("onnx", "onnxruntime", "onnxscript"),
+        check=check_exporting,
+    ),
     Page(
         name="languages.md",
         prepare=prepare_languages,

@@ -21,16 +21,17 @@ from chiasm.cli.exporting import export
 from chiasm.cli.measuring import evaluate, probe
 from chiasm.cli.searching import index, search
 from chiasm.cli.serving import serve
+from chiasm.cli.shared import Verbs
 from chiasm.cli.training import demo, recipes, show, train
 from chiasm.core.errors import ChiasmError, InputError, from_system
 
 app = typer.Typer(
+    cls=Verbs,
     add_completion=False,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Turn image-text files into a model that people can ask, search and trust.\n\n"
-    "Start with: [bold]chiasm demo[/bold]",
+    help="Turn image-text files into a model that people can ask, search and trust.\n\nStart with: chiasm demo",
 )
 
 

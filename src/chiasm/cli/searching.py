@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chiasm.cli.found import Found, check_sheet, print_found, write_sheet
-from chiasm.cli.shared import Json, load, notes, print_rejected, remark, say, with_bar, writable, write_result
+from chiasm.cli.shared import Json, Verbs, load, notes, print_rejected, remark, say, with_bar, writable, write_result
 from chiasm.cli.suggesting import suggesting
 from chiasm.core.errors import InputError, JobError
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from chiasm.serve.index.build import Report
 
 index = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     help="Keep an index of photos: build, add, delete, check, duplicates. `chiasm search INDEX QUERY` searches it.",
 )
 

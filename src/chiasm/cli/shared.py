@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from chiasm.core.errors import InputError
 
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
     from chiasm.serve.engine import Model
 
 T = TypeVar("T")
+
+
+class Verbs(TyperGroup):
+    """A group of verbs whose help shows the whole first sentence of each.
+
+    With `rich_markup_mode=None` the help is plain text: to load the library that draws boxes takes as long as all else
+    that `chiasm --help` does.
+    """
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of verbs; typer's own ends each line with three dots where the terminal ends."""
+        listed = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.get_short_help_str(limit=1000)) for name, verb in listed if verb])
 
 
 def writable(path: Path | None) -> Path | None:

@@ -6,6 +6,8 @@ with one thread 1 to 3 rows, with two threads also 5, 7 and 9. Every other step 
 over tokens is computed in pieces of one vector register, and further zeros are further pieces.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,6 +40,9 @@ def make_batch_invariant(model: nn.Module) -> None:
             module.__class__ = BatchInvariantLinear
 
 
-def positions(table: Tensor, length: int) -> Tensor:
-    """The first rows of a table of position embeddings [most, d]; zeros beyond it, where only padding stands."""
-    return table[:length] if length <= len(table) else F.pad(table, (0, 0, 0, length - len(table)))
+def positions(table: Tensor, length: int | torch.SymInt) -> Tensor:
+    """The first rows of a table of position embeddings [most, d]; zeros beyond it, where only padding stands.
+
+    `length` is symbolic while a graph is traced for texts of any length.
+    """
+    return table[:length] if length <= len(table) else F.pad(table, (0, 0, 0, cast(int, length - len(table))))

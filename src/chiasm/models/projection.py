@@ -96,7 +96,8 @@ class BesideClasses(nn.Module):
     def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
         """Place and join; any floating dtype in, float32 out."""
         share = self.share.float()
-        if not share:  # the classes would cost as much as the rest
+        # Without a share the classes would cost as much as the rest; an exported graph cannot choose by a value.
+        if not torch.compiler.is_exporting() and not share:
             none = pooled.new_zeros(len(pooled), CLASSES, dtype=torch.float32)
             return torch.cat([none, self.trained(pooled)], dim=-1)
         return torch.cat([share.sqrt() * self.classes(pooled), (1 - share).sqrt() * self.trained(pooled)], dim=-1)

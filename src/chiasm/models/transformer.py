@@ -39,7 +39,7 @@ def attend(
     format and length: torch's fused one or `matrix_attention`.
     """
     is_short = query.dtype.itemsize < 4 and key.shape[2] <= SHORT_TOKENS
-    has_few_queries = query.shape[2] < FEW_QUERIES and not torch.is_grad_enabled()
+    has_few_queries = not torch.is_grad_enabled() and query.shape[2] < FEW_QUERIES
     if query.device.type == "cpu" and (is_short or has_few_queries):
         return matrix_attention(query, key, value, allowed)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)

@@ -79,6 +79,11 @@ class PretrainedTokenizer(TextTokenizer):
             raise InputError("this text tower has no mask token", "one that has, such as BERT", "choose another tower")
         return self._id(self.mask)
 
+    @property
+    def padded_tokens(self) -> int | None:
+        """See `TextTokenizer.padded_tokens`."""
+        return self.max_tokens if self.pads_to_max else None
+
     def pieces(self, text: str) -> list[int]:
         """Token ids of the words of one text, all of them."""
         readable = text.encode("utf-8", "replace").decode("utf-8")

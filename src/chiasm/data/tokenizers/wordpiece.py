@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from chiasm.core.types import TextTokens
 
@@ -177,6 +177,28 @@ class TextTokenizer:
         ids = torch.tensor([row + [self.pad_id] * (width - len(row)) for row in rows], dtype=torch.long)
         lengths = torch.tensor([len(row) for row in rows])
         return TextTokens(ids.view(len(rows), width), torch.arange(width) < lengths[:, None])
+
+    def standalone(self) -> Tokenizer:
+        """A copy that gives the ids of `batch` without chiasm: special tokens, truncation and padding are its own.
+
+        `encode_special_tokens` is no part of what such a tokenizer stores; who opens it sets it to True, lest a user's
+        "[EOS]" becomes a special token.
+        """
+        before, after = (
+            [str(self.tokenizer.id_to_token(one)) for one in some] for some in (self._before_ids, self._after_ids)
+        )
+        known = [(name, self._id(name)) for name in sorted({*before, *after})]
+        made = Tokenizer.from_str(self.tokenizer.to_str())
+        made.post_processor = processors.TemplateProcessing(single=[*before, "$A", *after], special_tokens=known)
+        made.enable_truncation(self.max_tokens)
+        made.enable_padding(pad_id=self.pad_id, pad_token=self.pad, length=self.padded_tokens)
+        made.encode_special_tokens = True
+        return made
+
+    @property
+    def padded_tokens(self) -> int | None:
+        """Length to which every text is padded; None where a batch is padded to its longest."""
+        return None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Ids up to the first end token -> text; no spaces are left around Chinese characters."""

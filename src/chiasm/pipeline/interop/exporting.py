@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from chiasm.core.types import IMAGE, Caption, Example, Question
 from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.data.image_refs import image_ref_from_bytes
 from chiasm.models.decoding import DecodingConfig
+from chiasm.pipeline.interop.graph_files import ENGINES, write_graphs
 from chiasm.pipeline.interop.importing import STORED, open_pipeline, usual_decoding
 from chiasm.pipeline.interop.layouts import hugging_face_files, open_clip_files
 from chiasm.pipeline.interop.llava_layout import compare_with_transformers, is_conversation, llava_files
@@ -42,11 +43,16 @@ class Exported:
     words: dict[str, str]
     """Queries of the stored example."""
     answers: dict[str, Any]
-    """Answers of both models."""
+    """Answers of both models; {} for a layout of graphs."""
+    differences: dict[str, float] = field(default_factory=dict)
+    """File of a graph -> largest difference of its numbers to the model's; {} where outputs are bitwise equal."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Task -> why no graph has it."""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"out": str(self.out), "files": list(self.files), "words": self.words, "answers": self.answers}
+        told = {"out": str(self.out), "files": list(self.files), "words": self.words, "answers": self.answers}
+        return told | {"differences": self.differences, "left_out": self.left_out}
 
 
 def export(source: Path, layout: str, out: Path, device: torch.device) -> Exported:
@@ -54,7 +60,7 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
 
     Args:
         source: a run folder, or a folder in the layout of Hugging Face or open_clip.
-        layout: "run", or a key of `LAYOUTS`.
+        layout: "run", or a key of `LAYOUTS` or `ENGINES`.
         out: folder to create; it appears when everything in it has been checked.
         device: where both are computed.
 
@@ -64,6 +70,8 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
     """
     if source.is_dir():
         refuse_links_out(source)
+    if layout in ENGINES:
+        return _export_graphs(source, layout, out)
     pipeline = open_pipeline(source, device)
     if layout != "run":
         # These layouts do not store decoding, calibration or the domain model of a run.
@@ -85,6 +93,16 @@ def export(source: Path, layout: str, out: Path, device: torch.device) -> Export
         names = tuple(sorted(path.name for path in place.iterdir()))
     words = answers.pop("words")
     return Exported(out, names, words, answers)
+
+
+def _export_graphs(source: Path, layout: str, out: Path) -> Exported:
+    """As `export`, for an engine that computes graphs; they are compared on the CPU, within `graph_files.ATOL`."""
+    pipeline = open_pipeline(source, torch.device("cpu"))
+    example = _example(source, pipeline)
+    with new_folder(out) as place:
+        compared = write_graphs(pipeline, layout, example, place)
+        names = tuple(sorted(path.name for path in place.iterdir()))
+    return Exported(out, names, {}, {}, compared.differences, compared.left_out)
 
 
 def _export_talk(pipeline: Pipeline, layout: str, example: Example, out: Path, device: torch.device) -> Exported:
