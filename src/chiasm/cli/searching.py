@@ -167,6 +167,14 @@ def build(
     place: IndexPlace,
     model: Annotated[Path, typer.Option("--model", help="Run folder, or the word starter.", metavar="RUN")],
     metadata: Metadata = None,
+    vectors: Annotated[
+        str,
+        typer.Option(
+            "--vectors",
+            help="How a new index keeps vectors: float32, int8 (1/4 of the bytes) or binary (1/32 in memory).",
+            metavar="KIND",
+        ),
+    ] = "",
     workers: Workers = 0,
     ray: RayAddress = "",
     json_file: Json = None,
@@ -182,7 +190,9 @@ def build(
 
     spread = spread_over(model, workers, ray) if workers else None
     with suggesting("index build", model, [photos], [place]):
-        made, report = with_bar(lambda progress: make_index(place, [photos], model, metadata, progress, spread))
+        made, report = with_bar(
+            lambda progress: make_index(place, [photos], model, metadata, progress, spread, vectors=vectors)
+        )
     _print_report(made, report, json_file)
 
 

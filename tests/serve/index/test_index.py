@@ -341,3 +341,19 @@ def test_damaged_or_foreign_files_are_refused(index: Index, tmp_path: Path, mode
         make_index(tmp_path, [tmp_path / "photos"], model)
     with pytest.raises(InputError, match="is no index"):
         open_index(tmp_path / "nowhere", model)
+
+
+def test_an_index_keeps_vectors_as_it_was_told(photos: Path, tmp_path: Path, model: Model, tiny_run: Path) -> None:
+    """Guards against a word that is lost between the command and the tables, and against mixing two kinds."""
+    with Index.build(photos, tmp_path / "bits", tiny_run, vectors="binary") as made:
+        first = made.search("a red square", count=30)
+        assert made.store.kind == "binary" and len(first) == 30
+    with Index.build(photos, tmp_path / "bits", tiny_run) as again:
+        assert again.store.kind == "binary" and again.search("a red square", count=30) == first
+        assert again.check() == [] or all(not one.harms for one in again.check())
+    with pytest.raises(InputError, match="keeps its vectors as binary"):
+        Index.build(photos, tmp_path / "bits", tiny_run, vectors="int8")
+    with pytest.raises(InputError, match="--approximate"):
+        open_index(tmp_path / "bits", model, approximate=True)
+    with pytest.raises(InputError, match="PostgreSQL"):
+        make_index("postgresql://nobody@localhost/none", [photos], model, vectors="int8")

@@ -11,6 +11,7 @@ from pathlib import Path
 from chiasm.core.errors import InputError
 from chiasm.pipeline.zero_shot_starter import STARTER
 from chiasm.serve.engine import Model
+from chiasm.serve.index.kinds import FLOAT32
 
 FORMAT = "1"
 """Version of the tables; an index of another version is refused."""
@@ -27,6 +28,7 @@ class Header:
         image: hash of the image tower's weights, its preprocessing and its projection into the shared space.
         text: hash of the text tower's weights, tokenizer and projection; a model with another one is accepted.
         precision: number format of the weights.
+        vectors: how the index keeps its vectors (`index.kinds`); an index without this row keeps float32.
     """
 
     format: str
@@ -35,10 +37,11 @@ class Header:
     image: str
     text: str
     precision: str
+    vectors: str = FLOAT32
 
     @classmethod
-    def of(cls, model: Model, run: str) -> "Header":
-        """The header of an index of this model's vectors."""
+    def of(cls, model: Model, run: str, vectors: str = FLOAT32) -> "Header":
+        """The header of an index of this model's vectors, kept as `vectors` says."""
         pipeline = model.pipeline
         return cls(
             format=FORMAT,
@@ -47,6 +50,7 @@ class Header:
             image=pipeline.embedding_fingerprint(),
             text=pipeline.query_fingerprint(),
             precision=str(next(pipeline.model.parameters()).dtype).removeprefix("torch."),
+            vectors=vectors,
         )
 
     @classmethod
@@ -56,7 +60,7 @@ class Header:
         Raises:
             InputError: the format is another one, or a row is missing.
         """
-        names = cls.__dataclass_fields__
+        rows, names = {"vectors": FLOAT32, **rows}, cls.__dataclass_fields__
         if rows.get("format") != FORMAT or not set(names) <= set(rows):
             raise InputError(
                 f"{where} has format version {rows.get('format')!r}",

@@ -25,6 +25,7 @@ from chiasm.serve.index.build import Encode, Progress, Report, delete, sync
 from chiasm.serve.index.check import Finding, check
 from chiasm.serve.index.duplicates import Duplicates, find_duplicates
 from chiasm.serve.index.header import Header
+from chiasm.serve.index.kinds import FLOAT32, as_kind
 from chiasm.serve.index.metadata import Described
 from chiasm.serve.index.postgres import PostgresStore, is_address
 from chiasm.serve.index.sqlite import FILE, SqliteStore
@@ -75,6 +76,12 @@ def open_index(path: Path_, model: Model | None = None, approximate: bool = Fals
     store = open_store(path)
     try:
         header = store.header()
+        if approximate and store.kind != FLOAT32:
+            raise InputError(
+                f"--approximate, and {store.where} keeps its vectors as {store.kind}",
+                "an index that keeps float32",
+                "search without --approximate, or build another index without --vectors",
+            )
         opened = model if model is not None else _run_of(header, str(path))
         header.check(Header.of(opened, header.run), store.where)
     except BaseException:
@@ -126,9 +133,10 @@ class Index:
         model: Model | Path_,
         metadata: Path_ | None = None,
         progress: Progress = lambda done, total: None,
+        vectors: str = "",
     ) -> "Index":
         """Make an index of folders, or synchronise one with them, and return it open; arguments as in `make_index`."""
-        index, _ = make_index(path, list(map(Path, _listed(photos))), model, metadata, progress)
+        index, _ = make_index(path, list(map(Path, _listed(photos))), model, metadata, progress, vectors=vectors)
         return index
 
     def __len__(self) -> int:
@@ -317,6 +325,7 @@ def make_index(
     progress: Progress = lambda done, total: None,
     spread: Callable[[Header], Encode] | None = None,
     forgets: bool = True,
+    vectors: str = "",
 ) -> tuple[Index, Report]:
     """Make an index of folders, or synchronise one with them.
 
@@ -329,20 +338,27 @@ def make_index(
         progress: called after each part.
         spread: function from the index's header to an encoder in several processes; None encodes in this process.
         forgets: remove items whose files no longer exist in the folders.
+        vectors: how a new index keeps them (`index.kinds`); "" is that of the index, and float32 for a new one.
 
     Raises:
-        InputError: the index is another model's; there is no image; another process writes to it.
+        InputError: the index is another model's, or keeps its vectors otherwise; there is no image; another process
+            writes to it.
     """
     described = Described(Path(metadata)) if metadata is not None else None
     opened = model if isinstance(model, Model) else load(model)
     named = "" if isinstance(model, Model) else str(model)
-    header = Header.of(opened, STARTER if opened.pipeline.config.recipe == STARTER else named)
+    kind = as_kind(vectors or FLOAT32)
+    header = Header.of(opened, STARTER if opened.pipeline.config.recipe == STARTER else named, kind)
+    if kind != FLOAT32 and path is not None and is_address(str(path)):
+        raise InputError(f"--vectors {kind} in PostgreSQL", "float32 there", "build the index in a folder")
     for place in photos:
         photo_paths(place)  # raises for a wrong path before anything is created
     store = open_store(path, makes=True) if path is not None else SqliteStore(None)
     try:
         store.write_header(header)
         store.header().check(header, store.where)
+        if vectors and store.kind != kind:
+            raise InputError(f"{store.where} keeps its vectors as {store.kind}", f"--vectors {store.kind}", "drop it")
         encode = spread(header) if spread is not None else Encoder(opened, keeps=path is None).encode
         report = sync(store, encode, photos, progress, forgets, described)
     except BaseException:
@@ -362,7 +378,7 @@ def write_vectors(path: Path, index: Index) -> tuple[int, int]:
     The images' paths are a JSON list in the file's metadata.
     """
     store = index.store
-    assert isinstance(store, SqliteStore), "the vectors are in memory"
+    assert isinstance(store, SqliteStore) and store.kind == FLOAT32, "the vectors are in memory"
     matrix = store.matrix()
     items = store.items(matrix.numbers.tolist())
     paths = [items[int(number)].path for number in matrix.numbers]

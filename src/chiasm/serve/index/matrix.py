@@ -3,9 +3,9 @@
 Axis legend: n vectors, q queries, e width of a vector, r rows compared at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +28,20 @@ class Matrix:
 
     Attributes:
         numbers: int64 [n], ascending.
-        vectors: float32 [n, e], unit length, row i for `numbers[i]`.
-        space: float32 [at least n, e], buffer whose first n rows are `vectors`; None where there is no room to grow.
+        vectors: float32 [n, e], unit length, row i for `numbers[i]`; subclasses keep them in fewer bytes (`codes`).
+        space: as `vectors`, [at least n, e], buffer whose first n rows they are; None where there is no room to grow.
     """
 
     numbers: Numbers
-    vectors: Vectors
-    space: Vectors | None = None
+    vectors: npt.NDArray[Any]
+    space: npt.NDArray[Any] | None = None
 
     @classmethod
-    def empty(cls, dim: int) -> "Matrix":
+    def empty(cls, dim: int) -> Self:
         """No vectors."""
         return cls(np.zeros(0, dtype=np.int64), np.zeros((0, dim), dtype=np.float32))
 
-    def with_rows(self, numbers: Numbers, vectors: Vectors) -> "Matrix":
+    def with_rows(self, numbers: Numbers, vectors: npt.NDArray[Any]) -> Self:
         """A matrix with further vectors, whose numbers are larger. The buffer doubles, so most calls copy little.
 
         Rows are written behind the end of this matrix, which no search reads.
@@ -50,15 +50,22 @@ class Matrix:
         count, total = len(self.numbers), len(self.numbers) + len(numbers)
         space = self.space
         if space is None or len(space) < total:
-            space = np.empty((max(total, 2 * count), self.vectors.shape[1]), dtype=np.float32)
+            space = np.empty((max(total, 2 * count), self.vectors.shape[1]), dtype=self.vectors.dtype)
             space[:count] = self.vectors
         space[count:total] = vectors
-        return Matrix(np.concatenate([self.numbers, numbers]), space[:total], space)
+        return replace(self, numbers=np.concatenate([self.numbers, numbers]), vectors=space[:total], space=space)
 
-    def only(self, numbers: Numbers) -> "Matrix":
+    def only(self, numbers: Numbers) -> Self:
         """The vectors whose numbers are among `numbers`, which are ascending."""
         kept = np.isin(self.numbers, numbers, assume_unique=True)
-        return self if kept.all() else Matrix(self.numbers[kept], self.vectors[kept])
+        return self if kept.all() else self._of(kept)
+
+    def _of(self, rows: npt.NDArray[Any]) -> Self:
+        return replace(self, numbers=self.numbers[rows], vectors=self.vectors[rows], space=None)
+
+    def floats(self, rows: slice | npt.NDArray[np.int64]) -> Vectors:
+        """Some of the vectors, float32 of unit length."""
+        return self.vectors[rows]
 
     def rows_of(self, numbers: Numbers) -> npt.NDArray[np.int64]:
         """Row indices of those `numbers` that this matrix holds."""
@@ -77,16 +84,17 @@ class Matrix:
         """
         rows = None if allowed is None else self.rows_of(allowed)
         if rows is not None and len(rows) * 4 < len(self.numbers):
-            return Matrix(self.numbers[rows], self.vectors[rows]).nearest(queries, count)
+            return self._of(rows).nearest(queries, count)
         best = self._candidates(queries, count + MARGIN, rows)
-        return rescored(queries, [self.numbers[row] for row in best], [self.vectors[row] for row in best], count)
+        return rescored(queries, [self.numbers[row] for row in best], [self.floats(row) for row in best], count)
 
     def _candidates(
         self, queries: Vectors, count: int, rows: npt.NDArray[np.int64] | None
     ) -> list[npt.NDArray[np.int64]]:
         """Rows with the largest float32 products, for each query, in no order."""
         total = len(self.numbers)
-        faiss = _faiss() if rows is None and len(queries) < FEW_QUERIES and total >= MANY_VECTORS else None
+        is_large = self.vectors.dtype == np.float32 and total >= MANY_VECTORS
+        faiss = _faiss() if rows is None and len(queries) < FEW_QUERIES and is_large else None
         if faiss is not None:
             _, found = faiss.knn(queries, self.vectors, min(count, total), metric=faiss.METRIC_INNER_PRODUCT)
             return list(found)
@@ -97,7 +105,7 @@ class Matrix:
         asked = torch.from_numpy(np.ascontiguousarray(queries))
         values, places = torch.zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.long)
         for start in range(0, total, ROWS_AT_ONCE):
-            part = torch.from_numpy(self.vectors[start : start + ROWS_AT_ONCE])
+            part = torch.from_numpy(self.floats(slice(start, start + ROWS_AT_ONCE)))
             products = asked @ part.T  # also for one query: torch's matrix-vector product takes twice as long
             if hidden is not None:
                 products[:, hidden[start : start + ROWS_AT_ONCE]] = -torch.inf

@@ -79,7 +79,7 @@ class PostgresStore(Store):
                     "make one: chiasm index build PHOTOS ADDRESS --model RUN",
                 )
             register_vector(self._connection)
-            self.dim = int(dict(self.rows("SELECT name, value FROM header")).get("dim", "0"))
+            self._read_header()
 
     @contextmanager
     def _teaching(self) -> Iterator[None]:

@@ -15,8 +15,10 @@ import numpy as np
 from chiasm.core.errors import InputError, JobError
 from chiasm.core.files import folder_lock
 from chiasm.serve.index.approximate import Approximate
-from chiasm.serve.index.matrix import Matrix
-from chiasm.serve.index.store import Store, Value, Vector
+from chiasm.serve.index.codes import MATRICES, BitMatrix, from_int8, to_int8
+from chiasm.serve.index.kinds import FLOAT32, INT8
+from chiasm.serve.index.matrix import Matrix, Numbers
+from chiasm.serve.index.store import Store, Value, Vector, rescored
 
 FILE = "index.sqlite"
 APPROXIMATE = "approximate.faiss"
@@ -61,8 +63,8 @@ class SqliteStore(Store):
         with self._teaching():
             self._database = sqlite3.connect(place, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._open()
-            self.dim = int(dict(self.rows("SELECT name, value FROM header")).get("dim", "0"))
-        self._matrix = Matrix.empty(self.dim)
+            self._read_header()
+        self._matrix = MATRICES[self.kind][0].empty(self.dim)
         self._removals, self._version = "0", -1
         self.approximate = None if folder is None else Approximate(folder / APPROXIMATE)
 
@@ -132,26 +134,34 @@ class SqliteStore(Store):
             self._database.executemany(sql, rows)
 
     def packed(self, vector: Vector) -> bytes:
-        """Little-endian float32."""
-        return vector.astype("<f4").tobytes()
+        """Little-endian float32, or int8."""
+        return to_int8(vector[None]).tobytes() if self.kind == INT8 else vector.astype("<f4").tobytes()
 
     def unpacked(self, kept: bytes) -> Vector:
         """As `Store.unpacked`."""
-        return np.frombuffer(kept, dtype="<f4").astype(np.float32)
+        return self._floats(kept, 1)[0]
+
+    def _floats(self, kept: bytes, rows: int) -> Vector:
+        if self.kind == INT8:
+            return from_int8(np.frombuffer(kept, dtype=np.int8).reshape(rows, -1))
+        return np.frombuffer(kept, dtype="<f4").astype(np.float32).reshape(rows, -1)
 
     # --- searching ------------------------------------------------------------------------------------------
 
     def matrix(self) -> Matrix:
-        """All vectors in the database; only what has changed since the last call is read."""
+        """All vectors in the database, of `kind`; only what has changed since the last call is read."""
         with self.transaction():
             header = dict(self.rows("SELECT name, value FROM header"))
-            matrix = self._matrix if self._matrix.vectors.shape[1] == self.dim else Matrix.empty(self.dim)
+            held, as_held = MATRICES[self.kind]
+            empty = held.empty(self.dim)
+            is_same = type(self._matrix) is held and self._matrix.vectors.shape[1] == empty.vectors.shape[1]
+            matrix = self._matrix if is_same else empty
             last = int(matrix.numbers[-1]) if len(matrix.numbers) else 0
             sql = "SELECT number, vector FROM vectors WHERE number > ? ORDER BY number LIMIT ?"
             while rows := self.rows(sql, (last, READ_AT_ONCE)):
                 numbers = np.array([number for number, _ in rows], dtype=np.int64)
-                vectors = np.frombuffer(b"".join(kept for _, kept in rows), dtype="<f4").reshape(len(rows), self.dim)
-                matrix, last = matrix.with_rows(numbers, vectors), int(numbers[-1])
+                vectors = self._floats(b"".join(kept for _, kept in rows), len(rows))
+                matrix, last = matrix.with_rows(numbers, as_held(vectors)), int(numbers[-1])
             if header.get("removals", "0") != self._removals:
                 left = np.array([row[0] for row in self.rows("SELECT number FROM vectors ORDER BY number")], np.int64)
                 matrix = matrix.only(left)
@@ -169,9 +179,19 @@ class SqliteStore(Store):
                 rows = self.rows(f"SELECT i.number FROM items i WHERE {condition} ORDER BY i.number", values)  # noqa: S608
                 allowed = np.array([number for (number,) in rows], dtype=np.int64)
         # The lock is released while the immutable vectors are compared.
-        if approximate and self.approximate is not None:
+        if isinstance(matrix, BitMatrix):
+            return self._rescored(queries, matrix.proposed(queries, count, allowed), count)
+        if approximate and self.approximate is not None and self.kind == FLOAT32:
             return self.approximate.nearest(matrix, queries, count, allowed)
         return matrix.nearest(queries, count, allowed)
+
+    def _rescored(self, queries: Vector, proposed: Sequence[Numbers], count: int) -> list[list[tuple[int, float]]]:
+        """The best of the candidates by their vectors on disk; one that was removed meanwhile is left out."""
+        vectors = self.vectors(sorted({int(number) for some in proposed for number in some}))
+        kept = [[number for number in some.tolist() if number in vectors] for some in proposed]
+        none = np.zeros((0, self.dim), np.float32)
+        rows = [np.stack([vectors[number] for number in some]) if some else none for some in kept]
+        return rescored(queries, kept, rows, count)
 
     def damage(self) -> list[str]:
         """As `Store.damage`."""

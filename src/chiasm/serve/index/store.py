@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from chiasm.core.errors import InputError, nearest
 from chiasm.serve.index.header import Header
+from chiasm.serve.index.kinds import FLOAT32, Kind, as_kind
 
 Value = str | int | float | bool
 Vector = npt.NDArray[np.float32]
@@ -91,6 +92,8 @@ class Store(ABC):
     """Name of the index in messages."""
     dim: int
     """Width of a vector; 0 before the header is written."""
+    kind: Kind
+    """How vectors are kept (`index.kinds`)."""
 
     def __init__(self) -> None:
         self._lock, self._is_within = threading.RLock(), False
@@ -199,7 +202,12 @@ class Store(ABC):
         with self.transaction(writes=True):
             rows = {**header.rows(), "removals": "0"}
             self.each("INSERT INTO header (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", list(rows.items()))
-        self.dim = int(self.header().dim)
+        self._read_header()
+
+    def _read_header(self) -> None:
+        """Set `dim` and `kind`; of tables without a header 0 and float32."""
+        rows = dict(self.rows("SELECT name, value FROM header"))
+        self.dim, self.kind = int(rows.get("dim", "0")), as_kind(rows.get("vectors", FLOAT32))
 
     # --- reading --------------------------------------------------------------------------------------------
 
