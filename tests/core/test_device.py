@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from chiasm.core import device
-from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
+from chiasm.core.device import (
+    environment,
+    keep_freed_memory,
+    measure_precision,
+    peak_memory_bytes,
+    pick_device,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,14 @@ def test_a_thread_keeps_its_memory() -> None:
         for how in ("return", "keep")
     }
     assert faults["keep"] < 100 < 10_000 < faults["return"], faults
+
+
+def test_the_peak_of_memory_is_in_bytes() -> None:
+    """Guards against kilobytes, and memory that is counted only while it is held."""
+    before = peak_memory_bytes()
+    held = torch.ones(2**26)  # 256 MiB
+    del held
+    assert 2**27 < peak_memory_bytes() < before + 2**30
 
 
 def test_another_c_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,3 +130,25 @@ def test_patterns_choose_what_is_trained(model: VisionLanguageModel) -> None:
         trainable_names(model, ["fusion.*", "fussion.*"], [])
     with pytest.raises(InputError, match="nothing is trainable"):
         trainable_names(model, ["image_encoder.*"], ["image_encoder."])
+
+
+def test_the_fused_step_is_that_of_the_paper(model: VisionLanguageModel) -> None:
+    """Guards against a kernel that decays or corrects its moments otherwise: AdamW by hand, in float64."""
+    names = [name for name, _ in model.named_parameters()]
+    optimizer = build_optimizer(model, names, TRAIN)
+    named = {name: one.detach().double().clone() for name, one in model.named_parameters()}
+    moments = {name: (torch.zeros_like(one), torch.zeros_like(one)) for name, one in named.items()}
+    generator = torch.Generator().manual_seed(0)
+    for number in range(1, 4):
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            gradient, (first, second) = parameter.grad.double(), moments[name]
+            first.lerp_(gradient, 0.1)
+            second.lerp_(gradient.square(), 1 - TRAIN.beta2)
+            named[name] *= 1 - TRAIN.lr * (TRAIN.weight_decay if has_decay(name, parameter) else 0)
+            change = first / (1 - 0.9**number) / ((second / (1 - TRAIN.beta2**number)).sqrt() + 1e-8)
+            named[name] -= TRAIN.lr * change
+        optimizer.step()
+    assert optimizer.param_groups[0]["fused"]
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach().double(), named[name], rtol=1e-5, atol=1e-6)

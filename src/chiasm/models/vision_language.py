@@ -17,6 +17,7 @@ from chiasm.models.config import ModelConfig
 from chiasm.models.decoder import Decoder, TextTower
 from chiasm.models.decoding import DecodingConfig, Generated
 from chiasm.models.encoders import widths
+from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
 from chiasm.models.fusion import build_fusion
@@ -83,7 +84,7 @@ class VisionLanguageModel(nn.Module):
     def __init__(self, config: ModelConfig, parts: Parts) -> None:
         super().__init__()
         self.config, self.parts = config, parts
-        self.sees_pooled_alone = False
+        self.sees_pooled_alone = self.trains_on_vectors = False
         self.image_pooler: AttentionalPooler | None = None
         self.image_adapter: TokenAdapter | None = None
         self.text_adapter: TokenAdapter | None = None
@@ -98,8 +99,12 @@ class VisionLanguageModel(nn.Module):
     def encode_image(self, image: Tensor | Tokens) -> Tokens:
         """Images float [n, 3, h, w] in [-1, 1] -> Tokens; cached Tokens of a frozen tower are returned unchanged.
 
-        A frozen tower without `image.grid` returns one token, its pooled vector, as in the cache.
+        A frozen tower without `image.grid` returns one token, its pooled vector, as in the cache; so does in training a
+        tower whose tokens nothing reads.
         """
+        if self.training and self.trains_on_vectors and not isinstance(image, Tokens):
+            pooled = cast(HuggingFaceImageEncoder, self.image_encoder).vectors(image)
+            return Tokens(pooled[:, None], pooled.new_ones(len(pooled), 1, dtype=torch.bool), pooled)
         tokens = image if isinstance(image, Tokens) else cast(Tokens, self.image_encoder(image))
         if self.sees_pooled_alone:
             return Tokens(tokens.pooled[:, None], tokens.is_real[:, :1], tokens.pooled)
@@ -297,6 +302,8 @@ class AssembledVLM(VisionLanguageModel):
         word_dim, text_dim = widths(self.text_encoder)
         dim, queries = config.dim, config.image.pool_queries
         uses_tokens = parts.fusion or parts.has("image")
+        reads_tokens = uses_tokens or parts.has("tokens") or queries > 0
+        self.trains_on_vectors = isinstance(self.image_encoder, HuggingFaceImageEncoder) and not reads_tokens
         self.image_pooler = AttentionalPooler(token_dim, dim, queries, config.heads) if queries else None
         self.image_adapter = _adapter(token_dim, image_dim, config) if uses_tokens and not queries else None
         self.text_adapter = _adapter(word_dim, text_dim, config) if parts.fusion else None

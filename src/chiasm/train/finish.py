@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from chiasm.core.device import environment
+from chiasm.core.device import environment, peak_memory_bytes
 from chiasm.core.log import read_metrics
 from chiasm.core.types import Example, Score
 from chiasm.data.dataset import Dataset
@@ -120,7 +120,8 @@ def finish(
     progress, pipeline = trainer.progress, trainer.pipeline
     config = config_of(pipeline)
     pipeline.config = replace(config, train=replace(config.train, steps=progress.total_steps))
-    facts_environment, data = environment(), pipeline.config.data
+    facts_environment = {**environment(), "peak_memory_bytes": peak_memory_bytes()}
+    data = pipeline.config.data
     own_data = ["--data", data.path] if data.path else []
     facts = RunFacts(
         recipe=pipeline.config.recipe,

@@ -22,6 +22,8 @@ from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
 from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.encoders.base import TextLimits
+from chiasm.models.encoders.clip_image import MODEL_TYPE as CLIP_IMAGE
+from chiasm.models.encoders.clip_image import clip_image_vectors, drops_attention
 from chiasm.models.patch_dropout import PatchDropout, add_patch_dropout
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
@@ -84,6 +86,14 @@ class HuggingFaceImageEncoder(nn.Module):
             values = values.flatten(2).transpose(1, 2)
         is_real = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Tokens(values, is_real, _pooled(self.spec.pooled, out, values, is_real))
+
+    def vectors(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """The `pooled` of `forward` alone, for which CLIP's image network computes less."""
+        is_clip = self.model.config.model_type == CLIP_IMAGE and self.spec.pooled == "pooler"
+        if not is_clip or drops_attention(self.model):
+            return self(image).pooled
+        with recomputed(self.model, self.recompute and torch.is_grad_enabled(), "model.image.recompute"):
+            return clip_image_vectors(self.model, normalised(image, self.preprocessing))
 
 
 class HuggingFaceTextEncoder(nn.Module):
