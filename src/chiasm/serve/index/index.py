@@ -76,6 +76,7 @@ def open_index(path: Path_, model: Model | None = None, approximate: bool = Fals
     try:
         header = store.header()
         opened = model if model is not None else _run_of(header, str(path))
+        header.compute_alike(opened)
         header.check(Header.of(opened, header.run), store.where)
     except BaseException:
         store.close()
@@ -336,12 +337,14 @@ def make_index(
     described = Described(Path(metadata)) if metadata is not None else None
     opened = model if isinstance(model, Model) else load(model)
     named = "" if isinstance(model, Model) else str(model)
-    header = Header.of(opened, STARTER if opened.pipeline.config.recipe == STARTER else named)
+    named = STARTER if opened.pipeline.config.recipe == STARTER else named
     for place in photos:
         photo_paths(place)  # raises for a wrong path before anything is created
     store = open_store(path, makes=True) if path is not None else SqliteStore(None)
     try:
-        store.write_header(header)
+        store.write_header(Header.of(opened, named))
+        store.header().compute_alike(opened)
+        header = Header.of(opened, named)
         store.header().check(header, store.where)
         encode = spread(header) if spread is not None else Encoder(opened, keeps=path is None).encode
         report = sync(store, encode, photos, progress, forgets, described)
