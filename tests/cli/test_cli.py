@@ -289,6 +289,16 @@ def test_help_has_an_example(verb: str, chiasm: Shell) -> None:
         assert parameter.name == "help" or parameter.help, f"{verb} {parameter.name}"
 
 
+def test_show_of_a_run_tells_how_it_computes(chiasm: Shell, tiny_run: Path, tmp_path: Path) -> None:
+    """Guards against a run that is read as a folder of photos, and a plan that nobody can see."""
+    said = chiasm("show", tiny_run, "--json", tmp_path / "run.json")
+    assert "model.execution = auto" in said.out and "execution of image: fp32, fewer than 4 million" in said.out
+    assert json.loads((tmp_path / "run.json").read_text())["execution"]["image"]["format"] == "fp32"
+    asked = chiasm("show", tiny_run, "--set", "model.execution=fp32").out
+    assert "execution of text: fp32, set by model.execution" in asked
+    assert chiasm("show", tiny_run, "--set", "model.execution=fp8").code == 2
+
+
 def test_no_words_show_the_help(chiasm: Shell) -> None:
     """Guards against a person who types `chiasm` and is left alone."""
     said = chiasm("--help")

@@ -245,6 +245,17 @@ def check_exporting(folder: Path, printed: Printed) -> None:
     assert done.returncode == 0 and "vectors (2, 256)" in done.stdout, done.stderr
 
 
+def prepare_speed(folder: Path, tiny_run: Path) -> None:
+    """RUN, whose data are generated."""
+    (folder / "RUN").symlink_to(tiny_run)
+
+
+def check_speed(folder: Path, printed: Printed) -> None:
+    """Guards against a plan that is not told."""
+    shown, measured = (out for out, _ in printed.commands.values())
+    assert "execution of image: fp32, fewer than" in shown and "execution of image: fp32, set by" in measured
+
+
 PAGES = (
     Page(
         name="adapting.md",
@@ -277,6 +288,7 @@ PAGES = (
         more=shorter_languages,
         check=check_languages,
     ),
+    Page(name="speed.md", prepare=prepare_speed, check=check_speed),
     Page(name="running.md", prepare=prepare_running, needs=TOWERS, check=check_running),
     Page(name="search.md", prepare=prepare_search, check=check_search),
     Page(

@@ -220,6 +220,7 @@ def test_server_says_how_it_is(door: Door) -> None:
     door("/v1/ask", b"{")
     page = door("/metrics").content.decode()
     assert 'chiasm_requests_total{route="/v1/ask",status="400"}' in page
+    assert 'chiasm_execution_info{part="image",format="fp32",why="' in page
     for line in page.splitlines():
         assert line.startswith("#") or re.fullmatch(r'chiasm_\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.e+-]+', line), (
             line

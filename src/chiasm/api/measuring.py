@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from chiasm.api.opening import change, unchanged
+from chiasm.api.opening import EXECUTION, change, execution_in, unchanged
 from chiasm.api.overrides import Overrides, Place, assignments, check_settable
 from chiasm.api.showing import as_text, measured_tables, probe_tables
 from chiasm.core.device import environment
@@ -22,6 +22,7 @@ from chiasm.evaluate.linear_probe.run import Probed
 from chiasm.evaluate.linear_probe.run import probe as run_probe
 from chiasm.evaluate.measure import SplitResult, measure, open_prepared
 from chiasm.metrics.paired import PairedResult
+from chiasm.pipeline.execution_plan import Plan
 from chiasm.serve.engine import Model, load
 from chiasm.tasks.scoring import Outcome, scores_as_json
 
@@ -36,6 +37,7 @@ class Evaluation:
         measured: all results, predictions included.
         against: the run to compare with; "" if none.
         differences: metric -> paired difference, this run minus the other, on the same items.
+        plan: the number formats that the run computed in.
     """
 
     run: str
@@ -43,6 +45,7 @@ class Evaluation:
     measured: SplitResult
     against: str = ""
     differences: Mapping[str, PairedResult] = field(default_factory=dict)
+    plan: Plan = field(default_factory=Plan)
 
     @property
     def split(self) -> str:
@@ -63,9 +66,14 @@ class Evaluation:
         """What `chiasm evaluate --json` writes."""
         differences = {name: asdict(one) for name, one in self.differences.items()}
         compared = {"against": {"run": self.against, "differences": differences}} if self.against else {}
-        ends = {**compared, "ledger": self.measured.ledger.summary(), "environment": environment()}
+        ends = {**compared, "ledger": self.measured.ledger.summary(), "environment": self.environment}
         scores = scores_as_json(self.measured.outcome, self.measured.blind)
         return {"run": self.run, "data": self.data, "split": self.split, **scores, **ends}
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The machine, and the plan."""
+        return {**environment(), "execution": self.plan.as_dict()}
 
     def __repr__(self) -> str:
         return as_text(measured_tables(self.measured))
@@ -96,7 +104,8 @@ def evaluate(
         data: folder or file; the run's own data if not given.
         split: split to measure on.
         against: another run to compare with on the same data.
-        overrides: config keys with dots -> values; keys of `data`, `decoding` and `seed`, and those of tasks that
+        overrides: config keys with dots -> values; keys of `data`, `decoding` and `seed`, `model.execution` for a run
+            that is not open yet, and those of tasks that
             evaluation alone reads (`evaluation_keys`), such as `tasks.conversation.writes`.
         progress: show progress bars and remarks on standard error.
         **keys: overrides with two underscores for each dot, such as `decoding__method="beam"`.
@@ -106,8 +115,9 @@ def evaluate(
     """
     console = stderr_console() if progress else Console(quiet=True)
     typed = assignments(overrides, keys)
-    check_settable(typed, ("data.", "seed=", "decoding.", "tasks."))
-    model, other = _opened(run), None if against is None else _opened(against)
+    check_settable(typed, ("data.", "seed=", "decoding.", "tasks.", EXECUTION))
+    model, other = (None if one is None else _opened(one, execution_in(typed)) for one in (run, against))
+    assert model is not None, "a run is given"
     with unchanged(model, other):
         pipeline = model.pipeline
         chosen = pipeline.config.data
@@ -119,7 +129,7 @@ def evaluate(
         measured = measure(pipeline, examples, ledger, split, console)
         differences = paired_differences(measured.outcome, second, pipeline.config.seed) if second else {}
         source = fspath(data) if data is not None else pipeline.config.data.path or pipeline.config.data.source
-    return Evaluation(_name(run), source, measured, "" if against is None else _name(against), differences)
+    return Evaluation(_name(run), source, measured, "" if against is None else _name(against), differences, model.plan)
 
 
 # More than eight arguments: each stands for an option of the command line.
@@ -208,8 +218,12 @@ class ProbeResult:
         return as_text(probe_tables(self.probed))
 
 
-def _opened(run: Place | Model) -> Model:
-    return run if isinstance(run, Model) else load(run)
+def _opened(run: Place | Model, execution: str = "") -> Model:
+    if isinstance(run, Model) and execution:
+        raise InputError(
+            "model.execution for an open model", "a run that is opened by this call", "chiasm.load(run, ...)"
+        )
+    return run if isinstance(run, Model) else load(run, execution)
 
 
 def _name(run: Place | Model) -> str:

@@ -13,6 +13,9 @@ from chiasm.pipeline.pipeline import Pipeline
 from chiasm.serve.engine import Model
 from chiasm.serve.engine import load as open_model
 
+EXECUTION = "model.execution="
+"""The one key of the model that a trained run may be opened with."""
+
 
 def load(run: Place, *, overrides: Overrides | None = None, **keys: object) -> Model:
     """Open a run folder, verify all its files, and compare its outputs for the stored example with the saved ones.
@@ -25,7 +28,7 @@ def load(run: Place, *, overrides: Overrides | None = None, **keys: object) -> M
     Args:
         run: a run folder; or a folder in the layout of Hugging Face or open_clip (docs/checkpoints.md), where nothing
             is downloaded; or the word "starter", which opens the packaged towers joined by ImageNet's classes.
-        overrides: keys of `decoding`, with dots -> values.
+        overrides: keys of `decoding`, and `model.execution`, with dots -> values.
         **keys: the same with two underscores for each dot, such as `decoding__method="beam"`.
 
     Raises:
@@ -33,10 +36,15 @@ def load(run: Place, *, overrides: Overrides | None = None, **keys: object) -> M
             key that a trained model cannot change.
     """
     typed = assignments(overrides, keys)
-    check_settable(typed, ("decoding.",))
-    model = open_model(run)
+    check_settable(typed, ("decoding.", EXECUTION))
+    model = open_model(run, execution_in(typed))
     change(model.pipeline, model.pipeline.config.data, typed)
     return model
+
+
+def execution_in(typed: Sequence[str]) -> str:
+    """The value of `model.execution` among assignments; "" where there is none."""
+    return next((one.removeprefix(EXECUTION) for one in reversed(typed) if one.startswith(EXECUTION)), "")
 
 
 def change(pipeline: Pipeline, data: DataConfig, typed: Sequence[str]) -> None:

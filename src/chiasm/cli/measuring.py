@@ -32,6 +32,8 @@ def evaluate(
 
     found = evaluate_run(run, data, split, against=against, overrides=as_overrides(set_ or ()))
     print_tables(measured_tables(found.measured), found.measured.ledger)
+    for line in found.plan.lines():
+        say(f"execution of {line}")
     if found.differences:
         say(f"\n{run} less {against}, on the same images")
         console().print(difference_table(found.measured.rows(), found.differences))

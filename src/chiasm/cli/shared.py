@@ -69,7 +69,7 @@ SetDecoding = Annotated[
 
 
 def load(run: Path, typed: Sequence[str] | None = None) -> "Model":
-    """Open a run; `typed` are the texts of `--set`, which may change the decoding (`decoding.KEY=VALUE`)."""
+    """Open a run; `typed` are the texts of `--set`: `decoding.KEY=VALUE`, `model.execution=VALUE`."""
     from chiasm.api.opening import load as open_run
     from chiasm.api.overrides import as_overrides
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chiasm.cli.shared import Json, Set, console, notes, print_tables, print_verdict, say, write_result
+from chiasm.cli.shared import Json, Set, console, load, notes, print_tables, print_verdict, say, write_result
 from chiasm.cli.suggesting import print_next
 
 RecipeOrData = Annotated[
@@ -15,7 +15,7 @@ RecipeOrData = Annotated[
     typer.Argument(
         metavar="RECIPE",
         help="Name of a recipe (`chiasm recipes` lists them); or a folder or file of your own, "
-        "for the recipe that fits it.",
+        "for the recipe that fits it; `show` takes a run too.",
     ),
 ]
 Data = Annotated[str, typer.Option("--data", help="Folder or file of your own images and texts.", metavar="DATA")]
@@ -60,8 +60,15 @@ def show(
 ) -> None:
     """Print all config keys of a recipe, the model's size, and an estimate of time and memory on this machine.
 
+    Of a finished run: its config keys, and the number formats that it is computed in here.
+
     Example: chiasm show retrieval --data PHOTOS
     """
+    from chiasm.core.run_folder import MANIFEST
+
+    if (Path(recipe) / MANIFEST).is_file():
+        _show_run(Path(recipe), set_, json_file)
+        return
     from chiasm.api.configuring import configure
     from chiasm.api.overrides import as_overrides
     from chiasm.core.config import as_typed, keys, to_dict
@@ -77,6 +84,18 @@ def show(
     found = estimate(config, notes())
     say("\n" + found.text())
     write_result(json_file, {"recipe": config.recipe, "config": to_dict(config), "estimate": found.as_dict()})
+
+
+def _show_run(run: Path, set_: list[str] | None, json_file: Path | None) -> None:
+    from chiasm.core.config import as_typed, keys, to_dict
+
+    model = load(run, set_)
+    config = model.pipeline.config
+    for key, value in keys(config):
+        say(f"{key} = {as_typed(value)}")
+    for line in model.plan.lines():
+        say(f"execution of {line}")
+    write_result(json_file, {"run": str(run), "config": to_dict(config), "execution": model.plan.as_dict()})
 
 
 def train(

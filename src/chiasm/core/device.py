@@ -86,6 +86,12 @@ def has_bf16(device: torch.device) -> bool:
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
+def has_int8() -> bool:
+    """Whether the CPU adds up products of bytes by instructions of its own, without sums that saturate (VNNI, AMX)."""
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 def measure_precision(device: torch.device) -> tuple[Precision, str]:
     """Return the number format to train in, and a sentence that says why.
 

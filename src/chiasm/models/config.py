@@ -46,6 +46,10 @@ class ModelConfig:
     projection_hidden: int = 0
     """Hidden width of the projection into that space; 0 means a linear projection."""
     dropout: float = 0.0
+    execution: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """How an opened model computes on a CPU: in the number format of its weights; with weights in bf16;
+    with weights and inputs in eight bits; or in the fastest of them whose outputs stay within a stated distance of
+    fp32. Training does not read it."""
     network: str = ""
     """Local folder of a pre-trained vision-language network (BLIP, ViLT) replacing all parts; `image` and `text` then
     name the same folder, for its preprocessing and its tokenizer."""

@@ -65,7 +65,7 @@ class _Product:
     """x [..., i] -> W x + b [..., o], in the number format of x."""
 
     def __init__(self, layer: nn.Linear) -> None:
-        self.weight, self.scale = rounded(_matrix(layer))
+        self.weight, self.scale = rounded(matrix_of(layer))
         self.bias = layer.bias
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class _Product:
         return found if self.bias is None else found + self.bias
 
 
-def _matrix(layer: nn.Linear) -> Tensor:
+def matrix_of(layer: nn.Linear) -> Tensor:
     """The matrix, float32, with a low-rank change that is switched on."""
     weight = layer.weight.detach().float()
     if isinstance(layer, LoraLinear) and layer.is_on:
@@ -83,7 +83,7 @@ def _matrix(layer: nn.Linear) -> Tensor:
 
 
 def _state_of(layer: nn.Linear) -> tuple[tuple[int, int], ...]:
-    """Place and version of each tensor that `_matrix` reads: torch counts the changes of each."""
+    """Place and version of each tensor that `matrix_of` reads: torch counts the changes of each."""
     parts = [layer.weight]
     if isinstance(layer, LoraLinear) and layer.is_on:
         parts += [layer.lora_a, layer.lora_b]

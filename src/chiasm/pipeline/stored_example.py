@@ -3,8 +3,9 @@
 The words appear as suggestions: in the last lines of a training, in hints, and on the server's page.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import nn
 
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json
-from chiasm.core.types import Example
+from chiasm.core.types import Example, ImageRef
+from chiasm.data.image import load_image
 from chiasm.data.modalities.image import images_of
 
 STORED_TOLERANCE, STORED_TOLERANCE_BF16 = 5e-3, 5e-2
@@ -35,12 +37,14 @@ class StoredExample:
         questions: about the image, of different kinds where there are several.
         texts: sentences that are true of the image, one a language.
         others: sentences about other images of the same data.
+        answers: the stored answers about the image, by name, with the words that they are about.
     """
 
     png: bytes
     questions: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    answers: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def read(cls, folder: Path, name: str = "example") -> "StoredExample | None":
@@ -58,13 +62,20 @@ class StoredExample:
     @classmethod
     def of(cls, png: bytes, stored: dict[str, Any]) -> "StoredExample":
         """From the content of both files; a folder without words to try has those that its answers are about."""
-        words = stored["words"]
+        about = stored["words"]
         from_answers = {
-            "questions": [words["question"]] if "question" in words else [],
-            "texts": [words.get("text", "")],
+            "questions": [about["question"]] if "question" in about else [],
+            "texts": [about.get("text", "")],
         }
         given = {**from_answers, "others": [], **stored.get(TO_TRY, {})}
-        return cls(png, *(tuple(filter(None, given[name])) for name in ("questions", "texts", "others")))
+        told = {name: value for name, value in stored.items() if name != TO_TRY}
+        questions, texts, others = (tuple(filter(None, given[name])) for name in ("questions", "texts", "others"))
+        return cls(png, questions, texts, others, told)
+
+    @property
+    def image(self) -> ImageRef:
+        """The image, decoded when it is read."""
+        return ImageRef(lambda: load_image(self.png, "example.png"), lambda: hashlib.sha256(self.png).hexdigest())
 
 
 def choose_example(examples: Sequence[Example]) -> Example:
@@ -129,10 +140,14 @@ def check_same_answers(stored: Mapping[str, Any], now: Mapping[str, Any], folder
     tolerance = STORED_TOLERANCE_BF16 if is_short else STORED_TOLERANCE
     for key in (key for key in stored if key in now):
         value = stored[key]
-        same = abs(value - now[key]) <= tolerance if isinstance(value, float) else value == now[key]
-        if not same:
+        if not is_same_answer(value, now[key], tolerance):
             raise InputError(
                 f"{folder}: the stored example's {key} was {value!r} and is {now[key]!r} now",
                 f"the same answer, numbers within {tolerance}",
                 "use the library versions in the run's environment.json",
             )
+
+
+def is_same_answer(stored: Any, now: Any, tolerance: float) -> bool:
+    """Whether two answers agree: numbers within a tolerance, all others exactly."""
+    return abs(stored - now) <= tolerance if isinstance(stored, float) else bool(stored == now)

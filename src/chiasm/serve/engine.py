@@ -15,12 +15,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from chiasm.core.config import override
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import ChiasmError, InputError
+from chiasm.core.log import stderr_console
 from chiasm.core.resizing import Resizing
 from chiasm.core.types import IMAGE, Domain, Encoded, Prediction, Tokens
 from chiasm.data.prompts import expanded, prompts_for
 from chiasm.pipeline.batching import Features, stack_features, stack_images
+from chiasm.pipeline.execution_plan import Plan, plan_execution
 from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.zero_shot_starter import STARTER, starter_pipeline
@@ -56,20 +59,19 @@ class Match:
         return {"similarity": self.similarity, "probability": self.probability, "domain": domain}
 
 
-def load(run: str | PathLike[str]) -> "Model":
+def load(run: str | PathLike[str], execution: str = "") -> "Model":
     """Open a run folder, verify all its files, and compare its outputs for the stored example with the saved ones.
 
     It also opens folders in the layout of Hugging Face or open_clip (docs/checkpoints.md) and downloads nothing.
-    "starter" opens the packaged towers, aligned by ImageNet's classes without training.
+    "starter" opens the packaged towers, aligned by ImageNet's classes without training. Then the number format of each
+    part is chosen (`pipeline.execution_plan`); `execution`, where given, in place of the run's own `model.execution`.
 
     Raises:
         InputError: missing, unfinished, damaged, of another format version, or of an architecture not known here.
     """
     keep_freed_memory()
-    if str(run) == STARTER:
-        return Model(starter_pipeline(pick_device()))
     try:
-        return Model(open_pipeline(Path(os.path.expanduser(run)), pick_device()))
+        pipeline = _opened(run)
     except (ChiasmError, OSError, MemoryError):
         raise
     except Exception as error:  # tokenizers and safetensors raise exception types of their own
@@ -78,6 +80,18 @@ def load(run: str | PathLike[str]) -> "Model":
             "a run folder as chiasm wrote it",
             "restore it from a copy, or train again",
         ) from error
+    if execution:
+        pipeline.config = override(pipeline.config, [f"model.execution={execution}"])
+    plan = plan_execution(pipeline)
+    for remark in plan.remarks:
+        stderr_console().print(f"{run}: {remark}", highlight=False, markup=False, soft_wrap=True)
+    return Model(pipeline, plan)
+
+
+def _opened(run: str | PathLike[str]) -> Pipeline:
+    if str(run) == STARTER:
+        return starter_pipeline(pick_device())
+    return open_pipeline(Path(os.path.expanduser(run)), pick_device())
 
 
 class Model(Talks, Draws):
@@ -86,8 +100,8 @@ class Model(Talks, Draws):
     Every method takes one item or a list: one item gives one result, a list gives a list. `draw` gives a list always.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, plan: Plan | None = None) -> None:
+        self.pipeline, self.plan = pipeline, plan or Plan()
         self._classes: dict[tuple[tuple[str, ...], tuple[str, ...]], npt.NDArray[np.float32]] = {}
 
     @property

@@ -107,8 +107,9 @@ class Encoder:
         pipeline = model.pipeline
         self.task: Retrieval = pipeline.task(Retrieval)
         self.is_frozen = pipeline.config.model.image.frozen
-        fingerprint = pipeline.image_fingerprint() if self.is_frozen else f"search-{pipeline.embedding_fingerprint()}"
-        self.cache = FeatureCache(cache_root(), fingerprint)
+        formats = "".join(f"-{form}" for form in pipeline.execution.of_embeddings.values())
+        embedding = f"search-{pipeline.embedding_fingerprint()}{formats}"
+        self.cache = FeatureCache(cache_root(), pipeline.image_fingerprint() if self.is_frozen else embedding)
 
     def encode(self, paths: Sequence[str], known: Known | None = None) -> Iterator[list[Encoded]]:
         """Encode files in parts of `AT_ONCE`, in their order; an image that cannot be used has a `problem`."""

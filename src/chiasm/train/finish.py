@@ -108,6 +108,10 @@ def measure_finally(
     return replace(measured, start=evaluate(starter, examples))
 
 
+MEASURED_IN = {"execution": "fp32: a training measures in the format that its weights are kept in"}
+"""In `environment.json`; an opened run has a plan (`pipeline.execution_plan`), which `chiasm show RUN` tells."""
+
+
 def finish(
     trainer: Trainer,
     training: Dataset,
@@ -149,7 +153,7 @@ def finish(
     }
     results["verdict"] = verdict.as_dict()
     extra = {
-        "environment.json": json.dumps(facts_environment, indent=2).encode(),
+        "environment.json": json.dumps({**facts_environment, **MEASURED_IN}, indent=2).encode(),
         "results.json": json.dumps(results, indent=2, ensure_ascii=False).encode(),
     }
     kept = ("metrics.jsonl", "report.html", LEDGER)

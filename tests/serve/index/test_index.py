@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+import chiasm
 from chiasm.cli import searching as cli_searching
+from chiasm.core.device import has_int8
 from chiasm.core.errors import InputError, Interrupted
 from chiasm.core.types import IMAGE, Example
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate.evaluator import evaluate
+from chiasm.pipeline.pipeline import Pipeline
+from chiasm.recipes.table import find_recipe
 from chiasm.serve import photos as photo_files
 from chiasm.serve.engine import Model
 from chiasm.serve.given import ref_of
@@ -357,3 +362,26 @@ def test_an_index_keeps_vectors_as_it_was_told(photos: Path, tmp_path: Path, mod
         open_index(tmp_path / "bits", model, approximate=True)
     with pytest.raises(InputError, match="PostgreSQL"):
         make_index("postgresql://nobody@localhost/none", [photos], model, vectors="int8")
+
+
+@pytest.mark.skipif(not has_int8(), reason="sums of bytes would saturate on this machine")
+def test_an_index_keeps_its_number_format(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against vectors of two formats in one index: a model computes as the index does, or is refused."""
+    demo = find_recipe("demo", tiny=True)
+    dataset = open_dataset(demo.data, "train", 0)
+    config = replace(demo, model=replace(demo.model, dim=64, execution="int8"))
+    made = Pipeline.build(config, [dataset.example(number) for number in range(12)], torch.device("cpu"))
+    made.save(tmp_path / "run", dataset.example(0), {})
+    eight, plain = chiasm.load(tmp_path / "run"), chiasm.load(tmp_path / "run", model__execution="fp32")
+    with make_index(tmp_path / "index", [photos], eight)[0] as index:
+        assert index.store.header().precision == "float32, image int8"
+    with open_index(tmp_path / "index", plain) as index:  # computes in int8 now
+        assert plain.pipeline.execution.formats["image"] == "int8"
+        assert index.search(image=photos / "01.png", count=1)[0].similarity == pytest.approx(1, abs=1e-6)
+    with make_index(tmp_path / "plain", [photos], chiasm.load(tmp_path / "run", model__execution="fp32"))[0] as index:
+        assert index.store.header().precision == "float32"
+    with make_index(tmp_path / "plain", [photos], eight)[0] as index:
+        assert eight.pipeline.execution.formats["image"] == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(InputError, match="image int8"):
+        open_index(tmp_path / "index", chiasm.load(tmp_path / "run"))

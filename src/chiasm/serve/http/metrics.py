@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from chiasm.pipeline.execution_plan import Plan
 from chiasm.serve.batcher import Batcher
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -26,6 +27,10 @@ ROUTES = frozenset(
 ) | {"/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json", "/"}
 
 
+_ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+"""In a label's value."""
+
+
 class Metrics:
     """Counts requests by route and status; other values are read when the page is generated."""
 
@@ -42,13 +47,16 @@ class Metrics:
         self.seconds[route, bisect_left(BUCKETS_S, seconds)] += 1
         self.total_s[route] += seconds  # type: ignore[assignment]  # a Counter of seconds
 
-    def text(self, batcher: Batcher, open_requests: int, decoders_killed: int, held_bytes: int) -> str:
+    def text(self, batcher: Batcher, open_requests: int, decoders_killed: int, held_bytes: int, plan: Plan) -> str:
         """The page."""
         stats = batcher.stats
         counts = [f'{{route="{route}",status="{status}"}} {n}' for (route, status), n in sorted(self.requests.items())]
         parts = [
             _family("chiasm_requests_total", "counter", "Requests answered.", counts),
             _family("chiasm_request_seconds", "histogram", "Time from first byte to answer.", self._histogram()),
+            _family(
+                "chiasm_execution_info", "gauge", "Number format of each part of the model, and why.", _formats(plan)
+            ),
             _family("chiasm_batch_rows", "histogram", "Rows computed at once.", _sizes(stats.sizes, stats.rows)),
         ]
         for name, kind, told, value in (
@@ -78,6 +86,13 @@ class Metrics:
             lines.append(f'_sum{{route="{route}"}} {self.total_s[route]:.6f}')
             lines.append(f'_count{{route="{route}"}} {total}')
         return lines
+
+
+def _formats(plan: Plan) -> list[str]:
+    return [
+        f'{{part="{name}",format="{part.format}",why="{part.why.translate(_ESCAPED)}"}} 1'
+        for name, part in plan.parts.items()
+    ]
 
 
 def _sizes(sizes: dict[int, int], rows: int) -> list[str]:

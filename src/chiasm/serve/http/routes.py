@@ -205,6 +205,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
                 service.health.open_requests,
                 service.pictures.decoders.killed,
                 service.held.total_bytes,
+                service.model.plan,
             ),
             media_type="text/plain; version=0.0.4; charset=utf-8",
         )

@@ -27,7 +27,8 @@ class Header:
         dim: width of a vector.
         image: hash of the image tower's weights, its preprocessing and its projection into the shared space.
         text: hash of the text tower's weights, tokenizer and projection; a model with another one is accepted.
-        precision: number format of the weights.
+        precision: number format of the weights; then, after commas, the parts that computed the vectors in another one,
+            such as "float32, image int8".
         vectors: how the index keeps its vectors (`index.kinds`); an index without this row keeps float32.
     """
 
@@ -43,15 +44,25 @@ class Header:
     def of(cls, model: Model, run: str, vectors: str = FLOAT32) -> "Header":
         """The header of an index of this model's vectors, kept as `vectors` says."""
         pipeline = model.pipeline
+        own, formats = str(next(pipeline.model.parameters()).dtype), pipeline.execution.of_embeddings
+        own = own.removeprefix("torch.")
         return cls(
             format=FORMAT,
             run=run if run in ("", STARTER) else str(Path(run).absolute()),
             dim=str(pipeline.config.model.embedding_dim),
             image=pipeline.embedding_fingerprint(),
             text=pipeline.query_fingerprint(),
-            precision=str(next(pipeline.model.parameters()).dtype).removeprefix("torch."),
+            precision=", ".join([own, *(f"{name} {form}" for name, form in formats.items())]),
             vectors=vectors,
         )
+
+    def compute_alike(self, model: Model) -> None:
+        """Let a model compute its images' vectors in the formats of this index, where the machine can.
+
+        Vectors of another format are not mixed in: `check` refuses a model that computes in another one after this.
+        """
+        named = [part.rpartition(" ") for part in self.precision.split(", ")[1:]]
+        model.pipeline.execution.embed_as({name: form for name, _, form in named})  # type: ignore[misc]
 
     @classmethod
     def read(cls, rows: Mapping[str, str], where: str) -> "Header":

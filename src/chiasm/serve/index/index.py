@@ -83,6 +83,7 @@ def open_index(path: Path_, model: Model | None = None, approximate: bool = Fals
                 "search without --approximate, or build another index without --vectors",
             )
         opened = model if model is not None else _run_of(header, str(path))
+        header.compute_alike(opened)
         header.check(Header.of(opened, header.run), store.where)
     except BaseException:
         store.close()
@@ -347,15 +348,17 @@ def make_index(
     described = Described(Path(metadata)) if metadata is not None else None
     opened = model if isinstance(model, Model) else load(model)
     named = "" if isinstance(model, Model) else str(model)
+    named = STARTER if opened.pipeline.config.recipe == STARTER else named
     kind = as_kind(vectors or FLOAT32)
-    header = Header.of(opened, STARTER if opened.pipeline.config.recipe == STARTER else named, kind)
     if kind != FLOAT32 and path is not None and is_address(str(path)):
         raise InputError(f"--vectors {kind} in PostgreSQL", "float32 there", "build the index in a folder")
     for place in photos:
         photo_paths(place)  # raises for a wrong path before anything is created
     store = open_store(path, makes=True) if path is not None else SqliteStore(None)
     try:
-        store.write_header(header)
+        store.write_header(Header.of(opened, named, kind))
+        store.header().compute_alike(opened)
+        header = Header.of(opened, named, kind)
         store.header().check(header, store.where)
         if vectors and store.kind != kind:
             raise InputError(f"{store.where} keeps its vectors as {store.kind}", f"--vectors {store.kind}", "drop it")

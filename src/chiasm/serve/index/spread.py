@@ -24,6 +24,7 @@ class _Worker:
     def __init__(self, run: str, header: dict[str, str]) -> None:
         model = load(run)
         # Vectors of a host with other weights or library versions must not be mixed with the others.
+        Header(**header).compute_alike(model)
         Header(**header).check(Header.of(model, run), "the index that this host encodes for")
         self.encoder = Encoder(model)
 
