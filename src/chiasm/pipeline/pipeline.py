@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -41,7 +42,7 @@ from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Task, check_inputs
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.space import SharedSpace
-from chiasm.tasks.texts import batch_invariant_tokens
+from chiasm.tasks.text_batches import tower_vectors
 
 ENCODE_BATCH = 16
 """Images encoded at once: EfficientNet-Lite0 did 70 images a second at 16 and 33 at 64, which no longer fit
@@ -127,11 +128,9 @@ class Pipeline:
         """Decode, resize and encode n images -> float32 Tokens."""
         return self.encode_pixels(stack_images([image.load() for image in images], self.resizing))
 
-    def encode_texts(self, texts: Sequence[str]) -> Tokens:
-        """Tokenise and encode texts, padded to the longest of them."""
-        with torch.no_grad():
-            tokens = batch_invariant_tokens(texts, self.codec, self.config.model)
-            return self.model.encode_text(type(tokens)(*(part.to(self.device) for part in tokens)))
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """One or more texts -> vectors of the text tower, float32 [m, d], in the batches of `text_batches`."""
+        return tower_vectors(texts, self.model, self.codec)
 
     def image_fingerprint(self) -> str:
         """Name of the image tower with its weights and preprocessing, for caches."""
