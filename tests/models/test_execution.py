@@ -26,6 +26,38 @@ def test_a_machine_without_instructions_has_no_formats(monkeypatch: pytest.Monke
     assert formats_of(torch.device("cuda")) == ()
 
 
+class QuickTower(torch.nn.Module):
+    """A tower with a quicker way to its vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+    def vectors(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) * 2
+
+
+def test_the_quicker_way_to_vectors_is_in_the_format_too() -> None:
+    """Guards against CLIP's text vectors in fp32 under a plan that says bf16."""
+    torch.manual_seed(0)
+    model = AssembledVLM(ModelConfig(heads=4), Parts(50, "softmax", {})).eval()
+    model.text_encoder = tower = QuickTower()
+    x = torch.randn(3, 64)
+    with torch.no_grad():
+        before = tower.vectors(x)
+        made = Execution(model)
+        made.use("text", "bf16")
+        now = tower.vectors(x)
+        expected = (tower.layer.weight.bfloat16() @ x.bfloat16().T).T + tower.layer.bias.bfloat16()
+        assert now.dtype == torch.float32 and not torch.equal(now, before)
+        torch.testing.assert_close(now, 2 * expected.float(), atol=0.03, rtol=0.02)
+        made.use_fp32()
+        assert torch.equal(tower.vectors(x), before)
+
+
 @pytest.mark.parametrize(
     "form", ["bf16", pytest.param("int8", marks=pytest.mark.skipif(not has_int8(), reason="VNNI"))]
 )

@@ -72,11 +72,9 @@ def test_each_family_in_each_format(family: str, form: Format, monkeypatch: pyte
     images, texts = [one.inputs["image"] for one in examples[:5]], [one.captions[0].text for one in examples[:5]]
 
     def alone(rows: torch.Tensor) -> list[bool]:
-        return [
-            torch.equal(pipeline.encode_texts([text]).pooled[0], row) for text, row in zip(texts, rows, strict=True)
-        ]
+        return [torch.equal(pipeline.text_tokens([text]).pooled[0], row) for text, row in zip(texts, rows, strict=True)]
 
-    plain, was_alone = pipeline.encode_images(images).pooled, alone(pipeline.encode_texts(texts).pooled)
+    plain, was_alone = pipeline.encode_images(images).pooled, alone(pipeline.text_tokens(texts).pooled)
     plan = plan_execution(pipeline)
     assert {part.format for part in plan.parts.values()} == {form}, plan.lines()
     assert all(part.cosine >= LEAST_COSINE for part in plan.parts.values())
@@ -84,7 +82,7 @@ def test_each_family_in_each_format(family: str, form: Format, monkeypatch: pyte
     assert not torch.equal(now, plain) and float(F.cosine_similarity(now, plain).min()) >= LEAST_COSINE
     if form == "int8":
         # CoCa's summary token stands after the padding, and rounds by its place in fp32 too.
-        now_alone = alone(pipeline.encode_texts(texts).pooled)
+        now_alone = alone(pipeline.text_tokens(texts).pooled)
         assert all(is_now or not was for was, is_now in zip(was_alone, now_alone, strict=True))
         assert all(
             torch.equal(pipeline.encode_images([image]).pooled[0], row) for image, row in zip(images, now, strict=True)

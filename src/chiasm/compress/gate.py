@@ -159,7 +159,7 @@ def vectors_of(pipeline: Pipeline, examples: Sequence[Example]) -> list[npt.NDAr
         found.append(_as_rows(own))
     if texts:
         codec = replace(pipeline.codec, text_vectors={})
-        own = pipeline.encode_texts(texts).pooled if space is None else space.embed_texts(pipeline.model, codec, texts)
+        own = pipeline.encode_texts(texts) if space is None else space.embed_texts(pipeline.model, codec, texts)
         found.append(_as_rows(own))
     return found
 

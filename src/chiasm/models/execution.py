@@ -5,7 +5,8 @@ format can be taken back. What is trained has no part in another format.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -20,6 +21,8 @@ Format = Literal["fp32", "bf16", "int8"]
 """fp32 stands for the format that a part's weights are kept in."""
 FORMATS: tuple[Format, ...] = ("int8", "bf16")
 """Formats that a part may be computed in beside its own."""
+WAYS = ("forward", "vectors")
+"""Methods of a part that compute its outputs."""
 INSTRUCTIONS: dict[Format, str] = {"int8": "VNNI or AMX", "bf16": "AVX512-BF16 or AMX"}
 """What a CPU must have for a format."""
 
@@ -101,16 +104,19 @@ class _Bf16Copy:
         self._network, self._copy = network, copy.deepcopy(network).to(torch.bfloat16)
 
     def put_in(self) -> None:
-        """Compute with the copy from here on."""
-        self._network.__dict__["forward"] = self._run
+        """Compute with the copy from here on, also the vectors of a tower that has a quicker way to them."""
+        for way in WAYS:
+            if hasattr(self._network, way):
+                self._network.__dict__[way] = partial(self._run, getattr(self._copy, way))
 
     def take_out(self) -> None:
         """Compute with the network's own weights again."""
-        self._network.__dict__.pop("forward", None)
+        for way in WAYS:
+            self._network.__dict__.pop(way, None)
 
-    def _run(self, *given: Any, **named: Any) -> Any:
+    def _run(self, way: Callable[..., Any], *given: Any, **named: Any) -> Any:
         short = _converted([given, named], torch.float32, torch.bfloat16)
-        return _converted(self._copy(*short[0], **short[1]), torch.bfloat16, torch.float32)
+        return _converted(way(*short[0], **short[1]), torch.bfloat16, torch.float32)
 
 
 def _converted(value: Any, of: torch.dtype, to: torch.dtype) -> Any:

@@ -128,6 +128,16 @@ class VisionLanguageModel(nn.Module):
         """Token ids -> Tokens of the text tower."""
         return cast(Tokens, self.text_encoder(text))
 
+    def text_vectors(self, text: TextTokens) -> Float[Tensor, "m d"]:
+        """The `pooled` of `encode_text` alone; without gradients by the tower's own `vectors`, if it has them."""
+        quicker = None if torch.is_grad_enabled() else getattr(self.text_encoder, "vectors", None)
+        return self.encode_text(text).pooled if quicker is None else cast(Tensor, quicker(text))
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether `text_vectors` computes equal beginnings of texts once and no padding (`encoders.prefix_tree`)."""
+        return bool(getattr(self.text_encoder, "shares_prefixes", False))
+
     def fusion_image(self, image: Tokens) -> Tokens:
         """Image tokens for fusion and captions: of the model's width, and pooled by the attention pooler if any."""
         if self.image_pooler is not None:

@@ -177,8 +177,8 @@ class _Trial:
         image = pipeline.encode_pixels(self._pixels)
         found += _rows(image)
         if "text" in self._execution.parts or "fusion" in self._execution.parts:
-            text = pipeline.encode_texts(self._texts)
-            found += _rows(text)
+            text = pipeline.text_tokens(self._texts)
+            found += [*_rows(text), torch.from_numpy(pipeline.encode_texts(self._texts))]
             if "fusion" in self._execution.parts:
                 found += _rows(_fused(pipeline, image, text))
         return found
@@ -203,7 +203,7 @@ class _Trial:
         if name == "text":
             return lambda: pipeline.encode_texts(texts)
         if name == "fusion":
-            image, text = pipeline.encode_pixels(images), pipeline.encode_texts(texts)
+            image, text = pipeline.encode_pixels(images), pipeline.text_tokens(texts)
             return lambda: _fused(pipeline, image, text)
         return lambda: pipeline.encode_pixels(images)
 

@@ -34,6 +34,7 @@ from chiasm.data.image import ImageError
 from chiasm.data.modalities.image import image_files_of, images_of
 from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_images
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.tasks.text_batches import ordered
 
 CHUNK = 512
 """Images or texts in a file of the cache."""
@@ -301,11 +302,11 @@ def cache_texts(pipeline: Pipeline, texts: Iterable[str], cache: Path, progress:
     """Fill the codec's vectors for every distinct text, from the cache or the frozen text tower."""
     store = FeatureCache(cache, pipeline.text_fingerprint())
     wanted = {text: sha256_bytes(text.encode()) for text in dict.fromkeys(texts)}
-    missing = [(text, key) for text, key in wanted.items() if key not in store.vectors]
-    missing.sort(key=lambda pair: len(pair[0]))  # texts of one length share a batch, so little padding is computed
+    unknown = [text for text, key in wanted.items() if key not in store.vectors]
+    missing = ordered(unknown, pipeline.codec.tokenizer, pipeline.model.shares_prefixes)
     for start in range(0, len(missing), CHUNK):
         part = missing[start : start + CHUNK]
-        store.add([key for _, key in part], pipeline.encode_texts([text for text, _ in part]).pooled.cpu().numpy())
+        store.add([wanted[text] for text in part], pipeline.encode_texts(part))
         progress(min(start + CHUNK, len(missing)), len(missing), "encoding texts once")
     pipeline.codec.text_vectors.update({text: store.vectors[key] for text, key in wanted.items()})
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,7 @@ from chiasm.tasks import build_tasks
 from chiasm.tasks.base import Task, check_inputs
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.space import SharedSpace
+from chiasm.tasks.text_batches import tower_vectors
 from chiasm.tasks.texts import batch_invariant_tokens
 
 ENCODE_BATCH = 16
@@ -130,8 +132,12 @@ class Pipeline:
         """Decode, resize and encode n images -> float32 Tokens."""
         return self.encode_pixels(stack_images([image.load() for image in images], self.resizing))
 
-    def encode_texts(self, texts: Sequence[str]) -> Tokens:
-        """Tokenise and encode texts, padded to the longest of them."""
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """One or more texts -> vectors of the text tower, float32 [m, d], in the batches of `text_batches`."""
+        return tower_vectors(texts, self.model, self.codec)
+
+    def text_tokens(self, texts: Sequence[str]) -> Tokens:
+        """Texts -> Tokens of the text tower as one batch, padded to the longest: where vectors are not enough."""
         with torch.no_grad():
             tokens = batch_invariant_tokens(texts, self.codec, self.config.model)
             return self.model.encode_text(type(tokens)(*(part.to(self.device) for part in tokens)))
@@ -187,11 +193,7 @@ class Pipeline:
         return next((task for task in self.tasks.values() if isinstance(task, SharedSpace)), None)
 
     def shared_space(self) -> SharedSpace:
-        """As `space`.
-
-        Raises:
-            InputError: no task has one.
-        """
+        """As `space`; no task with one is an InputError."""
         if self.space is None:
             raise InputError(
                 f"a run that was trained for {', '.join(self.tasks) or 'nothing'}",

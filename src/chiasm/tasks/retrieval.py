@@ -270,4 +270,4 @@ def _hard_negatives(texts: Tensor, fields: dict[str, Tensor]) -> HardNegatives:
 
 
 def _pooled(model: VisionLanguageModel, fields: dict[str, Tensor]) -> Tensor:
-    return fields["text_vectors"] if "text_vectors" in fields else model.encode_text(text_tokens(fields)).pooled
+    return fields["text_vectors"] if "text_vectors" in fields else model.text_vectors(text_tokens(fields))

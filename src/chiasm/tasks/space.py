@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +10,7 @@ import numpy.typing as npt
 from chiasm.core.types import Encoded
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.codec import Codec
-
-TEXTS_AT_ONCE = 256
-"""Texts per batch."""
+from chiasm.tasks.text_batches import encode_texts
 
 
 class SharedSpace(ABC):
@@ -32,12 +31,15 @@ class SharedSpace(ABC):
         texts: Sequence[str],
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> npt.NDArray[np.float32]:
-        """As `embed_texts`, `TEXTS_AT_ONCE` texts at a time; `progress` is called with (texts done, all texts)."""
-        parts: list[npt.NDArray[np.float32]] = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            parts.append(self.embed_texts(model, codec, texts[start : start + TEXTS_AT_ONCE]))
-            progress(min(start + TEXTS_AT_ONCE, len(texts)), len(texts))
-        return np.concatenate(parts) if parts else np.zeros((0, model.config.embedding_dim), dtype=np.float32)
+        """As `embed_texts`, each distinct text once and some at a time; `progress` is called with (done, all) of them.
+
+        The batches are those of `text_batches`.
+        """
+        if not len(texts):
+            return np.zeros((0, model.config.embedding_dim), dtype=np.float32)
+        if all(text in codec.text_vectors for text in texts):  # of a frozen tower, which only have to be projected
+            return self.embed_texts(model, codec, texts)
+        return encode_texts(texts, model, codec, partial(self.embed_texts, model, codec), progress)
 
     def similarity(
         self, model: VisionLanguageModel, codec: Codec, encoded: Encoded, texts: Sequence[str]

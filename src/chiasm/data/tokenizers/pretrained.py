@@ -89,10 +89,14 @@ class PretrainedTokenizer(TextTokenizer):
         readable = text.encode("utf-8", "replace").decode("utf-8")
         return list(self.tokenizer.encode(readable, add_special_tokens=False).ids)
 
+    def padded_length(self, length: int) -> int:
+        """`length`, or `max_tokens` with `pads_to_max`."""
+        return self.max_tokens if self.pads_to_max else length
+
     def batch(self, texts: Sequence[str]) -> TextTokens:
         """Pad to the longest text given, or to `max_tokens` with `pads_to_max`: ids int64 [m, l], is_real bool."""
         rows = [self.ids(text) for text in texts]
-        width = self.max_tokens if self.pads_to_max else max(map(len, rows), default=1)
+        width = self.padded_length(max(map(len, rows), default=1))
         width = max(width, 1)
         ids = torch.tensor([row + [self.pad_id] * (width - len(row)) for row in rows], dtype=torch.long)
         lengths = torch.tensor([len(row) for row in rows])

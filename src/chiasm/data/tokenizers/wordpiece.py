@@ -170,6 +170,10 @@ class TextTokenizer:
         name = getattr(self.tokenizer.model, "unk_token", None)
         return self.tokenizer.token_to_id(name) if isinstance(name, str) else None
 
+    def padded_length(self, length: int) -> int:
+        """Tokens of a text of `length` tokens in a batch without longer ones."""
+        return length
+
     def batch(self, texts: Sequence[str]) -> TextTokens:
         """Pad to the longest text given: ids int64 [m, l], is_real bool [m, l]."""
         rows = [self.ids(text) for text in texts]

@@ -24,6 +24,8 @@ from chiasm.core.types import TextTokens, Tokens
 from chiasm.models.encoders.base import TextLimits
 from chiasm.models.encoders.clip_image import MODEL_TYPE as CLIP_IMAGE
 from chiasm.models.encoders.clip_image import clip_image_vectors, drops_attention
+from chiasm.models.encoders.clip_text import MODEL_TYPE as CLIP_TEXT
+from chiasm.models.encoders.clip_text import clip_text_vectors, has_ends
 from chiasm.models.patch_dropout import PatchDropout, add_patch_dropout
 from chiasm.models.pretrained.hugging_face_folder import (
     NETWORK_FILE,
@@ -119,6 +121,17 @@ class HuggingFaceTextEncoder(nn.Module):
             out = self.model(input_ids=text.ids, **mask)
         values = out.last_hidden_state
         return Tokens(values, text.is_real, _pooled(self.spec.pooled, out, values, text.is_real))
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether `vectors` computes equal beginnings of texts once: CLIP's text network."""
+        return self.model.config.model_type == CLIP_TEXT and self.spec.pooled == "pooler"
+
+    def vectors(self, text: TextTokens) -> Float[Tensor, "m d"]:
+        """The `pooled` of `forward` alone, which takes CLIP's text network less than half the time."""
+        if self.shares_prefixes and has_ends(self.model, text):
+            return clip_text_vectors(self.model, text)
+        return self(text).pooled
 
 
 def normalised(image: Float[Tensor, "n 3 h w"], how: Preprocessing) -> Float[Tensor, "n 3 h w"]:

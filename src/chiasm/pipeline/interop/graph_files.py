@@ -277,7 +277,7 @@ def reference(pipeline: Pipeline, graph: Graph, pixels: torch.Tensor, texts: Seq
     pooled = image.pooled
     if IDS in graph.inputs:
         rows = torch.arange(len(texts))
-        pooled = model.ask({IMAGE: image}, pipeline.encode_texts(texts), rows, rows).pooled
+        pooled = model.ask({IMAGE: image}, pipeline.text_tokens(texts), rows, rows).pooled
     return model.logits(graph.task, pooled).numpy()
 
 
