@@ -13,6 +13,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -213,29 +214,39 @@ def _onnx_runtime(pipeline: Pipeline, example: Example, folder: Path) -> list[En
     """ONNX Runtime in fp32, and with its dynamic int8 of matrix products."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    write_graphs(pipeline, "onnx", example, folder)
-    small = folder / "int8"
-    small.mkdir()
+    whole = _graphs(pipeline, example, folder, "onnx")
     for name in ("image", "text"):
         quantize_dynamic(
+            whole / f"{name}.onnx",
             folder / f"{name}.onnx",
-            small / f"{name}.onnx",
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
         )
-    made = [_graph_engine(pipeline, "ONNX Runtime fp32", open_onnx, folder)]
-    return [*made, _graph_engine(pipeline, "ONNX Runtime int8", open_onnx, small)]
+    made = [_graph_engine(pipeline, "ONNX Runtime fp32", open_onnx, whole)]
+    return [*made, _graph_engine(pipeline, "ONNX Runtime int8", open_onnx, folder)]
 
 
 def _openvino(pipeline: Pipeline, example: Example, folder: Path) -> list[Engine]:
     """OpenVINO in f32, and in bf16 where the processor has it."""
-    write_graphs(pipeline, "openvino", example, folder)
+    # It opens ONNX as it is, which is there already where ONNX Runtime is installed.
+    layout, ending = ("onnx", ".onnx") if find_spec("onnxruntime") else ("openvino", ".xml")
+    graphs = _graphs(pipeline, example, folder, layout)
     formats = ["f32", "bf16"] if has_bf16(torch.device("cpu")) else ["f32"]
     return [
-        _graph_engine(pipeline, f"OpenVINO {one}", partial(open_openvino, precision=one), folder, ".xml")
+        _graph_engine(pipeline, f"OpenVINO {one}", partial(open_openvino, precision=one), graphs, ending)
         for one in formats
     ]
+
+
+def _graphs(pipeline: Pipeline, example: Example, folder: Path, layout: str) -> Path:
+    """The folder of the exported graphs beside `folder`; written, and compared with the pipeline, when first asked."""
+    place = folder.with_name(f"graphs-{layout}")
+    if not place.is_dir():
+        begun = Path(mkdtemp(dir=folder.parent))
+        write_graphs(pipeline, layout, example, begun)
+        begun.rename(place)
+    return place
 
 
 def _graph_engine(
