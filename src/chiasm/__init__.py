@@ -43,6 +43,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chiasm.api.benchmarking import BenchResult, bench
     from chiasm.api.compressing import compress
     from chiasm.api.configuring import configure, estimate
     from chiasm.api.exporting import export
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from chiasm.serve.index import Hit, Index
 
 __all__ = [
+    "BenchResult",
     "ChiasmError",
     "Evaluation",
     "Hit",
@@ -67,6 +69,7 @@ __all__ = [
     "ProbeResult",
     "Score",
     "TrainedRun",
+    "bench",
     "compress",
     "configure",
     "estimate",
@@ -80,6 +83,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BenchResult": "api.benchmarking",
     "ChiasmError": "core.errors",
     "Evaluation": "api.measuring",
     "Hit": "serve.index",
@@ -91,6 +95,7 @@ _HOMES = {
     "ProbeResult": "api.measuring",
     "Score": "core.types",
     "TrainedRun": "api.training",
+    "bench": "api.benchmarking",
     "compress": "api.compressing",
     "configure": "api.configuring",
     "estimate": "api.configuring",

@@ -256,6 +256,23 @@ def check_speed(folder: Path, printed: Printed) -> None:
     assert "execution of image: fp32, fewer than" in shown and "execution of image: fp32, set by" in measured
 
 
+def prepare_bench(folder: Path, tiny_run: Path) -> None:
+    """The run runs/photos, and PHOTOS with captions."""
+    (folder / "runs").mkdir()
+    (folder / "runs" / "photos").symlink_to(tiny_run)
+    examples = scenes(12)
+    save_photos(folder / "PHOTOS", examples)
+    write_captions(folder / "PHOTOS" / "table.csv", examples, 6)
+
+
+def check_bench(folder: Path, printed: Printed) -> None:
+    """Both files are written, with every engine measured or named as absent."""
+    told = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    measured = " ".join(line["engine"] for line in told["works"]["texts"])
+    assert all(name in measured or name in told["absent"] for name in ("transformers", "open_clip", "ONNX Runtime"))
+    assert "meter-fill" in (folder / "bench.html").read_text(encoding="utf-8")
+
+
 PAGES = (
     Page(
         name="adapting.md",
@@ -263,6 +280,12 @@ PAGES = (
         needs=TOWERS,
         more=shorter_adapting,
         check=check_adapting,
+    ),
+    Page(
+        name="bench.md",
+        prepare=prepare_bench,
+        more=lambda line: ["--batch", "4", "--rounds", "1"],
+        check=check_bench,
     ),
     Page(
         name="chat.md",

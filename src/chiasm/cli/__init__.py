@@ -14,6 +14,7 @@ import typer
 
 from chiasm import __version__
 from chiasm.cli.asking import ask, caption, classify, embed, match
+from chiasm.cli.bench_verb import bench
 from chiasm.cli.chatting import chat
 from chiasm.cli.compress_verb import compress
 from chiasm.cli.draw_verb import draw
@@ -60,6 +61,7 @@ for _verb in (
     train,
     evaluate,
     probe,
+    bench,
     ask,
     chat,
     caption,
