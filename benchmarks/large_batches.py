@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,8 @@ def measure(batch: int, parts: int, size_px: int, layers: int) -> dict[str, floa
         trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict), "")
         trainer.start(None, "fp32", "")
         parameters = sum(parameter.numel() for parameter in pipeline.model.parameters())
-        predicted = predict_memory(trainer, few, parameters * 16)
+        predicted = predict_memory(trainer, few)
+        best_bytes = 4 * parameters  # a copy that a run makes at its first validation, and one step does not have
         start = time.perf_counter()
         row = trainer.step(next(loader.ahead(0, 2)))
         seconds = time.perf_counter() - start
@@ -76,7 +78,8 @@ def measure(batch: int, parts: int, size_px: int, layers: int) -> dict[str, floa
         "size_px": size_px,
         "layers": layers,
         "parameters": parameters,
-        "predicted_bytes": predicted.total_bytes,
+        "predicted_bytes": replace(predicted, checkpoint_bytes=0).total_bytes - best_bytes,
+        "predicted_of_a_run_bytes": predicted.total_bytes,
         "libraries_bytes": started_bytes,
         "peak_bytes": peak_memory_bytes(),
         "step_s": seconds,
@@ -114,6 +117,8 @@ def main() -> None:
         f"({found['parameters']:,.0f} parameters): {peak:.2f} GiB at most"
     )
     print(f"  predicted {predicted:.2f} GiB beside {libraries:.2f} GiB of libraries; {found['step_s']:.0f} s a step")
+    run = found["predicted_of_a_run_bytes"] / 2**30
+    print(f"  predicted of a run, with its best weights and a checkpoint while it is written: {run:.2f} GiB")
     if given.json:
         write_json(given.json, {"results": found, "environment": environment()})
 

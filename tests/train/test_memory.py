@@ -50,7 +50,7 @@ def few(trainer: Trainer, dataset: Dataset, count: int) -> Batch:
 
 def predicted(batch_size: int, parts: int) -> StepMemory:
     trainer, dataset = made(batch_size, parts)
-    return predict_memory(trainer, lambda count: few(trainer, dataset, count), 1000)
+    return predict_memory(trainer, lambda count: few(trainer, dataset, count))
 
 
 def test_parts_divide_activations_and_nothing_else() -> None:
@@ -58,14 +58,14 @@ def test_parts_divide_activations_and_nothing_else() -> None:
     whole, parts = predicted(64, 1), predicted(64, 8)
     assert parts.activations_bytes < whole.activations_bytes / 7
     assert replace(parts, activations_bytes=0) == replace(whole, activations_bytes=0)
-    assert whole.weights_bytes == 1000
+    assert whole.weights_bytes == 5 * whole.checkpoint_bytes // 4 > 5000, "the gradient too"
     pixels = STEPS_HELD * 64 * 3 * 24 * 24
     assert pixels < whole.batches_bytes < 2 * pixels, "token ids on top"
     embeddings = 2 * 64 * (1 + 2) * 8
     assert whole.contrast_bytes == 4 * (embeddings + COPIES * 64 * 128)
-    assert whole.total_bytes == sum(
-        (whole.weights_bytes, whole.batches_bytes, whole.activations_bytes, whole.contrast_bytes)
-    )
+    step = whole.activations_bytes + whole.contrast_bytes
+    assert step > whole.checkpoint_bytes and whole.total_bytes == whole.weights_bytes + whole.batches_bytes + step
+    assert replace(whole, checkpoint_bytes=2 * step).total_bytes == whole.total_bytes + step
     assert "memory of a step" in whole.text()
 
 
@@ -78,7 +78,7 @@ def test_activations_are_what_autograd_keeps() -> None:
     loss = part(trainer.pipeline.model, None)["retrieval"]
     weights = {one.untyped_storage().data_ptr() for one in trainer.pipeline.model.parameters()}
     held = {ptr: size for ptr, size in storages(loss.grad_fn).items() if ptr not in weights}
-    found = predict_memory(trainer, lambda count: few(trainer, dataset, count), 0).activations_bytes / BACKWARD
+    found = predict_memory(trainer, lambda count: few(trainer, dataset, count)).activations_bytes / BACKWARD
     assert found == pytest.approx(sum(held.values()), rel=0.15)
 
 

@@ -181,9 +181,7 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_s
     trainer.start(None, chosen, why, pretrained)
     trained = trainer.sizes(pretrained)[0]
     total = sum(parameter.numel() for parameter in pipeline.model.parameters())
-    held = (chosen == "bf16") * 2 + (config.train.ema_decay > 0) * 4  # beside weights, gradients and two moments
-    weights_bytes = trained * (16 + held) + (total - trained) * 4
-    memory = predict_memory(trainer, partial(_few, trainer, shown), weights_bytes)
+    memory = predict_memory(trainer, partial(_few, trainer, shown))
     trainer.loader = Loader(shown, pipeline.tasks, pipeline.codec, short)
     step_s = _step_s(trainer) * config.train.accumulate / short.train.accumulate
     timed = [measured.example(n) for n in range(len(measured))]

@@ -1,4 +1,4 @@
-"""Memory of a training step, predicted from counts before it is taken."""
+"""Memory of training, predicted from counts before a step is taken."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,27 +20,32 @@ BACKWARD = 1.25
 """Activations and what the backward pass holds beside them, over the activations that are kept for it."""
 COPIES = 7
 """Matrices of a stripe's size that the loss and its gradient hold: similarities, masks, their gradients."""
+MOMENTS = 2
+"""Of AdamW, for each trained weight."""
 STEPS_HELD = 2
 """Batches in memory: that of the step, and the next, which is collated meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """Bytes that a step needs on this process, by what they are for."""
+    """Bytes that training needs in this process, by what they are for; its libraries, half a gigabyte, come on top."""
 
     weights_bytes: int
-    """Weights, gradients, optimiser moments, averages and bf16 copy."""
+    """Weights, gradients, optimiser moments, copies of the best and of the averaged weights, and bf16 copy."""
     batches_bytes: int
     """Images and token ids of the step and of the next; in the computer's memory also where a GPU trains."""
     activations_bytes: int
     """What the forward pass of one part keeps for its backward pass, and what that holds beside it."""
     contrast_bytes: int
     """Embeddings of the whole batch with their gradients, and a stripe of similarities; 0 without a contrast."""
+    checkpoint_bytes: int
+    """A checkpoint while it is written, which happens between two steps."""
 
     @property
     def total_bytes(self) -> int:
-        """All of it; the libraries of the process (about half a gigabyte) come on top."""
-        return self.weights_bytes + self.batches_bytes + self.activations_bytes + self.contrast_bytes
+        """The most at any time."""
+        between = max(self.activations_bytes + self.contrast_bytes, self.checkpoint_bytes)
+        return self.weights_bytes + self.batches_bytes + between
 
     def text(self) -> str:
         """One line for the console."""
@@ -51,30 +56,49 @@ class StepMemory:
             "contrast": self.contrast_bytes,
         }
         told = ", ".join(f"{what} {_mib(size)}" for what, size in parts.items() if size)
-        return f"memory of a step: {_mib(self.total_bytes)} ({told}), beside the libraries"
+        saved = f"; between steps a checkpoint of {_mib(self.checkpoint_bytes)}"
+        return f"memory of a step: {_mib(self.total_bytes)} ({told}{saved}), beside the libraries"
 
 
-def predict_memory(trainer: Trainer, part_of: Callable[[int], Batch], weights_bytes: int) -> StepMemory:
-    """Count the memory of a step by the forward pass of a few examples, without taking a step.
+def predict_memory(trainer: Trainer, part_of: Callable[[int], Batch]) -> StepMemory:
+    """Count the memory of training by the forward pass of a few examples, without taking a step.
 
     What a part keeps grows by the same number of bytes with each example, so two small batches tell that of any.
 
     Args:
         trainer: started; its config names batch and parts.
         part_of: number of examples -> a batch of so many.
-        weights_bytes: see `StepMemory`.
     """
     batch_size, parts = trainer.loader.batch_size, trainer.train.accumulate * world_size()
     few = {count: part_of(count) for count in (FEWER, FEW)}
     inputs = {count: _input_bytes(batch) for count, batch in few.items()}
     kept = {count: _kept_bytes(trainer, batch) for count, batch in few.items()}
-    share = trainer.execution.dtype.itemsize / torch.float32.itemsize
+    low = trainer.execution.dtype.itemsize
+    share = low / torch.float32.itemsize
     return StepMemory(
-        weights_bytes=weights_bytes,
+        weights_bytes=_weights_bytes(trainer, low if share < 1 else 0),
         batches_bytes=STEPS_HELD * _line(inputs, batch_size // world_size()),
         activations_bytes=int(BACKWARD * share * _line(kept, -(-batch_size // parts))),
         contrast_bytes=_contrast_bytes(trainer, few[FEW], batch_size),
+        checkpoint_bytes=torch.float32.itemsize * _trained(trainer) * (1 + MOMENTS + _kept_copies(trainer)),
     )
+
+
+def _trained(trainer: Trainer) -> int:
+    named = dict(trainer.pipeline.model.named_parameters())
+    return sum(named[name].numel() for name in trainer.names)
+
+
+def _kept_copies(trainer: Trainer) -> int:
+    """Copies of the trained weights beside them: the best, the average, those before training."""
+    return 1 + (trainer.train.ema_decay > 0) + trainer.train.interpolate
+
+
+def _weights_bytes(trainer: Trainer, low_bytes: int) -> int:
+    """All weights, and for those that are trained gradients, moments and copies; `low_bytes` each in a bf16 copy."""
+    trained, wide = _trained(trainer), torch.float32.itemsize
+    total = sum(parameter.numel() for parameter in trainer.pipeline.model.parameters())
+    return total * (wide + low_bytes) + trained * (wide * (1 + MOMENTS + _kept_copies(trainer)) + low_bytes)
 
 
 def _line(sizes: Mapping[int, int], count: int) -> int:
