@@ -7,7 +7,7 @@ import pytest
 import torch
 from command import Shell, assert_nothing_half_written, assert_refused
 
-from chiasm.compress import gate, smaller
+from chiasm.compress import gate, variants
 from chiasm.pipeline.pipeline import Pipeline
 
 
@@ -38,7 +38,7 @@ def test_a_refusal_exits_with_one_and_writes_nothing(
             for parameter in pipeline.model.heads.parameters():
                 parameter.neg_()
 
-    monkeypatch.setitem(smaller.VARIANTS, "int8", ruin)
+    monkeypatch.setitem(variants.VARIANTS, "int8", ruin)
     said = chiasm("compress", tiny_run, "--to", "int8", "--out", tmp_path / "small")
     assert said.code == 1 and "int8 loses" in said.err and "--max-loss" in said.err and "refused" in said.err
     assert not (tmp_path / "small").exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import chiasm
-from chiasm.compress import gate, smaller
+from chiasm.compress import gate, variants
 from chiasm.compress.smaller import PAGE, RECORD
 from chiasm.core.errors import InputError, JobError
 from chiasm.core.run_folder import verify_folder
@@ -58,7 +58,7 @@ def test_a_ruined_variant_is_refused_and_nothing_is_written(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a gate that only warns, and against a half-written folder that is left."""
-    monkeypatch.setitem(smaller.VARIANTS, "int8", ruin)
+    monkeypatch.setitem(variants.VARIANTS, "int8", ruin)
     with pytest.raises(JobError, match=r"int8 loses .* points of vqa_accuracy[^!]*nothing was written") as caught:
         chiasm.compress(tiny_run, tmp_path / "small", progress=False)
     assert caught.value.exit_code == 1 and "--max-loss" in str(caught.value)

@@ -11,11 +11,12 @@ import torch
 from rich.console import Console
 
 from chiasm.compress.gate import AS_IT_WAS, Candidate, judge, primary_metric, unsure
-from chiasm.compress.variants import VARIANTS
+from chiasm.compress.variants import steps_of
 from chiasm.core.device import environment
-from chiasm.core.errors import InputError, JobError, nearest
+from chiasm.core.errors import InputError, JobError
 from chiasm.core.files import json_bytes
 from chiasm.core.run_folder import MANIFEST, write_folder
+from chiasm.core.types import Example
 from chiasm.data.files import of_files
 from chiasm.evaluate.measure import open_prepared
 from chiasm.pipeline.interop.exporting import new_folder
@@ -76,7 +77,7 @@ def compress(
 
     Args:
         source: a run folder, or a folder in the layout of Hugging Face or open_clip.
-        to: keys of `VARIANTS`.
+        to: words of `steps_of`.
         out: run folder to create; nothing is written where no variant passes.
         device: where the models are.
         console: of progress and remarks.
@@ -97,7 +98,7 @@ def compress(
         candidates = []
         for name in to:
             folder = Path(place) / name
-            _write_variant(source, name, folder, examples, device)
+            _write_variant(original, source, name, folder, examples)
             variant = open_pipeline(folder, device)
             _set_data(variant, data)
             prepared, _ = open_prepared(variant, split, Console(quiet=True))
@@ -123,8 +124,7 @@ def refused(found: Sequence[Variant], max_loss: float) -> str:
 def _check(to: Sequence[str], out: Path, max_loss: float) -> None:
     """Raise InputError for what can be known before anything is opened."""
     for name in to:
-        if name not in VARIANTS:
-            raise InputError(f"--to {name}{nearest(name, VARIANTS)}", " or ".join(VARIANTS), "choose one")
+        steps_of(name)
     if not to or len(set(to)) < len(to):
         raise InputError(f"--to {', '.join(to) or 'nothing'}", "one variant or several different ones", "--to int8")
     if not 0 <= max_loss <= 100:
@@ -133,10 +133,14 @@ def _check(to: Sequence[str], out: Path, max_loss: float) -> None:
         raise InputError(f"{out} exists", "a folder that is empty, or not there yet", "give another --out")
 
 
-def _write_variant(source: Path, name: str, folder: Path, examples: Sequence[Any], device: torch.device) -> None:
-    """A run folder of the variant, whose stored answers are its own."""
-    made = open_pipeline(source, device)
-    VARIANTS[name](made)
+def _write_variant(original: Pipeline, source: Path, name: str, folder: Path, examples: Sequence[Example]) -> None:
+    """A run folder of the variant, whose stored answers are its own; `original` has the data that it is measured on."""
+    made = open_pipeline(source, original.device)
+    own = made.config.data
+    made.config = replace(made.config, data=original.config.data)
+    for step in steps_of(name):
+        step(made)
+    made.config = replace(made.config, data=own)
     made.save(folder, choose_example(examples), {"environment.json": json_bytes(environment())}, others=examples)
 
 

@@ -1,18 +1,87 @@
 """The ways to compress a run without training it again: a table of functions that change a pipeline in place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
+import torch
+from torch import Tensor
+
+from chiasm.core.errors import InputError, nearest
+from chiasm.core.random import counter_rng
+from chiasm.core.types import Example
+from chiasm.data.opening import open_dataset
 from chiasm.models.packing import Packing, round_weights
+from chiasm.models.pruning import choose, entries, prune, taylor_scores
+from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 
-
-def _rounded(packing: Packing) -> Callable[[Pipeline], None]:
-    def apply(pipeline: Pipeline) -> None:
-        round_weights(pipeline.model, pipeline.saved_names(), packing)
-        pipeline.packing = packing
-
-    return apply
+SCORED, AT_ONCE = 256, 16
+"""Training examples that parts are ranked by, and those of one batch."""
 
 
-VARIANTS: dict[str, Callable[[Pipeline], None]] = {"int8": _rounded("int8"), "bf16": _rounded("bf16")}
-"""Name of a variant, as `--to` takes it -> what it does to a pipeline. Weights of installed packages stay."""
+def _rounded(pipeline: Pipeline, packing: Packing) -> None:
+    round_weights(pipeline.model, pipeline.saved_names(), packing)
+    pipeline.packing = packing
+
+
+def _pruned(pipeline: Pipeline, share: float) -> None:
+    """Remove a share of the heads, and of the hidden units, that matter least to the loss on training examples.
+
+    Raises:
+        InputError: the model has no block of this package whose heads or units could be removed.
+    """
+    examples, model = training_examples(pipeline, SCORED), pipeline.model
+    batches = [examples[start : start + AT_ONCE] for start in range(0, len(examples), AT_ONCE)]
+    kept = choose(taylor_scores(model, [partial(_loss, pipeline, some) for some in batches]), share)
+    if not kept:
+        raise InputError(
+            f"a model with image tower {pipeline.config.model.image.kind!r} and text tower "
+            f"{pipeline.config.model.text.kind!r}, which has no heads or hidden units to remove",
+            "a model with trained transformer blocks of chiasm's own",
+            "give another --to",
+        )
+    prune(model, kept)
+    names = sorted({*kept, *(entry.rpartition("=")[0] for entry in pipeline.config.model.pruned)})
+    pruned = replace(pipeline.config.model, pruned=entries(model, names))
+    pipeline.config = replace(pipeline.config, model=pruned)
+
+
+VARIANTS: dict[str, Callable[[Pipeline], None]] = {
+    "int8": partial(_rounded, packing="int8"),
+    "bf16": partial(_rounded, packing="bf16"),
+    "pruned25": partial(_pruned, share=0.25),
+    "pruned50": partial(_pruned, share=0.5),
+}
+"""Name of a variant -> what it does to a pipeline. Weights of installed packages stay. "+" joins several."""
+
+
+def steps_of(name: str) -> list[Callable[[Pipeline], None]]:
+    """What the word of `--to` does, in order: "pruned50+int8" prunes, then rounds.
+
+    Raises:
+        InputError: there is no such variant.
+    """
+    for word in name.split("+"):
+        if word not in VARIANTS:
+            allowed = " or ".join([*VARIANTS, "several joined by +"])
+            raise InputError(f"--to {name}{nearest(word, VARIANTS)}", allowed, "choose one, such as pruned50+int8")
+    return [VARIANTS[word] for word in name.split("+")]
+
+
+def training_examples(pipeline: Pipeline, count: int) -> list[Example]:
+    """At most `count` examples of the training split of the pipeline's data, drawn by its seed."""
+    dataset = open_dataset(pipeline.config.data, "train", pipeline.config.seed)
+    order = counter_rng("compress", pipeline.config.seed).permutation(len(dataset))[:count]
+    return [dataset.example(int(number)) for number in order]
+
+
+def _loss(pipeline: Pipeline, examples: Sequence[Example]) -> Tensor:
+    """The weighted sum of the tasks' losses on a batch, in evaluation mode."""
+    batch = make_batch(examples, pipeline.tasks, pipeline.codec, pipeline.config, 0, pipeline.resizing)
+    batch = batch.to(pipeline.device)
+    encoded = pipeline.model.encode({name: to_model_range(one, torch.float32) for name, one in batch.inputs.items()})
+    losses = [
+        task.config.weight * task.loss(pipeline.model, encoded, batch)["loss"] for task in pipeline.tasks.values()
+    ]
+    return torch.stack(losses).sum()

@@ -51,17 +51,17 @@ class Variant:
 def cells(variant: Variant, first: Variant) -> dict[str, str]:
     """Heading -> text of a variant's row; `first` is the run as it was."""
     times = {
-        f"batch {count}, p50 / p95": f"{1000 * middle:.1f} / {1000 * late:.1f} ms"
+        f"batch {count}: p50 / p95": f"{1000 * middle:.1f} / {1000 * late:.1f} ms"
         for count, (middle, late) in variant.latency_s.items()
     }
     return {
         "variant": variant.name,
         "score": f"{variant.score.value:.4f}",
         "95 % interval": f"{variant.score.low:.4f} – {variant.score.high:.4f}",
-        "difference, points": _difference(variant.difference),
-        "cosine, mean / least": f"{variant.cosine[0]:.5f} / {variant.cosine[1]:.5f}",
-        "weights in the folder": _size(variant.folder_bytes, first.folder_bytes),
-        "with packaged towers": _size(variant.whole_bytes, first.whole_bytes),
+        "points more": _difference(variant.difference),
+        "cosine: mean / least": f"{variant.cosine[0]:.5f} / {variant.cosine[1]:.5f}",
+        "weights in folder": _size(variant.folder_bytes, first.folder_bytes),
+        "and packaged ones": _size(variant.whole_bytes, first.whole_bytes),
         **times,
         "peak memory": f"{variant.memory_bytes / MEGABYTE:,.0f} MB",
         "gate": "" if variant is first else "refused" if variant.refusal else "passed",
@@ -73,11 +73,17 @@ def compression_table(variants: Sequence[Variant], metric: str) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"{metric}, n {variants[0].score.n:,}", title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    table = Table(
+        title=f"{metric}, n {variants[0].score.n:,}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
     shown = [cells(one, variants[0]) for one in variants]
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in shown:
-        table.add_column(column["variant"], justify="right")
+        table.add_column(column["variant"], justify="right", overflow="fold")
     for heading in list(shown[0])[1:]:
         table.add_row(heading, *(column[heading] for column in shown))
     return table
@@ -146,5 +152,5 @@ def _difference(one: PairedResult | None) -> str:
 
 
 def _size(size: int, first: int) -> str:
-    times = f" ({first / size:.2f}x less)" if 0 < size < first else ""
+    times = f", {first / size:.2f}x less" if 0 < size < first else ""
     return f"{size / MEGABYTE:,.2f} MB{times}"

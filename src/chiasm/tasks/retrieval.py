@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
 from chiasm.objectives.distillation import vector_distillation
+from chiasm.objectives.matryoshka import mean_over_prefixes
 from chiasm.objectives.sigmoid import sigmoid_contrast
 from chiasm.tasks.base import Query, TaskConfig, Teacher, check_share
 from chiasm.tasks.calibration import Calibration, Events, softmax
@@ -41,6 +43,9 @@ class RetrievalConfig(DistilledConfig):
     text_teacher: float = 0.0
     """Share, in [0, 1], of the distillation loss: the text tower learns the embeddings that the run in `init_from`
     gives the same caption, or the other captions of its image (Reimers and Gurevych 2020)."""
+    matryoshka: tuple[int, ...] = ()
+    """Widths below `model.embedding_dim`: the loss is the mean over the first so many numbers of the vectors and the
+    whole vectors, so that vectors can be cut short (Kusupati et al. 2022). () trains the whole vectors alone."""
 
     def check(self, where: str) -> None:
         """Check that shares lie in their ranges."""
@@ -84,6 +89,22 @@ class Retrieval(ContrastTask[RetrievalConfig], SharedSpace):
                     "the objective softmax, without the moving average's soft targets",
                     f"--set tasks.retrieval.{key}=0, or leave objective and distil as they are",
                 )
+        self._check_matryoshka()
+
+    def _check_matryoshka(self) -> None:
+        widths, whole = self.config.matryoshka, self.model.embedding_dim
+        if any(not 0 < width < whole for width in widths):
+            raise InputError(
+                f"tasks.retrieval.matryoshka {list(widths)} with model.embedding_dim {whole}",
+                f"widths from 1 to {whole - 1}",
+                "--set tasks.retrieval.matryoshka=[64,128]",
+            )
+        if widths and "classes" in (self.model.image.projection, self.model.text.projection):
+            raise InputError(
+                "tasks.retrieval.matryoshka beside ImageNet's classes, which come first in the vectors",
+                "a run that does not start from the starter",
+                "--set init_from=",
+            )
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """The fields of `caption_fields`, and those of the enabled options.
@@ -141,25 +162,34 @@ class Retrieval(ContrastTask[RetrievalConfig], SharedSpace):
 
     def compare(self, model: VisionLanguageModel, rows: ContrastRows) -> dict[str, Tensor]:
         """The contrastive loss: terms by direction, "text_teacher" if enabled, and "loss"."""
+        facts = rows.facts
+        soft = {name: facts[name] for name in ("image_teacher", "text_teacher") if name in facts}
+        contrast = partial(self._contrast, model, facts)
+        terms = mean_over_prefixes(contrast, self.config.matryoshka, {**rows.vectors, **soft})
+        share = self.config.text_teacher
+        if not share:
+            return terms
+        distance = vector_distillation(rows.vectors["text"], facts["text_target"], facts["has_target"])["loss"]
+        return {**terms, "text_teacher": distance, "loss": (1 - share) * terms["loss"] + share * distance}
+
+    def _contrast(
+        self, model: VisionLanguageModel, facts: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The objective on unit vectors: "image", "text", and what the enabled options have."""
         assert model.logit_scale is not None
-        vectors, facts, scale = rows.vectors, rows.facts, model.logit_scale.exp()
-        images, texts, of, key = vectors["image"], vectors["text"], facts["image_index"], facts["text_key"]
+        scale, of, key = model.logit_scale.exp(), facts["image_index"], facts["text_key"]
+        images, texts = vectors["image"], vectors["text"]
         if self.objective == "additive":
             return additive_contrast(images, texts, scale, of, facts["group"], text_key=key)
         groups = facts["group"], facts["group"][of]
         if self.objective == "sigmoid":
             assert model.logit_bias is not None
             return sigmoid_contrast(images, texts, scale, model.logit_bias, *groups, text_key=key)
-        if "image_teacher" in facts:
-            soft = facts["image_teacher"], facts["text_teacher"]
+        if "image_teacher" in vectors:
+            soft = vectors["image_teacher"], vectors["text_teacher"]
             return distilled_contrast(images, texts, *soft, scale, *groups, alpha=self.config.distil, text_key=key)
         wrong = HardNegatives(vectors["wrong"], facts["wrong_key"], facts["is_wrong"]) if "wrong" in vectors else None
-        terms = softmax_contrast(images, texts, scale, *groups, text_key=key, hard_negatives=wrong)
-        share = self.config.text_teacher
-        if not share:
-            return terms
-        distance = vector_distillation(texts, facts["text_target"], facts["has_target"])["loss"]
-        return {**terms, "text_teacher": distance, "loss": (1 - share) * terms["loss"] + share * distance}
+        return softmax_contrast(images, texts, scale, *groups, text_key=key, hard_negatives=wrong)
 
     @torch.no_grad()
     def embed_images(self, model: VisionLanguageModel, encoded: Encoded) -> np.ndarray:

@@ -122,12 +122,16 @@ def begun(config: RunConfig) -> RunConfig:
     """Return the config with its initial embedding space: the class space beside the trained one, or unchanged.
 
     The class space is added with `init_from=starter`, and if the run of `init_from` has one. A model that does not fit
-    the starter keeps its own space (`starter_note` gives the reason).
+    the starter keeps its own space (`starter_note` gives the reason). A run that begins from a pruned one is pruned
+    alike (`model.pruned`).
 
     Raises:
         InputError: no task has a space of its own, or the config needs a class space that no source provides.
     """
     name, model = config.init_from, config.model
+    if begins_from_run(config) and not model.pruned:
+        model = replace(model, pruned=read_pipeline_config(Path(name)).model.pruned)
+        config = replace(config, model=model)
     if name == STARTER:
         if not has_space(config):
             raise InputError(

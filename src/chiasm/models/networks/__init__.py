@@ -24,6 +24,7 @@ from chiasm.models.pretrained.hugging_face_folder import (
     reading,
 )
 from chiasm.models.pretrained.image_text_processor import read_image_text_processor
+from chiasm.models.pruning import resize
 from chiasm.models.vision_language import AssembledVLM, Parts, VisionLanguageModel
 
 NETWORKS: dict[str, type[PretrainedVLM]] = {
@@ -88,7 +89,9 @@ def build_model(config: ModelConfig, parts: Parts) -> VisionLanguageModel:
         InputError: the folder holds no network of `NETWORKS`, or one without a head that a task needs.
     """
     if not config.network:
-        return AssembledVLM(config, parts)
+        assembled = AssembledVLM(config, parts)
+        resize(assembled, config.pruned)
+        return assembled
     folder = Path(config.network)
     if (folder / NETWORK_FILE).is_file():
         return _from_run(folder, config, parts)
