@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from chiasm.core.distributed import mean_over_terms
+from chiasm.core.distributed import gather_with_gradient, mean_over_terms
 
 SHARPNESS = 20.0
 """Scale of squared distances, in units of the words' mean square length, halved: tokens as far from a word as two
@@ -33,13 +33,13 @@ def word_mixture(
     """Mean negative log-likelihood of the words of n texts, in nats a word.
 
     p(w) = NULL_SHARE f(w) + (1 - NULL_SHARE) mean_i softmax_w(-SHARPNESS |t_i - e_w|^2 / (2 mean |e|^2)) over the
-    tokens i of an example's images; f is the frequency of w among all texts.
+    tokens i of an example's images; f is the frequency of w among the texts of all processes.
 
     Args:
         tokens: of k images, in the space of the words' vectors.
         is_real: True for tokens that count; at least one a row.
         image_of: the example of each image.
-        words: vectors of v words; they get no gradient.
+        words: vectors of v words, the same in all processes; they get no gradient.
         counts: how often each example's texts have each word. An example without an image adds nothing.
 
     Returns:
@@ -56,7 +56,8 @@ def word_mixture(
     seen = by_image.new_zeros(len(counts), len(words)).index_add(0, image_of, by_image.exp())
     seen = seen / torch.bincount(image_of, minlength=len(counts)).clamp_min(1)[:, None]
     counts = counts * has_image[:, None]
-    frequency = counts.sum(0) / counts.sum().clamp_min(1)
+    everywhere = gather_with_gradient(counts.sum(0)[None]).sum(0)
+    frequency = everywhere / everywhere.sum().clamp_min(1)
     likelihood = (1 - NULL_SHARE) * seen + NULL_SHARE * frequency
     total = -(counts * likelihood.clamp_min(math.exp(-80)).log()).sum()
     return {"loss": mean_over_terms(total, counts.sum())}

@@ -7,6 +7,7 @@ embeddings that the language model already reads.
 import torch
 from torch import Tensor
 
+from chiasm.core.distributed import gather_with_gradient
 from chiasm.core.types import IMAGE, Batch, Encoded, Tokens
 from chiasm.models.inputs import separated
 from chiasm.models.vision_language import VisionLanguageModel
@@ -14,7 +15,9 @@ from chiasm.objectives.word_mixture import word_mixture
 
 
 def words_of_images(model: VisionLanguageModel, task: str, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
-    """`word_mixture` of what the assistant says about each example, over the words that the batch has.
+    """`word_mixture` of what the assistant says about each example, over the words that the batch has in all processes.
+
+    Of a step in parts (`train.accumulate`) each part has words and frequencies of its own.
 
     Args:
         model: the model in training.
@@ -25,7 +28,8 @@ def words_of_images(model: VisionLanguageModel, task: str, encoded: Encoded, bat
     fields = batch.by_task[task]
     row, column = fields["turn_is_counted"].nonzero(as_tuple=True)
     said, example = fields["turn_ids"][row, column], fields["image_index"][row]
-    ids, place = said.unique(return_inverse=True)
+    ids = gather_with_gradient(said).unique()
+    place = torch.searchsorted(ids, said)
     words = model.language.embed(ids)
     tokens, image_of = _image_tokens(model, task, encoded, words)
     examples = max([*example.tolist(), *image_of.tolist()], default=-1) + 1
