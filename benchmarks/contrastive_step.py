@@ -1,14 +1,16 @@
 """A contrastive training step of CLIP ViT-B/32 from scratch: chiasm against transformers, on real photos and captions.
 
-Command: python benchmarks/contrastive_step.py [--batch 16] [--rounds 3] [--json FILE]
+Command: python benchmarks/contrastive_step.py [--batch 16] [--rounds 3]
 
 Forward, backward, clipping of the gradient and AdamW in float32, on the same photos and captions of Flickr8k
 (CHIASM_DATA), which are decoded and tokenised before. transformers gets captions padded to 77 tokens, as CLIP was
 trained, or to the longest of the batch. Rows with patch dropout compute a part of the patches (FLIP): they are another
-training and stand apart. In turn in one process; medians of the ratios to the first row.
+training and stand apart. In turn in one process; medians of the ratios to the first row. Writes a dated JSON file into
+benchmarks/results.
 """
 
 import argparse
+import datetime
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +31,7 @@ from chiasm.pipeline.batching import to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
-from clip_towers import MOST_TOKENS, SEED, clip_run, write_clip
+from clip_towers import MOST_TOKENS, RESULTS, SEED, clip_run, write_clip
 from timing import compare, show
 
 DROPPED = (0.5, 0.75)
@@ -107,7 +109,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
@@ -122,8 +123,8 @@ def main() -> None:
         name: {"milliseconds": milliseconds, "times_as_fast": 1 / ratio, "loss": first[name]}
         for name, (milliseconds, ratio) in found.items()
     }
-    if given.json:
-        write_json(given.json, {"batch": given.batch, "results": results, "environment": environment()})
+    stored = {"batch": given.batch, "rounds": given.rounds, "results": results, "environment": environment()}
+    write_json(RESULTS / f"{datetime.datetime.now(datetime.UTC).date()}-contrastive_step.json", stored)
 
 
 if __name__ == "__main__":
