@@ -19,6 +19,7 @@ from chiasm.train.config import RunConfig, TrainConfig
 
 DATA = Path(os.environ.get("CHIASM_DATA", Path(__file__).resolve().parent.parent.parent / "shared" / "data"))
 """Holds flickr8k and clip_bpe."""
+RESULTS = Path(__file__).resolve().parent / "results"
 MOST_TOKENS = 77
 SEED = 0
 

@@ -1,15 +1,18 @@
 """A contrastive training step of CLIP ViT-B/32 from scratch: chiasm against transformers, on real photos and captions.
 
-Command: python benchmarks/contrastive_step.py [--batch 16] [--rounds 3] [--json FILE]
+Command: python benchmarks/contrastive_step.py [--batch 16] [--rounds 3] [--cpu]
 
 Forward, backward, clipping of the gradient and AdamW in float32, on the same photos and captions of Flickr8k
 (CHIASM_DATA), which are decoded and tokenised before. transformers gets captions padded to 77 tokens, as CLIP was
 trained, or to the longest of the batch. Rows with patch dropout compute a part of the patches (FLIP): they are another
-training and stand apart. In turn in one process; medians of the ratios to the first row.
+training and stand apart. In turn in one process; medians of the ratios to the first row. `--cpu` counts CPU
+seconds of one thread, for a machine that is busy with other programs. Writes a dated JSON file into benchmarks/results.
 """
 
 import argparse
+import datetime
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -29,7 +32,7 @@ from chiasm.pipeline.batching import to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
-from clip_towers import MOST_TOKENS, SEED, clip_run, write_clip
+from clip_towers import MOST_TOKENS, RESULTS, SEED, clip_run, write_clip
 from timing import compare, show
 
 DROPPED = (0.5, 0.75)
@@ -72,6 +75,7 @@ def candidates(folder: Path, batch: int) -> dict[str, Callable[[], float]]:
     (ready,) = trainer.loader.batches(0)
     fields = ready.by_task["retrieval"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.no_padding()
     rows = zip(fields["text_ids"], fields["text_is_real"], strict=True)
     texts = [tokenizer.decode(ids[is_real], skip_special_tokens=True) for ids, is_real in rows]
     encoder = trainer.pipeline.model.image_encoder
@@ -107,23 +111,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--cpu", action="store_true")
     given = parser.parse_args()
+    if given.cpu:
+        torch.set_num_threads(1)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         steps = candidates(Path(folder), given.batch)
         losses: dict[str, list[float]] = {name: [] for name in steps}
         noted = {name: partial(_note, step, losses[name]) for name, step in steps.items()}
-        found = compare(noted, given.rounds)
+        found = compare(noted, given.rounds, time.process_time if given.cpu else time.perf_counter)
     first = {name: values[0] for name, values in losses.items()}
     print("loss of the first step: " + ", ".join(f"{name} {loss:.3f}" for name, loss in first.items()))
-    show(f"a step of {given.batch} photos and captions, {torch.get_num_threads()} threads", found)
+    seconds = "CPU time of 1 thread" if given.cpu else f"{torch.get_num_threads()} threads"
+    show(f"a step of {given.batch} photos and captions, {seconds}", found)
     results = {
         name: {"milliseconds": milliseconds, "times_as_fast": 1 / ratio, "loss": first[name]}
         for name, (milliseconds, ratio) in found.items()
     }
-    if given.json:
-        write_json(given.json, {"batch": given.batch, "results": results, "environment": environment()})
+    stored = {
+        "batch": given.batch,
+        "rounds": given.rounds,
+        "cpu": given.cpu,
+        "results": results,
+        "environment": environment(),
+    }
+    write_json(RESULTS / f"{datetime.datetime.now(datetime.UTC).date()}-contrastive_step.json", stored)
 
 
 if __name__ == "__main__":

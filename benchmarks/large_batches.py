@@ -1,15 +1,16 @@
 """A step of a large contrastive batch in little memory: ViT-B/32, random weights, real captions.
 
-Command: python benchmarks/large_batches.py [--batch 8192] [--parts 128] [--size 32] [--layers 12] [--json FILE]
+Command: python benchmarks/large_batches.py [--batch 8192] [--parts 128] [--size 32] [--layers 12]
 
 Each measurement runs in a process of its own, whose largest resident memory counts: towers with the sizes of CLIP
 ViT-B/32 (151 million parameters), AdamW, captions of Flickr8k (CHIASM_DATA), images of random pixels. `--size` is the
 side of the images in pixels; 224 is what CLIP takes, and 32 gives the image tower one patch, which leaves weights,
 embeddings, loss and the text tower as they are and makes a step of 8,192 take minutes rather than an hour.
-`--layers` is the depth of both towers, 12 in ViT-B/32.
+`--layers` is the depth of both towers, 12 in ViT-B/32. Adds to a dated JSON file in benchmarks/results.
 """
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from chiasm.core.device import environment, keep_freed_memory, peak_memory_bytes
-from chiasm.core.files import write_json
+from chiasm.core.files import read_json, write_json
 from chiasm.core.types import Batch, Caption, Example, ImageRef
 from chiasm.data.dataset import ListDataset
 from chiasm.data.ledger import Ledger
@@ -32,7 +33,7 @@ from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.loader import Loader
 from chiasm.train.memory import predict_memory
 from chiasm.train.trainer import Hooks, Trainer
-from clip_towers import captions_of_flickr8k, clip_run, write_clip
+from clip_towers import RESULTS, captions_of_flickr8k, clip_run, write_clip
 
 LONGEST_S = 3600
 
@@ -103,7 +104,6 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=128)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--one", action="store_true", help="measure in this process and print JSON")
     given = parser.parse_args()
     sizes = given.batch, given.parts, given.size, given.layers
@@ -119,8 +119,10 @@ def main() -> None:
     print(f"  predicted {predicted:.2f} GiB beside {libraries:.2f} GiB of libraries; {found['step_s']:.0f} s a step")
     run = found["predicted_of_a_run_bytes"] / 2**30
     print(f"  predicted of a run, with its best weights and a checkpoint while it is written: {run:.2f} GiB")
-    if given.json:
-        write_json(given.json, {"results": found, "environment": environment()})
+    path = RESULTS / f"{datetime.datetime.now(datetime.UTC).date()}-large_batches.json"
+    stored = read_json(path, "results") if path.is_file() else {}
+    name = f"{given.batch} of {given.size} px in {given.parts} parts, {given.layers} layers"
+    write_json(path, stored | {name: found, "environment": environment()})
 
 
 if __name__ == "__main__":

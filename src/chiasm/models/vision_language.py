@@ -129,8 +129,8 @@ class VisionLanguageModel(nn.Module):
         return cast(Tokens, self.text_encoder(text))
 
     def text_vectors(self, text: TextTokens) -> Float[Tensor, "m d"]:
-        """The `pooled` of `encode_text` alone; without gradients by the tower's own `vectors`, if it has them."""
-        quicker = None if torch.is_grad_enabled() else getattr(self.text_encoder, "vectors", None)
+        """The `pooled` of `encode_text` alone, by the tower's own `vectors` if it has them."""
+        quicker = getattr(self.text_encoder, "vectors", None)
         return self.encode_text(text).pooled if quicker is None else cast(Tensor, quicker(text))
 
     @property

@@ -9,7 +9,9 @@ import torch
 
 from chiasm.core.types import TextTokens
 from chiasm.models.batch_invariant import make_batch_invariant
+from chiasm.models.encoders import hugging_face
 from chiasm.models.encoders.clip_text import clip_text_vectors, has_ends
+from chiasm.models.pretrained.hugging_face_folder import TowerSpec
 
 transformers = pytest.importorskip("transformers")
 
@@ -97,3 +99,29 @@ def test_a_text_without_an_end_is_noticed() -> None:
     model = network()
     assert has_ends(model, padded([[START, 3, END], [START, END]]))
     assert not has_ends(model, padded([[START, 3, 4], [START, 3, 4, 5, END]]))
+
+
+def test_training_takes_the_short_way_where_it_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against attention without its dropout, and activations kept although they were to be computed again."""
+    taken: list[int] = []
+
+    def counted(model: Any, text: TextTokens) -> torch.Tensor:
+        taken.append(len(text.ids))
+        return clip_text_vectors(model, text)
+
+    monkeypatch.setattr(hugging_face, "clip_text_vectors", counted)
+    tower = hugging_face.HuggingFaceTextEncoder(network(), TowerSpec({}, "pooler")).train()
+    text = padded(texts(5, 2))
+    tower.vectors(text).sum().backward()
+    assert len(taken) == 1
+    tower.recompute = True
+    with torch.no_grad():
+        tower.vectors(text)
+    assert len(taken) == 2
+    tower.vectors(text)
+    assert len(taken) == 2, "recomputed"
+    tower.recompute, tower.model.config.attention_dropout = False, 0.5
+    tower.vectors(text)
+    assert len(taken) == 2, "with dropout"
+    tower.eval().vectors(text)
+    assert len(taken) == 3

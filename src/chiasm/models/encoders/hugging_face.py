@@ -128,8 +128,12 @@ class HuggingFaceTextEncoder(nn.Module):
         return self.model.config.model_type == CLIP_TEXT and self.spec.pooled == "pooler"
 
     def vectors(self, text: TextTokens) -> Float[Tensor, "m d"]:
-        """The `pooled` of `forward` alone, which takes CLIP's text network less than half the time."""
-        if self.shares_prefixes and has_ends(self.model, text):
+        """The `pooled` of `forward` alone, which takes CLIP's text network less than half the time.
+
+        A network that drops out attention, or recomputes its activations, runs whole where it is trained.
+        """
+        runs_whole = drops_attention(self.model) or (self.recompute and torch.is_grad_enabled())
+        if self.shares_prefixes and not runs_whole and has_ends(self.model, text):
             return clip_text_vectors(self.model, text)
         return self(text).pooled
 
