@@ -34,7 +34,7 @@ class AttentionalPooler(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Gather the real tokens; `tokens.pooled` has no part in it."""
-        rows = len(tokens.values)
+        rows = tokens.values.shape[0]
         query = self.query.expand(rows, -1, -1)
         found = self.norm_out(self.attention(query, self.norm_in(tokens.values), key_padding_mask(tokens.is_real)))
         is_real = tokens.is_real.new_ones(rows, self.queries)

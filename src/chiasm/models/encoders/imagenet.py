@@ -111,7 +111,7 @@ class ClassMixture(nn.Module):
         apart = F.normalize(F.normalize(pooled.float(), dim=-1) - self.mean.float(), dim=-1)
         cosine, chosen = (apart @ self.vectors.float().T).topk(self.top)
         shares = (cosine / self.temperature).softmax(-1).sqrt()
-        return torch.zeros(len(pooled), len(self.vectors), device=pooled.device).scatter(1, chosen, shares)
+        return torch.zeros(pooled.shape[0], len(self.vectors), device=pooled.device).scatter(1, chosen, shares)
 
 
 def class_vectors(unit: Float[Tensor, "s e"], counts: list[int]) -> Float[Tensor, "c e"]:

@@ -72,4 +72,5 @@ class ResidualMlp(nn.Module):
 
 def one_token(x: Float[Tensor, "m d"]) -> Tokens:
     """A fused vector as Tokens of length 1."""
-    return Tokens(x[:, None], x.new_ones(len(x), 1).bool(), x)
+    # The shape and not len(x), which is a constant to a tracer.
+    return Tokens(x[:, None], x.new_ones(x.shape[0], 1).bool(), x)

@@ -80,7 +80,7 @@ class ResamplerFusion(Fusion):
     def fuse(self, inputs: FusionInputs) -> Tokens:
         """Fuse; with `text_allowed` the queries attend to no word (BLIP-2's mask for generation)."""
         text, others, index, text_allowed = inputs
-        rows = len(text.values)
+        rows = text.values.shape[0]
         image, image_is_real = self.join(others)
         x = torch.cat([text.values, self.queries.expand(rows, -1, -1)], dim=1)
         is_real = torch.cat([text.is_real, text.is_real.new_ones(rows, QUERIES)], dim=1)
