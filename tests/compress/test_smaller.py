@@ -34,7 +34,8 @@ def test_the_smallest_that_passes_is_written(tiny_run: Path, tmp_path: Path) -> 
     found = chiasm.compress(tiny_run, out, ["bf16", "int8"], max_loss=100, progress=False)
     assert found.chosen == "int8" and [one.name for one in found.variants] == ["as it was", "bf16", "int8"]
     verify_folder(out, "run")
-    assert Pipeline.load(out, torch.device("cpu")).packing == "int8"
+    opened = Pipeline.load(out, torch.device("cpu"))
+    assert opened.packing == opened.config.model.execution == "int8"
     first, middle, small = (one.folder_bytes for one in found.variants)
     assert small < middle < first and small == (out / "model.safetensors").stat().st_size
     record = json.loads((out / RECORD).read_text())

@@ -1,10 +1,12 @@
 """Each variant changes a pipeline in place, and what it did is what its folder has."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from chiasm.compress.variants import VARIANTS, steps_of, training_examples
 from chiasm.core.errors import InputError
@@ -13,6 +15,7 @@ from chiasm.models.pruning import prunable
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.adaptation import begun
 from chiasm.train.config import RunConfig
+from chiasm.train.run import run
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -73,3 +76,18 @@ def test_a_run_begins_pruned_as_the_run_it_begins_from(
     fresh = Pipeline.build(start, examples, torch.device("cpu"), codec=pipeline.codec)
     _, left = fresh.take_weights(tmp_path)
     assert left == 0 and prunable(fresh.model) == prunable(pipeline.model)
+
+
+def test_a_pruned_run_is_trained_again_by_the_one_loop(
+    config: RunConfig, pipeline: Pipeline, examples: list[Example], tmp_path: Path
+) -> None:
+    """Guards against sizes that training forgets: the run folder that it writes must open."""
+    VARIANTS["pruned50"](pipeline)
+    pipeline.save(tmp_path / "pruned", examples[0], {})
+    short = replace(config.train, steps=2, validate_every=2, batch_size=8)
+    start = replace(config, init_from=str(tmp_path / "pruned"), train=short)
+    run(start, tmp_path / "again", False, Console(file=io.StringIO()))
+    opened = Pipeline.load(tmp_path / "again", torch.device("cpu"))
+    assert prunable(opened.model) == prunable(pipeline.model)
+    moved, before = opened.model.state_dict(), pipeline.model.state_dict()
+    assert any(not torch.equal(moved[name], before[name]) for name in before if name.startswith("fusion."))

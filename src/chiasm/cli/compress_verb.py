@@ -13,7 +13,12 @@ def compress(
     run: Annotated[Path, typer.Argument(help="A run folder; or a folder in the layout of Hugging Face or open_clip.")],
     to: Annotated[
         list[str],
-        typer.Option("--to", help="int8 or bf16; may be repeated: the smallest that passes is written.", metavar="HOW"),
+        typer.Option(
+            "--to",
+            help="int8, bf16, pruned25, pruned50, or several joined by +; may be repeated: the smallest that passes is "
+            "written.",
+            metavar="HOW",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Run folder to create.")],
     data: Annotated[Path | None, typer.Option(help="Folder or file; the run's own data if not given.")] = None,

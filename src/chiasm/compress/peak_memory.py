@@ -13,6 +13,7 @@ import numpy as np
 from chiasm.core.device import keep_freed_memory, pick_device
 from chiasm.core.errors import JobError
 from chiasm.pipeline.batching import stack_images
+from chiasm.pipeline.execution_plan import plan_execution
 from chiasm.pipeline.interop.importing import open_pipeline
 
 AT_ONCE = 16
@@ -37,6 +38,7 @@ def peak_memory_bytes(folder: Path) -> int:
 def _work(folder: Path) -> int:
     keep_freed_memory()
     pipeline = open_pipeline(folder, pick_device())
+    plan_execution(pipeline)
     height, width = pipeline.config.model.image.shape_px
     images = [np.full((height, width, 3), number, dtype=np.uint8) for number in range(AT_ONCE)]
     pipeline.encode_pixels(stack_images(images, pipeline.resizing))

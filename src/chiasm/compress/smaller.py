@@ -19,6 +19,7 @@ from chiasm.core.run_folder import MANIFEST, write_folder
 from chiasm.core.types import Example
 from chiasm.data.files import of_files
 from chiasm.evaluate.measure import open_prepared
+from chiasm.pipeline.execution_plan import plan_execution
 from chiasm.pipeline.interop.exporting import new_folder
 from chiasm.pipeline.interop.importing import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
@@ -40,7 +41,7 @@ class Compressed:
         metric: the primary metric.
         split: what was measured on.
         variants: the run as it was, then each variant.
-        remarks: what the measurement cannot exclude.
+        remarks: what the measurement cannot exclude, and formats that a variant asks for and this machine lacks.
     """
 
     run: str
@@ -75,6 +76,8 @@ def compress(
 ) -> Compressed:
     """Make variants of a run, measure them, and write the smallest one that passes the gate.
 
+    The run as it was computes in fp32, a variant as its execution plan says.
+
     Args:
         source: a run folder, or a folder in the layout of Hugging Face or open_clip.
         to: words of `steps_of`.
@@ -95,11 +98,12 @@ def compress(
     examples, _ = open_prepared(original, split, console)
     home = next(one for one in out.absolute().parents if one.is_dir())
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=home) as place:
-        candidates = []
+        candidates, planned = [], list[str]()
         for name in to:
             folder = Path(place) / name
             _write_variant(original, source, name, folder, examples)
             variant = open_pipeline(folder, device)
+            planned += [f"{name}: {remark}" for remark in plan_execution(variant).remarks]
             _set_data(variant, data)
             prepared, _ = open_prepared(variant, split, Console(quiet=True))
             candidates.append(Candidate(name, variant, folder, prepared))
@@ -109,7 +113,7 @@ def compress(
             console.print(compression_table(found, primary_metric(original)), highlight=False)
             raise JobError(refused(found, max_loss))
         chosen = min(passed, key=lambda one: one.folder_bytes)
-        remarks = tuple(said for one in passed if (said := unsure(one, max_loss)))
+        remarks = (*planned, *(said for one in passed if (said := unsure(one, max_loss))))
         result = Compressed(str(source), out, chosen.name, primary_metric(original), split, tuple(found), remarks)
         _publish(Path(place) / chosen.name, result)
     return result

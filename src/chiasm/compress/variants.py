@@ -23,6 +23,8 @@ SCORED, AT_ONCE = 256, 16
 def _rounded(pipeline: Pipeline, packing: Packing) -> None:
     round_weights(pipeline.model, pipeline.saved_names(), packing)
     pipeline.packing = packing
+    if packing == "int8":  # bf16 is slower than fp32 on some machines that have it: `auto` measures
+        pipeline.config = replace(pipeline.config, model=replace(pipeline.config.model, execution="int8"))
 
 
 def _pruned(pipeline: Pipeline, share: float) -> None:

@@ -101,7 +101,7 @@ def compression_page(variants: Sequence[Variant], metric: str, run: str, chosen:
     made = f"{metric} on {variants[0].score.n:,} items, each variant beside the run as it was. Written: {chosen}."
     words = [element("p", "chiasm · ", element("code", "compress"), class_="brand"), said(f"{run}, compressed", "h1")]
     header = element("header", *words, said(made, "p", "lead"))
-    sizes = frontier(variants, metric, "MB in all", [one.whole_bytes / MEGABYTE for one in variants])
+    sizes = frontier(variants, metric, "MB", [one.whole_bytes / MEGABYTE for one in variants])
     times = frontier(variants, metric, "ms", [1000 * _median_s(one) for one in variants])
     charts = element("div", line_chart(sizes), line_chart(times), class_="charts")
     return document(f"{run}, compressed", header, [section("Variants", _table(variants)), section("Frontier", charts)])
@@ -119,7 +119,8 @@ def frontier(variants: Sequence[Variant], metric: str, unit: str, costs: Sequenc
     points = [(cost, one.score.value) for cost, one in zip(costs, variants, strict=True)]
     best = sorted({own for own in points if not any(_beats(other, own) for other in points)})
     curves = [Curve(one.name, [point]) for one, point in zip(variants, points, strict=True)]
-    return Chart(f"{metric} over {unit}", [*curves, Curve("not beaten", best)], x_label=unit)
+    is_share = all(one.score.high <= 1 for one in variants)
+    return Chart(f"{metric} over {unit}", [*curves, Curve("not beaten", best)], is_share=is_share, x_label=unit)
 
 
 def _beats(other: tuple[float, float], own: tuple[float, float]) -> bool:
@@ -127,14 +128,17 @@ def _beats(other: tuple[float, float], own: tuple[float, float]) -> bool:
 
 
 def _table(variants: Sequence[Variant]) -> Markup:
-    """Becomes one block a variant on a narrow screen; the roles keep it a table for screen readers."""
+    """A column for each variant; on a narrow screen a block a row. The roles keep it a table for screen readers."""
     shown = [cells(one, variants[0]) for one in variants]
-    headings = [element("th", label, scope="col", role="columnheader") for label in shown[0]]
+    names = [row["variant"] for row in shown]
+    headings = [element("th", label, scope="col", role="columnheader") for label in ("", *names)]
     body = []
-    for row in shown:
-        name, *rest = row.items()
-        values = [element("td", text, role="cell", data_label=label, class_="value") for label, text in rest]
-        body.append(element("tr", element("th", name[1], scope="row", role="rowheader"), *values, role="row"))
+    for quantity in list(shown[0])[1:]:
+        values = [
+            element("td", row[quantity], role="cell", data_label=name, class_="value" if row[quantity] else "empty")
+            for name, row in zip(names, shown, strict=True)
+        ]
+        body.append(element("tr", element("th", quantity, scope="row", role="rowheader"), *values, role="row"))
     head = element("thead", element("tr", *headings, role="row"), role="rowgroup")
     table = element("table", head, element("tbody", *body, role="rowgroup"), class_="metrics", role="table")
     refusals = [element("li", said(one.refusal)) for one in variants if one.refusal]

@@ -129,7 +129,7 @@ def begun(config: RunConfig) -> RunConfig:
         InputError: no task has a space of its own, or the config needs a class space that no source provides.
     """
     name, model = config.init_from, config.model
-    if begins_from_run(config) and not model.pruned:
+    if begins_from_run(config) and not model.pruned and (Path(name) / "config.json").is_file():
         model = replace(model, pruned=read_pipeline_config(Path(name)).model.pruned)
         config = replace(config, model=model)
     if name == STARTER:
