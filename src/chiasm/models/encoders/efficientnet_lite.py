@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
 from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig
+from chiasm.models.encoders.folded_conv import FoldedConv, is_fused
 from chiasm.models.encoders.packaged import packaged_folder
 
 STAGES = (
@@ -156,6 +157,8 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel, self.stride, self.groups, self.activate = kernel, stride, groups, activate
+        self._kept: FoldedConv | None = None
+        self._kept_state: tuple[tuple[int, int], ...] = ()
         self.conv = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel))
         nn.init.kaiming_normal_(self.conv, mode="fan_out")
         self.scale = nn.Parameter(torch.ones(outputs))
@@ -164,15 +167,28 @@ class ConvNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(outputs))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
-        """Convolve with the normalisation folded into weight and bias."""
-        factor = self.scale * (self.running_var + NORM_EPSILON).rsqrt()
-        weight = self.conv * factor[:, None, None, None]
-        shift = self.shift - self.running_mean * factor
+        """Convolve with the normalisation folded into weight and bias; once where nothing is trained."""
+        if is_fused(x):
+            return self._once()(x)
+        weight, shift = self._folded()
         padding = self.kernel // 2 if self.stride == 1 else 0
         if self.stride > 1:
             x = pad_same(x, self.kernel, self.stride)
         x = F.conv2d(x, weight, shift, self.stride, padding, groups=self.groups)
         return F.relu6(x) if self.activate else x
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        factor = self.scale * (self.running_var + NORM_EPSILON).rsqrt()
+        return self.conv * factor[:, None, None, None], self.shift - self.running_mean * factor
+
+    def _once(self) -> FoldedConv:
+        """The folded convolution; made anew when a tensor was replaced or changed, which torch counts."""
+        tensors = (self.conv, self.scale, self.shift, self.running_mean, self.running_var)
+        state = tuple((tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors)
+        if self._kept is None or self._kept_state != state:
+            self._kept = FoldedConv(*self._folded(), self.stride, self.groups, self.activate)
+            self._kept_state = state
+        return self._kept
 
 
 class InvertedResidual(nn.Module):
