@@ -34,7 +34,7 @@ from chiasm.data.files import LABEL_GROUP
 from chiasm.data.groups import joined_groups
 from chiasm.data.image import ImageError
 from chiasm.data.modalities.image import image_files_of, images_of
-from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_images
+from chiasm.pipeline.batching import DECODERS, FEATURES, Features, ahead, in_threads, stack_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.text_batches import ordered
 
@@ -270,13 +270,16 @@ def _encode_chunk(
 ) -> dict[str, ImageError]:
     """Encode the images of one chunk into the store, and return why some of them cannot be read."""
     tower = pipeline.config.model.image
-    each = partial(in_threads, workers=pipeline.config.data.workers)
+    each = partial(in_threads, workers=pipeline.config.data.workers or DECODERS)
     unreadable: dict[str, ImageError] = {}
     keys: list[str] = []
     vectors, grids = [], []
-    for start in range(0, len(part), DECODED_AT_ONCE):
+
+    def decoded(start: int) -> tuple[dict[str, Tensor], dict[str, ImageError]]:
         some = part[start : start + DECODED_AT_ONCE]
-        pixels, problems = decode_images({key: image.load for key, image in some}, pipeline.resizing, each)
+        return decode_images({key: image.load for key, image in some}, pipeline.resizing, each)
+
+    for pixels, problems in ahead(decoded, range(0, len(part), DECODED_AT_ONCE)):
         unreadable |= problems
         if pixels:
             tokens = pipeline.encode_pixels(torch.cat(list(pixels.values())))
