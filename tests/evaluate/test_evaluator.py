@@ -10,7 +10,7 @@ import torch
 
 from chiasm.core.types import IMAGE, Encoded, Example, Prediction, Question, Tokens
 from chiasm.data.opening import open_dataset
-from chiasm.evaluate import evaluator
+from chiasm.evaluate import encoded_once
 from chiasm.evaluate.evaluator import GREY, derangement, evaluate
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.metrics.intervals import bootstrap_mean, proportion
@@ -215,7 +215,7 @@ def test_parts_of_a_split_are_put_together(
     pipeline: Pipeline, examples: list[Example], seen: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against rows of the second part that are counted as the first one's."""
-    monkeypatch.setattr(evaluator, "CHUNK", 5)
+    monkeypatch.setattr(encoded_once, "CHUNK", 5)
     done: list[int] = []
     parts = evaluate(pipeline, examples, report=lambda now, total: done.append(now))
     assert done == [5, 10, 12]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chiasm.core.errors import InputError
+from chiasm.metrics import classic
 from chiasm.metrics.classic import (
     accuracy,
     accuracy_by_kind,
@@ -219,6 +220,17 @@ def test_uniformity_of_collapsed_and_of_spread_rows() -> None:
     for rows, t in ((1, 2.0), (5, 0.0)):
         with pytest.raises(InputError):
             uniformity(_sphere(0, rows, 3), t)
+
+
+def test_uniformity_of_many_rows_looks_at_drawn_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against time that grows with the square of the rows, and a draw that favours the first of them."""
+    x = np.concatenate([np.tile([1.0, 0, 0], (300, 1)), _sphere(0, 900, 3)])
+    exact = uniformity(x)
+    monkeypatch.setattr(classic, "UNIFORMITY_ROWS", 400)
+    drawn = [uniformity(x, seed=seed) for seed in range(5)]
+    assert drawn[0] == uniformity(x, seed=0) and len(set(drawn)) == 5
+    assert np.mean(drawn) == pytest.approx(exact, abs=0.05)
+    assert uniformity(x[:400]) == pytest.approx(0, abs=0.9) and uniformity(x[:400], seed=1) == uniformity(x[:400])
 
 
 def test_modality_gap_is_the_distance_of_the_centres() -> None:

@@ -173,6 +173,31 @@ def test_a_grid_is_whole_and_within_float16(tmp_path: Path, pipeline: Pipeline, 
         assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_an_opened_cache_reads_no_vectors_that_an_earlier_opening_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against an opening that reads every vector ever kept; a file that has changed since is still compared."""
+    for number in range(3):
+        vectors = np.full((2, 1000), number, dtype=np.float32)
+        FeatureCache(tmp_path, "tower").add([f"{number}a", f"{number}b"], vectors)
+    compared: list[str] = []
+    compare = features.sha256_file
+    monkeypatch.setattr(features, "sha256_file", lambda path: compared.append(path.name) or compare(path))
+    FeatureCache(tmp_path, "tower")
+    assert len(compared) == 1, "the chunk that was added last"
+    compared.clear()
+    assert len(FeatureCache(tmp_path, "tower").vectors) > 0
+    assert compared == []
+    (changed, *_) = sorted(tmp_path.rglob("*.safetensors"))
+    changed.write_bytes(changed.read_bytes()[:-4] + b"abcd")
+    FeatureCache(tmp_path, "tower")
+    assert compared == [changed.name] and not changed.exists()
+    (tmp_path / "tower" / features.WHOLE).write_text("[1")
+    compared.clear()
+    assert len(FeatureCache(tmp_path, "tower").vectors) > 0
+    assert len(compared) == 2
+
+
 @pytest.mark.parametrize("grid", [False, True])
 @pytest.mark.parametrize("damage", ["half", "empty", "one flipped bit", "zero-filled"])
 def test_a_damaged_chunk_is_encoded_again(

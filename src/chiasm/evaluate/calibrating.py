@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Score
+from chiasm.evaluate.encoded_once import EncodedOnce
 from chiasm.evaluate.evaluator import evaluate_tasks
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.metrics.classic import accuracy
@@ -51,16 +52,17 @@ class Fitted:
         return self
 
 
-def fit_calibration(pipeline: Pipeline, examples: Sequence[Example]) -> Fitted:
+def fit_calibration(pipeline: Pipeline, examples: Sequence[Example], encoded: EncodedOnce | None = None) -> Fitted:
     """Fit calibration of confidences, and the threshold for abstaining if the config sets a risk.
 
     Softmax answers and labels get a temperature; soft and generated answers, matches and captions get Platt scaling.
     `metrics.certainty` defines the events.
 
-    The pipeline is left without calibration; `Fitted.apply` gives it the new one.
+    The pipeline is left without calibration; `Fitted.apply` gives it the new one. `encoded` is shared with other passes
+    over these examples.
     """
     pipeline.codec.calibration.clear()
-    outcomes = evaluate_tasks(pipeline, examples, is_calibrating=True)
+    outcomes = evaluate_tasks(pipeline, examples, is_calibrating=True, encoded=encoded)
     calibration: dict[str, Calibration] = {}
     scores: dict[str, Score] = {}
     confidences: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = {}

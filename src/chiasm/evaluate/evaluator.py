@@ -12,12 +12,11 @@ import torch
 
 from chiasm.core.random import counter_rng
 from chiasm.core.types import IMAGE, Encoded, Example
-from chiasm.pipeline.batching import input_values, stack_images
+from chiasm.evaluate.encoded_once import EncodedOnce
+from chiasm.pipeline.batching import stack_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.scoring import Context, Outcome, Similarity, View
 
-CHUNK = 128
-"""Examples decoded and encoded at once."""
 GREY = 127
 """Pixel value of the uniform image in the view without images."""
 Report = Callable[[int, int], None]
@@ -38,6 +37,7 @@ def evaluate(
     view: View = "seen",
     report: Report | None = None,
     wanted: str = "",
+    encoded: EncodedOnce | None = None,
 ) -> Outcome:
     """Run every task of the pipeline over the examples and score it.
 
@@ -49,8 +49,10 @@ def evaluate(
             query in it.
         report: called after each part.
         wanted: the one metric that is needed (`Context.wanted`); "" for all.
+        encoded: of these very examples, shared with other passes; None encodes them for this one.
     """
-    return Outcome.joined([*evaluate_tasks(pipeline, examples, view, report, wanted=wanted).values()])
+    found = evaluate_tasks(pipeline, examples, view, report, wanted=wanted, encoded=encoded)
+    return Outcome.joined([*found.values()])
 
 
 def evaluate_tasks(
@@ -60,6 +62,7 @@ def evaluate_tasks(
     report: Report | None = None,
     is_calibrating: bool = False,
     wanted: str = "",
+    encoded: EncodedOnce | None = None,
 ) -> dict[str, Outcome]:
     """As `evaluate`, each task's outcome by itself; `is_calibrating` keeps what calibration is fitted on."""
     config = pipeline.config
@@ -80,20 +83,19 @@ def evaluate_tasks(
     scorers = {name: scorer for name, scorer in made.items() if scorer is not None}
     order = derangement(len(examples), config.seed) if view == "shuffled" else None
     nothing = _grey(pipeline) if view == "no_picture" else None
-    for start in range(0, len(examples), CHUNK):
-        part = examples[start : start + CHUNK]
-        shown = part if order is None else [examples[number] for number in order[start : start + CHUNK]]
-        encoded = _encoded(pipeline, shown) if nothing is None else _repeated(nothing, len(part))
+    known = encoded or EncodedOnce(pipeline, examples)
+    assert known.examples is examples, "what is encoded are these very examples"
+    for start in range(0, len(examples), known.chunk):
+        part = examples[start : start + known.chunk]
+        if nothing is not None:
+            shown = _repeated(nothing, len(part))
+        else:
+            shown = known.part(start) if order is None else known.rows(order[start : start + known.chunk])
         for scorer in scorers.values():
-            scorer.add(start, part, encoded)
+            scorer.add(start, part, shown)
         if report is not None:
-            report(min(start + CHUNK, len(examples)), len(examples))
+            report(min(start + known.chunk, len(examples)), len(examples))
     return {name: scorer.finish() for name, scorer in scorers.items()}
-
-
-def _encoded(pipeline: Pipeline, examples: Sequence[Example]) -> Encoded:
-    config = pipeline.config
-    return pipeline.encode(input_values(examples, config.model, config.data.workers, pipeline.resizing))
 
 
 def _grey(pipeline: Pipeline) -> Encoded:

@@ -14,6 +14,7 @@ from chiasm.data.ledger import Ledger
 from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import Fitted, out_of_sample
+from chiasm.evaluate.encoded_once import EncodedOnce
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.memorisation import Nearest
 from chiasm.evaluate.metric_row import MetricRow
@@ -161,15 +162,17 @@ def measure(
     split: str,
     console: Console,
     fitted: Fitted | None = None,
+    encoded: EncodedOnce | None = None,
 ) -> SplitResult:
     """Evaluate a prepared split in four views: as it is, with images shuffled, without images, without texts.
 
     Scores that depend on calibration are cross-fitted if it was fitted on this split (`evaluate.calibrating`);
-    `fitted` is the fit of a run that has just been trained.
+    `fitted` is the fit of a run that has just been trained, `encoded` what was encoded for it. The views share it.
     """
     if len(examples) < 2:
         raise InputError(f"usable examples in split {split!r}: {len(examples)}", "at least 2", "give more data")
     found: dict[View, Outcome] = {}
+    encoded = encoded or EncodedOnce(pipeline, examples)
     with bar(console, "evaluating", "images", len(VIEWS) * len(examples)) as shown:
         for number, view in enumerate(VIEWS):
             before, what = number * len(examples), view.replace("_", " ")
@@ -178,6 +181,7 @@ def measure(
                 examples,
                 view,
                 lambda done, _, before=before, what=what: shown.update(before + done, what),  # type: ignore[misc]
+                encoded=encoded,
             )
     with_inputs = found.pop("seen")
     if not with_inputs.scores:

@@ -1,8 +1,8 @@
 """Collate examples into a Batch: the inputs stacked once, and the fields of each task."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -26,6 +26,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 MOST_WORKERS = 8
 """Threads beside a GPU where `data.workers` chooses."""
+DECODERS = min(MOST_WORKERS, os.cpu_count() or 1)
+"""Threads that decode what a model encodes next, where nothing is trained."""
 FEATURES = "image_features"
 """Key in `Example.inputs` of the cached `Features` of the image; a tuple for several images or none."""
 
@@ -140,6 +142,22 @@ def in_threads(work: Callable[[S], T], items: Sequence[S], workers: int) -> list
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         return list(pool.map(work, items))
+
+
+def ahead(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """Results of `work` on each item, in order; that on the next item runs in a thread while the caller uses one.
+
+    For decoding beside a model: the model's matrix products and Pillow's decoders both let other threads run.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        waiting: Future[T] | None = None
+        for item in items:
+            following = pool.submit(work, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
 
 
 def stack_features(features: Sequence[Features]) -> Tokens:

@@ -3,13 +3,15 @@
 The cache stores the output of a frozen tower for an image or text under the hash of its content.
 
 A cache folder holds one subfolder per tower and preprocessing; in it, immutable chunk files. A chunk is written
-whole or not at all, so an interrupted pass loses at most one chunk and a second pass continues after it. A chunk is a
+whole or not at all, so an interrupted pass loses at most one chunk and a second pass continues after it. An opening
+reads the keys of every chunk, and compares the hash of those that are new or have changed since. A chunk is a
 safetensors file named after its own hash, with the content keys in its metadata, the vectors float32 [n, d] as
 `values` and, where the run keeps them, the grids of tokens float16 [n, l, c] as `grid`.
 
 Axis legend: n images or texts, d numbers of a pooled vector, l tokens of the grid, c numbers a token.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from chiasm.core.files import sha256_bytes, sha256_file, write_bytes
+from chiasm.core.files import sha256_bytes, sha256_file, write_bytes, write_json
 from chiasm.core.resizing import Resizing
 from chiasm.core.types import Example, ImageRef, Tokens
 from chiasm.data.dataset import Dataset, FirstEpoch, PlainDataset, examples_of
@@ -32,10 +34,12 @@ from chiasm.data.files import LABEL_GROUP
 from chiasm.data.groups import joined_groups
 from chiasm.data.image import ImageError
 from chiasm.data.modalities.image import image_files_of, images_of
-from chiasm.pipeline.batching import FEATURES, Features, in_threads, stack_images
+from chiasm.pipeline.batching import DECODERS, FEATURES, Features, ahead, in_threads, stack_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.text_batches import ordered
 
+WHOLE = "whole.json"
+"""File of a cache: chunk -> its state when its hash was last compared. An unchanged chunk is not read again."""
 CHUNK = 512
 """Images or texts in a file of the cache."""
 ROW_BITS = 32
@@ -75,6 +79,12 @@ class MappedRows(Mapping[str, np.ndarray]):
         return len(self._places)
 
 
+def _state(path: Path) -> list[int]:
+    """What changes when a file's content does, unless a disk loses it: size, time of the last change, inode."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
 class FeatureCache:
     """Content key (hexadecimal SHA-256) -> vector and perhaps grid, on disk.
 
@@ -92,11 +102,25 @@ class FeatureCache:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder / fingerprint
         self.vectors, self.grids = MappedRows(), MappedRows()
+        known, whole = self._found_whole(), dict[str, list[int]]()
         for path in sorted(self.folder.glob("*.safetensors")):
-            if sha256_file(path)[:16] != path.stem:
+            state = _state(path)
+            if known.get(path.name) != state and sha256_file(path)[:16] != path.stem:
                 path.unlink(missing_ok=True)  # a damaged chunk: its items are encoded again
                 continue
+            whole[path.name] = state
             self._read(path)
+        if whole != known:
+            with suppress(OSError):  # of a folder that may only be read
+                write_json(self.folder / WHOLE, whole)
+
+    def _found_whole(self) -> dict[str, list[int]]:
+        """The files that an earlier opening found whole, with their state then; {} where that cannot be read."""
+        try:
+            known = json.loads((self.folder / WHOLE).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
 
     def add(self, keys: Sequence[str], vectors: np.ndarray, grids: np.ndarray | None = None) -> None:
         """Store vectors float32 [n, d], and grids float16 [n, l, c] if there are any, under their keys, durably."""
@@ -246,13 +270,16 @@ def _encode_chunk(
 ) -> dict[str, ImageError]:
     """Encode the images of one chunk into the store, and return why some of them cannot be read."""
     tower = pipeline.config.model.image
-    each = partial(in_threads, workers=pipeline.config.data.workers)
+    each = partial(in_threads, workers=pipeline.config.data.workers or DECODERS)
     unreadable: dict[str, ImageError] = {}
     keys: list[str] = []
     vectors, grids = [], []
-    for start in range(0, len(part), DECODED_AT_ONCE):
+
+    def decoded(start: int) -> tuple[dict[str, Tensor], dict[str, ImageError]]:
         some = part[start : start + DECODED_AT_ONCE]
-        pixels, problems = decode_images({key: image.load for key, image in some}, pipeline.resizing, each)
+        return decode_images({key: image.load for key, image in some}, pipeline.resizing, each)
+
+    for pixels, problems in ahead(decoded, range(0, len(part), DECODED_AT_ONCE)):
         unreadable |= problems
         if pixels:
             tokens = pipeline.encode_pixels(torch.cat(list(pixels.values())))

@@ -6,6 +6,7 @@ Every answer comes from the task's `predict`, which evaluation also calls.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
@@ -22,7 +23,7 @@ from chiasm.core.log import stderr_console
 from chiasm.core.resizing import Resizing
 from chiasm.core.types import IMAGE, Domain, Encoded, Prediction, Tokens
 from chiasm.data.prompts import expanded, prompts_for
-from chiasm.pipeline.batching import Features, stack_features, stack_images
+from chiasm.pipeline.batching import DECODERS, Features, ahead, in_threads, stack_features, stack_images
 from chiasm.pipeline.execution_plan import Plan, plan_execution
 from chiasm.pipeline.interop import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
@@ -356,13 +357,16 @@ class Model(Talks, Draws):
         return self._classes[key]
 
     def _encoded(self, image_list: Sequence[ImageInput]) -> Iterator[Encoded]:
-        """Encode images in parts of `ENCODE_AT_ONCE`, which bounds memory."""
-        for start in range(0, len(image_list), ENCODE_AT_ONCE):
-            yield {IMAGE: self._tokens(image_list[start : start + ENCODE_AT_ONCE])}
+        """Encode images in parts of `ENCODE_AT_ONCE`, which bounds memory; the next part is decoded meanwhile."""
+        starts = range(0, len(image_list), ENCODE_AT_ONCE)
+        for pixels in ahead(lambda start: self._pixels(image_list[start : start + ENCODE_AT_ONCE]), starts):
+            yield {IMAGE: self.pipeline.encode_pixels(pixels)}
+
+    def _pixels(self, image_list: Sequence[ImageInput]) -> Tensor:
+        return torch.stack(in_threads(partial(prepared, resizing=self.resizing), image_list, DECODERS))
 
     def _tokens(self, image_list: Sequence[ImageInput]) -> Tokens:
-        ready = [prepared(one, self.resizing) for one in image_list]
-        return self.pipeline.encode_pixels(torch.stack(ready))
+        return self.pipeline.encode_pixels(self._pixels(image_list))
 
     def _in_parts(
         self, image_list: Sequence[ImageInput], texts: Sequence[str]

@@ -158,12 +158,12 @@ class RetrievalScorer(Scorer):
         if len(set(languages)) > 1:
             for k in (1, 10):
                 outcome.by_kind[f"text_to_image_R@{k}"] = accuracy_by_kind(text_ranks < k, languages, text_of, seed)
-        if self.context.view == "seen" and len(with_text) > 1:
+        if self.context.view == "seen" and not self.context.wanted and len(with_text) > 1:
             shown = images[with_text]
             outcome.geometry = {
                 "alignment": alignment(shown, texts, image_group[with_text], image_group[text_of]),
-                "image_uniformity": uniformity(shown),
-                "text_uniformity": uniformity(texts),
+                "image_uniformity": uniformity(shown, seed=seed),
+                "text_uniformity": uniformity(texts, seed=seed),
                 "modality_gap": modality_gap(shown, texts),
             }
 

@@ -24,7 +24,8 @@ from chiasm.data.dataset import Dataset, Subset, evenly_spread, examples_of
 from chiasm.data.leaks import open_training
 from chiasm.data.modalities.image import images_of
 from chiasm.data.opening import open_dataset
-from chiasm.evaluate.evaluator import CHUNK, evaluate
+from chiasm.evaluate.encoded_once import CHUNK
+from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import VIEWS, ProgressBars
 from chiasm.models.projection import class_heads
 from chiasm.pipeline.batching import image_tensor, make_batch

@@ -10,11 +10,12 @@ from rich.console import Console
 
 from chiasm.core.device import environment, peak_memory_bytes
 from chiasm.core.log import read_metrics
-from chiasm.core.types import Example, Score
+from chiasm.core.types import Score
 from chiasm.data.dataset import Dataset
 from chiasm.data.ledger import FILE as LEDGER
 from chiasm.evaluate.calibrating import Fitted
 from chiasm.evaluate.class_share import ClassShare
+from chiasm.evaluate.encoded_once import EncodedOnce
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import SplitResult, measure, open_prepared
 from chiasm.evaluate.memorisation import nearest_training
@@ -90,13 +91,16 @@ def _space_metrics(trainer: Trainer) -> list[str]:
 
 
 def measure_finally(
-    pipeline: Pipeline, ready: Sequence[Example], validation: Dataset, fitted: Fitted, console: Console
+    pipeline: Pipeline, ready: EncodedOnce, validation: Dataset, fitted: Fitted, console: Console
 ) -> SplitResult:
-    """Measure the best weights once on the recipe's final split, and the starter too if the run names it."""
+    """Measure the best weights once on the recipe's final split, and the starter too if the run names it.
+
+    `ready` are the validation examples, encoded already for calibration.
+    """
     config = config_of(pipeline)
     split = config.test_split
     if split == "val":
-        measured = measure(pipeline, ready, validation.ledger, split, console, fitted)
+        measured = measure(pipeline, ready.examples, validation.ledger, split, console, fitted, ready)
     else:
         examples, ledger = open_prepared(pipeline, split, console)
         measured = measure(pipeline, examples, ledger, split, console)

@@ -23,6 +23,7 @@ from chiasm.data.ledger import kept_where_refused
 from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
 from chiasm.evaluate.calibrating import fit_calibration
+from chiasm.evaluate.encoded_once import EncodedOnce
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import ProgressBars, warn_cut_texts
 from chiasm.models.batch_invariant import make_batch_invariant
@@ -130,9 +131,10 @@ def run(
         make_batch_invariant(pipeline.model)
         forgetting = limit_forgetting(trainer, console)
         final = _validated(pipeline, ready) if also_held_out else ready
-        fitted = fit_calibration(pipeline, final).apply(pipeline)
+        encoded = EncodedOnce(pipeline, final)
+        fitted = fit_calibration(pipeline, final, encoded).apply(pipeline)
         pipeline.domain = fit_domain(pipeline, vocabulary_examples(training), ready)
-        measured = measure_finally(pipeline, final, unchecked, fitted, console)
+        measured = measure_finally(pipeline, encoded, unchecked, fitted, console)
         return finish(trainer, training, measured, forgetting, folder, console)
 
 

@@ -1,0 +1,73 @@
+"""The encoded inputs of a split, kept between passes over it: views, calibration and limits share one encoding."""
+
+from collections.abc import Sequence
+
+import torch
+
+from chiasm.core.types import Encoded, Example, Tokens
+from chiasm.pipeline.batching import input_values
+from chiasm.pipeline.pipeline import Pipeline
+
+CHUNK = 128
+"""Examples decoded and encoded at once."""
+MOST_BYTES = 2**30
+"""Most memory for kept tokens; parts beyond it are encoded again in each pass."""
+
+
+class EncodedOnce:
+    """Encodes parts of a split when they are first asked for, and keeps what fits into memory.
+
+    What is kept is what a pass of its own would compute, to the last bit, as long as the model does not change.
+
+    Args:
+        pipeline: in evaluation mode.
+        examples: the split.
+
+    Attributes:
+        chunk: examples of a part.
+    """
+
+    def __init__(self, pipeline: Pipeline, examples: Sequence[Example]) -> None:
+        self.pipeline, self.examples, self.chunk = pipeline, examples, CHUNK
+        self._parts: dict[int, Encoded] = {}
+        self._bytes = 0
+
+    def part(self, start: int) -> Encoded:
+        """The examples from `start`, a multiple of `chunk`, up to `chunk` of them."""
+        known = self._parts.get(start)
+        if known is not None:
+            return known
+        found = self._encode(self.examples[start : start + self.chunk])
+        size = sum(tokens.nbytes for tokens in found.values())
+        if self._bytes + size <= MOST_BYTES:
+            self._parts[start], self._bytes = found, self._bytes + size
+        return found
+
+    def rows(self, places: Sequence[int]) -> Encoded:
+        """The examples at some places, in that order; encoded anew unless all are kept in one shape."""
+        of_part: dict[int, list[int]] = {}
+        for place in places:
+            of_part.setdefault(place // self.chunk * self.chunk, []).append(place)
+        parts = [self._parts[start] for start in of_part if start in self._parts]
+        if len(parts) < len(of_part) or any(_shapes(part) != _shapes(parts[0]) for part in parts):
+            return self._encode([self.examples[place] for place in places])
+        row = {place: number for number, place in enumerate(place for some in of_part.values() for place in some)}
+        order = torch.tensor([row[place] for place in places])
+        found = {}
+        for name, first in parts[0].items():
+            device = first.values.device
+            some = (
+                part[name].rows(torch.tensor(of, device=device) - start)
+                for part, (start, of) in zip(parts, of_part.items(), strict=True)
+            )
+            found[name] = Tokens.joined([*some]).rows(order.to(device))
+        return found
+
+    def _encode(self, examples: Sequence[Example]) -> Encoded:
+        config = self.pipeline.config
+        return self.pipeline.encode(input_values(examples, config.model, config.data.workers, self.pipeline.resizing))
+
+
+def _shapes(part: Encoded) -> dict[str, list[torch.Size | None]]:
+    """The shape of every tensor of a part but for its rows."""
+    return {name: [None if one is None else one.shape[1:] for one in tokens] for name, tokens in part.items()}
