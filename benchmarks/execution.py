@@ -79,6 +79,24 @@ def clip(batch: int, rounds: int, layers: int) -> dict[str, Found]:
     return found
 
 
+def lite0(batch: int, rounds: int) -> dict[str, Found]:
+    """EfficientNet-Lite0 of random weights, pictures of 224 px: folded at every call, and folded once."""
+    from chiasm.models.encoders import efficientnet_lite
+
+    torch.manual_seed(0)
+    tower, pixels = efficientnet_lite.EfficientNetLite().eval(), torch.rand(batch, 3, 224, 224) * 2 - 1
+    fused = efficientnet_lite.is_fused
+
+    def before() -> torch.Tensor:
+        efficientnet_lite.is_fused = lambda x: False
+        try:
+            return tower(pixels).pooled
+        finally:
+            efficientnet_lite.is_fused = fused
+
+    return {"pictures": measured({"before": before, "folded once": lambda: tower(pixels).pooled}, batch, rounds)}
+
+
 def _bf16(tower: Any) -> Any:
     """The same weights in bf16, for a machine with instructions for it."""
     import copy
@@ -130,7 +148,7 @@ def plan(layers: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, and write a dated JSON where one is named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("clip", "plan"))
+    parser.add_argument("what", choices=("clip", "lite0", "plan"))
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=12)
@@ -144,7 +162,8 @@ def main() -> None:
         found: Any = plan(chosen.layers)
         print(json.dumps(found, indent=2))
     else:
-        found = clip(chosen.batch, chosen.rounds, chosen.layers)
+        clips = chosen.what == "clip"
+        found = clip(chosen.batch, chosen.rounds, chosen.layers) if clips else lite0(chosen.batch, chosen.rounds)
         for part, rows in found.items():
             print(f"{part}, batch {chosen.batch}")
             for name, row in rows.items():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from chiasm.core.device import has_int8
 from chiasm.core.types import TextTokens
@@ -87,3 +88,36 @@ def test_every_part_is_close_in_a_format_and_itself_again_after_it(form: Format)
         made.use(name, "fp32")
         assert all(torch.equal(*pair) for pair in zip(outputs(), before, strict=True)) and made.suffix(name) == ""
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+class Tower(nn.Module):
+    """A text tower with a shorter way to its pooled vector, as CLIP's has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        return self.layer(text)
+
+    def vectors(self, text: torch.Tensor) -> torch.Tensor:
+        return self.layer(text)[:, 0]
+
+
+@pytest.mark.parametrize(
+    "form", ["bf16", pytest.param("int8", marks=pytest.mark.skipif(not has_int8(), reason="VNNI"))]
+)
+def test_the_shorter_way_is_in_the_format_too(form: Format) -> None:
+    """Guards against vectors in fp32 of a tower whose cache key says another format."""
+    torch.manual_seed(0)
+    model = AssembledVLM(ModelConfig(), Parts(50, "softmax")).eval()
+    model.text_encoder = Tower().eval()
+    text, made = torch.randn(3, 4, 64), Execution(model)
+    with torch.no_grad():
+        before = model.text_encoder.vectors(text)
+        made.use("text", form)
+        now = model.text_encoder.vectors(text)
+        assert now.dtype == torch.float32 and not torch.equal(now, before)
+        assert torch.equal(now, model.text_encoder(text)[:, 0])
+        made.use("text", "fp32")
+        assert torch.equal(model.text_encoder.vectors(text), before)

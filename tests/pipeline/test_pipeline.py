@@ -213,8 +213,8 @@ def test_a_packaged_frozen_tower_must_be_the_one_trained_on(
 
     installed = getattr(module, loader)
 
-    def another(**settings: bool) -> torch.nn.Module:
-        tower = installed(**settings)
+    def another(*variant: str, **settings: bool) -> torch.nn.Module:
+        tower = installed(*variant, **settings)
         with torch.no_grad():
             next(tower.parameters()).flatten()[0] += 1e-3
         return tower

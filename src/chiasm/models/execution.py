@@ -104,19 +104,23 @@ class _Bf16Copy:
         self._network, self._copy = network, copy.deepcopy(network).to(torch.bfloat16)
 
     def put_in(self) -> None:
-        """Compute with the copy from here on, also the vectors of a tower that has a quicker way to them."""
-        for way in WAYS:
-            if hasattr(self._network, way):
-                self._network.__dict__[way] = partial(self._run, getattr(self._copy, way))
+        """Compute with the copy from here on."""
+        for name in _WAYS:
+            if hasattr(self._copy, name):
+                self._network.__dict__[name] = partial(self._run, getattr(self._copy, name))
 
     def take_out(self) -> None:
         """Compute with the network's own weights again."""
-        for way in WAYS:
-            self._network.__dict__.pop(way, None)
+        for name in _WAYS:
+            self._network.__dict__.pop(name, None)
 
     def _run(self, way: Callable[..., Any], *given: Any, **named: Any) -> Any:
         short = _converted([given, named], torch.float32, torch.bfloat16)
         return _converted(way(*short[0], **short[1]), torch.bfloat16, torch.float32)
+
+
+_WAYS = ("forward", "vectors")
+"""Methods that compute a network: all of it, and the pooled vector alone, where a tower has a shorter way to it."""
 
 
 def _converted(value: Any, of: torch.dtype, to: torch.dtype) -> Any:
