@@ -1,6 +1,6 @@
 """Captions to vectors with CLIP ViT-B/32's text tower: chiasm against transformers padded to the longest of 32.
 
-    python benchmarks/text_encoding.py --texts 640 --out benchmarks/results/2026-11-29-text_encoding.json
+    python benchmarks/text_encoding.py --texts 640 --out benchmarks/results/DATE-text_encoding.json
 
 Captions are those of Flickr8k's validation split, in a drawn order; weights are random. Both run in one process, with
 freed memory kept (`core.device.keep_freed_memory`), interleaved, and the ratio is the median over rounds. On a machine
@@ -8,6 +8,7 @@ that others use, `cpu_ratio` compares the processor time of both, which waits fo
 """
 
 import argparse
+import copy
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from chiasm.core.types import TextTokens
 from chiasm.data.tokenizers.clip_bpe import read_clip_words
 from chiasm.data.tokenizers.pretrained import PretrainedTokenizer
 from chiasm.models.batch_invariant import make_batch_invariant
+from chiasm.models.dynamic_int8 import Int8Network
 from chiasm.models.encoders.hugging_face import HuggingFaceTextEncoder
 from chiasm.models.encoders.prefix_tree import prefix_tree
 from chiasm.models.pretrained.hugging_face_folder import TowerSpec
@@ -109,10 +111,14 @@ def main() -> None:
     own = CLIPTextModelWithProjection(config).eval()
     own.load_state_dict(network.state_dict())
     make_batch_invariant(own)
+    short = copy.deepcopy(own)
     tower = HuggingFaceTextEncoder(own.text_model, TowerSpec(config.to_dict(), "pooler"))
+    of_bytes = HuggingFaceTextEncoder(short.text_model, TowerSpec(config.to_dict(), "pooler"))
+    Int8Network(of_bytes).put_in()
     texts = captions(args.texts)
     expected = padded(network, tokenizer, texts)
     found = in_budget(tower, own.text_projection, tokenizer, texts, TOKENS_AT_ONCE)
+    rounded = in_budget(of_bytes, short.text_projection, tokenizer, texts, TOKENS_AT_ONCE)
     candidates: dict[str, Callable[[], object]] = {
         f"transformers, padded to the longest of {BATCH}": lambda: padded(network, tokenizer, texts),
         **{
@@ -121,6 +127,9 @@ def main() -> None:
             )
             for budget in args.budgets
         },
+        "chiasm, weights and inputs of eight bits": lambda: in_budget(
+            of_bytes, short.text_projection, tokenizer, texts, TOKENS_AT_ONCE
+        ),
     }
     table = measured(candidates, args.rounds)
     ids, is_real = tokenizer.batch(texts)
@@ -135,10 +144,11 @@ def main() -> None:
         },
         "threads": args.threads,
         "least_cosine": float(F.cosine_similarity(expected, found).min()),
+        "least_cosine_int8": float(F.cosine_similarity(expected, rounded).min()),
         "table": table,
         "environment": environment(),
     }
-    print(result["tokens"], f"least cosine {result['least_cosine']:.7f}")
+    print(result["tokens"], f"least cosine {result['least_cosine']:.7f}, in int8 {result['least_cosine_int8']:.5f}")
     for name, row in table.items():
         print(
             f"  {name:<44} {len(texts) / row['wall_s']:7.1f} texts/s  {row['ratio']:.2f}x  "

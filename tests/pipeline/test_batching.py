@@ -19,6 +19,7 @@ from chiasm.objectives.answer import IGNORED
 from chiasm.pipeline.batching import (
     FEATURES,
     Features,
+    ahead,
     image_tensor,
     input_values,
     make_batch,
@@ -280,3 +281,22 @@ def test_the_pooled_features_of_several_images_are_their_mean() -> None:
     assert pooled_features(Example("a", {FEATURES: (cached(1), cached(2))})).tolist() == [1.5] * 4
     with pytest.raises(InputError, match="the example has no image"):
         pooled_features(Example("a", {FEATURES: ()}))
+
+
+def test_the_next_item_is_worked_on_while_one_is_used() -> None:
+    """Guards against work that waits for its caller, results out of order, and an error that is lost in the thread."""
+    began = [threading.Event() for _ in range(4)]
+
+    def work(item: int) -> int:
+        began[item].set()
+        if item == 3:
+            raise ValueError("the fourth")
+        return item * 10
+
+    found = []
+    with pytest.raises(ValueError, match="the fourth"):  # noqa: PT012  the loop is what raises
+        for result in ahead(work, range(4)):
+            assert began[len(found) + 1].wait(10), "the next one has begun"
+            found.append(result)
+    assert found == [0, 10, 20]
+    assert list(ahead(work, [])) == []

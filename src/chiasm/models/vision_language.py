@@ -129,8 +129,12 @@ class VisionLanguageModel(nn.Module):
         return cast(Tokens, self.text_encoder(text))
 
     def text_vectors(self, text: TextTokens) -> Float[Tensor, "m d"]:
-        """The `pooled` of `encode_text` alone, by the tower's own `vectors` if it has them."""
-        quicker = getattr(self.text_encoder, "vectors", None)
+        """The `pooled` of `encode_text` alone, by the tower's own `vectors` if it has them.
+
+        A tower whose `forward` is replaced as a whole (bf16, `models.execution`) computes by that.
+        """
+        is_own = "forward" not in vars(self.text_encoder)
+        quicker = getattr(self.text_encoder, "vectors", None) if is_own else None
         return self.encode_text(text).pooled if quicker is None else cast(Tensor, quicker(text))
 
     @property

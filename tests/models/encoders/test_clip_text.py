@@ -9,9 +9,11 @@ import torch
 
 from chiasm.core.types import TextTokens
 from chiasm.models.batch_invariant import make_batch_invariant
+from chiasm.models.dynamic_int8 import Int8Network
 from chiasm.models.encoders import hugging_face
 from chiasm.models.encoders.clip_text import clip_text_vectors, has_ends
 from chiasm.models.pretrained.hugging_face_folder import TowerSpec
+from chiasm.models.vision_language import VisionLanguageModel
 
 transformers = pytest.importorskip("transformers")
 
@@ -125,3 +127,24 @@ def test_training_takes_the_short_way_where_it_is_exact(monkeypatch: pytest.Monk
     assert len(taken) == 2, "with dropout"
     tower.eval().vectors(text)
     assert len(taken) == 3
+
+
+def test_a_tower_in_another_number_format_is_asked_in_it() -> None:
+    """Guards against vectors in fp32 of a tower that is to compute in bf16, and int8 layers that are passed over."""
+    tower = hugging_face.HuggingFaceTextEncoder(network(), TowerSpec({}, "pooler"))
+    text = padded(texts(20, 3))
+    model = VisionLanguageModel.__new__(VisionLanguageModel)
+    torch.nn.Module.__init__(model)
+    model.text_encoder = tower
+    with torch.no_grad():
+        exact = model.text_vectors(text)
+        made = Int8Network(tower)
+        made.put_in()
+        rounded = model.text_vectors(text)
+        torch.testing.assert_close(rounded, tower(text).pooled, rtol=0, atol=0.05)
+        assert not torch.equal(rounded, exact)
+        made.take_out()
+        assert torch.equal(model.text_vectors(text), exact)
+        whole = tower.forward
+        tower.__dict__["forward"] = lambda text: whole(text)._replace(pooled=torch.zeros(20, 64))
+        assert not model.text_vectors(text).any()
