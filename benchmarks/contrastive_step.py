@@ -75,13 +75,13 @@ def candidates(folder: Path, batch: int) -> dict[str, Callable[[], float]]:
     (ready,) = trainer.loader.batches(0)
     fields = ready.by_task["retrieval"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.backend_tokenizer.no_padding()
     rows = zip(fields["text_ids"], fields["text_is_real"], strict=True)
     texts = [tokenizer.decode(ids[is_real], skip_special_tokens=True) for ids, is_real in rows]
     encoder = trainer.pipeline.model.image_encoder
     pixels = normalised(to_model_range(ready.inputs["image"], torch.float32), encoder.preprocessing)
-    padded = tokenizer(texts, padding="max_length", max_length=MOST_TOKENS, truncation=True, return_tensors="pt")
+    # In this order: after padding to a length, transformers 5.24 pads to it again where the longest is asked for.
     longest = tokenizer(texts, padding=True, truncation=True, max_length=MOST_TOKENS, return_tensors="pt")
+    padded = tokenizer(texts, padding="max_length", max_length=MOST_TOKENS, truncation=True, return_tensors="pt")
     dropout = next(module for module in trainer.pipeline.model.modules() if isinstance(module, PatchDropout))
 
     def ours(share: float) -> Callable[[], float]:
