@@ -4,7 +4,7 @@ Command: python benchmarks/contrastive_step.py [--batch 16] [--rounds 3] [--cpu]
 
 Forward, backward, clipping of the gradient and AdamW in float32, on the same photos and captions of Flickr8k
 (CHIASM_DATA), which are decoded and tokenised before. transformers gets captions padded to 77 tokens, as CLIP was
-trained, or to the longest of the batch. Rows with patch dropout compute a part of the patches (FLIP): they are another
+trained. Rows with patch dropout compute a part of the patches (FLIP): they are another
 training and stand apart. In turn in one process; medians of the ratios to the first row. `--cpu` counts CPU
 seconds of one thread, for a machine that is busy with other programs. Writes a dated JSON file into benchmarks/results.
 """
@@ -75,13 +75,11 @@ def candidates(folder: Path, batch: int) -> dict[str, Callable[[], float]]:
     (ready,) = trainer.loader.batches(0)
     fields = ready.by_task["retrieval"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.backend_tokenizer.no_padding()
     rows = zip(fields["text_ids"], fields["text_is_real"], strict=True)
     texts = [tokenizer.decode(ids[is_real], skip_special_tokens=True) for ids, is_real in rows]
     encoder = trainer.pipeline.model.image_encoder
     pixels = normalised(to_model_range(ready.inputs["image"], torch.float32), encoder.preprocessing)
     padded = tokenizer(texts, padding="max_length", max_length=MOST_TOKENS, truncation=True, return_tensors="pt")
-    longest = tokenizer(texts, padding=True, truncation=True, max_length=MOST_TOKENS, return_tensors="pt")
     dropout = next(module for module in trainer.pipeline.model.modules() if isinstance(module, PatchDropout))
 
     def ours(share: float) -> Callable[[], float]:
@@ -96,7 +94,6 @@ def candidates(folder: Path, batch: int) -> dict[str, Callable[[], float]]:
 
     return {
         f"transformers, padded to {MOST_TOKENS}": transformers_step(model, pixels, dict(padded)),
-        f"transformers, padded to {longest['input_ids'].shape[1]}": transformers_step(model, pixels, dict(longest)),
         "chiasm": ours(0.0),
         **{f"chiasm, {share:.0%} of patches dropped": ours(share) for share in DROPPED},
     }

@@ -1,12 +1,13 @@
 """A step of a large contrastive batch in little memory: ViT-B/32, random weights, real captions.
 
-Command: python benchmarks/large_batches.py [--batch 8192] [--parts 128] [--size 32] [--layers 12]
+Command: python benchmarks/large_batches.py [--batch 8192] [--parts 128] [--size 32] [--layers 12] [--predict]
 
 Each measurement runs in a process of its own, whose largest resident memory counts: towers with the sizes of CLIP
 ViT-B/32 (151 million parameters), AdamW, captions of Flickr8k (CHIASM_DATA), images of random pixels. `--size` is the
 side of the images in pixels; 224 is what CLIP takes, and 32 gives the image tower one patch, which leaves weights,
 embeddings, loss and the text tower as they are and makes a step of 8,192 take minutes rather than an hour.
-`--layers` is the depth of both towers, 12 in ViT-B/32. Adds to a dated JSON file in benchmarks/results.
+`--layers` is the depth of both towers, 12 in ViT-B/32. Adds to a dated JSON file in benchmarks/results. `--predict`
+takes no step and prints what is predicted of one.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from chiasm.data.ledger import Ledger
 from chiasm.pipeline.batching import make_batch
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.loader import Loader
-from chiasm.train.memory import predict_memory
+from chiasm.train.memory import StepMemory, predict_memory
 from chiasm.train.trainer import Hooks, Trainer
 from clip_towers import RESULTS, captions_of_flickr8k, clip_run, write_clip
 
@@ -51,7 +52,7 @@ def examples(count: int, size_px: int) -> list[Example]:
     return [Example(str(row), {"image": image(row)}, (Caption(text, "en"),)) for row, text in enumerate(said)]
 
 
-def measure(batch: int, parts: int, size_px: int, layers: int) -> dict[str, float]:
+def measure(batch: int, parts: int, size_px: int, layers: int, takes_step: bool = True) -> dict[str, float]:
     """One step in this process: predicted and real memory, seconds, and the loss."""
     keep_freed_memory()
     started_bytes = peak_memory_bytes()
@@ -69,7 +70,9 @@ def measure(batch: int, parts: int, size_px: int, layers: int) -> dict[str, floa
         trainer.start(None, "fp32", "")
         parameters = sum(parameter.numel() for parameter in pipeline.model.parameters())
         predicted = predict_memory(trainer, few)
-        best_bytes = 4 * parameters  # a copy that a run makes at its first validation, and one step does not have
+        if not takes_step:
+            step_bytes = predicted_step(predicted, parameters)
+            return {"parameters": parameters, "predicted_bytes": step_bytes, "libraries_bytes": started_bytes}
         start = time.perf_counter()
         row = trainer.step(next(loader.ahead(0, 2)))
         seconds = time.perf_counter() - start
@@ -79,13 +82,18 @@ def measure(batch: int, parts: int, size_px: int, layers: int) -> dict[str, floa
         "size_px": size_px,
         "layers": layers,
         "parameters": parameters,
-        "predicted_bytes": replace(predicted, checkpoint_bytes=0).total_bytes - best_bytes,
+        "predicted_bytes": predicted_step(predicted, parameters),
         "predicted_of_a_run_bytes": predicted.total_bytes,
         "libraries_bytes": started_bytes,
         "peak_bytes": peak_memory_bytes(),
         "step_s": seconds,
         "loss": row["loss"],
     }
+
+
+def predicted_step(predicted: StepMemory, parameters: int) -> int:
+    """Of one step alone: without the copy of the best weights, which the first validation makes, and a checkpoint."""
+    return replace(predicted, checkpoint_bytes=0).total_bytes - 4 * parameters
 
 
 def apart(*sizes: int) -> dict[str, float]:
@@ -97,6 +105,15 @@ def apart(*sizes: int) -> dict[str, float]:
     return found
 
 
+def keep(given: argparse.Namespace, found: dict[str, float]) -> None:
+    """Add a measurement, also in GiB, to today's file."""
+    path = RESULTS / f"{datetime.datetime.now(datetime.UTC).date()}-large_batches.json"
+    stored = read_json(path, "results") if path.is_file() else {}
+    name = f"{given.batch} of {given.size} px in {given.parts} parts, {given.layers} layers"
+    gib = {key.replace("_bytes", "_gib"): round(size / 2**30, 2) for key, size in found.items() if "_bytes" in key}
+    write_json(path, stored | {name: found | gib, "environment": environment()})
+
+
 def main() -> None:
     """Print predicted and real memory of one step."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -104,11 +121,17 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=128)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--predict", action="store_true")
     parser.add_argument("--one", action="store_true", help="measure in this process and print JSON")
     given = parser.parse_args()
     sizes = given.batch, given.parts, given.size, given.layers
     if given.one:
         print(json.dumps(measure(*sizes)))
+        return
+    if given.predict:
+        told = measure(*sizes, takes_step=False)
+        print(f"predicted of a step: {told['predicted_bytes'] / 2**30:.2f} GiB, {told['parameters']:,} parameters")
+        keep(given, told)
         return
     found = apart(*sizes)
     predicted, libraries, peak = (found[name] / 2**30 for name in ("predicted_bytes", "libraries_bytes", "peak_bytes"))
@@ -119,10 +142,7 @@ def main() -> None:
     print(f"  predicted {predicted:.2f} GiB beside {libraries:.2f} GiB of libraries; {found['step_s']:.0f} s a step")
     run = found["predicted_of_a_run_bytes"] / 2**30
     print(f"  predicted of a run, with its best weights and a checkpoint while it is written: {run:.2f} GiB")
-    path = RESULTS / f"{datetime.datetime.now(datetime.UTC).date()}-large_batches.json"
-    stored = read_json(path, "results") if path.is_file() else {}
-    name = f"{given.batch} of {given.size} px in {given.parts} parts, {given.layers} layers"
-    write_json(path, stored | {name: found, "environment": environment()})
+    keep(given, found)
 
 
 if __name__ == "__main__":
