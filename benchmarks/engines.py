@@ -1,6 +1,6 @@
-"""A CLIP ViT-B/32 of full size beside other engines: `python benchmarks/engines.py [ROUNDS]`.
+"""A CLIP ViT-B/32 of full size beside other engines: `python benchmarks/engines.py [ROUNDS] [BATCH]`.
 
-Random weights, photos and captions of Flickr8k's validation split in batches of 32; needs flickr8k and clip_bpe below
+Random weights, photos and captions of Flickr8k's validation split, 32 at once; needs flickr8k and clip_bpe below
 CHIASM_DATA (../shared/data). It is `chiasm bench` on that folder, kept as benchmarks/results/DATE-engines.json.
 """
 
@@ -16,15 +16,15 @@ from chiasm.core.files import write_json
 from chiasm.report.speed import bench_tables, limits_lines
 
 RESULTS = Path(__file__).with_name("results")
-ROUNDS = 5
+ROUNDS, BATCH = 5, 32
 
 
 def main() -> None:
     """Make the folder, measure, print and keep."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    rounds, batch = (int(word) for word in [*sys.argv[1:], *map(str, (ROUNDS, BATCH)[len(sys.argv) - 1 :])])
     with tempfile.TemporaryDirectory() as place:
         make(Path(place) / "vit_b_32")
-        found = chiasm.bench(Path(place) / "vit_b_32", DATA / "flickr8k", rounds=rounds)
+        found = chiasm.bench(Path(place) / "vit_b_32", DATA / "flickr8k", batch=batch, rounds=rounds)
     print("\n".join(limits_lines(found.bench)))
     for table in bench_tables(found.bench):
         Console().print(table, highlight=False)

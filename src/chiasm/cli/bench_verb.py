@@ -26,8 +26,9 @@ def bench(
 ) -> None:
     """Measure how fast a model is here, beside other engines with its weights, and the limits of the machine.
 
-    Engines are chiasm and whichever of transformers, sentence-transformers, open_clip, ONNX Runtime and OpenVINO is
-    installed and takes the model. Rounds are interleaved, numbers are medians, and each has its cosine to fp32.
+    Engines are chiasm under each execution plan, and whichever of transformers, sentence-transformers, open_clip, ONNX
+    Runtime and OpenVINO is installed and takes the model. Rounds are interleaved, numbers are medians, and each has its
+    cosine to fp32.
 
     Example: chiasm bench runs/photos --data PHOTOS --json bench.json --page bench.html
     """
@@ -41,6 +42,8 @@ def bench(
     for table in bench_tables(found.bench):
         say("")
         console().print(table, highlight=False)
+    for name, part in found.plan.items():
+        say(f"{name}, as auto chose: {part['format']}, {part['why']}")
     for name, reason in found.bench.absent.items():
         note(f"{name}: {reason}")
     if page is not None:

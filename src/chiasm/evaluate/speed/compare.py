@@ -110,6 +110,7 @@ def compare(
     rows: int = BATCH,
     rounds: int = ROUNDS,
     note: Callable[[str], None] = lambda text: None,
+    plans: Mapping[str, Pipeline] | None = None,
 ) -> Bench:
     """Measure the machine, the pipeline, and every other engine that takes its weights.
 
@@ -119,6 +120,7 @@ def compare(
         rows: images, and texts, that are given at once.
         rounds: each engine once a round.
         note: called with what is being done.
+        plans: the same model under other execution plans, by the names of their lines.
 
     Raises:
         InputError: the pipeline has no shared space, or the data no images or texts.
@@ -137,7 +139,7 @@ def compare(
     note("exporting the model to other engines")
     with tempfile.TemporaryDirectory() as place, silent():
         others, absent = other_engines(pipeline, inputs.example, Path(place))
-        engines = [own, *others]
+        engines = [own, *(chiasm_engine(one, name) for name, one in (plans or {}).items()), *others]
         baseline = next(name for name in BASELINES if any(one.name == name for one in engines))
         calls: dict[str, dict[str, Callable[[], np.ndarray]]] = {
             "images": {one.name: partial(one.images, pixels) for one in engines if one.images is not None},

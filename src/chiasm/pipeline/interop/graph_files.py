@@ -180,7 +180,8 @@ def _trace(pipeline: Pipeline, graph: Graph, words: Tokenizer | None, path: Path
     texts = _tokens(words, ["one text", "another text that is longer"])
     given = example_inputs(pipeline, texts, 2)
     names = {PIXELS: {0: "rows"}, IDS: {0: "rows", 1: "length"}, MASK: {0: "rows", 1: "length"}}
-    with quiet(), traceable(pipeline.model):
+    # With gradients on, towers take their plain way, not that of a kernel of one processor.
+    with quiet(), traceable(pipeline.model), torch.enable_grad():
         try:
             program = torch.onnx.export(
                 graph.module.eval(),
