@@ -30,8 +30,8 @@ make_help = importlib.util.module_from_spec(place)
 place.loader.exec_module(make_help)
 VERBS = verbs()
 MAX_FILE, MAX_FUNCTION = 400, 60
-PLACEHOLDERS = ("RECIPE", "DATA", "PHOTOS", "CLASSES", "QUESTIONS")
-"""Words that stand for a recipe, or for files in its place."""
+PLACEHOLDERS = ("RECIPE", "DATA", "PHOTOS", "CLASSES", "QUESTIONS", "RUN")
+"""Words that stand for a recipe, or for files or a run in its place."""
 
 
 def test_help_page_is_the_help() -> None:
