@@ -30,6 +30,7 @@ QUESTION = "how many circles are there?"
         (["show", "demo", "--set", "train.step=3"], ["'train.step'", "did you mean 'train.steps'?"]),
         (["show", "demo", "--set", "trian.steps=3"], ["'trian.steps'", "did you mean 'train.steps'?"]),
         (["show", "demo", "--set", "train.steps"], ["train.steps", "key=value"]),
+        (["show", "demo", "--set", "train.steps=3", "train.lr=1"], ["do: --set train.steps=3 --set train.lr=1"]),
         (["show", "demo", "--set", "train=3"], ["'train' is a section"]),
         (["show", "demo", "--set", "train.steps.more=3"], ["goes below a plain value"]),
         (["show", "demo", "--set", "train.steps=many"], ["train.steps is 'many'", "type int"]),

@@ -5,6 +5,7 @@ grouped in modules by purpose; this module registers them and turns errors into 
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,6 +115,17 @@ def _at_home(word: str) -> str:
     return os.path.expanduser(word) if word.startswith("~/") else word
 
 
+def _check_sets(words: list[str]) -> None:
+    """Refuse a second KEY=VALUE behind one --set, of which typer would say "unexpected extra argument".
+
+    Raises:
+        InputError: names it.
+    """
+    for option, value, word in zip(words, words[1:], words[2:], strict=False):
+        if option == "--set" and re.match(r"[a-z_]+(\.\w+)+=", word):
+            raise InputError(f"--set {value} {word}", "one KEY=VALUE behind each --set", f"--set {value} --set {word}")
+
+
 def main() -> None:
     """Entry point of the `chiasm` command."""
     # Long spin waits of OpenMP threads slow down a busy machine: with a second job on two cores, the tiny demo did 0.1
@@ -122,4 +134,5 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     sys.argv[1:] = [_at_home(word) for word in sys.argv[1:]]
     with _errors():
+        _check_sets(sys.argv[1:])
         app()
