@@ -199,7 +199,7 @@ def test_ask_what_is_not_known(chiasm: Shell, tiny_run: Path, tmp_path: Path, mo
     """Guards against a guess that is printed like an answer, where the model was told when to be silent."""
     loaded = engine.load(tiny_run)
     loaded.pipeline.codec.calibration["vqa"] = Calibration(abstain_below=1.0)
-    monkeypatch.setattr(opening, "open_model", lambda run: loaded)
+    monkeypatch.setattr(opening, "open_model", lambda *given: loaded)
     said = chiasm("ask", tiny_run, tiny_run / "example.png", QUESTION, "--json", tmp_path / "a.json")
     assert said.code == 0, said.err
     assert said.out.startswith("not sure: ") and len(said.out.splitlines()) == 4

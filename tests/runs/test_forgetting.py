@@ -207,7 +207,7 @@ def test_low_rank_changes_are_interpolated_merged(base: Path, adapting: Adapting
 def test_a_run_with_a_retention_check_goes_on_to_the_same_bits(adapting: Adapting, tmp_path: Path) -> None:
     """Guards against a retention check, a chosen rate, or weights from before that a checkpoint forgets."""
     words = ("train.interpolate=true", "train.lr=0", "train.retention.max_drop=0.5")
-    config = adapting(*words, steps=24, validate_every=8, checkpoint_every=3)
+    config = adapting(*words, steps=40, validate_every=8, checkpoint_every=3)
     start(config, tmp_path / "whole")
     step = Trainer.step
 

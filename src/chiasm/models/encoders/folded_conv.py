@@ -14,6 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+PACKED_FOR = 16
+"""Images that kernels are laid out for. The layout decides how sums are rounded: were it that of the first batch, an
+image's vector would depend on which batch came first."""
+
 
 def is_fused(x: Tensor) -> bool:
     """Whether an image is computed by this module: without gradients, in fp32, on a CPU with oneDNN."""
@@ -35,21 +39,22 @@ class FoldedConv:
     def __init__(self, weight: Tensor, bias: Tensor, stride: int, groups: int, activate: bool) -> None:
         self._weight, self._bias, self._stride, self._groups = weight, bias, stride, groups
         self._then: tuple[str, list[float], str] = ("hardtanh", [0.0, 6.0], "") if activate else ("none", [], "")
-        self._packed: dict[tuple[bool, bool], Tensor] = {}
+        self._packed: dict[tuple[int, int], Tensor] = {}
 
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of a network folds its own weights: packed tensors cannot be copied."""
 
     def __call__(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
         """Convolve; the output is as large as the input, or half of it, rounded up."""
-        # At a stride of 2 an even side is padded by a pixel more behind than before.
-        even = (self._stride == 2 and x.shape[2] % 2 == 0, self._stride == 2 and x.shape[3] % 2 == 0)
         padding, stride = [self._weight.shape[2] // 2] * 2, [self._stride] * 2
-        if even not in self._packed:
+        size = (x.shape[2], x.shape[3])
+        if size not in self._packed:
+            # At a stride of 2 an even side is padded by a pixel more behind than before.
+            even = [self._stride == 2 and side % 2 == 0 for side in size]
             kernel = F.pad(self._weight, (int(even[1]), 0, int(even[0]), 0)).contiguous()
             pack: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # type: ignore[attr-defined]
-            order = (padding, stride, [1, 1], self._groups, list(x.shape))
-            self._packed[even] = pack(kernel.to_mkldnn(), *order)
+            order = (padding, stride, [1, 1], self._groups, [PACKED_FOR, *x.shape[1:]])
+            self._packed[size] = pack(kernel.to_mkldnn(), *order)
         fused = torch.ops.mkldnn._convolution_pointwise
-        found: Tensor = fused(x, self._packed[even], self._bias, padding, stride, [1, 1], self._groups, *self._then)
+        found: Tensor = fused(x, self._packed[size], self._bias, padding, stride, [1, 1], self._groups, *self._then)
         return found

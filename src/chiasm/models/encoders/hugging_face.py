@@ -132,10 +132,10 @@ class HuggingFaceTextEncoder(nn.Module):
 
         A network that drops out attention, or recomputes its activations, runs whole where it is trained.
         """
-        runs_whole = drops_attention(self.model) or (self.recompute and torch.is_grad_enabled())
-        if self.shares_prefixes and not runs_whole and has_ends(self.model, text):
-            return clip_text_vectors(self.model, text)
-        return self(text).pooled
+        recomputes = self.recompute and torch.is_grad_enabled()
+        if not self.shares_prefixes or recomputes or drops_attention(self.model) or not has_ends(self.model, text):
+            return self(text).pooled
+        return clip_text_vectors(self.model, text)
 
 
 def normalised(image: Float[Tensor, "n 3 h w"], how: Preprocessing) -> Float[Tensor, "n 3 h w"]:
