@@ -274,10 +274,17 @@ def check_bench(folder: Path, printed: Printed) -> None:
 
 
 def prepare_compressing(folder: Path, tiny_run: Path) -> None:
-    """The runs runs/photos, runs/demo and RUN, and PHOTOS with captions."""
-    prepare_bench(folder, tiny_run)
-    for name in ("runs/demo", "RUN"):
+    """The runs runs/photos, runs/demo and RUN, and PHOTOS with captions and questions."""
+    (folder / "runs").mkdir()
+    for name in ("runs/photos", "runs/demo", "RUN"):
         (folder / name).symlink_to(tiny_run)
+    rows = []
+    for number, example in enumerate(scenes(12)):
+        save(example, folder / "PHOTOS" / "images" / f"{number}.png")
+        asked = [{"question": one.text, "answers": list(one.answers)} for one in example.questions]
+        row = {"image": f"images/{number}.png", "captions": [example.captions[0].text], "questions": asked}
+        rows.append(json.dumps(row | {"split": "train" if number < 6 else "val"}))
+    (folder / "PHOTOS" / "data.jsonl").write_text("\n".join(rows), encoding="utf-8")
 
 
 def check_compressing(folder: Path, printed: Printed) -> None:
