@@ -58,7 +58,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+LONG = ("bench", "compress")
+"""Examples of half a minute; their verbs have shorter tests in the gate."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.long) if one in LONG else one for one in EXAMPLES]
+)
 def test_examples_run_as_they_stand(
     name: str, trained: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
