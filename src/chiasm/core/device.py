@@ -103,6 +103,11 @@ def measure_precision(device: torch.device) -> tuple[Precision, str]:
     return chosen, f"{chosen} (measured: bf16 is {gain:#.2g} times as fast as fp32 on this machine)"
 
 
+def choose_precision(stated: Literal["auto", "fp32", "bf16"], device: torch.device) -> tuple[Precision, str]:
+    """The number format that `train.precision` states, or the measured one for "auto", and a sentence that says why."""
+    return measure_precision(device) if stated == "auto" else (stated, f"{stated} (set by train.precision)")
+
+
 def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -21,8 +21,6 @@ Format = Literal["fp32", "bf16", "int8"]
 """fp32 stands for the format that a part's weights are kept in."""
 FORMATS: tuple[Format, ...] = ("int8", "bf16")
 """Formats that a part may be computed in beside its own."""
-WAYS = ("forward", "vectors")
-"""Methods of a part that compute its outputs."""
 INSTRUCTIONS: dict[Format, str] = {"int8": "VNNI or AMX", "bf16": "AVX512-BF16 or AMX"}
 """What a CPU must have for a format."""
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,6 @@ from chiasm.models.config import ModelConfig
 from chiasm.models.decoder import Decoder, TextTower
 from chiasm.models.decoding import DecodingConfig, Generated
 from chiasm.models.encoders import widths
-from chiasm.models.encoders.hugging_face import HuggingFaceImageEncoder
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.encoders.two_stream import TwoStreamTextEncoder
 from chiasm.models.fusion import build_fusion
@@ -103,7 +102,7 @@ class VisionLanguageModel(nn.Module):
         tower whose tokens nothing reads.
         """
         if self.training and self.trains_on_vectors and not isinstance(image, Tokens):
-            pooled = cast(HuggingFaceImageEncoder, self.image_encoder).vectors(image)
+            pooled = cast(Any, self.image_encoder).vectors(image)
             return Tokens(pooled[:, None], pooled.new_ones(len(pooled), 1, dtype=torch.bool), pooled)
         tokens = image if isinstance(image, Tokens) else cast(Tokens, self.image_encoder(image))
         if self.sees_pooled_alone:
@@ -317,7 +316,7 @@ class AssembledVLM(VisionLanguageModel):
         dim, queries = config.dim, config.image.pool_queries
         uses_tokens = parts.fusion or parts.has("image")
         reads_tokens = uses_tokens or parts.has("tokens") or queries > 0
-        self.trains_on_vectors = isinstance(self.image_encoder, HuggingFaceImageEncoder) and not reads_tokens
+        self.trains_on_vectors = hasattr(self.image_encoder, "vectors") and not reads_tokens
         self.image_pooler = AttentionalPooler(token_dim, dim, queries, config.heads) if queries else None
         self.image_adapter = _adapter(token_dim, image_dim, config) if uses_tokens and not queries else None
         self.text_adapter = _adapter(word_dim, text_dim, config) if parts.fusion else None

@@ -103,6 +103,7 @@ def softmax_contrast(
         return _both_ways(image_to_text, search_loss(text * logit_scale, all_image, to_image, chunk_rows))
 
 
+# More than eight arguments: those of `softmax_contrast`, and the teacher's.
 def distilled_contrast(
     image: Float[Tensor, "n e"],
     text: Float[Tensor, "m e"],

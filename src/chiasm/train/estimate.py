@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from chiasm.core.device import keep_freed_memory, measure_precision, peak_memory_bytes, pick_device
+from chiasm.core.device import choose_precision, keep_freed_memory, peak_memory_bytes, pick_device
 from chiasm.core.distributed import world_size
 from chiasm.core.files import cache_root
 from chiasm.core.types import Batch, Example
@@ -156,10 +156,7 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_s
     config.check()
     keep_freed_memory()
     device = pick_device()
-    chosen = config.train.precision
-    why = f"{chosen} (set by train.precision)"
-    if chosen == "auto":
-        chosen, why = measure_precision(device)
+    chosen, why = choose_precision(config.train.precision, device)
     training = open_training(config).dataset
     held_out = [open_dataset(config.data, split, config.seed) for split in ("val", config.test_split)]
     check_fed(config, training, held_out[0])

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from chiasm.core.config import as_typed, keys, to_dict
-from chiasm.core.device import environment, keep_freed_memory, measure_precision, pick_device
+from chiasm.core.device import choose_precision, environment, keep_freed_memory, pick_device
 from chiasm.core.distributed import barrier, broadcast_from_rank0, process_group, rank
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.files import cache_root, folder_lock, read_json
@@ -201,9 +201,9 @@ def _precision(config: RunConfig, checkpoint: Path | None, console: Console) -> 
     """Number format and its reason; ("", "") for a resumed run, which keeps its format."""
     if checkpoint is not None:
         return "", ""
+    chosen, why = choose_precision(config.train.precision, pick_device())
     if config.train.precision != "auto":
-        return config.train.precision, f"{config.train.precision} (set by train.precision)"
-    chosen, why = measure_precision(pick_device())
+        return chosen, why
     if broadcast_from_rank0([float(chosen == "bf16")])[0] != float(chosen == "bf16"):
         chosen = "fp32" if chosen == "bf16" else "bf16"
     console.print(f"precision: {why}")
