@@ -33,8 +33,9 @@ from chiasm.models.bridge.mlp2x_gelu import MlpProjectorConfig
 from chiasm.models.bridge.projector import ProjectorConfig
 from chiasm.models.heads import HeadSpec, LanguageWriter
 from chiasm.models.inputs import value_counts
+from chiasm.models.lora import LoraLinear
 from chiasm.models.vision_language import VisionLanguageModel
-from chiasm.objectives.language_modelling import next_word
+from chiasm.objectives.language_modelling import next_word, next_word_of_states
 from chiasm.tasks.base import Needs, Query, Task, TaskConfig, Teacher, check_share
 from chiasm.tasks.calibration import Events, logit_of
 from chiasm.tasks.captioning import caption_events
@@ -44,7 +45,7 @@ from chiasm.tasks.conversation_scoring import ConversationScorer
 from chiasm.tasks.conversation_words import words_of_images
 from chiasm.tasks.conversation_writing import (
     Reply,
-    counted_logits,
+    counted_states,
     first_token_log_probabilities,
     log_likelihoods,
     replies,
@@ -179,8 +180,11 @@ class Conversation(Task[ConversationConfig]):
         if self.objective == "words":
             return words_of_images(model, self.name, encoded, batch)
         fields = batch.by_task[self.name]
-        logits, row, column = counted_logits(model, self.name, encoded.get(IMAGE), fields, fields["image_index"])
-        return next_word(logits, fields["turn_ids"][row, column])
+        states, row, column = counted_states(model, self.name, encoded.get(IMAGE), fields, fields["image_index"])
+        language, target = model.language, fields["turn_ids"][row, column]
+        if isinstance(language.output_layer, LoraLinear):  # Its weight is not the whole matrix.
+            return next_word(language.words(states), target)
+        return next_word_of_states(states, language.output_layer, target, language.logit_scale, language.logit_cap)
 
     # --- answers ----------------------------------------------------------------------------------------------
 

@@ -185,7 +185,8 @@ def _read(
         part = [work[number] for number in some]
         fields = {name: value.to(device) for name, value in padded([one for *_, one in part], tokenizer.pad_id).items()}
         index = torch.tensor([row for row, *_ in part], device=device)
-        values, rows_of, columns = counted_logits(model, task, image, fields, index)
+        states, rows_of, columns = counted_states(model, task, image, fields, index)
+        values = model.language.words(states)
         ids, branches = fields["turn_ids"][rows_of, columns], fields["turn_branch"][rows_of, columns]
         for place, (_, own, _) in enumerate(part):
             for position, number in enumerate(own, 1 if len(own) > 1 else 0):
@@ -193,16 +194,16 @@ def _read(
                 yield number, values[is_own], ids[is_own]
 
 
-def counted_logits(
+def counted_states(
     model: VisionLanguageModel, task: str, image: Tokens | None, fields: dict[str, Tensor], image_index: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, float32 [r, v], of the counted tokens of rows as `padded` gives them, with row and column of each."""
+    """States [r, d] before the counted tokens of rows as `padded` gives them, with row and column of each token."""
     bridge, language = model.bridge(task), model.language
     is_prompt = fields["turn_is_real"] & (fields["turn_is_counted"].cumsum(1) == 0) if language.sees_ahead else None
     given = GivenRows(fields["turn_ids"], fields["turn_is_real"], fields["turn_branch"], is_prompt)
     rows = bridge.rows(language, image, given, image_index)
     row, column = fields["turn_is_counted"].nonzero(as_tuple=True)
-    return bridge.token_logits(language, rows, row, column), row, column
+    return bridge.states_before(language, rows, row, column), row, column
 
 
 def _on(image: Tokens | None, device: torch.device) -> Tokens | None:

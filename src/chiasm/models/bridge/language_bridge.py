@@ -72,9 +72,9 @@ class LanguageBridge(nn.Module):
         projected = self(alone) if len(alone.values) else None
         return spliced(given, words, projected, image_of, pads_left)
 
-    def token_logits(
+    def states_before(
         self, language: LanguageModel, rows: Spliced, row: Int[Tensor, " r"], column: Int[Tensor, " r"]
-    ) -> Float[Tensor, "r v"]:
-        """Logits, float32, of given tokens (row, column), each from the state at the position before it."""
+    ) -> Float[Tensor, "r d"]:
+        """States that given tokens (row, column) are predicted from: each at the position before it."""
         states = language.states(rows.embeddings, rows.allowed, rows.positions, axes=rows.axes)
-        return language.words(states[row, rows.places[row, column] - 1])
+        return states[row, rows.places[row, column] - 1]

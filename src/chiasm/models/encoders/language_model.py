@@ -162,6 +162,8 @@ class LanguageModel(nn.Module):
     Attributes:
         dim: width of the states.
         embedding_dim: width of the word embeddings, which image tokens must have.
+        logit_scale: factor of the output layer's numbers.
+        logit_cap: bound of the logits, which tanh keeps; None without one.
 
     Raises:
         InputError: the network's logits are not a function of its last states that is known here.
@@ -180,11 +182,11 @@ class LanguageModel(nn.Module):
         self.network, self.max_tokens, self.recompute = network, config.max_tokens, config.recompute
         text = network.config.get_text_config()
         self.embedding_dim = int(cast(Any, network.get_input_embeddings()).embedding_dim)
-        self.dim = int(cast(nn.Linear, network.get_output_embeddings()).in_features)
+        self.dim = int(self.output_layer.in_features)
         self.vocabulary = int(cast(Any, network.get_input_embeddings()).num_embeddings)
-        self._divisor = float(getattr(text, "logits_scaling", None) or 1.0)
-        self._factor = float(getattr(text, "logit_scale", None) or 1.0)
-        self._cap = getattr(text, "final_logit_softcapping", None)
+        divisor = float(getattr(text, "logits_scaling", None) or 1.0)
+        self.logit_scale = float(getattr(text, "logit_scale", None) or 1.0) / divisor
+        self.logit_cap: float | None = getattr(text, "final_logit_softcapping", None) or None
         self._window, self._all_slide = _window(text)
         # transformers renames this argument.
         self._cache_key = (
@@ -208,6 +210,11 @@ class LanguageModel(nn.Module):
     def embed(self, ids: Int[Tensor, "*m"]) -> Float[Tensor, "*m e"]:
         """Token ids -> word embeddings, scaled as the network scales them."""
         return cast(Tensor, cast(Any, self.network.get_input_embeddings())(ids))
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """From states to logits, before `logit_scale` and `logit_cap`."""
+        return cast(nn.Linear, self.network.get_output_embeddings())
 
     @property
     def embedding_rms(self) -> float:
@@ -255,9 +262,8 @@ class LanguageModel(nn.Module):
 
     def words(self, states: Float[Tensor, "*r d"]) -> Float[Tensor, "*r v"]:
         """Logits, float32, of the token after each state."""
-        logits = cast(Tensor, cast(Any, self.network.get_output_embeddings())(states)).float()
-        logits = logits * (self._factor / self._divisor)
-        return logits if not self._cap else torch.tanh(logits / self._cap) * self._cap
+        logits = cast(Tensor, self.output_layer(states)).float() * self.logit_scale
+        return logits if not self.logit_cap else torch.tanh(logits / self.logit_cap) * self.logit_cap
 
     def forward(self, text: TextTokens) -> Tokens:
         """States of a text of words alone; `pooled` is that of its last token. Padding stands on the right."""
