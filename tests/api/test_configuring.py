@@ -26,3 +26,24 @@ def test_configure_and_overrides() -> None:
     assert made == replace(plain, data=data, train=replace(plain.train, steps=50, lr=1.0))
     assert chiasm.configure(made, train__steps=7) == replace(made, train=replace(made.train, steps=7))
     assert to_dict(chiasm.configure("demo", tiny=True)) == to_dict(chiasm.recipes["demo"](tiny=True))
+
+
+def test_a_key_of_a_task_holds_for_its_stages_too() -> None:
+    """Guards against a stage that trains another projector than the run has, whose weights would be dropped."""
+    plain = chiasm.configure("llava")
+    made = chiasm.configure(
+        "llava", overrides={"tasks.conversation.projector.kind": "resampler", "tasks.conversation.projector.queries": 8}
+    )
+    for tasks in (made.tasks, made.stages["align"].tasks):
+        assert to_dict(tasks["conversation"])["projector"]["queries"] == 8
+    # What the recipe sets otherwise in the stage stays; a key typed for the stage wins, wherever it stands.
+    silent = chiasm.configure(plain, overrides={"tasks.conversation.writes": True, "tasks.conversation.objective": ""})
+    assert silent.stages == plain.stages
+    for order in (1, -1):
+        typed = [
+            ("stages.align.tasks.conversation.projector.kind", "linear"),
+            ("tasks.conversation.projector.kind", "qformer"),
+        ]
+        kinds = chiasm.configure("llava", overrides=dict(typed[::order]))
+        assert to_dict(kinds.stages["align"].tasks["conversation"])["projector"]["kind"] == "linear"
+        assert to_dict(kinds.tasks["conversation"])["projector"]["kind"] == "qformer"

@@ -17,7 +17,7 @@ from chiasm.recipes.table import RECIPES, find_recipe
 from chiasm.train.config import RunConfig
 from chiasm.train.estimate import Estimate
 from chiasm.train.estimate import estimate as estimate_of
-from chiasm.train.stages import planned
+from chiasm.train.stages import also_for_stages, planned
 
 
 def configure(
@@ -84,7 +84,7 @@ def config_from(recipe: Place | RunConfig, data: str, typed: Sequence[str], tiny
     if isinstance(recipe, RunConfig):
         if tiny:
             raise InputError("a config, and tiny", "one of them", 'shrink a recipe: configure("demo", tiny=True)')
-        return override(recipe, with_data(data, typed))
+        return override(recipe, also_for_stages(recipe, with_data(data, typed)))
     word = fspath(recipe)
     if word not in RECIPES and Path(word).expanduser().exists():
         if data:
@@ -94,7 +94,8 @@ def config_from(recipe: Place | RunConfig, data: str, typed: Sequence[str], tiny
         raise InputError(f"{word} does not exist", "a folder or file to train on, or a recipe", "check the path")
     typed = with_data(data, typed)
     has_files = any(one.strip().startswith("data.path=") for one in typed)
-    return override(find_recipe(word, tiny, files=has_files), typed)
+    config = find_recipe(word, tiny, files=has_files)
+    return override(config, also_for_stages(config, typed))
 
 
 def plan(

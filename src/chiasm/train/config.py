@@ -180,7 +180,11 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageConfig:
-    """A training stage before the run's own, on other tasks; the next stage starts from its weights."""
+    """A training stage before the run's own; the next stage starts from its weights.
+
+    `--set tasks.NAME.KEY=VALUE` holds for the task NAME of each stage too, unless the recipe gives the stage another
+    value, or `stages.STAGE.tasks.NAME.KEY` is set.
+    """
 
     tasks: Mapping[str, TaskConfig] = field(default_factory=dict, metadata=by_name(task_configs))
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,12 +1,12 @@
 """Runs of several stages: each stage trains its own tasks from the weights of the stage before it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from chiasm.core.config import to_dict
+from chiasm.core.config import keys, to_dict
 from chiasm.core.distributed import process_group, rank
 from chiasm.core.errors import InputError
 from chiasm.core.files import read_json, write_json
@@ -97,6 +97,32 @@ def stage_config(config: RunConfig, stage: StageConfig, before: str) -> RunConfi
         stages={},
         init_from=before,
     )
+
+
+def also_for_stages(config: RunConfig, typed: Sequence[str]) -> list[str]:
+    """Assignments of task keys, each followed by the same for the stages that have the task with the same value there.
+
+    Else a stage would train another head than the run has, and its weights would be dropped. A key that is also typed
+    for a stage, or that the recipe sets to another value in a stage, is left alone.
+
+    Args:
+        config: before the assignments.
+        typed: `key=value` texts.
+    """
+    known, named = dict(keys(config)), {one.partition("=")[0].strip() for one in typed}
+    found: list[str] = []
+    for one in typed:
+        found.append(one)
+        key = one.partition("=")[0].strip()
+        table, _, rest = key.partition(".")
+        task = rest.partition(".")[0]
+        if table != "tasks":
+            continue
+        for name, stage in config.stages.items():
+            inner = f"stages.{name}.{key}"
+            if task in stage.tasks and inner not in named and known.get(inner) == known.get(key):
+                found.append(f"stages.{name}.{one.strip()}")
+    return found
 
 
 def _check_stages(config: RunConfig) -> None:
