@@ -77,7 +77,17 @@ def write_ragged(folder: Path) -> None:
     (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
-CONFIGS = {"contrast": contrast, "sigmoid": sigmoid_against_questions, "ragged": ragged}
+def in_shards(config: RunConfig) -> RunConfig:
+    return replace(config, train=replace(config.train, shards=True))
+
+
+CONFIGS = {
+    "contrast": contrast,
+    "contrast_in_shards": lambda: in_shards(contrast()),
+    "sigmoid": sigmoid_against_questions,
+    "ragged": ragged,
+    "ragged_in_shards": lambda: in_shards(ragged()),
+}
 
 
 def one_process(process: int, port: int, folder: str, name: str, resume: bool) -> None:
@@ -118,22 +128,23 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_train_the_weights_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["contrast", "contrast_in_shards"])
+def test_two_processes_train_the_weights_of_one(tmp_path: Path, name: str) -> None:
     """Guards against gradients of half the batch, two writers in one folder, and a resume that only one joins."""
     start(contrast(), tmp_path / "one")
-    together(tmp_path / "two")
+    together(tmp_path / "two", name)
     torch.testing.assert_close(last_weights(tmp_path / "two"), last_weights(tmp_path / "one"), rtol=1e-5, atol=1e-5)
     verify_folder(tmp_path / "two", "run")
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert [row["step"] for row in two] == [row["step"] for row in one] == [1, 2, 2, 3, 3]
     # The norm too, because Adam hides a gradient that is wrong by a factor.
-    for name in ("loss", "grad_norm"):
-        values = [[row[name] for row in kept if name in row] for kept in (one, two)]
+    for key in ("loss", "grad_norm"):
+        values = [[row[key] for row in kept if key in row] for kept in (one, two)]
         assert values[1] == pytest.approx(values[0], rel=1e-4)
     before = last_weights(tmp_path / "two")
     (tmp_path / "two" / MANIFEST).unlink()
     (tmp_path / "two" / "checkpoints" / "step-00000003" / MANIFEST).unlink()
-    together(tmp_path / "two", resume=True)
+    together(tmp_path / "two", name, resume=True)
     assert all(torch.equal(value, before[name]) for name, value in last_weights(tmp_path / "two").items())
 
 
@@ -148,16 +159,17 @@ def test_two_processes_agree_on_conflicts(tmp_path: Path) -> None:
         assert len(values[0]) == 3 and values[1] == pytest.approx(values[0], rel=1e-4, abs=1e-5), name
 
 
-def test_two_processes_share_ragged_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["ragged", "ragged_in_shards"])
+def test_two_processes_share_ragged_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Guards against a wait for a process that has no caption, parts of unequal shape, and local means and draws."""
     write_ragged(tmp_path / "ragged")
     monkeypatch.chdir(tmp_path)
     start(ragged(), tmp_path / "one")
-    together(tmp_path / "two", "ragged")
+    together(tmp_path / "two", name)
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
-    for name in ("loss", "grad_norm", *(f"{task}_loss" for task in ragged().tasks)):
-        values = [[row[name] for row in kept if name in row] for kept in (one, two)]
-        assert len(values[0]) == 3 and values[1] == pytest.approx(values[0], rel=1e-3), name
+    for key in ("loss", "grad_norm", *(f"{task}_loss" for task in ragged().tasks)):
+        values = [[row[key] for row in kept if key in row] for kept in (one, two)]
+        assert len(values[0]) == 3 and values[1] == pytest.approx(values[0], rel=1e-3), key
 
 
 def one_that_waits(process: int, port: int, place: str) -> None:

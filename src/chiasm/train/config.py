@@ -116,6 +116,9 @@ class TrainConfig:
     learning rate still comes down to zero. 0 means no limit."""
     process_timeout_s: float = 600.0
     """Seconds after which a process gives up that waits within a step for the other processes of the run."""
+    shards: bool = False
+    """Divide weights, gradients and optimiser state among the processes of the run (FSDP2) in place of keeping them
+    whole in each (DDP): more communication for less memory. Without effect in one process."""
     trainable: tuple[str, ...] = ("*",)
     """Shell-style patterns of parameter names that are trained."""
     adapt: Literal["", "full", "projection", "locked_image", "locked_text", "lora"] = ""

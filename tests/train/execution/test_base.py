@@ -22,6 +22,7 @@ from chiasm.train.execution import make_execution
 from chiasm.train.execution.averaging import AveragedModel
 from chiasm.train.execution.base import Execution, Part
 from chiasm.train.execution.processes import Processes
+from chiasm.train.execution.sharded import Sharded
 from chiasm.train.execution.single import SingleProcess
 from chiasm.train.loader import Loader
 from chiasm.train.state import Progress, save_checkpoint
@@ -39,9 +40,10 @@ def config() -> RunConfig:
     return replace(demo, model=model, tasks=tasks, train=train)
 
 
-def planned() -> tuple[Execution, Pipeline, Callable[[int], Part]]:
+def planned(shards: bool = False) -> tuple[Execution, Pipeline, Callable[[int], Part]]:
     """A plan that is not prepared yet, its pipeline, and the one part of each step."""
     run = config()
+    run = replace(run, train=replace(run.train, shards=shards))
     scenes = open_dataset(run.data, "train", 0)
     torch.manual_seed(0)
     pipeline = Pipeline.build(run, [scenes.example(number) for number in range(16)], torch.device("cpu"))
@@ -119,32 +121,38 @@ def test_a_step_in_two_equal_parts_is_the_step_of_one() -> None:
     assert set(row) == {"vqa_loss", "loss"}
 
 
-def one_of_two(process: int, port: int, folder: str) -> None:
+def one_of_two(process: int, port: int, folder: str, shards: bool) -> None:
     """Two steps in two processes, a checkpoint, and two more."""
     os.environ.update(RANK=str(process), LOCAL_RANK=str(process), WORLD_SIZE="2")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     with process_group(60.0):
-        execution, pipeline, part = planned()
-        assert isinstance(execution, Processes) and execution.is_rank0 == (process == 0)
+        execution, pipeline, part = planned(shards)
+        assert type(execution) is (Sharded if shards else Processes) and execution.is_rank0 == (process == 0)
         assert execution.mean([float(process), 1.0]) == [0.5, 1.0]
         assert execution.broadcast([float(process + 7)]) == [7.0]
         execution.prepare(torch.float32, None)
         rows = steps(execution, part, 0, 2)
         saved(execution, pipeline, Path(folder), 2)
         rows += steps(execution, part, 2, 4)
+        with execution.averaged():
+            average = pipeline.model.state_dict()[NAMES[0]].clone()
+        execution.keep("best", NAMES[1:])
+        execution.restore("")
         execution.wait()
         if process == 0:
-            torch.save((rows, pipeline.model.state_dict()[NAMES[0]]), Path(folder) / "two.pt")
+            assert set(execution.kept("best")) == set(NAMES[1:])
+            torch.save((rows, pipeline.model.state_dict()[NAMES[0]], average), Path(folder) / "two.pt")
 
 
-def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [False, True], ids=["whole", "shards"])
+def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path: Path, shards: bool) -> None:
     """Guards against state that only the same number of processes can read, and gradients of half the batch."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(one_of_two, args=(port, str(tmp_path)), nprocs=2)
-    rows, weight = torch.load(tmp_path / "two.pt")
+    mp.spawn(one_of_two, args=(port, str(tmp_path), shards), nprocs=2)
+    rows, weight, average = torch.load(tmp_path / "two.pt")
     execution, pipeline, part = planned()
     execution.prepare(torch.float32, None)
     assert steps(execution, part, 0, 2) == pytest.approx(rows[:4], rel=1e-4)
@@ -153,3 +161,5 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path: Path) -> None:
     assert set(execution.kept("ema")) == set(NAMES)
     assert steps(execution, part, 2, 4) == pytest.approx(rows[4:], rel=1e-4)
     torch.testing.assert_close(pipeline.model.state_dict()[NAMES[0]], weight, rtol=1e-4, atol=1e-5)
+    with execution.averaged():
+        torch.testing.assert_close(pipeline.model.state_dict()[NAMES[0]], average, rtol=1e-4, atol=1e-5)

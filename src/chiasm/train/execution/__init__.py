@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from chiasm.core.distributed import world_size
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.train.config import config_of
 from chiasm.train.execution.base import Execution
 from chiasm.train.execution.processes import Processes
+from chiasm.train.execution.sharded import Sharded
 from chiasm.train.execution.single import SingleProcess
 
 
@@ -16,4 +18,6 @@ def make_execution(pipeline: Pipeline, names: Sequence[str]) -> Execution:
         pipeline: its model is trained with its run config.
         names: parameters to train.
     """
-    return Processes(pipeline, names) if world_size() > 1 else SingleProcess(pipeline, names)
+    if world_size() == 1:
+        return SingleProcess(pipeline, names)
+    return Sharded(pipeline, names) if config_of(pipeline).train.shards else Processes(pipeline, names)

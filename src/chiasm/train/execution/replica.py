@@ -1,18 +1,17 @@
-"""Execution with all weights in every process; subclasses define how gradients are reduced."""
+"""Execution with all weights in every process; a subclass for several processes reduces gradients."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from chiasm.models.stepwise import finish_step
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.train.adaptation import frozen_towers
-from chiasm.train.config import config_of
+from chiasm.train.config import RunConfig, config_of
 from chiasm.train.execution.averaging import AveragedModel, update_average
 from chiasm.train.execution.base import Execution, Part
 from chiasm.train.execution.precision import ComputeCopy
@@ -34,9 +33,13 @@ class Replica(Execution):
         self.teacher: AveragedModel | None = None
         self._kept: dict[str, dict[str, Tensor]] = {}
 
-    @abstractmethod
-    def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over processes."""
+    def losses(self, part: Part) -> Mapping[str, Tensor]:
+        """The losses of a part, through the module whose backward pass reduces gradients over processes."""
+        return part(self.compute.model, self.teacher)
+
+    def reduces(self, is_last: bool) -> AbstractContextManager[None]:
+        """Within the block, backward passes through `losses` reduce gradients over processes if `is_last`."""
+        return nullcontext()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -58,18 +61,20 @@ class Replica(Execution):
             self.teacher.refresh(self._kept["ema"])
 
     def backward(self, parts: Sequence[Part], number: int) -> tuple[float, dict[str, float]]:
-        """One backward pass a part; gradients are reduced once, after the last, moved to fp32 and clipped."""
-        model = self._training_model()
+        """One backward pass a part; gradients are reduced once, in that of the last, moved to fp32 and clipped.
+
+        Where the tasks' gradients are compared, the combiner reduces them.
+        """
+        model, compares = training_mode(self.compute.model, self.run), self.combiner.compares(number)
         row: dict[str, float] = {}
-        for part in parts:
-            losses = part(model, self.teacher)
-            total = self.combiner.backward(model, losses, 1 / len(parts), number)
+        for place, part in enumerate(parts, 1):
+            with self.reduces(place == len(parts)):
+                losses = part(model, self.teacher) if compares else self.losses(part)
+                total = self.combiner.backward(model, losses, 1 / len(parts), number)
             for name, value in {**{f"{task}_loss": loss for task, loss in losses.items()}, "loss": total}.items():
                 row[name] = row.get(name, 0.0) + value.item() / len(parts)
-        if self.combiner.compares(number):
+        if compares:
             row |= self.combiner.finish(list(self.run.tasks))
-        else:
-            self.reduce_gradients(computed for _, computed in self.compute.pairs)
         self.compute.gradients_to_master()
         trained = [kept for kept, _ in self.compute.pairs]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, self.run.train.clip_norm))
@@ -120,13 +125,6 @@ class Replica(Execution):
         """Load a kept copy into the fp32 model; the computing copy is not refreshed."""
         self._load(self.kept(name))
 
-    def _training_model(self) -> VisionLanguageModel:
-        """The computing copy in training mode; frozen towers compute as in evaluation, without dropout."""
-        model = self.compute.model.train()
-        for tower in frozen_towers(self.run.model):
-            model.get_submodule(tower.removesuffix(".")).eval()
-        return model
-
     def _copies(self, names: Sequence[str]) -> dict[str, Tensor]:
         named = dict(self.model.named_parameters())
         return {name: named[name].detach().clone() for name in names}
@@ -136,3 +134,11 @@ class Replica(Execution):
         named = dict(self.model.named_parameters())
         for name, value in weights.items():
             named[name].copy_(value)
+
+
+def training_mode(model: VisionLanguageModel, run: RunConfig) -> VisionLanguageModel:
+    """The model in training mode; frozen towers compute as in evaluation, without dropout."""
+    model.train()
+    for tower in frozen_towers(run.model):
+        model.get_submodule(tower.removesuffix(".")).eval()
+    return model

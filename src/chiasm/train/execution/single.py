@@ -1,9 +1,7 @@
 """Execution in one process."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import final
-
-from torch import nn
 
 from chiasm.train.execution.replica import Replica
 
@@ -16,9 +14,6 @@ class SingleProcess(Replica):
     def is_rank0(self) -> bool:
         """Always True."""
         return True
-
-    def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Leave the gradients as they are: they are those of the whole batch."""
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """The values."""
