@@ -11,6 +11,7 @@ from chiasm.core.config import from_dict, override, to_dict
 from chiasm.core.errors import InputError
 from chiasm.recipes.table import find_recipe
 from chiasm.train.config import RunConfig, StageConfig, TrainConfig, stored_run_config
+from chiasm.train.run import check_same
 from chiasm.train.state import Progress, read_progress
 
 FORMAT_1 = Path(__file__).resolve().parent.parent / "pipeline" / "format_1"
@@ -97,3 +98,11 @@ def test_a_stored_run_goes_on_contrasting_as_it_did(written: dict[str, int], is_
     kept = TrainConfig(accumulate=2)
     again = stored_run_config({**values, "train": to_dict(kept)}, "config.json")
     assert again.train == kept
+
+
+def test_a_resumed_run_may_change_how_it_runs_and_nothing_else(tmp_path: Path) -> None:
+    """Guards against a timeout that its own error says to raise, and --resume refuses."""
+    stored = find_recipe("demo", tiny=True)
+    check_same(stored, override(stored, ["train.process_timeout_s=5", "train.shards=true"]), tmp_path)
+    with pytest.raises(InputError, match="train.lr"):
+        check_same(stored, override(stored, ["train.lr=0.5"]), tmp_path)

@@ -69,6 +69,8 @@ from chiasm.train.loader import Loader
 from chiasm.train.rates import rate_note, warmup_note
 from chiasm.train.trainer import Hooks, Trainer
 
+MAY_CHANGE = ("train.shards", "train.process_timeout_s")
+"""Ends of the keys that a resumed run may set anew."""
 VOCABULARY_EXAMPLES = 4096
 """Generated examples that the vocabularies are learned from; every word of a generator occurs in far fewer."""
 
@@ -169,9 +171,13 @@ def check_unused(folder: Path) -> None:
 
 
 def check_same(stored: RunConfig, config: RunConfig, folder: Path) -> None:
-    """Raise InputError if a resumed run has another config; names the first key that differs."""
+    """Raise InputError if a resumed run has another config; names the first key that differs.
+
+    `MAY_CHANGE` are free, because the steps are the same.
+    """
     before, now = dict(keys(stored)), dict(keys(config))
     changed = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
+    changed = [key for key in changed if not key.endswith(MAY_CHANGE)]
     if changed:
         key = changed[0]
         stored_value = before.get(key)

@@ -64,7 +64,8 @@ def run_stages(config: RunConfig, folder: Path, resume: bool, console: Console) 
         for number, (name, stage) in enumerate(config.stages.items(), 1):
             place = folder.resolve() / "stages" / name
             if not (resume and (place / MANIFEST).exists()):
-                console.print(f"stage {number} of {len(config.stages) + 1}: {name}", highlight=False)
+                if rank() == 0:
+                    console.print(f"stage {number} of {len(config.stages) + 1}: {name}", highlight=False)
                 run(stage_config(config, stage, before), place, resume, console, tokenizer, (config,))
             before = str(place)
         return run(replace(config, stages={}, init_from=before), folder, resume, console, tokenizer)

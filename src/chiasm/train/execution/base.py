@@ -10,8 +10,8 @@ Requirements on a plan:
 - The plan owns the module that computes. The loop never calls a model of its own; a part of a step receives the module
   to compute with. A plan may pass the model itself or a bf16 copy, and may call the part from the `forward` of a module
   that it has wrapped: that is the entry that DistributedDataParallel and FSDP2 hook into.
-- `backward` receives all parts of a step at once, so a plan that reduces gradients during the backward pass does so in
-  the last part alone (`no_sync` of DDP, `set_requires_gradient_sync` of FSDP2).
+- `backward` receives all parts of a step at once, so a plan that reduces gradients during the backward pass may do so
+  in the last part alone (`no_sync` of DDP).
 - `pipeline.model` holds the whole fp32 weights in rank 0 outside a step: validation, the final measurement and the run
   folder read them there. A plan that shards them gathers them in `averaged`, `restore` and `state`.
 - `state` returns whole tensors by the names that the plain model has, whatever the plan. A checkpoint therefore does
