@@ -104,5 +104,5 @@ def test_a_resumed_run_may_change_how_it_runs_and_nothing_else(tmp_path: Path) -
     """Guards against a timeout that its own error says to raise, and --resume refuses."""
     stored = find_recipe("demo", tiny=True)
     check_same(stored, override(stored, ["train.process_timeout_s=5", "train.shards=true"]), tmp_path)
-    with pytest.raises(InputError, match="train.lr"):
+    with pytest.raises(InputError, match=r"train\.lr"):
         check_same(stored, override(stored, ["train.lr=0.5"]), tmp_path)
