@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Example
-from chiasm.models.pruning import choose, entries, prunable, prune, resize, taylor_scores
+from chiasm.models.pruning import choose, entries, kind_of, prunable, prune, resize, taylor_scores
 from chiasm.models.transformer import Block
 from chiasm.pipeline.pipeline import Pipeline
 
@@ -109,30 +109,87 @@ def test_frozen_modules_are_not_scored() -> None:
 
 def test_the_lowest_go_and_the_best_of_each_stays() -> None:
     """Guards against a module without any part, and a share that is taken of each module."""
-    scores = {
-        "a.mlp": torch.tensor([1.0, 2.0, 3.0, 4.0]),
-        "b.mlp": torch.tensor([0.1, 0.2]),
-        "c": torch.tensor([5.0, 6]),
-    }
+    scores = {"a.mlp": torch.tensor([1.0, 2.0, 3.0, 4.0]), "b.mlp": torch.tensor([0.1, 0.2])}
     kept = choose(scores, 0.5)
-    assert {name: parts.tolist() for name, parts in kept.items()} == {"a.mlp": [2, 3], "b.mlp": [1], "c": [1]}
-    assert choose(scores, 0.0) == {}
-    assert {name: len(parts) for name, parts in choose(scores, 0.99).items()} == {"a.mlp": 1, "b.mlp": 1, "c": 1}
+    assert {name: parts.tolist() for name, parts in kept.items()} == {"a.mlp": [2, 3], "b.mlp": [1]}
+    assert choose(scores, 0.0) == {} == choose({}, 0.5)
+    assert {name: len(parts) for name, parts in choose(scores, 0.99).items()} == {"a.mlp": 1, "b.mlp": 1}
 
 
-def test_a_pruned_run_opens_and_answers(tmp_path: Path, pipeline: Pipeline, examples: list[Example]) -> None:
-    """Guards against a folder whose config does not know that its layers are smaller."""
-    names = prunable(pipeline.model)
+class Stack(nn.Module):
+    """Three blocks in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(Block(DIM, HEADS, 2.0) for _ in range(3))
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_a_removed_block_is_one_that_adds_nothing() -> None:
+    """Guards against names that are read after blocks have new numbers, and sizes that are stated by the old ones."""
+    small, whole = Stack(), Stack()
+    kept = {"blocks": torch.tensor([0, 2]), "blocks.2.mlp": torch.tensor([3, 4]), "blocks.1.mlp": torch.tensor([5])}
+    prune(small, kept)
+    with torch.no_grad():
+        for layer in (whole.blocks[1].self_attention.out, whole.blocks[1].mlp[2]):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        whole.blocks[2].mlp[2].weight[:, [unit for unit in range(2 * DIM) if unit not in (3, 4)]] = 0
+    assert torch.allclose(small(inputs()[0]), whole(inputs()[0]), atol=1e-5)
+    stated, again = entries(small, prunable(small)), Stack()
+    assert {"blocks=2", "blocks.1.mlp=2", f"blocks.0.mlp={2 * DIM}"} <= set(stated)
+    resize(again, sorted(stated, reverse=True))
+    again.load_state_dict(small.state_dict())
+    assert torch.equal(again(inputs()[0]), small(inputs()[0]))
+
+
+def test_the_score_of_a_block_is_that_of_all_its_weights() -> None:
+    """Guards against a block that is ranked by a part of it, and blocks in the wrong order."""
+    model = Stack().double()
+    x = inputs()[0].double()
+    found = taylor_scores(model, [lambda one=one: model(one).square().mean() for one in (x[:2], x[2:])])["blocks"]
+    expected = torch.zeros(3, dtype=torch.float64)
+    for one in (x[:2], x[2:]):
+        model.zero_grad()
+        model(one).square().mean().backward()
+        for number, block in enumerate(model.blocks):
+            for parameter in block.parameters():
+                expected[number] += (parameter * parameter.grad).detach().square().sum() / 2
+    assert torch.allclose(found, expected, rtol=1e-9)
+    assert [kind_of(model, name) for name in ("blocks", "blocks.0.mlp", "blocks.0.self_attention")] == [
+        "blocks",
+        "units",
+        "heads",
+    ]
+
+
+@pytest.mark.parametrize("with_blocks", [False, True])
+def test_a_pruned_run_opens_and_answers(
+    tmp_path: Path, pipeline: Pipeline, examples: list[Example], with_blocks: bool
+) -> None:
+    """Guards against a folder whose config does not know that its layers are smaller, or fewer."""
+    model = pipeline.model
+    names = prunable(model)
     assert {"text_encoder", "fusion", "heads"} <= {name.split(".")[0] for name in names}
-    kept = {name: torch.arange(0, parts, 2) for name, parts in names.items() if parts > 1}
-    prune(pipeline.model, kept)
+    assert any(kind_of(model, name) == "blocks" and parts > 1 for name, parts in names.items())
+    chosen = [name for name, parts in names.items() if parts > 1 and (with_blocks or kind_of(model, name) != "blocks")]
+    prune(model, {name: torch.arange(0, names[name], 2) for name in chosen})
+    after = prunable(model)
+    assert with_blocks == (len(after) < len(names))
     config = pipeline.config
-    pipeline.config = replace(config, model=replace(config.model, pruned=entries(pipeline.model, kept)))
+    pipeline.config = replace(config, model=replace(config.model, pruned=entries(model, after)))
     pipeline.save(tmp_path, examples[0], {})
     opened = Pipeline.load(tmp_path, torch.device("cpu"))
     image, words = examples[3].inputs["image"], {"text": examples[3].captions[0].text}
     assert opened.answers_of(image, words) == pipeline.answers_of(image, words)
-    assert prunable(opened.model) == {name: len(kept.get(name, range(parts))) for name, parts in names.items()}
+    assert prunable(opened.model) == after
 
 
 @pytest.mark.parametrize("entry", ["first.mlp=0", "first.mlp=25", "first.mlp", "third.mlp=2", "first.mlp=x"])

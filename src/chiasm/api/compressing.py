@@ -37,8 +37,8 @@ def compress(
     Args:
         run: a run folder, or a folder in the layout of Hugging Face or open_clip.
         out: run folder to create; it opens, answers and is measured like any other.
-        to: "int8", "bf16", "pruned25", "pruned50" or such as "pruned50+int8"; of several the smallest that passes is
-            written.
+        to: "int8", "bf16", "pruned25", "pruned50", "layers25", "layers50" or such as "pruned50+int8"; of several the
+            smallest that passes is written.
         data: folder or file; the run's own data if not given.
         split: split to measure on.
         max_loss: points (hundredths) of the primary metric that may be lost.

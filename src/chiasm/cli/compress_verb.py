@@ -15,8 +15,8 @@ def compress(
         list[str],
         typer.Option(
             "--to",
-            help="int8, bf16, pruned25, pruned50, or several joined by +; may be repeated: the smallest that passes is "
-            "written.",
+            help="int8, bf16, pruned25, pruned50, layers25, layers50, or several joined by +; may be repeated: the "
+            "smallest that passes is written.",
             metavar="HOW",
         ),
     ],

@@ -12,7 +12,7 @@ from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
 from chiasm.data.opening import open_dataset
 from chiasm.models.packing import Packing, round_weights
-from chiasm.models.pruning import choose, entries, prune, taylor_scores
+from chiasm.models.pruning import Kind, choose, entries, kind_of, prunable, prune, taylor_scores
 from chiasm.pipeline.batching import make_batch, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 
@@ -27,24 +27,30 @@ def _rounded(pipeline: Pipeline, packing: Packing) -> None:
         pipeline.config = replace(pipeline.config, model=replace(pipeline.config.model, execution="int8"))
 
 
-def _pruned(pipeline: Pipeline, share: float) -> None:
-    """Remove a share of the heads, and of the hidden units, that matter least to the loss on training examples.
+def _pruned(pipeline: Pipeline, share: float, kinds: tuple[Kind, ...] = ("heads", "units")) -> None:
+    """Remove the share of the parts of each kind that matters least to the loss on training examples.
 
     Raises:
         InputError: the model has no block of this package whose heads or units could be removed.
     """
     examples, model = training_examples(pipeline, SCORED), pipeline.model
     batches = [examples[start : start + AT_ONCE] for start in range(0, len(examples), AT_ONCE)]
-    kept = choose(taylor_scores(model, [partial(_loss, pipeline, some) for some in batches]), share)
+    scores = taylor_scores(model, [partial(_loss, pipeline, some) for some in batches])
+    kept: dict[str, Tensor] = {}
+    for kind in kinds:
+        kept |= choose({name: score for name, score in scores.items() if kind_of(model, name) == kind}, share)
     if not kept:
         raise InputError(
             f"a model with image tower {pipeline.config.model.image.kind!r} and text tower "
-            f"{pipeline.config.model.text.kind!r}, which has no heads or hidden units to remove",
+            f"{pipeline.config.model.text.kind!r}, which has no {' or '.join(kinds)} to remove",
             "a model with trained transformer blocks of chiasm's own",
             "give another --to",
         )
     prune(model, kept)
-    names = sorted({*kept, *(entry.rpartition("=")[0] for entry in pipeline.config.model.pruned)})
+    if "blocks" in kinds:  # Blocks have new numbers, so every size is stated anew.
+        names = sorted(prunable(model))
+    else:
+        names = sorted({*kept, *(entry.rpartition("=")[0] for entry in pipeline.config.model.pruned)})
     pruned = replace(pipeline.config.model, pruned=entries(model, names))
     pipeline.config = replace(pipeline.config, model=pruned)
 
@@ -54,6 +60,8 @@ VARIANTS: dict[str, Callable[[Pipeline], None]] = {
     "bf16": partial(_rounded, packing="bf16"),
     "pruned25": partial(_pruned, share=0.25),
     "pruned50": partial(_pruned, share=0.5),
+    "layers25": partial(_pruned, share=0.25, kinds=("blocks",)),
+    "layers50": partial(_pruned, share=0.5, kinds=("blocks",)),
 }
 """Name of a variant -> what it does to a pipeline. Weights of installed packages stay. "+" joins several."""
 

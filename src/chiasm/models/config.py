@@ -59,8 +59,8 @@ class ModelConfig:
     """The text encoder; its other keys depend on `kind`."""
 
     pruned: tuple[str, ...] = ()
-    """"MODULE=KEPT": how many heads or hidden units a pruned module has kept (`models.pruning`). `chiasm compress` sets
-    it, and a run takes that of `init_from`."""
+    """"MODULE=KEPT": how many heads, hidden units or blocks a pruned module has kept (`models.pruning`). `chiasm
+    compress` sets it, and a run takes that of `init_from`."""
     inputs: Mapping[str, ImageTowerConfig] = field(default_factory=dict, metadata=by_kind_each(lambda: IMAGE_ENCODERS))
     """Encoders of further inputs of an example, by the input's name; an example may lack any of them."""
 

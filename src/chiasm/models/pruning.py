@@ -1,8 +1,8 @@
-"""Structured pruning of the transformer's blocks: heads of attention and hidden units of MLPs are removed for good.
+"""Structured pruning of transformers: heads of attention, hidden units of MLPs and whole blocks are removed for good.
 
-What remains are ordinary, smaller layers: they compute what the whole ones would with the outputs of the removed parts
-set to zero. `model.pruned` in a config says how many parts each module has kept, "MODULE=KEPT", so that a run folder
-opens with layers of the right size.
+What remains are ordinary, smaller layers, and fewer of them: they compute what the whole ones would with the outputs of
+the removed parts set to zero. `model.pruned` in a config says how many parts each module has kept, "MODULE=KEPT", so
+that a run folder opens with layers of the right size.
 
 Parts are ranked by the first-order Taylor score of Molchanov et al. 2019 ("Importance estimation for neural network
 pruning", equation 8): the sum of (gradient times weight) squared over the weights of a part, averaged over training
@@ -10,7 +10,7 @@ batches. It estimates how much the squared loss would change without each weight
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,28 @@ from chiasm.core.errors import InputError
 from chiasm.models.transformer import Attention, Block
 
 MLP = ".mlp"
+Kind = Literal["heads", "units", "blocks"]
 Kept = Mapping[str, Tensor]
 """Module -> int64 [k], ascending, the parts that stay."""
 
 
+def kind_of(model: nn.Module, name: str) -> Kind:
+    """What the parts of a prunable module are."""
+    if name.endswith(MLP):
+        return "units"
+    return "blocks" if is_stack(model.get_submodule(name)) else "heads"
+
+
+def is_stack(module: nn.Module) -> bool:
+    """Whether the module is a list of blocks, each of which adds to its input: without one the others still fit."""
+    return isinstance(module, nn.ModuleList) and len(module) > 0 and all(isinstance(one, Block) for one in module)
+
+
 def parts_of_module(model: nn.Module, name: str) -> int:
-    """Number of heads of an attention, or of hidden units of a block's MLP."""
+    """Number of blocks of a stack, of heads of an attention, or of hidden units of a block's MLP."""
     module = model.get_submodule(name)
+    if is_stack(module):
+        return len(cast(nn.ModuleList, module))
     return module.heads if isinstance(module, Attention) else cast(nn.Linear, _mlp(module)[0]).out_features
 
 
@@ -34,16 +49,27 @@ def prunable(model: nn.Module) -> dict[str, int]:
     found = [
         name
         for path, module in model.named_modules()
-        for name in ([path] if isinstance(module, Attention) else [path + MLP] if isinstance(module, Block) else [])
+        for name in ([path] if isinstance(module, Attention) or is_stack(module) else _mlp_names(path, module))
     ]
     return {name: parts_of_module(model, name) for name in found}
 
 
+def _mlp_names(path: str, module: nn.Module) -> list[str]:
+    return [path + MLP] if isinstance(module, Block) else []
+
+
 def prune(model: nn.Module, kept: Kept) -> None:
-    """Remove all other parts of the named modules, in place; each keeps at least one."""
-    for name, parts in kept.items():
+    """Remove all other parts of the named modules, in place; each keeps at least one.
+
+    Names are those of the model as it is given: blocks are removed last, and then have new numbers.
+    """
+    for name, parts in sorted(kept.items(), key=lambda one: is_stack(model.get_submodule(one[0]))):
         module = model.get_submodule(name)
-        if isinstance(module, Attention):
+        if is_stack(module):
+            blocks = cast(nn.ModuleList, module)
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, nn.ModuleList(blocks[int(part)] for part in parts))
+        elif isinstance(module, Attention):
             width = module.out.in_features // module.heads
             rows = (parts[:, None] * width + torch.arange(width)).flatten()
             both = torch.cat([rows, rows + module.out.in_features])
@@ -60,6 +86,14 @@ def resize(model: nn.Module, pruned: Sequence[str]) -> None:
     Raises:
         InputError: an entry does not fit the model.
     """
+    stacks = {name for name in prunable(model) if is_stack(model.get_submodule(name))}
+    names = {entry: entry.rpartition("=")[0] for entry in pruned}
+    _resize(model, [entry for entry in pruned if names[entry] in stacks])
+    # The rest is named as the model is then.
+    _resize(model, [entry for entry in pruned if names[entry] not in stacks])
+
+
+def _resize(model: nn.Module, pruned: Sequence[str]) -> None:
     known, kept = prunable(model), dict[str, Tensor]()
     for entry in pruned:
         name, _, count = entry.rpartition("=")
@@ -97,32 +131,32 @@ def taylor_scores(model: nn.Module, losses: Iterable[Callable[[], Tensor]]) -> d
 
 
 def choose(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Remove the lowest scored share of the heads, and of the hidden units, of all modules together.
+    """Remove the lowest scored share of the parts of all given modules together.
 
     Args:
-        scores: of `taylor_scores`.
-        share: in [0, 1), of the parts of each kind.
+        scores: of `taylor_scores`, of modules of one kind: scores of a head and of a block do not compare.
+        share: in [0, 1).
 
     Returns:
         The parts that stay, of the modules that lose some; each keeps its best part at least.
     """
-    found = {}
-    for is_kind in (lambda name: name.endswith(MLP), lambda name: not name.endswith(MLP)):
-        own = {name: score for name, score in scores.items() if is_kind(name)}
-        if not own:
-            continue
-        every = torch.cat(list(own.values()))
-        best = torch.cat([torch.arange(len(score)) == score.argmax() for score in own.values()])
-        order = torch.where(best, torch.inf, every).argsort(stable=True)
-        is_kept = torch.ones(len(every), dtype=torch.bool)
-        is_kept[order[: min(int(share * len(every)), len(every) - len(own))]] = False
-        for name, rows in zip(own, is_kept.split([len(score) for score in own.values()]), strict=True):
-            if not rows.all():
-                found[name] = rows.nonzero()[:, 0]
-    return found
+    if not scores:
+        return {}
+    every = torch.cat(list(scores.values()))
+    best = torch.cat([torch.arange(len(score)) == score.argmax() for score in scores.values()])
+    order = torch.where(best, torch.inf, every).argsort(stable=True)
+    is_kept = torch.ones(len(every), dtype=torch.bool)
+    is_kept[order[: min(int(share * len(every)), len(every) - len(scores))]] = False
+    by_module = zip(scores, is_kept.split([len(score) for score in scores.values()]), strict=True)
+    return {name: rows.nonzero()[:, 0] for name, rows in by_module if not rows.all()}
 
 
 def _scores(module: nn.Module) -> Tensor | None:
+    if is_stack(module):
+        blocks = [list(block.parameters()) for block in module.children()]
+        if any(parameter.grad is None for parameters in blocks for parameter in parameters):
+            return None
+        return torch.stack([torch.stack([_squares(one).sum() for one in parameters]).sum() for parameters in blocks])
     if isinstance(module, Attention):
         sides = [(module.query, 1), (module.key_value, 2)]
         last, parts = module.out, module.heads

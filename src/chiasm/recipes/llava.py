@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from chiasm.models.bridge.mlp2x_gelu import MlpProjectorConfig
+from chiasm.models.bridge.pixel_shuffle import PixelShuffleConfig
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig
-from chiasm.models.encoders.efficientnet_lite import EfficientNetLite0Config
+from chiasm.models.encoders.efficientnet_lite import EfficientNetLite2Config
 from chiasm.models.encoders.language_model import SmolLM2Config
 from chiasm.recipes.tiny import few_steps
 from chiasm.tasks.conversation import ConversationConfig
@@ -18,16 +18,17 @@ def llava(tiny: bool = False) -> RunConfig:
     Stage "align" trains the projector alone, the run itself projector and LoRA on everything (Liu et al. 2023, "Visual
     Instruction Tuning", section 4.2). Where LLaVA aligns by the language model's loss, this stage learns which words
     are said of an image (`objectives.word_mixture`), without a pass through the language model: a step of 128 images
-    costs less than one of 8 with it. The language model's own weights never change.
+    costs less than one of 8 with it. The language model's own weights never change. An image is 16 tokens: blocks of
+    2 x 2 cells of the tower's grid of 8 x 8 (`models/bridge/pixel_shuffle.py`).
 
     Command: chiasm train llava --data DATA --out runs/llava
     """
-    task = ConversationConfig(projector=MlpProjectorConfig())
+    task = ConversationConfig(projector=PixelShuffleConfig())
     config = RunConfig(
         recipe="llava",
         primary_metric="reply_token_probability",
         model=ModelConfig(
-            image=EfficientNetLite0Config(size_px=224, frozen=True, grid=True),
+            image=EfficientNetLite2Config(size_px=256, frozen=True, grid=True),
             text=SmolLM2Config(lora_rank=16, lora_alpha=32.0),
         ),
         tasks={"conversation": task},
@@ -45,7 +46,7 @@ def llava(tiny: bool = False) -> RunConfig:
                 primary_metric="reply_token_probability",
             )
         },
-        train=TrainConfig(epochs=2, least_steps=100, batch_size=16, lr=5e-4, weight_decay=0.0, validate_examples=256),
+        train=TrainConfig(epochs=3, least_steps=100, batch_size=8, lr=1e-3, weight_decay=0.0, validate_examples=256),
         decoding=DecodingConfig(method="beam", beams=3, max_words=32),
     )
     return few_steps(config, batch_size=4) if tiny else config
