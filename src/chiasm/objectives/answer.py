@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chiasm.core.distributed import mean_over_terms
+from chiasm.objectives.distillation import check_share, teacher_cross_entropy
 
 IGNORED = -100
 """Target of a question whose answer is not in the vocabulary: ignored by the loss, wrong in scores."""
@@ -32,6 +33,36 @@ def answer_classification(
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     total = F.cross_entropy(wide, answer, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing)
     return {"loss": mean_over_terms(total, count)}
+
+
+def distilled_answer_classification(
+    logits: Float[Tensor, "m a"],
+    teacher_logits: Float[Tensor, "m a"],
+    answer: Int[Tensor, " m"],
+    alpha: float,
+    label_smoothing: float = 0.0,
+) -> dict[str, Tensor]:
+    """(1 - alpha) `answer_classification` + alpha cross-entropy towards the teacher's answers (Hinton et al. 2015).
+
+    The teacher also answers questions whose right answer is not in the vocabulary, so these count in its part. Its
+    temperature is 1. Neither part reaches the teacher.
+
+    Args:
+        logits: as there.
+        teacher_logits: the teacher's scores of the same answers.
+        answer: as there.
+        alpha: the teacher's share, in [0, 1].
+        label_smoothing: as there; of the hard target alone.
+
+    Returns:
+        "answer" and "teacher", both nats a question, and "loss".
+    """
+    check_share(alpha)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    hard = answer_classification(logits, answer, label_smoothing)["loss"]
+    soft = teacher_cross_entropy(logits.to(dtype), teacher_logits.to(dtype))
+    towards = mean_over_terms(soft.sum(), len(soft))
+    return {"answer": hard, "teacher": towards, "loss": (1 - alpha) * hard + alpha * towards}
 
 
 def soft_answer_classification(

@@ -107,8 +107,8 @@ def softmax_contrast(
 def distilled_contrast(
     image: Float[Tensor, "n e"],
     text: Float[Tensor, "m e"],
-    image_teacher: Float[Tensor, "n e"],
-    text_teacher: Float[Tensor, "m e"],
+    image_teacher: Float[Tensor, "n t"],
+    text_teacher: Float[Tensor, "m t"],
     logit_scale: Float[Tensor, ""],
     image_group: Int[Tensor, " n"],
     text_group: Int[Tensor, " m"],
@@ -130,7 +130,7 @@ def distilled_contrast(
     Args:
         image: unit vectors.
         text: unit vectors.
-        image_teacher: the teacher's unit vectors of the same images.
+        image_teacher: the teacher's unit vectors of the same images, of a width of their own.
         text_teacher: the teacher's unit vectors of the same texts.
         logit_scale: factor on the cosine, above 0.
         image_group: what each image shows.

@@ -47,8 +47,8 @@ class TaskConfig:
         """
 
     @property
-    def learns_from_average(self) -> bool:
-        """Whether the task distils from the moving average of the weights; it then needs `train.ema_decay` above 0."""
+    def learns_from_teacher(self) -> bool:
+        """Whether the task distils from `train.teacher`, or from the moving average of the weights."""
         return False
 
     @property
@@ -90,7 +90,7 @@ def queries_of(texts: Sequence[str], rows: Sequence[int]) -> list[Query]:
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """The moving average of the model and the batch's inputs encoded with it, both without gradients."""
+    """A model that tasks learn from, and the batch's inputs encoded with it, both without gradients."""
 
     model: VisionLanguageModel
     encoded: Encoded

@@ -87,17 +87,18 @@ class CaptionConfig(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DistilledConfig(CaptionConfig):
-    """Config keys of a task on captions that can learn from the moving average of the weights."""
+    """Config keys of a task on captions that can learn from another model's soft targets."""
 
     distil: float = 0.0
-    """Share of the moving average's soft targets (ALBEF: 0.4); needs train.ema_decay above 0."""
+    """Share of a teacher's soft targets (ALBEF: 0.4): of `train.teacher`, or of the moving average of the weights
+    (train.ema_decay above 0)."""
 
     def check(self, where: str) -> None:
         """Check that shares lie in their ranges."""
         check_share(where, "distil", self.distil, is_below_one=True, hint="ALBEF takes 0.4")
 
     @property
-    def learns_from_average(self) -> bool:
+    def learns_from_teacher(self) -> bool:
         """Whether `distil` is above 0."""
         return self.distil > 0
 

@@ -29,7 +29,12 @@ from chiasm.models.fusion import FUSIONS
 from chiasm.models.heads import FusedClasses, FusedWriter, HeadSpec
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.additive import additive_contrast
-from chiasm.objectives.answer import IGNORED, answer_classification, soft_answer_classification
+from chiasm.objectives.answer import (
+    IGNORED,
+    answer_classification,
+    distilled_answer_classification,
+    soft_answer_classification,
+)
 from chiasm.objectives.language_modelling import next_word
 from chiasm.tasks.base import Needs, Query, Task, TaskConfig, Teacher, check_share
 from chiasm.tasks.calibration import MOST_LOGIT, Calibration, Events, logit_of
@@ -52,6 +57,9 @@ class VqaConfig(TaskConfig):
     means "softmax"."""
     label_smoothing: float = 0.0
     """Probability mass of the target spread over all other answers or words."""
+    distil: float = 0.0
+    """Share of a teacher's answers in the target of the objective "softmax": of `train.teacher`, or of the moving
+    average of the weights (train.ema_decay above 0)."""
     abstain_risk: float = 0.0
     """Tolerated share of wrong answers among the answers given; the threshold for abstaining is fitted to it on the
     validation split. 0 never abstains."""
@@ -59,7 +67,17 @@ class VqaConfig(TaskConfig):
     def check(self, where: str) -> None:
         """Check that shares lie in their ranges."""
         check_share(where, "label_smoothing", self.label_smoothing, is_below_one=True)
+        check_share(where, "distil", self.distil)
+        if self.distil and self.objective not in ("", "softmax"):
+            raise InputError(
+                f"{where}.distil with objective {self.objective!r}", 'objective "softmax"', f"--set {where}.distil=0"
+            )
         check_share(where, "abstain_risk", self.abstain_risk)
+
+    @property
+    def learns_from_teacher(self) -> bool:
+        """Whether `distil` is above 0."""
+        return self.distil > 0
 
 
 def answer_vocabulary(examples: Iterable[Example]) -> tuple[str, ...]:
@@ -160,7 +178,7 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         fields, image = batch.by_task[self.name], encoded[IMAGE]
         question = _encoded(model, fields)
         fused = model.ask(encoded, question, fields["question_index"], fields["image_index"])
-        answered = self._answer_terms(model, fused, fields)
+        answered = self._answer_terms(model, fused, fields, teacher)
         if "text_key" not in fields or model.parts.contrast != "additive":
             return answered
         assert model.logit_scale is not None
@@ -176,7 +194,7 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         return {"answer": answered["loss"], **added, "loss": answered["loss"] + added["loss"]}
 
     def _answer_terms(
-        self, model: VisionLanguageModel, fused: Tokens, fields: Mapping[str, Tensor]
+        self, model: VisionLanguageModel, fused: Tokens, fields: Mapping[str, Tensor], teacher: Teacher | None
     ) -> dict[str, Tensor]:
         smoothing = self.config.label_smoothing
         if self.objective == "generate":
@@ -190,6 +208,12 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         logits = model.logits(self.name, fused.pooled)
         if self.objective == "soft":
             return soft_answer_classification(logits, fields["answer_score"], fields["is_known"])
+        if self.config.distil and teacher is not None:
+            with torch.no_grad():
+                question = _encoded(teacher.model, fields)
+                rows = fields["question_index"], fields["image_index"]
+                theirs = teacher.model.logits(self.name, teacher.model.ask(teacher.encoded, question, *rows).pooled)
+            return distilled_answer_classification(logits, theirs, fields["answer"], self.config.distil, smoothing)
         return answer_classification(logits, fields["answer"], label_smoothing=smoothing)
 
     @torch.no_grad()

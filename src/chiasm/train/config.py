@@ -101,6 +101,9 @@ class TrainConfig:
     """Number format of the forward and backward pass; "auto" measures this machine. Weights stay fp32 masters."""
     ema_decay: float = 0.0
     """Decay of the moving average of the weights that is evaluated and saved; 0 turns it off."""
+    teacher: str = ""
+    """Run folder of a model that tasks with `distil` learn from, in place of the moving average of the weights. It has
+    the run's tokenizer, image size and answers."""
     validate_every: int = 0
     """Steps between validations; 0 means ten in the run."""
     validate_examples: int = 0
@@ -277,12 +280,18 @@ def validated_examples(config: RunConfig, examples: int) -> int:
 
 
 def _check_tasks(where: str, tasks: Mapping[str, TaskConfig], train: TrainConfig) -> None:
-    """Run each task's checks; a task that distils from the moving average needs `ema_decay`."""
+    """Run each task's checks; a task that distils needs a teacher, and a teacher such a task."""
     for name, task in tasks.items():
         task.check(f"{where}tasks.{name}")
-        if task.learns_from_average and not train.ema_decay:
+        if task.learns_from_teacher and not (train.ema_decay or train.teacher):
             raise InputError(
-                f"{where}tasks.{name} learns from the moving average, and {where}train.ema_decay is 0",
-                "a moving average, which is the teacher",
-                f"--set {where}train.ema_decay=0.995",
+                f"{where}tasks.{name} learns from a teacher, and {where}train has neither teacher nor ema_decay",
+                "a run folder, or a moving average of the weights",
+                f"--set {where}train.ema_decay=0.995, or --set {where}train.teacher=RUN",
             )
+    if train.teacher and not any(task.learns_from_teacher for task in tasks.values()):
+        raise InputError(
+            f"{where}train.teacher is set, and no task learns from it",
+            "a task with distil above 0: retrieval, masked_language_modelling or vqa",
+            f"--set {where}tasks.retrieval.distil=0.5",
+        )

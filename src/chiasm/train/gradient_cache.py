@@ -18,7 +18,7 @@ from chiasm.core.errors import InputError
 from chiasm.models.stepwise import Stepwise
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.contrast import ContrastRows, ContrastTask
-from chiasm.train.execution.averaging import AveragedModel
+from chiasm.train.execution.teacher import TeacherModel
 
 Embedded = Mapping[str, ContrastRows]
 """Task -> the rows of one part."""
@@ -57,24 +57,24 @@ class GradientCache:
 
     Args:
         tasks: name -> task; each has a text in some part of some process.
-        embed: (number of a part, model, moving average) -> the rows of each task; seeds the part's draws.
+        embed: (number of a part, model, model that is learned from) -> the rows of each task; seeds the part's draws.
         parts: number of parts.
     """
 
     def __init__(
         self,
         tasks: Mapping[str, ContrastTask[Any]],
-        embed: Callable[[int, VisionLanguageModel, AveragedModel | None], Embedded],
+        embed: Callable[[int, VisionLanguageModel, TeacherModel | None], Embedded],
         parts: int,
     ) -> None:
         self.tasks, self.embed, self.parts = tasks, embed, parts
         self._losses: dict[str, CachedLoss] | None = None
 
-    def losses(self, model: VisionLanguageModel, average: AveragedModel | None) -> dict[str, CachedLoss]:
+    def losses(self, model: VisionLanguageModel, teaching: TeacherModel | None) -> dict[str, CachedLoss]:
         """Embed all parts and compare them, at the first call; later calls return the same."""
         if self._losses is None:
             with torch.no_grad():
-                found = [self.embed(place, model, average) for place in range(self.parts)]
+                found = [self.embed(place, model, teaching) for place in range(self.parts)]
             self._losses = {name: self._compared(model, name, found) for name in self.tasks}
         return self._losses
 

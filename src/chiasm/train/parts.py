@@ -15,8 +15,8 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import to_model_range
 from chiasm.tasks.base import Task, Teacher
 from chiasm.tasks.contrast import ContrastTask
-from chiasm.train.execution.averaging import AveragedModel
 from chiasm.train.execution.base import Part
+from chiasm.train.execution.teacher import TeacherModel
 from chiasm.train.gradient_cache import Embedded, GradientCache
 from chiasm.train.weighting import part_factors
 
@@ -58,18 +58,18 @@ class Step:
         losses = self._joint_losses if self.contrasts else self._losses
         return [partial(losses, place) for place in range(len(self.batches))]
 
-    def _losses(self, place: int, model: VisionLanguageModel, average: AveragedModel | None) -> dict[str, Tensor]:
+    def _losses(self, place: int, model: VisionLanguageModel, teaching: TeacherModel | None) -> dict[str, Tensor]:
         """Loss of each task, times its factor; inputs are encoded once for all of them."""
-        batch, encoded, teacher = self._encoded(place, model, average)
+        batch, encoded, teacher = self._encoded(place, model, teaching)
         factor = self.factors[place]
         found = {name: task.loss(model, encoded, batch, teacher)["loss"] for name, task in self.tasks.items()}
         return {name: loss * factor[name] for name, loss in found.items()}
 
-    def _joint_losses(self, place: int, model: VisionLanguageModel, average: AveragedModel | None) -> dict[str, Tensor]:
+    def _joint_losses(self, place: int, model: VisionLanguageModel, teaching: TeacherModel | None) -> dict[str, Tensor]:
         """As `_losses`; of a contrast the value over all parts."""
-        cached = self.cache.losses(model, average)
+        cached = self.cache.losses(model, teaching)
         seed_step(*self.counters, place)
-        batch, encoded, teacher = self._encoded(place, model, average)
+        batch, encoded, teacher = self._encoded(place, model, teaching)
         # First, as in the pass before: what the other tasks draw comes after.
         joint = {
             name: cached[name].of_part(place, task.embed(model, encoded, batch, None))
@@ -82,20 +82,20 @@ class Step:
             for name, task in self.tasks.items()
         }
 
-    def _embedded(self, place: int, model: VisionLanguageModel, average: AveragedModel | None) -> Embedded:
+    def _embedded(self, place: int, model: VisionLanguageModel, teaching: TeacherModel | None) -> Embedded:
         """The rows of a part for each contrast."""
         seed_step(*self.counters, place)
-        batch, encoded, teacher = self._encoded(place, model, average)
+        batch, encoded, teacher = self._encoded(place, model, teaching)
         return {name: task.embed(model, encoded, batch, teacher) for name, task in self.contrasts.items()}
 
     def _encoded(
-        self, place: int, model: VisionLanguageModel, average: AveragedModel | None
+        self, place: int, model: VisionLanguageModel, teaching: TeacherModel | None
     ) -> tuple[Batch, Encoded, Teacher | None]:
         switch_patch_dropout(model, self.drops_patches)
         batch = self.batches[place].to(self.device)
         inputs = {name: to_model_range(value, self.dtype) for name, value in batch.inputs.items()}
         encoded = model.encode(inputs)
-        return batch, encoded, None if average is None else average.encode(inputs)
+        return batch, encoded, None if teaching is None else teaching.encode(inputs)
 
 
 def _with_captions(tasks: Mapping[str, ContrastTask[Any]], batches: Sequence[Batch]) -> dict[str, ContrastTask[Any]]:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from chiasm.core.types import InputValue
 from chiasm.models.vision_language import VisionLanguageModel
-from chiasm.tasks.base import Teacher
+from chiasm.train.execution.teacher import TeacherModel
 
 
 @torch.no_grad()
@@ -27,7 +26,7 @@ def update_average(average: Mapping[str, Tensor], weights: Mapping[str, Tensor],
     torch._foreach_lerp_(list(average.values()), [weights[name].detach() for name in average], 1 - decay)
 
 
-class AveragedModel:
+class AveragedModel(TeacherModel):
     """A copy of the computing model with the averaged weights: the teacher of momentum distillation.
 
     ALBEF (Li et al. 2021, section 3.3) keeps such a copy with decay 0.995; here it is the run's own `ema_decay`, so a
@@ -39,7 +38,7 @@ class AveragedModel:
     """
 
     def __init__(self, model: VisionLanguageModel, names: Sequence[str]) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        super().__init__(copy.deepcopy(model))
         named = dict(self.model.named_parameters())
         self.parameters = {name: named[name] for name in names}
 
@@ -47,8 +46,3 @@ class AveragedModel:
     def refresh(self, average: Mapping[str, Tensor]) -> None:
         """Copy the averages into the model after a step, rounded to its number format."""
         torch._foreach_copy_(list(self.parameters.values()), [average[name] for name in self.parameters])
-
-    @torch.no_grad()
-    def encode(self, inputs: Mapping[str, InputValue]) -> Teacher:
-        """Encode a batch's inputs with the averaged weights."""
-        return Teacher(self.model, self.model.encode(inputs))

@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from chiasm.models.vision_language import VisionLanguageModel
-from chiasm.train.execution.averaging import AveragedModel
+from chiasm.train.execution.teacher import TeacherModel
 
-Part = Callable[[VisionLanguageModel, AveragedModel | None], Mapping[str, Tensor]]
-"""One accumulation part of a step: (model to compute with, model of the moving average) -> scalar loss of each task.
+Part = Callable[[VisionLanguageModel, TeacherModel | None], Mapping[str, Tensor]]
+"""One accumulation part of a step: (model to compute with, model that is learned from) -> scalar loss of each task.
 
-The second is None where no task learns from the average."""
+The second is None where no task has `distil`."""
 
 
 class Execution(ABC):

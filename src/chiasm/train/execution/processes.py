@@ -19,9 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from chiasm.core.distributed import barrier, broadcast_from_rank0, mean_over_processes, rank
 from chiasm.models.vision_language import VisionLanguageModel
-from chiasm.train.execution.averaging import AveragedModel
 from chiasm.train.execution.base import Execution, Part
 from chiasm.train.execution.replica import Replica
+from chiasm.train.execution.teacher import TeacherModel
 
 _SYNC_BUFFERS = next(
     name
@@ -38,7 +38,7 @@ class PartModule(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, part: Part, teacher: AveragedModel | None) -> dict[str, Tensor]:
+    def forward(self, part: Part, teacher: TeacherModel | None) -> dict[str, Tensor]:
         """Losses of the part by task.
 
         A part without a term of any task gets a zero gradient: its process takes part in the others' reduction.

@@ -15,6 +15,7 @@ from chiasm.train.config import RunConfig, config_of
 from chiasm.train.execution.averaging import AveragedModel, update_average
 from chiasm.train.execution.base import Execution, Part
 from chiasm.train.execution.precision import ComputeCopy
+from chiasm.train.execution.teacher import TeacherModel, given_teacher
 from chiasm.train.optimizer import build_optimizer
 from chiasm.train.state import checkpoint_tensors, load_checkpoint
 from chiasm.train.weighting import LossCombiner
@@ -30,7 +31,8 @@ class Replica(Execution):
 
     def __init__(self, pipeline: Pipeline, names: Sequence[str]) -> None:
         self.model, self.names, self.run = pipeline.model, names, config_of(pipeline)
-        self.teacher: AveragedModel | None = None
+        self.pipeline = pipeline
+        self.teacher: TeacherModel | None = None
         self._kept: dict[str, dict[str, Tensor]] = {}
 
     def losses(self, part: Part) -> Mapping[str, Tensor]:
@@ -47,7 +49,7 @@ class Replica(Execution):
         return self.compute.dtype
 
     def prepare(self, dtype: torch.dtype, checkpoint: Path | None) -> None:
-        """Build the optimiser, the computing copy, and the averaged model where a task distils."""
+        """Build the optimiser, the computing copy, and the teacher where a task distils."""
         self.optimizer = build_optimizer(self.model, self.names, self.run.train)
         if checkpoint is not None:
             self._kept = load_checkpoint(checkpoint, self.model, self.optimizer)
@@ -56,7 +58,9 @@ class Replica(Execution):
         self.compute = ComputeCopy(self.model, dtype, self.names)
         self.compute.refresh()
         self.combiner = LossCombiner(self.run.train, self.run.tasks, [computed for _, computed in self.compute.pairs])
-        if any(task.learns_from_average for task in self.run.tasks.values()):
+        if self.run.train.teacher:
+            self.teacher = given_teacher(Path(self.run.train.teacher), self.pipeline, dtype)
+        elif any(task.learns_from_teacher for task in self.run.tasks.values()):
             self.teacher = AveragedModel(self.compute.model, self.names)
             self.teacher.refresh(self._kept["ema"])
 
@@ -92,7 +96,7 @@ class Replica(Execution):
         average = self._kept.get("ema")
         if average:
             update_average(average, dict(self.model.named_parameters()), self.run.train.ema_decay, number)
-            if self.teacher is not None:
+            if isinstance(self.teacher, AveragedModel):
                 self.teacher.refresh(average)
 
     def state(self, saved: Sequence[str]) -> dict[str, dict[str, Tensor]]:

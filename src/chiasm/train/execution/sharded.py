@@ -29,6 +29,7 @@ from chiasm.train.execution.averaging import update_average
 from chiasm.train.execution.base import Part
 from chiasm.train.execution.processes import PartModule, ProcessGroupPlan
 from chiasm.train.execution.replica import training_mode
+from chiasm.train.execution.teacher import TeacherModel, given_teacher
 from chiasm.train.optimizer import build_optimizer
 from chiasm.train.state import checkpoint_tensors, load_checkpoint
 from chiasm.train.weighting import LossCombiner
@@ -50,6 +51,8 @@ class Sharded(ProcessGroupPlan):
         self.model, self.names, self.run = pipeline.model, names, config_of(pipeline)
         self._kept: dict[str, dict[str, Tensor]] = {}
         self._average: dict[str, Tensor] = {}
+        self.pipeline = pipeline
+        self.teacher: TeacherModel | None = None
         self._check()
 
     def _check(self) -> None:
@@ -60,10 +63,10 @@ class Sharded(ProcessGroupPlan):
                 "weighting sum or uncertainty, and train.conflict_every 0",
                 "--set train.shards=false",
             )
-        if any(task.learns_from_average for task in self.run.tasks.values()):
+        if not train.teacher and any(task.learns_from_teacher for task in self.run.tasks.values()):
             raise InputError(
                 "train.shards with a task that learns from the moving average, which would be a whole model",
-                "tasks without distil",
+                "train.teacher, or tasks without distil",
                 "--set train.shards=false",
             )
         if any(isinstance(module, Stepwise) for module in self.model.modules()):
@@ -84,6 +87,8 @@ class Sharded(ProcessGroupPlan):
         if checkpoint is not None:
             self._kept = load_checkpoint(checkpoint, self.model, whole)
         self._dtype = dtype
+        if self.run.train.teacher:
+            self.teacher = given_teacher(Path(self.run.train.teacher), self.pipeline, dtype)
         self.divided = _copy(self.model, dtype, self.names)
         self.module = PartModule(self.divided)
         _divide(self.module, dtype)
@@ -107,7 +112,7 @@ class Sharded(ProcessGroupPlan):
         training_mode(self.divided, self.run)
         row: dict[str, float] = {}
         for part in parts:
-            losses: Mapping[str, Tensor] = self.module(part, None)
+            losses: Mapping[str, Tensor] = self.module(part, self.teacher)
             total = self.combiner.backward(self.divided, losses, 1 / len(parts), number)
             for name, value in {**{f"{task}_loss": loss for task, loss in losses.items()}, "loss": total}.items():
                 row[name] = row.get(name, 0.0) + value.item() / len(parts)
