@@ -289,8 +289,10 @@ def prepare_compressing(folder: Path, tiny_run: Path) -> None:
 
 def check_compressing(folder: Path, printed: Printed) -> None:
     """Smaller runs and an index of signs are there, and the gate says that it let them through."""
-    first, pruned, _ = (out for out, _ in printed.commands.values())
+    first, pruned, *_ = (out for out, _ in printed.commands.values())
     assert "passed" in first and "passed" in pruned
+    taught = json.loads((folder / "runs" / "taught" / "config.json").read_text(encoding="utf-8"))
+    assert taught["train"]["teacher"] == "runs/demo" and taught["model"]["pruned"]
     assert (folder / "runs" / "small" / "compression.html").is_file() and (folder / "photos.index").is_dir()
 
 
@@ -321,6 +323,7 @@ PAGES = (
         name="compressing.md",
         prepare=prepare_compressing,
         is_run=lambda line: "RECIPE" not in line and "FLICKR8K" not in line,
+        more=lambda line: ["--tiny"] if line.startswith("chiasm train") else [],
         check=check_compressing,
     ),
     Page(name="checkpoints.md", prepare=prepare_checkpoints, needs=("transformers",), check=check_checkpoints),

@@ -45,12 +45,12 @@ def given_teacher(folder: Path, student: Pipeline, dtype: torch.dtype) -> Teache
     learners = [name for name, task in student.config.tasks.items() if task.learns_from_teacher]
     ours, theirs = student.config.model, teacher.config.model
     differs = {
+        **{f"a task {name}": name not in teacher.tasks for name in learners},
         "the tokenizer": student.codec.tokenizer.to_json() != teacher.codec.tokenizer.to_json(),
         "the image size or its resizing": student.resizing != teacher.resizing,
         "the frozen image tower": (ours.image.frozen or theirs.image.frozen) and ours.image != theirs.image,
         "the frozen text tower": (ours.text.frozen or theirs.text.frozen) and ours.text != theirs.text,
         "the answers": "vqa" in learners and student.codec.vocabularies != teacher.codec.vocabularies,
-        **{f"a task {name}": name not in teacher.tasks for name in learners},
     }
     found = next((what for what, is_so in differs.items() if is_so), "")
     if found:
