@@ -60,7 +60,7 @@ class Sharded(ProcessGroupPlan):
         if train.weighting == "pcgrad" or train.conflict_every:
             raise InputError(
                 "train.shards with gradients compared between tasks, each of which would be whole",
-                "weighting sum or uncertainty, and train.conflict_every 0",
+                "weighting fixed or uncertainty, and train.conflict_every 0",
                 "--set train.shards=false",
             )
         if not train.teacher and any(task.learns_from_teacher for task in self.run.tasks.values()):
