@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from chiasm.core.device import environment, keep_freed_memory
 from chiasm.core.files import write_bytes
@@ -27,14 +26,15 @@ from chiasm.models.encoders import widths
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.lora import LORA_NAMES
 from chiasm.models.vision_language import VisionLanguageModel
+from chiasm.objectives.language_modelling import next_word_of_states
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes.table import find_recipe
 from chiasm.tasks.conversation_packing import packed, padded
-from chiasm.tasks.conversation_writing import counted_logits, replies
+from chiasm.tasks.conversation_writing import counted_states, replies
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ROUNDS = 5
-IMAGES, CAPTIONS, IMAGE_TOKENS = 8, 5, 49
+IMAGES, CAPTIONS, GRID_TOKENS = 8, 5, 64
 REPLY_TOKENS = 32
 OPENING = """
 import time; started = time.perf_counter()
@@ -79,12 +79,13 @@ def pipeline() -> Pipeline:
 
 def image_tokens(count: int, width: int) -> Tokens:
     """Random grids of a tower."""
-    values = torch.rand(count, IMAGE_TOKENS, width)
-    return Tokens(values, torch.ones(count, IMAGE_TOKENS, dtype=torch.bool), values.mean(1))
+    values = torch.rand(count, GRID_TOKENS, width)
+    return Tokens(values, torch.ones(count, GRID_TOKENS, dtype=torch.bool), values.mean(1))
 
 
 def training(model: VisionLanguageModel, tokenizer: Any) -> dict[str, float]:
     """Tokens a second of steps on images with five captions each, against the products' limit of the same round."""
+    language = model.language
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith(LORA_NAMES) or name.startswith("heads."))
     said = "a brown dog runs over the wet grass behind a ball"
@@ -98,14 +99,13 @@ def training(model: VisionLanguageModel, tokenizer: Any) -> dict[str, float]:
     )
     fields = padded(row * IMAGES, tokenizer.pad_id)
     index, image = torch.arange(IMAGES), image_tokens(IMAGES, widths(model.image_encoder)[0])
-    tokens = IMAGES * (len(row[0].ids) + IMAGE_TOKENS - 1)
+    tokens = IMAGES * (len(row[0].ids) + model.image_tokens("conversation") - 1)
     counted = int(fields["turn_is_counted"].sum())
 
     def step() -> None:
-        logits, at_row, column = counted_logits(model, "conversation", image, fields, index)
-        F.cross_entropy(logits, fields["turn_ids"][at_row, column]).backward()
+        states, at_row, column = counted_states(model, "conversation", image, fields, index)
+        next_word_of_states(states, language.output_layer, fields["turn_ids"][at_row, column])["loss"].backward()
 
-    language = model.language
     blocks = sum(p.numel() for n, p in language.network.named_parameters() if "embed" not in n and "lm_head" not in n)
     head = language.vocabulary * language.dim
     operations = 4 * (blocks * tokens + head * counted)
