@@ -1,16 +1,22 @@
 """A split encoded once for all passes over it: the very tokens of a pass of its own, and no image decoded twice."""
 
 import io
+import os
+import socket
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import multiprocessing
 
+from chiasm.core.distributed import process_group
 from chiasm.core.types import IMAGE, Example, ImageRef, Tokens
 from chiasm.data.ledger import Ledger
+from chiasm.data.opening import open_dataset
 from chiasm.evaluate import encoded_once
 from chiasm.evaluate.calibrating import fit_calibration
 from chiasm.evaluate.encoded_once import EncodedOnce
@@ -89,3 +95,41 @@ def test_examples_without_one_image_each_are_encoded_anew(
     assert len(encoded.part(0)[IMAGE].values) == len(encoded.part(5)[IMAGE].values) == 5
     for name, score in evaluate(pipeline, mixed, "shuffled", encoded=encoded).scores.items():
         assert shared.scores[name].value == pytest.approx(score.value, abs=1e-5), name
+
+
+def one_of_two(process: int, port: int, folder: str, start: int) -> None:
+    """Opens the run in a folder, and shares the encoding of its scenes with the other process."""
+    os.environ.update(RANK=str(process), LOCAL_RANK=str(process), WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    encoded_once.CHUNK, encoded_once.MOST_BYTES = 5, start
+    pipeline = Pipeline.load(Path(folder), torch.device("cpu"))
+    scenes = open_dataset(pipeline.config.data, "val", 0)
+    examples, decoded = [scenes.example(number) for number in range(len(scenes))][:23], Counter[str]()
+    with process_group(60.0):
+        shared = EncodedOnce(pipeline, counted(examples, decoded))
+        shared.share()
+        if process == 0:
+            mine, alone = set(decoded), EncodedOnce(pipeline, examples)
+            for place in range(0, len(examples), 5):
+                found, expected = shared.part(place), alone.part(place)
+                assert all(
+                    torch.equal(one, other)
+                    for name in expected
+                    for one, other in zip(found[name], expected[name], strict=True)
+                    if one is not None
+                )
+            torch.save((len(mine), len(decoded)), Path(folder) / "decoded.pt")
+
+
+@pytest.mark.parametrize(("most_bytes", "mine", "whole"), [(2**30, 13, 13), (0, 5, 23)])
+def test_processes_share_the_encoding(
+    pipeline: Pipeline, examples: list[Example], tmp_path: Path, most_bytes: int, mine: int, whole: int
+) -> None:
+    """Guards against parts of the other process that are encoded again, lost, or given to the wrong examples."""
+    pipeline.save(tmp_path / "run", examples[0], {})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(one_of_two, args=(port, str(tmp_path / "run"), most_bytes), nprocs=2)
+    assert torch.load(tmp_path / "run" / "decoded.pt") == (mine, whole)

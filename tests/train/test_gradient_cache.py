@@ -174,7 +174,7 @@ def trainer(run: RunConfig, folder: Path) -> Trainer:
     examples = pictures()
     pipeline = Pipeline.build(run, examples, torch.device("cpu"), learned_weights=weighed_tasks(run))
     loader = Loader(ListDataset("train", examples, Ledger()), pipeline.tasks, pipeline.codec, run)
-    made = Trainer(pipeline, loader, folder, Hooks(dict, dict), "loss")
+    made = Trainer(pipeline, loader, folder, Hooks(dict, dict, dict), "loss")
     made.start(None, "fp32", "")
     return made
 

@@ -37,7 +37,7 @@ def made(batch_size: int, parts: int) -> tuple[Trainer, Dataset]:
     dataset = open_dataset(run.data, "train", 0)
     pipeline = Pipeline.build(run, [dataset.example(row) for row in range(8)], torch.device("cpu"))
     loader = Loader(dataset, pipeline.tasks, pipeline.codec, run)
-    trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict), "")
+    trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict, dict), "")
     trainer.start(None, "fp32", "")
     return trainer, dataset
 

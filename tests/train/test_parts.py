@@ -40,7 +40,7 @@ def first_step(run: RunConfig, folder: Path) -> dict[str, float]:
     torch.manual_seed(0)
     pipeline = Pipeline.build(run, examples, torch.device("cpu"), learned_weights=weighed_tasks(run))
     loader = Loader(ListDataset("train", examples, Ledger()), pipeline.tasks, pipeline.codec, run)
-    made = Trainer(pipeline, loader, folder, Hooks(dict, dict), "loss")
+    made = Trainer(pipeline, loader, folder, Hooks(dict, dict, dict), "loss")
     made.start(None, "fp32", "")
     return made.step(loader.batches(0))
 

@@ -103,7 +103,7 @@ def trainer(device: torch.device, folder: Path, config: RunConfig, checkpoint: P
         config, [data.example(number) for number in range(16)], device, learned_weights=weighed_tasks(config)
     )
     loader = Loader(data, pipeline.tasks, pipeline.codec, config)
-    made = Trainer(pipeline, loader, folder, Hooks(dict, dict), "loss")
+    made = Trainer(pipeline, loader, folder, Hooks(dict, dict, dict), "loss")
     made.start(checkpoint, config.train.precision, "")
     return made
 

@@ -87,6 +87,18 @@ def barrier() -> None:
         dist.barrier(group=_barrier_group[0] if _barrier_group else None)
 
 
+def gather_at_rank0(value: Any) -> list[Any]:
+    """The values of all processes by rank, in rank 0, and [] in the others; waits for at most `ALONE`.
+
+    Values are pickled: tensors must be on the CPU.
+    """
+    if world_size() == 1:
+        return [value]
+    found = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, found, dst=0, group=_barrier_group[0] if _barrier_group else None)
+    return found or []
+
+
 def _numbers(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
+from chiasm.core.distributed import gather_at_rank0, rank, world_size
 from chiasm.core.types import Encoded, Example, Tokens
 from chiasm.pipeline.batching import input_values
 from chiasm.pipeline.pipeline import Pipeline
@@ -32,16 +34,39 @@ class EncodedOnce:
         self._parts: dict[int, Encoded] = {}
         self._bytes = 0
 
+    def share(self) -> None:
+        """Let each process of the run encode some of the parts, and give them to rank 0; all processes call this.
+
+        Frozen towers' outputs come from the cache, so there is nothing to share. Every process must have the same
+        weights.
+        """
+        if world_size() == 1 or self.pipeline.config.model.image.frozen:
+            return
+        own, spent = dict[int, Encoded](), 0
+        for start in range(rank() * self.chunk, len(self.examples), world_size() * self.chunk):
+            found = {name: tokens.each(_on_cpu) for name, tokens in self.part(start).items()}
+            spent += sum(tokens.nbytes for tokens in found.values())
+            if spent > MOST_BYTES / world_size():
+                break
+            own[start] = found
+        device = self.pipeline.device
+        for given in gather_at_rank0(own)[1:]:
+            for start, found in given.items():
+                self._keep(start, {name: tokens.each(lambda one: one.to(device)) for name, tokens in found.items()})
+
     def part(self, start: int) -> Encoded:
         """The examples from `start`, a multiple of `chunk`, up to `chunk` of them."""
         known = self._parts.get(start)
         if known is not None:
             return known
         found = self._encode(self.examples[start : start + self.chunk])
+        self._keep(start, found)
+        return found
+
+    def _keep(self, start: int, found: Encoded) -> None:
         size = sum(tokens.nbytes for tokens in found.values())
         if self._bytes + size <= MOST_BYTES:
             self._parts[start], self._bytes = found, self._bytes + size
-        return found
 
     def rows(self, places: Sequence[int]) -> Encoded:
         """The examples at some places, in that order; encoded anew unless all are kept in one shape."""
@@ -66,6 +91,10 @@ class EncodedOnce:
     def _encode(self, examples: Sequence[Example]) -> Encoded:
         config = self.pipeline.config
         return self.pipeline.encode(input_values(examples, config.model, config.data.workers, self.pipeline.resizing))
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu()
 
 
 def _shapes(part: Encoded) -> dict[str, list[torch.Size | None]]:

@@ -175,7 +175,9 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_s
     short = _timed(config)
     shown = _prepared(pipeline, training, max(short.train.batch_size, CHUNK), console)
     measured = _prepared(pipeline, held_out[0], CHUNK, console)
-    trainer = Trainer(pipeline, Loader(training, pipeline.tasks, pipeline.codec, config), Path(), Hooks(dict, dict), "")
+    trainer = Trainer(
+        pipeline, Loader(training, pipeline.tasks, pipeline.codec, config), Path(), Hooks(dict, dict, dict), ""
+    )
     trainer.start(None, chosen, why, pretrained)
     trained = trainer.sizes(pretrained)[0]
     total = sum(parameter.numel() for parameter in pipeline.model.parameters())

@@ -348,19 +348,24 @@ def _hooks(
 ) -> Hooks:
     some, primary = _validated(pipeline, examples), primary_metric(config_of(pipeline))
 
-    def validate() -> Mapping[str, Score]:
-        scores = evaluate(pipeline, some, wanted=primary).scores
+    def validate(encoded: EncodedOnce | None = None) -> Mapping[str, Score]:
+        scores = evaluate(pipeline, some, wanted=primary, encoded=encoded).scores
         for task in pipeline.tasks.values():
             if alarm := task.alarm(pipeline.model, scores):
                 console.print(alarm, highlight=False, markup=False, style="yellow", soft_wrap=True)
         return scores
+
+    def validate_together() -> Mapping[str, Score]:
+        encoded = EncodedOnce(pipeline, some)
+        encoded.share()
+        return validate(encoded) if rank() == 0 else {}
 
     def extra_files() -> dict[str, bytes]:
         content = {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
         return {**content, **pipeline.codec_files()}
 
     is_watched = bool(config_of(pipeline).train.retention.path) and rank() == 0
-    return Hooks(validate, extra_files, RetentionCheck(pipeline, console) if is_watched else None)
+    return Hooks(validate, validate_together, extra_files, RetentionCheck(pipeline, console) if is_watched else None)
 
 
 def _fit(trainer: Trainer, folder: Path, console: Console) -> None:

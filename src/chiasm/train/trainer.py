@@ -37,7 +37,9 @@ class Hooks:
     """Functions that the loop calls."""
 
     validate: Callable[[], Mapping[str, Score]]
-    """Scores of the current weights on the validation split."""
+    """Scores of the current weights on the validation split; the whole of it, in the process that calls it."""
+    validate_together: Callable[[], Mapping[str, Score]]
+    """The same, called by all processes, which share the encoding; {} in all but rank 0."""
     extra_files: Callable[[], dict[str, bytes]]
     """Config and vocabularies, stored in each checkpoint so that a resumed run uses the same ones."""
     retention: RetentionCheck | None = None
@@ -232,7 +234,7 @@ class Trainer:
         progress = self.progress
         with self.execution.averaged():
             self.pipeline.model.eval()
-            scores = self.hooks.validate() if self.execution.is_rank0 else {}
+            scores = self.hooks.validate_together()
             watched = self._check_retention()
             self.execution.wait()
             value = self.execution.broadcast([scores[self.primary].value if scores else 0.0])[0]
