@@ -173,7 +173,7 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_s
     to_encode, encoding_s = _preparation(pipeline, [training, *held_out[: 1 + (config.test_split != "val")]])
     beside_s = _starter_s(config, held_out[1], device) if config.init_from == STARTER else 0.0
     short = _timed(config)
-    shown = _prepared(pipeline, training, max(short.train.batch_size, CHUNK), console)
+    shown = _shown(pipeline, training, max(short.train.batch_size, CHUNK), console)
     measured = _prepared(pipeline, held_out[0], CHUNK, console)
     trainer = Trainer(
         pipeline, Loader(training, pipeline.tasks, pipeline.codec, config), Path(), Hooks(dict, dict, dict), ""
@@ -248,6 +248,13 @@ def _prepared(pipeline: Pipeline, dataset: Dataset, count: int, console: Console
         return prepare(pipeline, _some(dataset, count), cache_root(), bars)
     finally:
         bars.close()
+
+
+def _shown(pipeline: Pipeline, training: Dataset, count: int, console: Console) -> Dataset:
+    """At most `count` examples to time steps with; of frozen towers a few, repeated: a step takes as long with them."""
+    model, count = pipeline.config.model, min(count, len(training))
+    few = _prepared(pipeline, training, CHUNK if model.image.frozen and model.text.frozen else count, console)
+    return few if len(few) >= count else Subset(few, [number % len(few) for number in range(count)])
 
 
 def _preparation(pipeline: Pipeline, datasets: Sequence[Dataset]) -> tuple[tuple[int, int], float]:
