@@ -66,7 +66,7 @@ def measure(batch: int, parts: int, size_px: int, layers: int, takes_step: bool 
         def few(count: int) -> Batch:
             return make_batch(dataset.examples[:count], pipeline.tasks, pipeline.codec, run, 0, loader.resizing)
 
-        trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict), "")
+        trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict, dict), "")
         trainer.start(None, "fp32", "")
         parameters = sum(parameter.numel() for parameter in pipeline.model.parameters())
         predicted = predict_memory(trainer, few)

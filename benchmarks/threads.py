@@ -27,7 +27,7 @@ config = override(find_recipe("demo"), ["train.batch_size=32"])
 data = open_dataset(config.data, "train", 0)
 pipeline = Pipeline.build(config, [data.example(n) for n in range(300)], pick_device())
 loader = Loader(data, pipeline.tasks, pipeline.codec, config)
-trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict), "")
+trainer = Trainer(pipeline, loader, Path(), Hooks(dict, dict, dict), "")
 trainer.start(None, "bf16", "")
 start, done = None, 0
 for batches in loader.ahead(0, 10_000):
