@@ -46,7 +46,9 @@ def chiasm_trainer(folder: Path, batch: int) -> Trainer:
     whole = open_dataset(run.data, "train", SEED)
     dataset = ListDataset("train", [whole.example(row) for row in range(batch)], Ledger())
     pipeline = Pipeline.build(run, dataset.examples, torch.device("cpu"))
-    trainer = Trainer(pipeline, Loader(dataset, pipeline.tasks, pipeline.codec, run), Path(), Hooks(dict, dict, dict), "")
+    trainer = Trainer(
+        pipeline, Loader(dataset, pipeline.tasks, pipeline.codec, run), Path(), Hooks(dict, dict, dict), ""
+    )
     trainer.start(None, "fp32", "")
     return trainer
 
