@@ -69,7 +69,12 @@ def test_the_model_is_the_fit_of_the_probe(run: Path, classes: Path, chiasm: She
     assert own["acc1"] == probed["acc1"] and own["mean_per_class_recall"] == pytest.approx(
         probed["mean_per_class_recall"]
     )
-    assert own == pytest.approx(scores_of(run / "results.json"), abs=1e-6)
+    at_the_end = scores_of(run / "results.json")
+    # The images are encoded again in other batches, and a bin of a calibration error has edges.
+    errors = {name for name in own if name.endswith("_ECE")}
+    assert own.keys() == at_the_end.keys()
+    for name, value in own.items():
+        assert value == pytest.approx(at_the_end[name], abs=1e-3 if name in errors else 1e-6), name
     assert json.loads((run / "results.json").read_text())["blind"]["acc1"]["value"] < own["acc1"] - 0.2
 
 

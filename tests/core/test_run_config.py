@@ -47,7 +47,10 @@ def test_recipes_pass(name: str, tiny: bool) -> None:
         (["data.symmetries=true"], "'data.symmetries' means something for data.source sort_of_clevr alone"),
         (["data.source=sort_of_clevr", "data.eval_pictures=3"], "for data.source scenes or boxes alone"),
         (["model.text.max_tokens=2"], "model.text.max_tokens is 2"),
-        (["tasks.retrieval.distil=0.4"], "tasks.retrieval learns from the moving average, and train.ema_decay is 0"),
+        (
+            ["tasks.retrieval.distil=0.4"],
+            "tasks.retrieval learns from a teacher, and train has neither teacher nor ema_decay",
+        ),
         (["tasks.retrieval.distil=1", "train.ema_decay=0.9"], "tasks.retrieval.distil is 1"),
     ],
 )

@@ -150,7 +150,7 @@ def test_validation_measures_the_moving_average(tmp_path: Path, monkeypatch: pyt
 
     def watching(self: Trainer, *arguments: Any) -> None:
         raw = {name: value.detach().clone() for name, value in self.pipeline.model.named_parameters()}
-        asked = self.hooks.validate
+        asked = self.hooks.validate_together
 
         def scores() -> Any:
             now = dict(self.pipeline.model.named_parameters())
@@ -159,9 +159,9 @@ def test_validation_measures_the_moving_average(tmp_path: Path, monkeypatch: pyt
             assert any(not torch.equal(raw[name], average[name]) for name in average)
             return asked()
 
-        monkeypatch.setattr(self, "hooks", replace(self.hooks, validate=scores))
+        monkeypatch.setattr(self, "hooks", replace(self.hooks, validate_together=scores))
         validate(self, *arguments)
-        monkeypatch.setattr(self, "hooks", replace(self.hooks, validate=asked))
+        monkeypatch.setattr(self, "hooks", replace(self.hooks, validate_together=asked))
         assert all(torch.equal(raw[name], value) for name, value in self.pipeline.model.named_parameters())
 
     monkeypatch.setattr(Trainer, "_validate", watching)

@@ -43,6 +43,7 @@ def given_teacher(folder: Path, student: Pipeline, dtype: torch.dtype) -> Teache
     verify_folder(folder, "run")
     teacher = Pipeline.load(folder, student.device)
     learners = [name for name, task in student.config.tasks.items() if task.learns_from_teacher]
+    said = {words for name in learners for words in student.tasks[name].vocabularies}
     ours, theirs = student.config.model, teacher.config.model
     differs = {
         **{f"a task {name}": name not in teacher.tasks for name in learners},
@@ -50,7 +51,7 @@ def given_teacher(folder: Path, student: Pipeline, dtype: torch.dtype) -> Teache
         "the image size or its resizing": student.resizing != teacher.resizing,
         "the frozen image tower": (ours.image.frozen or theirs.image.frozen) and ours.image != theirs.image,
         "the frozen text tower": (ours.text.frozen or theirs.text.frozen) and ours.text != theirs.text,
-        "the answers": "vqa" in learners and student.codec.vocabularies != teacher.codec.vocabularies,
+        **{words: student.codec.vocabularies.get(words) != teacher.codec.vocabularies.get(words) for words in said},
     }
     found = next((what for what, is_so in differs.items() if is_so), "")
     if found:
