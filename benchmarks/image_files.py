@@ -83,7 +83,8 @@ def from_files(folder: Path, theirs: Any, photos: list[Path], rounds: int) -> di
 
 @torch.no_grad()
 def _alone(model: Any, ready: list[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([model.pipeline.model.encode_image(one).pooled for one in ready])
+    network = model.pipeline.model
+    return torch.cat([network.embed_image(network.encode_image(one)) for one in ready])
 
 
 def over_http(folder: Path, photos: list[Path], rounds: int, seconds: float) -> dict[str, Any]:
