@@ -15,12 +15,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
 import chiasm
 from chiasm.core.device import environment, keep_freed_memory
+from chiasm.pipeline.batching import stack_images
 from clip_towers import DATA, write_clip
 from serve_load import answered
 from serving import data_uri, request_bytes, served
@@ -62,12 +64,14 @@ def from_files(folder: Path, theirs: Any, photos: list[Path], rounds: int) -> di
         return torch.cat([F.normalize(theirs.visual_projection(theirs.vision_model(one)[1]), dim=-1) for one in pixels])
 
     ready = [pixels_of(batch) for batch in batches]
+    resizing = planned.pipeline.resizing
+    decoded = [stack_images([np.asarray(Image.open(path)) for path in batch], resizing) for batch in batches]
     candidates = {
         "transformers fp32, from files": lambda: transformers_alone([pixels_of(batch) for batch in batches]),
         "transformers fp32, tower alone": lambda: transformers_alone(ready),
         "chiasm fp32, from files": lambda: torch.as_tensor(in_fp32.encode_image(photos)),
         f"chiasm {chosen}, from files": lambda: torch.as_tensor(planned.encode_image(photos)),
-        f"chiasm {chosen}, tower alone": lambda: _alone(planned, ready),
+        f"chiasm {chosen}, tower alone": lambda: _alone(planned, decoded),
     }
     expected = candidates["transformers fp32, from files"]()
     found = compare(candidates, rounds)
@@ -82,9 +86,9 @@ def from_files(folder: Path, theirs: Any, photos: list[Path], rounds: int) -> di
 
 
 @torch.no_grad()
-def _alone(model: Any, ready: list[torch.Tensor]) -> torch.Tensor:
-    network = model.pipeline.model
-    return torch.cat([network.embed_image(network.encode_image(one)) for one in ready])
+def _alone(model: Any, decoded: list[torch.Tensor]) -> torch.Tensor:
+    pipeline = model.pipeline
+    return torch.cat([pipeline.model.embed_image(pipeline.encode_pixels(one)) for one in decoded])
 
 
 def over_http(folder: Path, photos: list[Path], rounds: int, seconds: float) -> dict[str, Any]:
