@@ -2,7 +2,8 @@
 
 Command: python benchmarks/contrastive_step.py [--batch 16] [--rounds 3] [--cpu]
 
-Forward, backward, clipping of the gradient and AdamW in float32, on the same photos and captions of Flickr8k
+Forward, backward, clipping of the gradient and AdamW in float32 (one row of chiasm in bf16 with float32 weights beside
+it, where the CPU has instructions for it), on the same photos and captions of Flickr8k
 (CHIASM_DATA), which are decoded and tokenised before. transformers gets captions padded to 77 tokens, as CLIP was
 trained. Rows with patch dropout compute a part of the patches (FLIP): they are another
 training and stand apart. In turn in one process; medians of the ratios to the first row. `--cpu` counts CPU
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from chiasm.core.device import environment, keep_freed_memory
+from chiasm.core.device import environment, has_bf16, keep_freed_memory
 from chiasm.core.files import write_json
 from chiasm.data.dataset import ListDataset
 from chiasm.data.ledger import Ledger
@@ -30,6 +31,7 @@ from chiasm.models.encoders.hugging_face import normalised
 from chiasm.models.patch_dropout import PatchDropout
 from chiasm.pipeline.batching import to_model_range
 from chiasm.pipeline.pipeline import Pipeline
+from chiasm.train.execution.replica import Replica
 from chiasm.train.loader import Loader
 from chiasm.train.trainer import Hooks, Trainer
 from clip_towers import MOST_TOKENS, RESULTS, SEED, clip_run, write_clip
@@ -40,7 +42,7 @@ DROPPED = (0.5, 0.75)
 LEARNING_RATE = 1e-5
 
 
-def chiasm_trainer(folder: Path, batch: int) -> Trainer:
+def chiasm_trainer(folder: Path, batch: int, precision: str = "fp32") -> Trainer:
     """A trainer whose towers can drop patches."""
     run = clip_run(folder, ("model.image.patch_dropout=0.5",), batch_size=batch, lr=LEARNING_RATE)
     whole = open_dataset(run.data, "train", SEED)
@@ -49,7 +51,7 @@ def chiasm_trainer(folder: Path, batch: int) -> Trainer:
     trainer = Trainer(
         pipeline, Loader(dataset, pipeline.tasks, pipeline.codec, run), Path(), Hooks(dict, dict, dict), ""
     )
-    trainer.start(None, "fp32", "")
+    trainer.start(None, precision, "")
     return trainer
 
 
@@ -82,11 +84,15 @@ def candidates(folder: Path, batch: int) -> dict[str, Callable[[], float]]:
     encoder = trainer.pipeline.model.image_encoder
     pixels = normalised(to_model_range(ready.inputs["image"], torch.float32), encoder.preprocessing)
     padded = tokenizer(texts, padding="max_length", max_length=MOST_TOKENS, truncation=True, return_tensors="pt")
-    dropout = next(module for module in trainer.pipeline.model.modules() if isinstance(module, PatchDropout))
+    in_bf16 = chiasm_trainer(folder, batch, "bf16") if has_bf16(torch.device("cpu")) else None
 
-    def ours(share: float) -> Callable[[], float]:
+    def ours(share: float, trainer: Trainer = trainer) -> Callable[[], float]:
         def step() -> float:
-            dropout.share = share or dropout.share
+            execution = trainer.execution
+            assert isinstance(execution, Replica)
+            for module in execution.compute.model.modules():
+                if isinstance(module, PatchDropout):
+                    module.share = share or module.share
             trainer.train = replace(trainer.train, unmasked_share=0.0 if share else 1.0)
             row = trainer.step([ready])
             trainer.progress.step += 1
@@ -97,6 +103,7 @@ def candidates(folder: Path, batch: int) -> dict[str, Callable[[], float]]:
     return {
         f"transformers, padded to {MOST_TOKENS}": transformers_step(model, pixels, dict(padded)),
         "chiasm": ours(0.0),
+        **({"chiasm, bf16": ours(0.0, in_bf16)} if in_bf16 else {}),
         **{f"chiasm, {share:.0%} of patches dropped": ours(share) for share in DROPPED},
     }
 
