@@ -49,13 +49,13 @@ def prunable(model: nn.Module) -> dict[str, int]:
     found = [
         name
         for path, module in model.named_modules()
-        for name in ([path] if isinstance(module, Attention) or is_stack(module) else _mlp_names(path, module))
+        for name, is_one in (
+            (path, isinstance(module, Attention) or is_stack(module)),
+            (path + MLP, isinstance(module, Block)),
+        )
+        if is_one
     ]
     return {name: parts_of_module(model, name) for name in found}
-
-
-def _mlp_names(path: str, module: nn.Module) -> list[str]:
-    return [path + MLP] if isinstance(module, Block) else []
 
 
 def prune(model: nn.Module, kept: Kept) -> None:

@@ -75,8 +75,7 @@ class Replica(Execution):
             with self.reduces(place == len(parts)):
                 losses = part(model, self.teacher) if compares else self.losses(part)
                 total = self.combiner.backward(model, losses, 1 / len(parts), number)
-            for name, value in {**{f"{task}_loss": loss for task, loss in losses.items()}, "loss": total}.items():
-                row[name] = row.get(name, 0.0) + value.item() / len(parts)
+            add_losses(row, losses, total, len(parts))
         if compares:
             row |= self.combiner.finish(list(self.run.tasks))
         self.compute.gradients_to_master()
@@ -86,10 +85,7 @@ class Replica(Execution):
 
     def step(self, number: int, rate: Callable[[int], float]) -> None:
         """AdamW on the fp32 weights, what changes without it, rounding into the computing copy, then the average."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate(group["depth"])
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        step_optimizer(self.optimizer, rate)
         self.model.clamp_logit_scale()
         finish_step(self.model, self.compute.model)
         self.compute.refresh()
@@ -146,3 +142,17 @@ def training_mode(model: VisionLanguageModel, run: RunConfig) -> VisionLanguageM
     for tower in frozen_towers(run.model):
         model.get_submodule(tower.removesuffix(".")).eval()
     return model
+
+
+def add_losses(row: dict[str, float], losses: Mapping[str, Tensor], total: Tensor, parts: int) -> None:
+    """Add each task's loss and their sum in one of so many parts to the row that is logged, as means over parts."""
+    for name, value in {**{f"{task}_loss": loss for task, loss in losses.items()}, "loss": total}.items():
+        row[name] = row.get(name, 0.0) + value.item() / parts
+
+
+def step_optimizer(optimizer: torch.optim.Optimizer, rate: Callable[[int], float]) -> None:
+    """Update the weights with the learning rate of each depth, and clear the gradients."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate(group["depth"])
+    optimizer.step()
+    optimizer.zero_grad()

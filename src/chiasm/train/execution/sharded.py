@@ -28,7 +28,7 @@ from chiasm.train.config import config_of
 from chiasm.train.execution.averaging import update_average
 from chiasm.train.execution.base import Part
 from chiasm.train.execution.processes import PartModule, ProcessGroupPlan
-from chiasm.train.execution.replica import training_mode
+from chiasm.train.execution.replica import add_losses, step_optimizer, training_mode
 from chiasm.train.execution.teacher import TeacherModel, given_teacher
 from chiasm.train.optimizer import build_optimizer
 from chiasm.train.state import checkpoint_tensors, load_checkpoint
@@ -114,8 +114,7 @@ class Sharded(ProcessGroupPlan):
         for part in parts:
             losses: Mapping[str, Tensor] = self.module(part, self.teacher)
             total = self.combiner.backward(self.divided, losses, 1 / len(parts), number)
-            for name, value in {**{f"{task}_loss": loss for task, loss in losses.items()}, "loss": total}.items():
-                row[name] = row.get(name, 0.0) + value.item() / len(parts)
+            add_losses(row, losses, total, len(parts))
         sliced, plain = _by_type(self.parameters.values())
         all_reduce_gradients(cast(list[nn.Parameter], plain))
         norms = [_norm(sliced), _norm(plain)]
@@ -126,10 +125,7 @@ class Sharded(ProcessGroupPlan):
 
     def step(self, number: int, rate: Callable[[int], float]) -> None:
         """AdamW on the slices, then the average."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate(group["depth"])
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        step_optimizer(self.optimizer, rate)
         self.divided.clamp_logit_scale()
         for some in _by_type(self._average.values()):
             chosen = {name: value for name, value in self._average.items() if any(value is one for one in some)}
