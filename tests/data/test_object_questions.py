@@ -2,12 +2,14 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Caption, Example, Question, Source
-from chiasm.data.files import FilesConfig
+from chiasm.data.files import FilesConfig, open_files
 from chiasm.data.object_questions import KIND, object_question, with_object_questions
 from chiasm.data.objects import found_objects
 
@@ -107,3 +109,16 @@ def test_an_odd_number_is_refused() -> None:
     """Half are positive."""
     with pytest.raises(InputError, match="an even number"):
         FilesConfig(path="x", object_questions=3).check()
+
+
+def test_data_without_objects_get_none_and_are_told_so(tmp_path: Path) -> None:
+    """The recipe of a language model asks by default, and German captions have no wording."""
+    lines = []
+    for number in range(12):
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png\tEin Hund läuft über die Wiese Nummer {number}\tde")
+    (tmp_path / "table.tsv").write_text("image\tcaption\tlanguage\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    config = FilesConfig(path=str(tmp_path), languages=("de",), object_questions=2)
+    found, ledger = open_files(config, "train")
+    assert found and not any(one.questions for one in found)
+    assert any("data.object_questions=2 asks nothing: captions in" in text for text in ledger.advice), ledger.advice

@@ -9,7 +9,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 PACKAGE = TESTS.parent / "src" / "chiasm"
 LIST = Path(__file__).with_name("unmirrored.txt")
-MOST = 187
+MOST = 186
 """To be lowered when the list has become shorter; never raised."""
 
 

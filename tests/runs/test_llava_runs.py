@@ -1,12 +1,14 @@
 """Whole runs of a small language model that sees: resumed in its second stage, learning, and blind where images lie."""
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from small import traces
 from test_resume import interrupt, stop_at
@@ -16,10 +18,13 @@ from chiasm.data.generated import scene_dataset
 from chiasm.data.generated.scene_dataset import ScenesConfig
 from chiasm.models.encoders.conv import ConvConfig
 from chiasm.models.encoders.language_model import LanguageModelConfig
+from chiasm.models.packing import read_weights
 from chiasm.recipes.table import find_recipe
+from chiasm.tasks import conversation_rehearsal
 from chiasm.tasks.conversation import ConversationConfig
 from chiasm.train.config import RunConfig
 from chiasm.train.finish import Finished
+from chiasm.train.own_examples import FILE
 from chiasm.train.stages import run_stages
 from language_folders import write_folder
 
@@ -70,6 +75,40 @@ def test_a_run_stopped_in_its_second_stage_ends_as_the_whole_one(language: Path,
             trained(config, tmp_path / "stopped")
     trained(config, tmp_path / "stopped", resume=True)
     assert traces(tmp_path / "stopped") == traces(tmp_path / "whole")
+
+
+def test_conversations_are_rehearsed_and_the_run_goes_on_with_the_same_ones(
+    language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights seldom end a text, so the bound on that is lifted."""
+    monkeypatch.setattr(conversation_rehearsal, "LEAST_SHARE", 0.0)
+    config = seeing(language, pictures=8)
+    task = replace(config.tasks["conversation"], rehearsed=3)
+    config = replace(config, tasks={"conversation": task}, stages={})
+    trained(config, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(3, patch, interrupt)
+        with pytest.raises(Interrupted, match="saved at step 3"):
+            trained(config, tmp_path / "stopped")
+    monkeypatch.setattr(conversation_rehearsal, "rehearsed", None)
+    trained(config, tmp_path / "stopped", resume=True)
+    assert traces(tmp_path / "stopped") == traces(tmp_path / "whole")
+    rows = [json.loads(line)["messages"] for line in (tmp_path / "whole" / FILE).read_text().splitlines()]
+    assert [[turn["role"] for turn in row] for row in rows] == [["user", "assistant"]] * 3
+
+
+def test_the_image_tower_of_a_run_with_other_words_serves_a_language_model(language: Path, tmp_path: Path) -> None:
+    """Its words are not taken: a language model brings its own."""
+    config = seeing(language)
+    demo = find_recipe("demo", tiny=True)
+    trained(replace(demo, model=replace(demo.model, dim=16, image=config.model.image)), tmp_path / "demo")
+    image = replace(config.model.image, frozen=True, grid=True)
+    config = replace(config, init_from=str(tmp_path / "demo"), model=replace(config.model, image=image), stages={})
+    trained(config, tmp_path / "talks")
+    before, after = (read_weights(tmp_path / name)[0] for name in ("demo", "talks"))
+    names = [name for name in before if name.startswith("image_encoder.")]
+    assert names
+    assert all(torch.equal(before[name], after[name]) for name in names)
 
 
 def gap(found: Finished) -> float:

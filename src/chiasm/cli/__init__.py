@@ -20,6 +20,7 @@ from chiasm.cli.chatting import chat
 from chiasm.cli.compress_verb import compress
 from chiasm.cli.draw_verb import draw
 from chiasm.cli.exporting import export
+from chiasm.cli.generating import generate
 from chiasm.cli.measuring import evaluate, probe
 from chiasm.cli.searching import index, search
 from chiasm.cli.serving import serve
@@ -67,6 +68,7 @@ for _verb in (
     chat,
     caption,
     draw,
+    generate,
     match,
     classify,
     embed,

@@ -14,13 +14,12 @@ from chiasm.compress.gate import AS_IT_WAS, Candidate, judge, primary_metric, un
 from chiasm.compress.variants import steps_of
 from chiasm.core.device import environment
 from chiasm.core.errors import InputError, JobError
-from chiasm.core.files import json_bytes
+from chiasm.core.files import json_bytes, new_folder
 from chiasm.core.run_folder import MANIFEST, write_folder
 from chiasm.core.types import Example
 from chiasm.data.files import of_files
 from chiasm.evaluate.measure import open_prepared
 from chiasm.pipeline.execution_plan import plan_execution
-from chiasm.pipeline.interop.exporting import new_folder
 from chiasm.pipeline.interop.importing import open_pipeline
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.stored_example import choose_example

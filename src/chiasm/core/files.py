@@ -83,6 +83,24 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def check_new_folder(folder: Path) -> None:
+    """Raise InputError if something stands at a path where a folder is to be made; an empty folder may."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists", "a folder that is empty, or not there yet", "give another --out")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """`whole_folder`, checked before anything is written.
+
+    Raises:
+        InputError: something stands there.
+    """
+    check_new_folder(folder)
+    with whole_folder(folder) as place:
+        yield place
+
+
 def write_text(path: Path, content: str) -> None:
     """Atomic `write_bytes` of UTF-8 text."""
     write_bytes(path, content.encode())

@@ -4,16 +4,19 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
 from chiasm.core.files import write_text
 
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what)."""
 LINE_EVERY_S = 10.0
 NOTEBOOK_EVERY_S = 0.5
 """A notebook's line is written anew in its place this often: each time is a message to the browser."""
@@ -38,7 +41,7 @@ class Bar:
         self.console, self.what, self.unit, self.total = console, what, unit, total
         self.spoken = time.monotonic()
         self.seen: deque[tuple[float, int]] = deque()
-        self.progress: Progress | None = None
+        self.progress: RichProgress | None = None
         self.task: TaskID | None = None
         self.line = _NotebookLine(f"{what}: 0/{total}") if console.is_jupyter else None
         if console.is_terminal:
@@ -50,7 +53,7 @@ class Bar:
                 TimeRemainingColumn(compact=True, elapsed_when_finished=True),
                 TextColumn("[dim]{task.fields[note]}"),
             )
-            self.progress = Progress(*columns, console=console, transient=False)
+            self.progress = RichProgress(*columns, console=console, transient=False)
             self.task = self.progress.add_task(what, total=total, rate="", note="")
             self.progress.start()
 

@@ -49,7 +49,8 @@ class FilesConfig(DataConfig):
     object_questions: int = 0
     """Yes-no questions added to each training image, half of them after objects that it has and half after absent ones
     (`data.object_questions`): a language model that learned from captions alone answers all of them alike. The objects
-    are the annotated ones, the label, or the nouns of the captions. An even number; 0 adds none."""
+    are the annotated ones, the label, or the nouns of English or Chinese captions; data without any get none. An even
+    number; 0 adds none."""
 
     def check(self) -> None:
         """Check the path and ranges, and what every source has.
@@ -105,7 +106,7 @@ def open_files(config: FilesConfig, split: str) -> tuple[list[Example], Ledger]:
     elif split == "train":
         examples, ledger = _training(config)
         if config.object_questions:
-            examples = with_object_questions(examples, config.object_questions)
+            examples = _with_object_questions(examples, config.object_questions, ledger)
     elif canonical_split(split) == "val":
         examples, ledger = _validation(config, split)
     else:
@@ -162,6 +163,15 @@ def labels_in_words(examples: Iterable[Example], prompts: Sequence[str]) -> list
             example = replace(example, captions=captions, group=f"{LABEL_GROUP}{example.label}")
         told.append(example)
     return told
+
+
+def _with_object_questions(examples: list[Example], per_image: int, ledger: Ledger) -> list[Example]:
+    """The examples with questions after their objects, or as they are, with advice, where no object can be named."""
+    try:
+        return with_object_questions(examples, per_image)
+    except InputError as error:
+        ledger.advice.append(f"data.object_questions={per_image} asks nothing: {error.given}")
+        return examples
 
 
 def _training(config: FilesConfig) -> tuple[list[Example], Ledger]:

@@ -71,6 +71,20 @@ class MixedDataset:
         return self.parts[name].example(int(_order(name, size, self.seed, passes)[place]), passes)
 
 
+def with_part(dataset: Dataset, name: str, part: Dataset, seed: int) -> MixedDataset:
+    """Return the mixture of a set, or of the sets of a mixture, and one more with the weight 1.
+
+    Raises:
+        InputError: the mixture has a set of this name.
+    """
+    if name in dataset.parts:
+        raise InputError(f"data.others has a set called {name!r}", "another name", "rename it")
+    parts = {**dataset.parts, name: part}
+    if isinstance(dataset, MixedDataset):
+        return MixedDataset(parts, (*dataset.weights, 1.0), dataset.temperature, seed)
+    return MixedDataset(parts, [1.0] * len(parts), 1.0, seed)
+
+
 @lru_cache(maxsize=16)
 def _order(name: str, size: int, seed: int, passes: int) -> np.ndarray:
     """The shuffled order of one pass through a set; cached for all positions of the pass."""

@@ -8,6 +8,7 @@ from chiasm.data.config import DataConfig
 from chiasm.data.dataset import MAIN, Dataset, ListDataset, examples_of, with_question_kinds
 from chiasm.data.files import FilesConfig, open_files, open_other_files, splits_of
 from chiasm.data.generated.boxes.dataset import BoxesConfig, BoxesDataset
+from chiasm.data.generated.rainbow import RainbowConfig, RainbowDataset
 from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.data.generated.sort_of_clevr import SortOfClevrConfig, SortOfClevrDataset
 from chiasm.data.mixture import MixedDataset
@@ -33,6 +34,7 @@ SOURCES: dict[str, Source] = {
     "scenes": Source(ScenesConfig, SceneDataset),
     "sort_of_clevr": Source(SortOfClevrConfig, SortOfClevrDataset),
     "boxes": Source(BoxesConfig, BoxesDataset),
+    "rainbow": Source(RainbowConfig, RainbowDataset),
 }
 """`data.source` -> its config and what opens a split of it. A further source is one file and one line here."""
 

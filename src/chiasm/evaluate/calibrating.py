@@ -17,7 +17,7 @@ import numpy.typing as npt
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example, Score
 from chiasm.evaluate.encoded_once import EncodedOnce
-from chiasm.evaluate.evaluator import evaluate_tasks
+from chiasm.evaluate.evaluator import Report, evaluate_tasks
 from chiasm.metrics.calibration import expected_calibration_error
 from chiasm.metrics.classic import accuracy
 from chiasm.pipeline.pipeline import Pipeline
@@ -52,17 +52,19 @@ class Fitted:
         return self
 
 
-def fit_calibration(pipeline: Pipeline, examples: Sequence[Example], encoded: EncodedOnce | None = None) -> Fitted:
+def fit_calibration(
+    pipeline: Pipeline, examples: Sequence[Example], encoded: EncodedOnce | None = None, report: Report | None = None
+) -> Fitted:
     """Fit calibration of confidences, and the threshold for abstaining if the config sets a risk.
 
     Softmax answers and labels get a temperature; soft and generated answers, matches and captions get Platt scaling.
     `metrics.certainty` defines the events.
 
     The pipeline is left without calibration; `Fitted.apply` gives it the new one. `encoded` is shared with other passes
-    over these examples.
+    over these examples; `report` is called with (images done, images in all).
     """
     pipeline.codec.calibration.clear()
-    outcomes = evaluate_tasks(pipeline, examples, is_calibrating=True, encoded=encoded)
+    outcomes = evaluate_tasks(pipeline, examples, report=report, is_calibrating=True, encoded=encoded)
     calibration: dict[str, Calibration] = {}
     scores: dict[str, Score] = {}
     confidences: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = {}

@@ -8,6 +8,7 @@ neither knows nor costs anything more.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,10 @@ class LoraLinear(nn.Linear):
         if not self.is_on:
             return super().forward(x)
         down, up = self.lora_a.to(x.dtype), self.lora_b.to(x.dtype)
-        return super().forward(x) + F.linear(F.linear(x, down) * self.scale, up)
+        if self.weight.requires_grad or self.bias is not None:
+            return super().forward(x) + F.linear(F.linear(x, down) * self.scale, up)
+        changed: Tensor = _ChangedProduct.apply(x, self.weight, down, up, self.scale)
+        return changed
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
@@ -56,6 +60,34 @@ class LoraLinear(nn.Linear):
         layer.weight = nn.Parameter(self.weight + (self.scale * self.lora_b @ self.lora_a).to(self.weight.dtype))
         layer.bias = self.bias
         return layer
+
+
+class _ChangedProduct(torch.autograd.Function):
+    """W x + scale * B A x with a frozen W: the small product is added within a product, in both directions.
+
+    As separate operations each layer writes its output, and the gradient of its input, once more; on a CPU that is a
+    tenth of a step's time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+        """[..., in], W [out, in], A [r, in], B [out, r] -> [..., out]."""
+        rows = x.reshape(-1, weight.shape[1])
+        inner = (rows @ down.t()).mul_(scale)
+        ctx.save_for_backward(rows, inner, weight, down, up)
+        ctx.scale = scale
+        return (rows @ weight.t()).addmm_(inner, up.t()).view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Of x, A and B."""
+        rows, inner, weight, down, up = ctx.saved_tensors
+        given = gradients[0].reshape(-1, len(weight))
+        of_inner = (given @ up).mul_(ctx.scale)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = (given @ weight).addmm_(of_inner, down).view(*gradients[0].shape[:-1], rows.shape[-1])
+        return of_x, None, of_inner.t() @ rows, given.t() @ inner, None
 
 
 def add_lora(model: nn.Module, prefixes: tuple[str, ...], rank: int, alpha: float, is_kept: bool = False) -> int:

@@ -27,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from chiasm.core.files import sha256_bytes, sha256_file, write_bytes, write_json
+from chiasm.core.log import Progress
 from chiasm.core.resizing import Resizing
 from chiasm.core.types import Example, ImageRef, Tokens
 from chiasm.data.dataset import Dataset, FirstEpoch, PlainDataset, examples_of
@@ -46,8 +47,6 @@ ROW_BITS = 32
 """Bits of the row in a place of `MappedRows`; those above are the number of its array."""
 DECODED_AT_ONCE = 64
 """Decoded images in memory: a driver's wide views of a whole chunk would be most of a gigabyte."""
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what)."""
 Load = Callable[[], np.ndarray]
 EachLoad = Callable[[Callable[[Load], Tensor | ImageError], Sequence[Load]], Iterable[Tensor | ImageError]]
 

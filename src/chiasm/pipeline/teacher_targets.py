@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from chiasm.core.errors import InputError
+from chiasm.core.log import Progress
 from chiasm.core.types import Example
 from chiasm.data.dataset import Dataset, MappedDataset, examples_of
-from chiasm.pipeline.feature_cache import Progress, cache_texts
+from chiasm.pipeline.feature_cache import cache_texts
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.text_targets import TARGETS, caption_targets
 

@@ -18,7 +18,7 @@ from chiasm.models.encoders.base import (
     PackagedTokenizer,
     TextTowerConfig,
 )
-from chiasm.pipeline.config import PipelineConfig
+from chiasm.pipeline.config import PipelineConfig, read_pipeline_config
 
 
 def make_tokenizer(config: PipelineConfig, examples: Iterable[Example]) -> TextTokenizer:
@@ -63,6 +63,15 @@ def tokenizer_from(config: PipelineConfig, folder: Path) -> TextTokenizer:
     if isinstance(source, ChatTokenizerSource):
         return ChatTokenizer.from_json(content, text.max_tokens)
     return PretrainedTokenizer.from_json(content, text.max_tokens)
+
+
+def has_tokenizer_for(config: PipelineConfig, folder: Path) -> bool:
+    """Whether the tokenizer of a run folder is of the kind that the config's text tower reads.
+
+    A run whose image tower alone is taken, such as one with a text encoder for a language model that brings its own
+    words, has none.
+    """
+    return type(read_pipeline_config(folder).model.text.tokenizer()) is type(config.model.text.tokenizer())
 
 
 def _wrap(source: PackagedTokenizer) -> tuple[str, str]:

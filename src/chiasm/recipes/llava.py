@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from chiasm.data.files import FilesConfig
 from chiasm.models.bridge.pixel_shuffle import PixelShuffleConfig
 from chiasm.models.config import ModelConfig
 from chiasm.models.decoding import DecodingConfig
@@ -18,15 +19,19 @@ def llava(tiny: bool = False) -> RunConfig:
     Stage "align" trains the projector alone, the run itself projector and LoRA on everything (Liu et al. 2023, "Visual
     Instruction Tuning", section 4.2). Where LLaVA aligns by the language model's loss, this stage learns which words
     are said of an image (`objectives.word_mixture`), without a pass through the language model: a step of 128 images
-    costs less than one of 8 with it. The language model's own weights never change. An image is 16 tokens: blocks of
+    costs less than one of 8 with it. Beside the data it answers questions after objects that an image has and has not
+    (`data.object_questions`), without which it denies every object, and goes on with conversations of its own
+    (`tasks.conversation.rehearsed`), without which it forgets how to answer. Its own weights never change. An image is 16 tokens: blocks of
     2 x 2 cells of the tower's grid of 8 x 8 (`models/bridge/pixel_shuffle.py`).
 
     Command: chiasm train llava --data DATA --out runs/llava
     """
-    task = ConversationConfig(projector=PixelShuffleConfig())
+    # Written before the first step, which takes minutes: a tiny run does without.
+    task = ConversationConfig(projector=PixelShuffleConfig(), rehearsed=0 if tiny else 200)
     config = RunConfig(
         recipe="llava",
         primary_metric="reply_token_probability",
+        data=FilesConfig(object_questions=4),
         model=ModelConfig(
             image=EfficientNetLite2Config(size_px=256, frozen=True, grid=True),
             text=SmolLM2Config(lora_rank=16, lora_alpha=32.0),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from chiasm.core.distributed import sum_over_processes
 from chiasm.core.errors import InputError
+from chiasm.core.log import Progress
 from chiasm.core.types import IMAGE, Batch, Encoded, Example, Prediction, Score, Turn
 from chiasm.data.files import LABEL_GROUP
 from chiasm.models.config import ModelConfig
@@ -195,6 +196,24 @@ class Task(ABC, Generic[C]):
         Raises:
             InputError: names file and row of the first example that the task cannot be trained on.
         """
+
+    @property
+    def makes_conversations(self) -> bool:
+        """Whether the model writes training examples itself (`own_conversations`)."""
+        return False
+
+    def own_conversations(
+        self, model: VisionLanguageModel, codec: Codec, seed: int, progress: Progress
+    ) -> Sequence[Sequence[Turn]]:
+        """Conversations without images that the model writes before the first step, to be trained on beside the data.
+
+        Args:
+            model: as training starts from it, in evaluation mode.
+            codec: tokenizer and vocabularies.
+            seed: of the run; what is written depends on it.
+            progress: called with (done, total, what).
+        """
+        return ()
 
     # --- training ---------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from chiasm.core.config import by_kind
 from chiasm.core.errors import InputError
+from chiasm.core.log import Progress
 from chiasm.core.types import IMAGE, IMAGE_ID, Batch, Caption, Encoded, Example, Prediction, Turn
 from chiasm.data.conversations import (
     Wordings,
@@ -41,6 +42,7 @@ from chiasm.tasks.calibration import Events, logit_of
 from chiasm.tasks.captioning import caption_events
 from chiasm.tasks.codec import Codec
 from chiasm.tasks.conversation_packing import packed, padded
+from chiasm.tasks.conversation_rehearsal import rehearsed
 from chiasm.tasks.conversation_scoring import ConversationScorer
 from chiasm.tasks.conversation_words import words_of_images
 from chiasm.tasks.conversation_writing import (
@@ -71,6 +73,9 @@ class ConversationConfig(TaskConfig):
     """Captions per image in a step, resampled each epoch."""
     questions_per_picture: int = 8
     """Questions per image in a step, resampled each epoch."""
+    rehearsed: int = 0
+    """Conversations without images that the language model writes before the first step and goes on learning from
+    beside the data (`tasks.conversation_rehearsal`): what it could do before is kept. 0 writes none."""
     packs: bool = True
     """Compute what several captions or questions of an image share, the image above all, once."""
     pope_images: int = 200
@@ -87,8 +92,9 @@ class ConversationConfig(TaskConfig):
     def check(self, where: str) -> None:
         """Check ranges."""
         check_share(where, "abstain_risk", self.abstain_risk)
-        if self.pope_images < 0:
-            raise InputError(f"{where}.pope_images is {self.pope_images}", "0 or more", f"--set {where}.pope_images=0")
+        for key in ("pope_images", "rehearsed"):
+            if (value := getattr(self, key)) < 0:
+                raise InputError(f"{where}.{key} is {value}", "0 or more", f"--set {where}.{key}=0")
         self.projector.check(f"{where}.projector")
 
 
@@ -155,6 +161,17 @@ class Conversation(Task[ConversationConfig]):
                 f"at most {self.model.text.max_tokens} tokens; a conversation is never cut",
                 f"--set model.text.max_tokens={longest}, or leave the row out",
             )
+
+    @property
+    def makes_conversations(self) -> bool:
+        """Whether conversations are rehearsed; the objective "words" needs an image to each text."""
+        return self.config.rehearsed > 0 and self.objective != "words"
+
+    def own_conversations(
+        self, model: VisionLanguageModel, codec: Codec, seed: int, progress: Progress
+    ) -> Sequence[Sequence[Turn]]:
+        """What the language model asks and answers itself."""
+        return rehearsed(model, self.name, codec.chat_tokenizer, self.config.rehearsed, seed, progress)
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:
         """The fields of `conversation_packing.padded`, and `image_index` [m]: the example of each row."""

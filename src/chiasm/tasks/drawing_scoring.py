@@ -24,6 +24,9 @@ TOKEN_PROBABILITY = "image_token_probability"  # noqa: S105  no password
 """Mean over captions of the geometric mean probability of their image's tokens, teacher-forced."""
 TOKEN_ACCURACY = "image_token_accuracy"  # noqa: S105
 """Share of image tokens that are the likeliest after their caption and the true tokens before them."""
+ALL_TOKENS = "image_tokens_exact"
+"""Share of captions whose image has every token as the likeliest: what drawing the likeliest tokens, without guidance,
+would give exactly, since each true token is then what the next one sees."""
 TOKEN_NATS = "image_token_nats"  # noqa: S105
 """Negative log-likelihood an image token; ln K without any knowledge. Its rise with the captions shuffled is what a
 caption tells of a token."""
@@ -51,6 +54,7 @@ class DrawingScorer(Scorer):
         self.task, self.outcome = task, Outcome()
         self.nats: list[float] = []
         self.right: list[float] = []
+        self.exact: list[bool] = []
         self.images: list[int] = []
         self.captions = self._captions_to_draw()
 
@@ -87,6 +91,7 @@ class DrawingScorer(Scorer):
             chosen, is_right = task.token_log_probabilities(context.model, context.codec, ids[rows], texts)
             self.nats += (-chosen.double().mean(1)).tolist()
             self.right += is_right.double().mean(1).tolist()
+            self.exact += is_right.all(1).tolist()
             self.images += [start + row for row in rows]
         asked = {place: self.captions[place] for place in range(start, start + len(part)) if place in self.captions}
         requests = [DrawRequest(caption.text) for caption in asked.values()]
@@ -107,6 +112,9 @@ class DrawingScorer(Scorer):
             for name, values in measured.items():
                 outcome.scores[name] = bootstrap_mean(values, images, seed)
                 outcome.items[name] = Items(values, images)
+            exact = np.array(self.exact, dtype=np.float64)
+            outcome.scores[ALL_TOKENS] = accuracy(exact, images, seed)
+            outcome.items[ALL_TOKENS] = Items(exact, images)
             outcome.baseline |= {TOKEN_PROBABILITY: 1 / codes, TOKEN_NATS: math.log(codes)}
         judged = [(one, one.overlap) for one in outcome.drawn if one.overlap is not None]
         if judged:

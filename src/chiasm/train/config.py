@@ -205,8 +205,9 @@ class RunConfig(PipelineConfig):
 
     train: TrainConfig = field(default_factory=TrainConfig)
     init_from: str = ""
-    """Run folder whose tokenizer is taken, and whose weights wherever name and shape agree; or the word starter, in
-    whose space the task retrieval then begins, and beside which the run is measured."""
+    """Run folder whose weights are taken wherever name and shape agree, and whose tokenizer where the text tower reads
+    one of that kind; or the word starter, in whose space the task retrieval then begins, and beside which the run is
+    measured."""
     stages: dict[str, StageConfig] = field(default_factory=dict)
     """Stages before this one, in order; each starts from the one before it."""
 

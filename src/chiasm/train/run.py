@@ -36,7 +36,7 @@ from chiasm.pipeline.feature_cache import prepare
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.requirements import check_fed
 from chiasm.pipeline.teacher_targets import attach_teacher_targets
-from chiasm.pipeline.tokenizers import tokenizer_from
+from chiasm.pipeline.tokenizers import has_tokenizer_for, tokenizer_from
 from chiasm.pipeline.zero_shot_starter import STARTER, take_classes
 from chiasm.train.adaptation import (
     IMAGE_SIDE,
@@ -66,6 +66,7 @@ from chiasm.train.forgetting import RetentionCheck
 from chiasm.train.from_network import in_network
 from chiasm.train.heads import fit_heads
 from chiasm.train.loader import Loader
+from chiasm.train.own_examples import with_own_examples
 from chiasm.train.rates import rate_note, warmup_note
 from chiasm.train.trainer import Hooks, Trainer
 
@@ -117,7 +118,7 @@ def run(
         training, validation = _open(config, also_held_out, console)
         pipeline, pretrained = _build(config, training, checkpoint, tokenizer, console)
         prepare_model(pipeline.model, config)
-        training, ready, unchecked = _prepare(pipeline, training, validation, checkpoint is None, console)
+        training, ready, unchecked = _prepare(pipeline, training, validation, folder, checkpoint is None, console)
         _check_measurable(pipeline, ready)
         trainer = _trainer(pipeline, training, ready, folder, console)
         if class_heads(pipeline.model) and trains_space(trainer.names):
@@ -134,7 +135,8 @@ def run(
         forgetting = limit_forgetting(trainer, console)
         final = _validated(pipeline, ready) if also_held_out else ready
         encoded = EncodedOnce(pipeline, final)
-        fitted = fit_calibration(pipeline, final, encoded).apply(pipeline)
+        with bar(console, "calibrating", "images", len(final)) as shown:
+            fitted = fit_calibration(pipeline, final, encoded, lambda done, _: shown.update(done)).apply(pipeline)
         pipeline.domain = fit_domain(pipeline, vocabulary_examples(training), ready)
         measured = measure_finally(pipeline, encoded, unchecked, fitted, console)
         return finish(trainer, training, measured, forgetting, folder, console)
@@ -236,8 +238,8 @@ def _build(
         return pipeline, frozenset()
     learns_words = has_text_teacher(config)
     if tokenizer is None and begins_from_run(config) and not learns_words:
-        verify_folder(Path(config.init_from), "run")
-        tokenizer = tokenizer_from(config, Path(config.init_from))
+        verify_folder(before := Path(config.init_from), "run")
+        tokenizer = tokenizer_from(config, before) if has_tokenizer_for(config, before) else None
     pipeline = Pipeline.build(config, examples, pick_device(), make_codec(config, examples, tokenizer), weighed)
     taken: list[str] = []
     if class_heads(pipeline.model):
@@ -274,9 +276,9 @@ def _print_plan(trainer: Trainer, pretrained: frozenset[str], console: Console) 
 
 
 def _prepare(
-    pipeline: Pipeline, training: Dataset, validation: Dataset, is_new: bool, console: Console
+    pipeline: Pipeline, training: Dataset, validation: Dataset, folder: Path, is_new: bool, console: Console
 ) -> tuple[Dataset, Sequence[Example], Dataset]:
-    """Check or encode both splits, and fit the linear-probe heads of a new run.
+    """Check or encode both splits, add what the model makes itself, and fit the linear-probe heads of a new run.
 
     Returns training, validation examples and the validation set.
     """
@@ -287,6 +289,7 @@ def _prepare(
             teacher = Pipeline.load(Path(config_of(pipeline).init_from), pipeline.device)
             training = attach_teacher_targets(teacher, training, cache_root(), bars)
         validation = prepare(pipeline, validation, cache_root(), bars)
+        training = with_own_examples(pipeline, training, folder, is_new, bars)
     finally:
         bars.close()
     for dataset in (training, validation):

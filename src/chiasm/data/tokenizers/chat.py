@@ -130,6 +130,10 @@ class ChatTokenizer(PretrainedTokenizer):
         ids, _, last_start = self._encoded([*self._folded(turns), Turn("assistant", "a")])
         return ids[:last_start]
 
+    def user_start(self) -> list[int]:
+        """Ids up to where the user's first words start: what a language model continues with words of a user."""
+        return self._marked.encode(self.layout.start, add_special_tokens=False).ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids up to the first that ends a turn: without special tokens, images, and white space around it."""
         kept = []

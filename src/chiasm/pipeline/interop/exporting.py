@@ -1,7 +1,6 @@
 """Export a model to another layout; the written folder is opened again and must give bitwise equal results."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from chiasm.core.device import environment
 from chiasm.core.errors import InputError, JobError
-from chiasm.core.files import read_json, whole_folder, write_bytes
+from chiasm.core.files import new_folder, read_json, write_bytes
 from chiasm.core.types import IMAGE, Caption, Example, Question
 from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.data.image_refs import image_ref_from_bytes
@@ -169,19 +168,6 @@ def refuse_links_out(folder: Path) -> None:
                 "a folder whose files are all in it",
                 "put a copy of the file there if it belongs to the model, or remove the link",
             )
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill that takes its name when the block ends well, and is removed when it does not.
-
-    Raises:
-        InputError: something stands there.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists", "a folder that is empty, or not there yet", "give another --out")
-    with whole_folder(out) as place:
-        yield place
 
 
 def _images(pipeline: Pipeline, image: Any) -> np.ndarray:

@@ -12,9 +12,9 @@ from typing import Any
 import safetensors
 
 from chiasm.core.errors import InputError, JobError
-from chiasm.core.files import read_json, write_json
+from chiasm.core.files import new_folder, read_json, write_json
 from chiasm.models.encoders.open_clip import WEIGHTS, is_open_clip
-from chiasm.pipeline.interop.exporting import new_folder, refuse_links_out
+from chiasm.pipeline.interop.exporting import refuse_links_out
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 COPIED = (".json", ".txt", ".model", ".gz", ".md")
