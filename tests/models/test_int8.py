@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from chiasm.models.encoders.language_model import LanguageModel
-from chiasm.models.int8 import STEP, Int8Weights, rounded
+from chiasm.models.int8 import MANY_ROWS, STEP, Int8Weights, rounded
 from chiasm.models.lora import LoraLinear, add_lora, without_lora
 from chiasm.pipeline.pipeline import Pipeline
 from tiny_talker import talking_config, write_language_model
@@ -41,10 +41,11 @@ def test_rounding_by_a_slow_loop() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rank", [0, 3])
-def test_products(dtype: torch.dtype, rank: int) -> None:
-    """Those of the rounded matrix with its low-rank change, alone bitwise as in a batch."""
+@pytest.mark.parametrize("count", [6, 12])
+def test_products(dtype: torch.dtype, rank: int, count: int) -> None:
+    """Those of the rounded matrix with its low-rank change; of few tokens, alone bitwise as in a batch."""
     made = network(rank, dtype)
-    x = torch.randn(6, 4, WIDTH).to(dtype)
+    x = torch.randn(count, 4, WIDTH).to(dtype)
     first = made[0]
     matrix = first.weight.double()
     if isinstance(first, LoraLinear):
@@ -56,7 +57,8 @@ def test_products(dtype: torch.dtype, rank: int) -> None:
         alone = torch.stack([first(one[None])[0] for one in x])
     assert found.dtype == dtype
     assert torch.allclose(found.double(), expected, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
-    assert torch.equal(alone, found)
+    is_few = count * 4 < MANY_ROWS
+    assert torch.equal(alone, found) if is_few else torch.allclose(alone, found, rtol=2e-2, atol=1e-2)
 
 
 def test_afterwards_the_network_is_its_own() -> None:

@@ -5,6 +5,7 @@ import torch
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import Turn
+from chiasm.models.decoding import DecodingConfig
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks import conversation_rehearsal
 from chiasm.tasks.conversation_rehearsal import rehearsed
@@ -35,32 +36,42 @@ def test_they_depend_on_the_seed_alone_and_leave_the_generator_as_it_was(
 
 
 def test_repeated_unfinished_and_empty_texts_are_left_out(speaker: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    drafts = [("one", True), ("one", True), ("cut", False), ("", True), ("an <image>", True), ("mute", True)]
-    said = {"one": ("yes", True), "an (image)": ("no", True), "mute": ("", True)}
+    """A text that the longest length ends has its end token one place behind the last that it may have."""
+    tokenizer = speaker.codec.chat_tokenizer
+    drafts = ["one", "cut", "", "an <image>", "mute"]
     starts: list[list[int]] = []
 
-    def replies(model: object, task: str, tokenizer: object, encoded: object, prompts: list, decoding: object) -> list:  # type: ignore[type-arg]
-        if len(prompts) == conversation_rehearsal.WRITTEN_AT_ONCE:
+    def reply(text: str, limit: int) -> Reply:
+        ids = [*tokenizer.pieces(text), tokenizer.end_id]
+        ids = [*ids[:-1] * limit, tokenizer.end_id][-limit - 1 :] if text == "cut" else ids
+        assert text != "cut" or len(ids) == limit + 1
+        return Reply(text, tuple(ids), 0.0, (), True)
+
+    def replies(
+        model: object, task: str, _: object, encoded: object, prompts: list, decoding: DecodingConfig, **__: object
+    ) -> list:  # type: ignore[type-arg]
+        if decoding == conversation_rehearsal.ASKED:
             starts.extend(list(ids) for _, ids in prompts)
             found = [drafts[number % len(drafts)] for number in range(len(prompts))]
         else:
-            found = list(said.values())
-        return [Reply(text, (), 0.0, (), is_finished) for text, is_finished in found]
+            asked = [tokenizer.decode(ids) for _, ids in prompts]
+            found = ["" if "mute" in text else "cut" if "one" in text else f"reply to {text}" for text in asked]
+        return [reply(text, decoding.max_words) for text in found]
 
     monkeypatch.setattr(conversation_rehearsal, "replies", replies)
-    assert written(speaker, 2) == [
-        (Turn("user", "one"), Turn("assistant", "yes")),
-        (Turn("user", "an (image)"), Turn("assistant", "no")),
-    ]
-    whole = speaker.codec.chat_tokenizer.conversation((Turn("user", "xyz"), Turn("assistant", "abc"))).ids
+    made = written(speaker, 2)
+    assert [turns[0].text for turns in made] == ["Whoan (image)", "an (image)"]
+    assert all(turns[1].text.startswith("reply to") for turns in made)
+    whole = tokenizer.conversation((Turn("user", "xyz"), Turn("assistant", "abc"))).ids
     start = starts[0]
     assert whole[: len(start)] == start
-    assert speaker.codec.tokenizer.decode(whole[len(start) :]).startswith("xyz")
+    assert tokenizer.decode(whole[len(start) :]).startswith("xyz")
+    assert starts[1] == [*start, *tokenizer.pieces("What is")]
 
 
 def test_a_model_that_ends_nothing_is_refused(speaker: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    def replies(*given: object) -> list[Reply]:
-        return [Reply("on and on", (), 0.0, (), False) for _ in given[4]]  # type: ignore[attr-defined]
+    def replies(*given: object, **_: object) -> list[Reply]:
+        return [Reply("on and on", (5,), 0.0, (), False) for _ in given[4]]  # type: ignore[attr-defined]
 
     monkeypatch.setattr(conversation_rehearsal, "replies", replies)
     with pytest.raises(InputError, match=r"tasks.conversation.rehearsed is 2, and of 256 texts .* 0 came to an end"):

@@ -1,12 +1,14 @@
 """Writing against transformers' generate, and likelihoods against the steps that wrote."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from chiasm.core.types import IMAGE, Example, Turn
 from chiasm.data.tokenizers.chat import Spans
 from chiasm.pipeline.pipeline import Pipeline
-from chiasm.tasks.conversation_writing import log_likelihoods, replies
+from chiasm.tasks.conversation_writing import captions_and_answers, log_likelihoods, replies
 from speaking import GREEDY, by_hand, encoded_of, image
 
 
@@ -68,3 +70,22 @@ def test_an_image_stands_where_its_placeholder_is(speaker: Pipeline) -> None:
         by_them = speaker.model.language.network(inputs_embeds=by_hand(speaker, spans.ids, shown)).logits[0, -3]
         assert by_them.isfinite().all()
     assert values[0] != pytest.approx(values[1], abs=1e-6)
+
+
+@torch.no_grad()
+def test_captions_are_searched_by_beams_and_answers_written_greedily(speaker: Pipeline, spoken: list[Example]) -> None:
+    tokenizer, encoded = speaker.codec.chat_tokenizer, encoded_of(speaker, spoken[:2])
+    prompts = [
+        (row, tokenizer.prompt((Turn("user", f"<image>\n{text}"),)))
+        for row, text in ((0, "what?"), (1, "describe"), (1, "who?"))
+    ]
+    beam = replace(GREEDY, method="beam", beams=3)
+    given = speaker.model, "conversation", tokenizer, encoded, prompts
+    found = captions_and_answers(*given, beam, [False, True, False])
+    searched, greedy = replies(*given, beam), replies(*given, GREEDY)
+    assert searched[0].ids != greedy[0].ids, "beams find something else"
+    assert [one.ids for one in found] == [greedy[0].ids, searched[1].ids, greedy[2].ids]
+    sampled = replace(GREEDY, method="nucleus", temperature=1e-4)
+    assert [one.ids for one in captions_and_answers(*given, sampled, [False, True, False])] == [
+        one.ids for one in greedy
+    ]

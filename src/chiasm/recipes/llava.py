@@ -21,8 +21,8 @@ def llava(tiny: bool = False) -> RunConfig:
     are said of an image (`objectives.word_mixture`), without a pass through the language model: a step of 128 images
     costs less than one of 8 with it. Beside the data it answers questions after objects that an image has and has not
     (`data.object_questions`), without which it denies every object, and goes on with conversations of its own
-    (`tasks.conversation.rehearsed`), without which it forgets how to answer. Its own weights never change. An image is 16 tokens: blocks of
-    2 x 2 cells of the tower's grid of 8 x 8 (`models/bridge/pixel_shuffle.py`).
+    (`tasks.conversation.rehearsed`), without which it forgets how to answer. Its own weights never change. An image is
+    16 tokens: blocks of 2 x 2 cells of the tower's grid of 8 x 8 (`models/bridge/pixel_shuffle.py`).
 
     Command: chiasm train llava --data DATA --out runs/llava
     """

@@ -47,10 +47,10 @@ from chiasm.tasks.conversation_scoring import ConversationScorer
 from chiasm.tasks.conversation_words import words_of_images
 from chiasm.tasks.conversation_writing import (
     Reply,
+    captions_and_answers,
     counted_states,
     first_token_log_probabilities,
     log_likelihoods,
-    replies,
 )
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
@@ -211,16 +211,17 @@ class Conversation(Task[ConversationConfig]):
     ) -> list[Prediction]:
         """Write a reply to each query: to its `turns`, else to its question, else a caption in its language.
 
-        A question whose likeliest reply is "yes" or "no" is answered by the larger of both likelihoods. `evidence`
-        holds "tokens", pairs of a token's text and its probability (without beam search); of a caption
-        "word_probability", the geometric mean over its tokens; of an answer "answers" and "abstains", as of the task
-        vqa. The confidence is the reply's probability, calibrated for answers, or for captions where the data have no
-        questions.
+        A question whose likeliest reply is "yes" or "no" is answered by the larger of both likelihoods; beam search is
+        for captions alone. `evidence` holds "tokens", pairs of a token's text and its probability (without beam
+        search); of a caption "word_probability", the geometric mean over its tokens; of an answer "answers" and
+        "abstains", as of the task vqa. The confidence is the reply's probability, calibrated for answers, or for
+        captions where the data have no questions.
         """
         if not queries:
             return []
         tokenizer, prompts = codec.chat_tokenizer, _prompts(codec.chat_tokenizer, encoded, queries)
-        written = replies(model, self.name, tokenizer, encoded, prompts, codec.decoding)
+        are_captions = [not (query.text or query.turns) for query in queries]
+        written = captions_and_answers(model, self.name, tokenizer, encoded, prompts, codec.decoding, are_captions)
         compared = self._yes_or_no(model, codec, encoded, queries, written)
         return [
             self._prediction(codec, query, reply, compared.get(number))

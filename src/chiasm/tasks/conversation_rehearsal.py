@@ -20,9 +20,12 @@ from chiasm.models.decoding import DecodingConfig
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.tasks.conversation_writing import WRITTEN_AT_ONCE, replies
 
+OPENINGS = ("", "What is", "", "Who", "", "How many", "", "Which", "", "Where", "", "Why", "", "When", "", "Is")
+"""First words that users' turns are begun with in turn: left alone, a chat model asks for long texts, and half of the
+drafts are to be short questions."""
 ASKED = DecodingConfig(method="nucleus", top_p=0.95, max_words=48)
 """How the user's words are sampled: widely, so that they differ."""
-SAID = DecodingConfig(method="nucleus", top_p=0.95, temperature=0.7, max_words=96)
+SAID = DecodingConfig(method="nucleus", top_p=0.95, temperature=0.7, max_words=128)
 """How replies are sampled: as the model would be used."""
 LEAST_SHARE = 0.1
 """Writing stops where fewer of the drafts than this become conversations, in [0, 1]."""
@@ -52,7 +55,8 @@ def rehearsed(
     Raises:
         InputError: hardly any text comes to an end, as of a model that was never trained to chat.
     """
-    beginning, found, drafts = tokenizer.user_start(), dict[str, str](), 0
+    start, found, drafts = tokenizer.user_start(), dict[str, str](), 0
+    openings = [tokenizer.pieces(OPENINGS[number % len(OPENINGS)]) for number in range(WRITTEN_AT_ONCE)]
     with torch.random.fork_rng(devices=_devices(model)):
         torch.manual_seed(counter_seed("rehearsal", seed))
         while len(found) < count:
@@ -64,10 +68,11 @@ def rehearsed(
                     f"--set tasks.{task}.rehearsed=0",
                 )
             drafts += WRITTEN_AT_ONCE
-            asked = _written(model, task, tokenizer, [beginning] * WRITTEN_AT_ONCE, ASKED)
-            new = [text for text in dict.fromkeys(filter(None, asked)) if text not in found]
+            asked = _written(model, task, tokenizer, [[*start, *opening] for opening in openings], ASKED)
+            texts = [_text(tokenizer, [*opening, *ids]) for opening, ids in zip(openings, asked, strict=True) if ids]
+            new = [text for text in dict.fromkeys(filter(None, texts)) if text not in found]
             prompts = [tokenizer.prompt((Turn("user", text),)) for text in new]
-            said = _written(model, task, tokenizer, prompts, SAID)
+            said = [_text(tokenizer, ids) for ids in _written(model, task, tokenizer, prompts, SAID)]
             found |= {text: reply for text, reply in zip(new, said, strict=True) if reply}
             progress(min(len(found), count), count, "writing conversations to rehearse")
     pairs = list(found.items())[:count]
@@ -80,10 +85,14 @@ def _written(
     tokenizer: ChatTokenizer,
     prompts: Sequence[Sequence[int]],
     decoding: DecodingConfig,
-) -> list[str]:
-    """Continuations of prompts; "" for one that did not come to an end."""
-    said = replies(model, task, tokenizer, {}, [(0, ids) for ids in prompts], decoding)
-    return [without_placeholder(one.text).strip() if one.is_finished else "" for one in said]
+) -> list[tuple[int, ...]]:
+    """Ids that continue prompts, the end token included; () where that came first, or the longest length ended them."""
+    said = replies(model, task, tokenizer, {}, [(0, ids) for ids in prompts], decoding, has_own_weights=True)
+    return [one.ids if one.is_finished and 1 < len(one.ids) <= decoding.max_words else () for one in said]
+
+
+def _text(tokenizer: ChatTokenizer, ids: Sequence[int]) -> str:
+    return without_placeholder(tokenizer.decode(ids)).strip()
 
 
 def _devices(model: VisionLanguageModel) -> list[torch.device]:

@@ -4,6 +4,7 @@ Axis legend: m prompts, l tokens, v vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,6 +51,7 @@ def replies(
     encoded: Encoded,
     prompts: Sequence[tuple[int, Sequence[int]]],
     decoding: DecodingConfig,
+    has_own_weights: bool = False,
 ) -> list[Reply]:
     """Continue prompts about encoded examples.
 
@@ -60,13 +62,37 @@ def replies(
         encoded: inputs of n examples.
         prompts: pairs of an example's row and token ids that end where the assistant starts.
         decoding: method and lengths; the longest reply is `max_words`, or `REPLY_TOKENS`.
+        has_own_weights: write with the network's own weights and not with the eight-bit copies that answers are written
+            with (`model.text.writing_weights`), which are made for few rows at once.
     """
     found: dict[int, Reply] = {}
-    with model.language.writing():
+    with nullcontext() if has_own_weights else model.language.writing():
         for numbers in _parts([len(ids) for _, ids in prompts]):
             part = [prompts[number] for number in numbers]
             found |= zip(numbers, _written(model, task, tokenizer, encoded, part, decoding), strict=True)
     return [found[number] for number in range(len(prompts))]
+
+
+def captions_and_answers(
+    model: VisionLanguageModel,
+    task: str,
+    tokenizer: ChatTokenizer,
+    encoded: Encoded,
+    prompts: Sequence[tuple[int, Sequence[int]]],
+    decoding: DecodingConfig,
+    are_captions: Sequence[bool],
+) -> list[Reply]:
+    """`replies`, of which those to a user's words are greedy where captions are searched by beams.
+
+    An answer of a word ends at once, and its other beams would go on to the longest reply.
+    """
+    found: dict[int, Reply] = {}
+    greedy = replace(decoding, method="greedy") if decoding.method == "beam" else decoding
+    for is_caption, method in ((True, decoding), (False, greedy)):
+        some = [place for place, one in enumerate(are_captions) if one == is_caption]
+        said = replies(model, task, tokenizer, encoded, [prompts[place] for place in some], method)
+        found |= zip(some, said, strict=True)
+    return [found[place] for place in range(len(prompts))]
 
 
 def _parts(lengths: Sequence[int]) -> Iterator[list[int]]:
