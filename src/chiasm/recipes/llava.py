@@ -27,7 +27,7 @@ def llava(tiny: bool = False) -> RunConfig:
     Command: chiasm train llava --data DATA --out runs/llava
     """
     # Written before the first step, which takes minutes: a tiny run does without.
-    task = ConversationConfig(projector=PixelShuffleConfig(), rehearsed=0 if tiny else 200)
+    task = ConversationConfig(projector=PixelShuffleConfig(), rehearsed=0 if tiny else 100)
     config = RunConfig(
         recipe="llava",
         primary_metric="reply_token_probability",
