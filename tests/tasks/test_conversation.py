@@ -9,6 +9,7 @@ import torch
 from chiasm.core.errors import InputError
 from chiasm.core.types import IMAGE, IMAGE_ID, Caption, Example, Source, Turn
 from chiasm.data.conversations import prompt_turns, turns_of
+from chiasm.data.tokenizers.chat_template import PLAIN_TEMPLATE
 from chiasm.models.lora import LORA_NAMES
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.base import Query
@@ -107,3 +108,18 @@ def test_a_run_folder_gives_the_same_answers(speaker: Pipeline, spoken: list[Exa
     )
     assert [one.answer for one in ours] == [one.answer for one in theirs]
     assert again.model.language.network is not speaker.model.language.network
+
+
+def test_a_model_that_was_not_trained_to_converse_rehearses_nothing(
+    speaker: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its conversations would be in a template that it has never seen."""
+    task, tokenizer = task_of(speaker, rehearsed=2), speaker.codec.chat_tokenizer
+    monkeypatch.setattr("chiasm.tasks.conversation.rehearsed", lambda *_: ["written"])
+    for form, found in (
+        (tokenizer.form, ["written"]),
+        (replace(tokenizer.form, template=PLAIN_TEMPLATE), ()),
+        (replace(tokenizer.form, wordings={"caption": ""}), ()),
+    ):
+        monkeypatch.setattr(tokenizer, "form", form)
+        assert task.own_conversations(speaker.model, speaker.codec, 0, lambda *_: None) == found

@@ -11,6 +11,7 @@ import torch
 
 from chiasm.core.types import IMAGE, Example, Prediction
 from chiasm.evaluate.evaluator import evaluate
+from chiasm.models.image_sampling import SamplingConfig
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.drawing import Drawing, DrawingConfig
 from chiasm.tasks.drawing_requests import DrawRequest
@@ -132,3 +133,22 @@ def test_the_empty_caption_is_that_of_training(pipeline: Pipeline) -> None:
     text = TextTokens(dropped["caption_ids"], dropped["caption_is_real"])
     logits = pipeline.model.heads["drawing"](pipeline.model.tower, text, ids)[2].log_softmax(-1)
     torch.testing.assert_close(values, logits[..., 0].detach())
+
+
+def test_an_image_is_exact_where_greedy_drawing_gives_its_codes(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of six images two are what greedy drawing makes of their captions, and one is that but for its last code."""
+    task, examples = task_of(pipeline), [replace(one, captions=one.captions[:1]) for one in TEST[:6]]
+    requests = [DrawRequest(one.captions[0].text) for one in examples]
+    drawn = task.draw(pipeline.model, pipeline.codec, requests, SamplingConfig(temperature=0.0))
+    encoded = pipeline.encode_images([example.inputs[IMAGE] for example in examples])
+    ids = task.ids_of(pipeline.model, encoded)
+    codes = torch.tensor([one.evidence["codes"] for one in drawn])
+    ids[:3] = codes[:3]
+    ids[2, -1] = (ids[2, -1] + 1) % 325
+    assert not (ids[3:] == codes[3:]).all(1).any()
+    monkeypatch.setattr(Drawing, "ids_of", lambda *_: ids)
+    found = scored(replace_drawn(pipeline, 0), examples=examples)
+    assert found.scores["image_tokens_exact"].value == pytest.approx(2 / 6)
+    assert found.items["image_tokens_exact"].values.tolist() == [1, 1, 0, 0, 0, 0]

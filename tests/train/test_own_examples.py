@@ -61,6 +61,15 @@ def test_a_resumed_run_without_the_file_is_refused(writer: Pipeline, tmp_path: P
         with_own_examples(writer, training, tmp_path, False, lambda *_: None)
 
 
+def test_a_model_that_writes_none_trains_on_the_data_alone(
+    writer: Pipeline, tmp_path: Path, spoken: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Conversation, "own_conversations", lambda *_: ())
+    training = ListDataset("train", spoken, Ledger())
+    for is_new in (True, False):
+        assert with_own_examples(writer, training, tmp_path, is_new, lambda *_: None) is training
+
+
 def test_other_tasks_train_on_the_data_alone(speaker: Pipeline, tmp_path: Path, spoken: list[Example]) -> None:
     training = ListDataset("train", spoken, Ledger())
     assert with_own_examples(speaker, training, tmp_path, True, lambda *_: None) is training

@@ -29,6 +29,7 @@ from chiasm.data.conversations import (
 from chiasm.data.modalities.base import references_of
 from chiasm.data.script import language_of
 from chiasm.data.tokenizers.chat import ChatTokenizer, Spans
+from chiasm.data.tokenizers.chat_template import PLAIN_TEMPLATE
 from chiasm.models.bridge import PROJECTORS
 from chiasm.models.bridge.mlp2x_gelu import MlpProjectorConfig
 from chiasm.models.bridge.projector import ProjectorConfig
@@ -75,7 +76,8 @@ class ConversationConfig(TaskConfig):
     """Questions per image in a step, resampled each epoch."""
     rehearsed: int = 0
     """Conversations without images that the language model writes before the first step and goes on learning from
-    beside the data (`tasks.conversation_rehearsal`): what it could do before is kept. 0 writes none."""
+    beside the data (`tasks.conversation_rehearsal`): what it could do before is kept. 0 writes none; a model without a
+    chat template of its own writes none either."""
     packs: bool = True
     """Compute what several captions or questions of an image share, the image above all, once."""
     pope_images: int = 200
@@ -170,7 +172,10 @@ class Conversation(Task[ConversationConfig]):
     def own_conversations(
         self, model: VisionLanguageModel, codec: Codec, seed: int, progress: Progress
     ) -> Sequence[Sequence[Turn]]:
-        """What the language model asks and answers itself."""
+        """What the language model asks and answers itself; nothing of one that was not trained to converse."""
+        form = codec.chat_tokenizer.form
+        if form.template == PLAIN_TEMPLATE or form.wordings:
+            return ()
         return rehearsed(model, self.name, codec.chat_tokenizer, self.config.rehearsed, seed, progress)
 
     def collate(self, examples: Sequence[Example], codec: Codec, seed: int, epoch: int) -> dict[str, Tensor]:

@@ -27,6 +27,8 @@ ASKED = DecodingConfig(method="nucleus", top_p=0.95, max_words=48)
 """How the user's words are sampled: widely, so that they differ."""
 SAID = DecodingConfig(method="nucleus", top_p=0.95, temperature=0.7, max_words=128)
 """How replies are sampled: as the model would be used."""
+WHAT = "writing conversations to rehearse"
+"""What progress is of."""
 LEAST_SHARE = 0.1
 """Writing stops where fewer of the drafts than this become conversations, in [0, 1]."""
 DRAFTS_BEFORE_STOPPING = 4 * WRITTEN_AT_ONCE
@@ -56,6 +58,7 @@ def rehearsed(
         InputError: hardly any text comes to an end, as of a model that was never trained to chat.
     """
     start, found, drafts = tokenizer.user_start(), dict[str, str](), 0
+    progress(0, count, WHAT)
     openings = [tokenizer.pieces(OPENINGS[number % len(OPENINGS)]) for number in range(WRITTEN_AT_ONCE)]
     with torch.random.fork_rng(devices=_devices(model)):
         torch.manual_seed(counter_seed("rehearsal", seed))
@@ -74,7 +77,7 @@ def rehearsed(
             prompts = [tokenizer.prompt((Turn("user", text),)) for text in new]
             said = [_text(tokenizer, ids) for ids in _written(model, task, tokenizer, prompts, SAID)]
             found |= {text: reply for text, reply in zip(new, said, strict=True) if reply}
-            progress(min(len(found), count), count, "writing conversations to rehearse")
+            progress(min(len(found), count), count, WHAT)
     pairs = list(found.items())[:count]
     return [(Turn("user", text), Turn("assistant", reply)) for text, reply in pairs]
 

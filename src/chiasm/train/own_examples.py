@@ -51,6 +51,8 @@ def with_own_examples(pipeline: Pipeline, training: Dataset, folder: Path, is_ne
         write_text(path, "".join(_line(turns) for turns in made))
     barrier()
     examples = _examples(path)
+    if not examples:
+        return training
     ledger = Ledger()
     ledger.offer(len(examples))
     ledger.use(len(examples))
