@@ -1,7 +1,7 @@
 """Drawn images as training data: a folder that every recipe reads, made from captions.
 
-A generator's images can stand beside real ones (`data.others.NAME.path=FOLDER`). They help most where real images are few
-(Fan et al. 2024, "Scaling Laws of Synthetic Images for Model Training"; docs/drawing.md has our own table).
+A generator's images can stand beside real ones (`data.others.NAME.path=FOLDER`). They help most where real images are
+few (Fan et al. 2024, "Scaling Laws of Synthetic Images for Model Training"; docs/drawing.md has our own table).
 """
 
 import json
