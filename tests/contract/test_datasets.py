@@ -13,6 +13,7 @@ from chiasm.data.config import DataConfig
 from chiasm.data.dataset import Dataset, MappedDataset, Subset, examples_of, first_examples, order, with_question_kinds
 from chiasm.data.files import FilesConfig
 from chiasm.data.generated.boxes.dataset import BoxesConfig
+from chiasm.data.generated.rainbow import RainbowConfig
 from chiasm.data.generated.scene_dataset import ScenesConfig
 from chiasm.data.generated.sort_of_clevr import SortOfClevrConfig
 from chiasm.data.mixture import MixedDataset
@@ -23,6 +24,7 @@ SMALL = {
     "scenes": ScenesConfig(train_pictures=7, eval_pictures=5, questions_per_picture=3),
     "sort_of_clevr": SortOfClevrConfig(train_pictures=7, symmetries=True),
     "boxes": BoxesConfig(train_pictures=8, eval_pictures=4, questions_per_picture=4),
+    "rainbow": RainbowConfig(train_pictures=7, eval_pictures=5),
 }
 """A few examples of each source; `files` gets its path from a fixture."""
 
@@ -58,9 +60,8 @@ def config_of(source: str, folder: Path) -> DataConfig:
 
 
 def sizes_of(source: str) -> dict[str, int]:
-    return {"files": {"train": 6, "val": 3}, "scenes": {"train": 7, "val": 5}, "boxes": {"train": 8, "val": 4}}.get(
-        source, {"train": 7, "val": 200}
-    )
+    known = {"files": (6, 3), "scenes": (7, 5), "boxes": (8, 4), "rainbow": (7, 5), "sort_of_clevr": (7, 200)}
+    return dict(zip(("train", "val"), known[source], strict=True))
 
 
 NAMES = [*SOURCES, "mixed", "subset", "mapped", "question kinds"]
