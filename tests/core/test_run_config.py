@@ -45,7 +45,7 @@ def test_recipes_pass(name: str, tiny: bool) -> None:
         (["data.source=files", "data.random_crop=0"], "data.random_crop is 0"),
         (["data.random_crop=0.5"], "'data.random_crop' means something for data.source files alone"),
         (["data.symmetries=true"], "'data.symmetries' means something for data.source sort_of_clevr alone"),
-        (["data.source=sort_of_clevr", "data.eval_pictures=3"], "for data.source scenes or boxes alone"),
+        (["data.source=sort_of_clevr", "data.eval_pictures=3"], "for data.source scenes or boxes or rainbow alone"),
         (["model.text.max_tokens=2"], "model.text.max_tokens is 2"),
         (
             ["tasks.retrieval.distil=0.4"],
