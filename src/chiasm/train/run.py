@@ -22,7 +22,7 @@ from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
 from chiasm.data.opening import open_dataset
 from chiasm.data.tokenizers.wordpiece import TextTokenizer
-from chiasm.evaluate.calibrating import fit_calibration
+from chiasm.evaluate.calibrating import Fitted, fit_calibration
 from chiasm.evaluate.encoded_once import EncodedOnce
 from chiasm.evaluate.evaluator import evaluate
 from chiasm.evaluate.measure import ProgressBars, warn_cut_texts
@@ -135,11 +135,17 @@ def run(
         forgetting = limit_forgetting(trainer, console)
         final = _validated(pipeline, ready) if also_held_out else ready
         encoded = EncodedOnce(pipeline, final)
-        with bar(console, "calibrating", "images", len(final)) as shown:
-            fitted = fit_calibration(pipeline, final, encoded, lambda done, _: shown.update(done)).apply(pipeline)
+        fitted = _calibrated(pipeline, encoded, console)
         pipeline.domain = fit_domain(pipeline, vocabulary_examples(training), ready)
         measured = measure_finally(pipeline, encoded, unchecked, fitted, console)
         return finish(trainer, training, measured, forgetting, folder, console)
+
+
+def _calibrated(pipeline: Pipeline, encoded: EncodedOnce, console: Console) -> Fitted:
+    """Fit calibration on the encoded examples, and set it."""
+    with bar(console, "calibrating", "images", len(encoded.examples)) as shown:
+        fitted = fit_calibration(pipeline, encoded.examples, encoded, lambda done, _: shown.update(done))
+    return fitted.apply(pipeline)
 
 
 def _open(config: RunConfig, also_held_out: Sequence[RunConfig], console: Console) -> tuple[Dataset, Dataset]:
