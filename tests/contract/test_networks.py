@@ -136,7 +136,10 @@ def test_captions_and_questions_are_asked_as_the_network_was_trained(opened: Ope
     found = pipeline.tasks["conversation"].predict(pipeline.model, codec, seen, queries)
     given = [Query(0, turns=(Turn("user", words),)) for words in own]
     expected = pipeline.tasks["conversation"].predict(pipeline.model, codec, seen, given)
-    assert [one.evidence["tokens"] for one in found] == [one.evidence["tokens"] for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        (mine, certain), (theirs, expected_certain) = (zip(*it.evidence["tokens"], strict=True) for it in (one, other))
+        assert mine == theirs
+        assert certain == pytest.approx(expected_certain, abs=1e-5)  # a batch of captions, one of answers: other sums
     kept = tokenizer.from_json(tokenizer.to_json(), tokenizer.max_tokens)
     assert kept.form.wordings == tokenizer.form.wordings and bool(kept.form.wordings) == (name in OWN_WORDS)
 
