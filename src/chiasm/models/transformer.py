@@ -21,6 +21,10 @@ SHORT_TOKENS = 128
 """On a CPU, up to this many keys, attention in bf16 or fp16 runs as two matrix products: forward and backward
 of 3,072 rows of 9 tokens in bf16 are 3.5 (4 heads) to 12 times (2 heads) as fast as in the fused kernel. In fp32 the
 fused kernel is 1.4 times as fast (`benchmarks/attention.py`, one thread)."""
+MOST_SCORES = 1 << 25
+"""On a CPU, with gradients in bf16 or fp16, longer texts and images run so too, up to this many scores (64 MiB, kept for
+the backward pass): the fused kernel's backward pass takes 1.5 to 2.3 times as long with 200 to 270 keys, and longer than
+its own in fp32 (`benchmarks/attention.py --rows 64 --keys 208 --width 256 --causal`)."""
 
 FEW_QUERIES = 4
 """On a CPU, without gradients, fewer queries than this (autoregressive decoding) run as matrix products too: the fused
@@ -38,7 +42,7 @@ def attend(
     A query that may attend to nothing gets zeros, and gives no gradient. Only the kernel differs by device, number
     format and length: torch's fused one or `matrix_attention`.
     """
-    is_short = query.dtype.itemsize < 4 and key.shape[2] <= SHORT_TOKENS
+    is_short = query.dtype.itemsize < 4 and (key.shape[2] <= SHORT_TOKENS or _trains_in_products(query, key))
     has_few_queries = not torch.is_grad_enabled() and query.shape[2] < FEW_QUERIES
     if query.device.type == "cpu" and (is_short or has_few_queries):
         return matrix_attention(query, key, value, allowed)
@@ -55,11 +59,24 @@ def matrix_attention(
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if allowed is None:
         return scores.softmax(dim=-1) @ value
-    # The smallest number, not minus infinity: a fully masked row then has a softmax, where infinities give NaN.
-    mixed = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(dim=-1) @ value
+    mixed = hide_(scores, allowed).softmax(dim=-1) @ value
     is_blind = ~allowed.any(dim=-1, keepdim=True)
     # The test is free on a CPU, and the fill would cost a tenth of the total.
     return mixed.masked_fill(is_blind, 0) if bool(is_blind.any()) else mixed
+
+
+def hide_(scores: Float[Tensor, "n h q k"], allowed: Bool[Tensor, "..."]) -> Float[Tensor, "n h q k"]:
+    """In place, give scores that are not `allowed` a weight of zero in each row that has others.
+
+    The smallest number is added, not minus infinity: a fully masked row then has a softmax, where infinities give NaN.
+    An addition has no backward pass, and filling has one that costs as much as the softmax.
+    """
+    hidden = torch.zeros(allowed.shape, dtype=scores.dtype, device=scores.device)
+    return scores.add_(hidden.masked_fill_(~allowed, torch.finfo(scores.dtype).min))
+
+
+def _trains_in_products(query: Tensor, key: Tensor) -> bool:
+    return torch.is_grad_enabled() and query[..., 0].numel() * key.shape[2] <= MOST_SCORES
 
 
 def attention_weights(

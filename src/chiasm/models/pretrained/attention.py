@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.models.transformer import FEW_QUERIES
+from chiasm.models.transformer import FEW_QUERIES, hide_
 
 NAME = "chiasm"
 """Under which transformers finds it."""
@@ -58,10 +58,7 @@ def grouped_attention(
     if mask is None:
         causal = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device)
         mask = causal.tril(key.shape[2] - length)[None, None]
-    if mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask[:, :, None], torch.finfo(scores.dtype).min)
-    else:
-        scores = scores + mask[:, :, None]
+    scores = hide_(scores, mask[:, :, None]) if mask.dtype == torch.bool else scores + mask[:, :, None]
     mixed = scores.softmax(-1).view(rows, shared, heads // shared * length, -1) @ value
     return mixed.view(rows, heads, length, width)
 
