@@ -2,8 +2,8 @@
 
 Command: python benchmarks/attention.py [--rows 3072] [--keys 9] [--width 128] [--causal]
 
-The defaults are the demo's questions; `--rows 64 --keys 208 --width 256 --causal` is a prior that draws 144 tokens after a
-caption of 64.
+The defaults are the demo's questions; `--rows 64 --keys 208 --width 256 --causal` is a prior that draws 144 tokens
+after a caption of 64.
 """
 
 import argparse

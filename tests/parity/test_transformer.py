@@ -84,18 +84,22 @@ def test_both_kernels_equal_a_slow_loop(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "length", "is_fused"),
+    ("dtype", "length", "trains", "is_fused"),
     [
-        (torch.bfloat16, transformer.SHORT_TOKENS, False),
-        (torch.bfloat16, transformer.SHORT_TOKENS + 1, True),
-        (torch.float32, 4, True),
+        (torch.bfloat16, transformer.SHORT_TOKENS, False, False),
+        (torch.bfloat16, transformer.SHORT_TOKENS + 1, False, True),
+        (torch.bfloat16, transformer.SHORT_TOKENS + 1, True, False),
+        (torch.bfloat16, 2 * transformer.SHORT_TOKENS, True, True),
+        (torch.float32, 4, True, True),
     ],
 )
 @pytest.mark.parametrize("is_masked", [False, True])
 def test_the_kernel_is_chosen_by_format_and_length(
-    dtype: torch.dtype, length: int, is_fused: bool, is_masked: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, length: int, trains: bool, is_fused: bool, is_masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against the slower kernel, and a score matrix of a page of tokens; either is right to bf16's precision."""
+    queries = transformer.FEW_QUERIES
+    monkeypatch.setattr(transformer, "MOST_SCORES", 2 * queries * (transformer.SHORT_TOKENS + 1))
     calls: list[int] = []
     kernel = F.scaled_dot_product_attention
 
@@ -104,9 +108,10 @@ def test_the_kernel_is_chosen_by_format_and_length(
         return kernel(query, key, value, attn_mask=attn_mask)
 
     monkeypatch.setattr(transformer.F, "scaled_dot_product_attention", watched)
-    tensors = [numbers(2, 1, n, 4, seed=s).to(dtype) for s, n in enumerate((3, length, length))]
+    tensors = [numbers(2, 1, n, 4, seed=s).to(dtype) for s, n in enumerate((queries, length, length))]
     allowed = lengths_mask([length // 2, 0], length)[:, None, None] if is_masked else None
-    got = attend(*tensors, allowed)
+    with torch.set_grad_enabled(trains):
+        got = attend(*tensors, allowed)
     assert bool(calls) == is_fused and got.dtype == dtype
     torch.testing.assert_close(got.double(), slow_attention(*tensors, allowed), rtol=2e-2, atol=2e-2)
 

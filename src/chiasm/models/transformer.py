@@ -22,9 +22,9 @@ SHORT_TOKENS = 128
 of 3,072 rows of 9 tokens in bf16 are 3.5 (4 heads) to 12 times (2 heads) as fast as in the fused kernel. In fp32 the
 fused kernel is 1.4 times as fast (`benchmarks/attention.py`, one thread)."""
 MOST_SCORES = 1 << 25
-"""On a CPU, with gradients in bf16 or fp16, longer texts and images run so too, up to this many scores (64 MiB, kept for
-the backward pass): the fused kernel's backward pass takes 1.5 to 2.3 times as long with 200 to 270 keys, and longer than
-its own in fp32 (`benchmarks/attention.py --rows 64 --keys 208 --width 256 --causal`)."""
+"""On a CPU, with gradients in bf16 or fp16, more keys run so too, up to this many scores (64 MiB, kept for the backward
+pass): with 200 to 270 keys the fused kernel takes 1.5 to 2.3 times as long (`benchmarks/attention.py --rows 64 --keys
+208 --width 256 --causal`)."""
 
 FEW_QUERIES = 4
 """On a CPU, without gradients, fewer queries than this (autoregressive decoding) run as matrix products too: the fused
@@ -65,7 +65,7 @@ def matrix_attention(
     return mixed.masked_fill(is_blind, 0) if bool(is_blind.any()) else mixed
 
 
-def hide_(scores: Float[Tensor, "n h q k"], allowed: Bool[Tensor, "..."]) -> Float[Tensor, "n h q k"]:
+def hide_(scores: Float[Tensor, "... q k"], allowed: Bool[Tensor, "..."]) -> Float[Tensor, "... q k"]:
     """In place, give scores that are not `allowed` a weight of zero in each row that has others.
 
     The smallest number is added, not minus infinity: a fully masked row then has a softmax, where infinities give NaN.
