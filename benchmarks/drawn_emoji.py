@@ -6,7 +6,8 @@ DATA is what `emoji_captions.py` wrote. For each caption of the split one image 
 turn. The judge is the packaged image tower with its weights of ImageNet: among the concept and 19 others of the set,
 which has the real images, in all styles but the one asked for, that are nearest to the drawing? And among the five
 styles, whose real images of other concepts are nearest? The same is asked of the real image, which says how good the
-judge is, and of an image that was drawn for another caption ("shuffled").
+judge is, of the real image in the codes of the run, which says what drawing can reach, and of an image that was drawn
+for another caption ("shuffled").
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 import chiasm
@@ -27,7 +29,10 @@ from chiasm.core.files import write_json
 from chiasm.core.random import counter_rng
 from chiasm.metrics.intervals import proportion
 from chiasm.metrics.paired import paired_difference
-from chiasm.serve.drawings import Wish
+from chiasm.pipeline.batching import to_model_range
+from chiasm.serve.drawings import Wish, as_pillow
+from chiasm.serve.engine import Model
+from chiasm.tasks.drawing_requests import image_tokenizer, images_of_ids
 from emoji_captions import DATA
 
 CANDIDATES = 20
@@ -84,11 +89,19 @@ def table(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "data.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def drawings(run: Path, rows: Sequence[dict[str, Any]]) -> list[npt.NDArray[np.uint8]]:
+def drawings(model: Model, rows: Sequence[dict[str, Any]]) -> list[Image.Image]:
     """An image of each row's caption, its languages in turn."""
     captions = [row["caption"][number % len(row["caption"])] for number, row in enumerate(rows)]
-    found = [one.image for one in chiasm.load(run).drawings(captions, Wish())]
-    return [image for image in found if image is not None]
+    return [as_pillow(one) for one in model.drawings(captions, Wish())]
+
+
+def in_codes(model: Model, rows: Sequence[dict[str, Any]]) -> list[Image.Image]:
+    """The real image of each row as the run's tokenizer shows it."""
+    tokenizer = image_tokenizer(model.pipeline.model)
+    pixels = torch.stack([model.prepare(DATA / row["image"]) for row in rows])
+    values = to_model_range(pixels, torch.float32)
+    assert isinstance(values, torch.Tensor)
+    return [Image.fromarray(one) for one in images_of_ids(tokenizer, tokenizer.ids(values))]
 
 
 def show(path: Path, real: Sequence[Image.Image], drawn: Sequence[Image.Image]) -> None:
@@ -120,12 +133,13 @@ def main() -> None:
     starter = chiasm.load("starter")
     judge = Judge([row["id"] for row in every], starter.encode_image([DATA / row["image"] for row in every]))
     place = {name: number for number, name in enumerate(judge.ids)}
-    drawn = drawings(given.run, asked)
-    images = [Image.fromarray(one) for one in drawn]
+    model = chiasm.load(given.run)
+    images = drawings(model, asked)
     ids = [row["id"] for row in asked]
     seen = {
         "drawn": starter.encode_image(images),
         "real": judge.vectors[[place[name] for name in ids]],
+        "in_codes": starter.encode_image(in_codes(model, asked)),
         "shuffled": np.roll(starter.encode_image(images), 1, axis=0),
     }
     found: dict[str, Any] = {}

@@ -131,6 +131,7 @@ def draw_globally(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(parts, "seed_step", lambda *counters: None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("forget", [forget_moments, forget_average, draw_globally])
 def test_comparison_can_fail(
     forget: Callable[[pytest.MonkeyPatch], None],

@@ -159,7 +159,7 @@ def test_two_processes_agree_on_conflicts(tmp_path: Path) -> None:
         assert len(values[0]) == 3 and values[1] == pytest.approx(values[0], rel=1e-4, abs=1e-5), name
 
 
-@pytest.mark.parametrize("name", ["ragged", "ragged_in_shards"])
+@pytest.mark.parametrize("name", ["ragged", pytest.param("ragged_in_shards", marks=pytest.mark.long)])
 def test_two_processes_share_ragged_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Guards against a wait for a process that has no caption, parts of unequal shape, and local means and draws."""
     write_ragged(tmp_path / "ragged")
