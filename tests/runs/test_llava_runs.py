@@ -122,7 +122,7 @@ def test_it_learns_to_see_and_a_run_on_images_without_content_shows_no_gap(
     language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The null control of the blind score: where images tell nothing, nothing is gained from them."""
-    config = seeing(language, frozen=False, pictures=400, steps=400, batch_size=16, lr=2e-3, validate_every=200)
+    config = seeing(language, frozen=False, pictures=400, steps=1000, batch_size=16, lr=2e-3, validate_every=500)
     sees = trained(config, tmp_path / "sees")
     noise = np.random.default_rng(0).integers(0, 256, (64, 24, 24, 3), dtype=np.uint8)
     drawn = iter(range(1 << 30))
