@@ -2,7 +2,7 @@
 
     python benchmarks/distilled.py --teacher-s 420 --student-s 240
 
-A model of the recipe `demo` for questions, with six fusion blocks of width 256, is trained; `layers50` takes away the
+A model of the recipe `demo` for questions, with six fusion blocks in place of its own, is trained; `layers50` takes away the
 half of its blocks whose Taylor score is least; and what is left goes on learning from the data and from the whole
 model's answers (`train.teacher`, Hinton et al. 2015). With --scratch-s a model of that depth from random weights stands
 beside them. Scores are of the same questions about 500 test scenes; times of interleaved rounds of one process.
@@ -26,7 +26,7 @@ from chiasm.report.compression import cells
 from chiasm.train.config import RunConfig
 from chiasm.train.run import run
 
-BLOCKS, WIDTH = 6, 256
+BLOCKS, WIDTH = 6, 128
 DISTIL = 0.5
 """Share of the teacher's answers in the student's loss."""
 
