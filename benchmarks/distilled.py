@@ -2,10 +2,10 @@
 
     python benchmarks/distilled.py --teacher-s 420 --student-s 240
 
-A model of the recipe `demo` for questions, with six fusion blocks in place of its own, is trained; `layers50` takes away the
-half of its blocks whose Taylor score is least; and what is left goes on learning from the data and from the whole
-model's answers (`train.teacher`, Hinton et al. 2015). With --scratch-s a model of that depth from random weights stands
-beside them. Scores are of the same questions about 500 test scenes; times of interleaved rounds of one process.
+A model of the recipe `demo` for questions, with six fusion blocks in place of its own, is trained; `layers50` takes
+away the half of its blocks whose Taylor score is least; and what is left goes on learning from the data and from the
+whole model's answers (`train.teacher`, Hinton et al. 2015). With --scratch-s a model of that depth from random weights
+stands beside them. Scores are of the same questions about 500 test scenes; times of interleaved rounds of one process.
 """
 
 import argparse
