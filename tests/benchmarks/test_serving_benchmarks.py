@@ -10,6 +10,7 @@ import serve_hostile
 from serving import served
 
 
+@pytest.mark.long
 def test_fuzzed_requests_break_and_leak_nothing(tiny_run: Path) -> None:
     """Guards against a request that ends in a 500, an answer that its description does not know, and a leak."""
     with served(tiny_run) as process:
@@ -19,6 +20,7 @@ def test_fuzzed_requests_break_and_leak_nothing(tiny_run: Path) -> None:
     assert sum(record.statuses.values()) > 150 and record.statuses[200] and record.statuses[422]
 
 
+@pytest.mark.long
 def test_hostile_requests_do_not_fill_the_memory(tiny_run: Path) -> None:
     """Guards against heads, bodies, JSON and pictures that fill the memory; each alone took more than this allows."""
     kinds = ["header_without_end", "trailer_without_end", "unfinished_body", "many_objects", "picture png grey16"]

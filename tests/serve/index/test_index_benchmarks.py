@@ -72,6 +72,7 @@ def test_photos_benchmark(
     assert "text_to_image_R@1: evaluate" in said and "re-ranking, after" in said
 
 
+@pytest.mark.long
 def test_several_processes_write_the_same_index(photos: Path, tmp_path: Path, tiny_run: Path) -> None:
     """Guards against other vectors, lost pictures or forgotten broken ones where Ray encodes."""
     pytest.importorskip("ray.data")
