@@ -23,8 +23,8 @@ of 3,072 rows of 9 tokens in bf16 are 3.5 (4 heads) to 12 times (2 heads) as fas
 fused kernel is 1.4 times as fast (`benchmarks/attention.py`, one thread)."""
 MOST_SCORES = 1 << 25
 """On a CPU, with gradients in bf16 or fp16, more keys run so too, up to this many scores (64 MiB, kept for the backward
-pass): with 200 to 270 keys the fused kernel takes 1.5 to 2.3 times as long (`benchmarks/attention.py --rows 64 --keys
-208 --width 256 --causal`)."""
+pass): of 208 keys the fused kernel takes 1.8 (2 heads) to 2.1 times as long (4 heads) on one thread of an Intel Xeon
+with AMX, and 4.0 to 5.5 times on two (`benchmarks/attention.py --rows 64 --keys 208 --width 256 --causal`)."""
 
 FEW_QUERIES = 4
 """On a CPU, without gradients, fewer queries than this (autoregressive decoding) run as matrix products too: the fused
