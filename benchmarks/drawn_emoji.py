@@ -63,7 +63,7 @@ class Judge:
         return np.array([one.partition("/")[2] for one in self.ids])
 
     def names_concept(self, vector: Vectors, asked: str) -> bool:
-        """Whether the concept of `asked` is nearest among itself and 19 others that are drawn by its name."""
+        """Whether the concept of `asked` is nearest among itself and 19 others, the same each time."""
         style, _, concept = asked.partition("/")
         is_other_style = self.styles != style
         every = np.unique(self.concepts[is_other_style])
