@@ -11,7 +11,6 @@ for another caption ("shuffled").
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +32,7 @@ from chiasm.pipeline.batching import to_model_range
 from chiasm.serve.drawings import Wish, as_pillow
 from chiasm.serve.engine import Model
 from chiasm.tasks.drawing_requests import image_tokenizer, images_of_ids
-from emoji_captions import DATA
+from emoji_captions import DATA, json_lines
 
 CANDIDATES = 20
 SHOWN = 24
@@ -84,11 +83,6 @@ class Judge:
         return total / max(float(np.linalg.norm(total)), 1e-9)
 
 
-def table(folder: Path) -> list[dict[str, Any]]:
-    """Rows of the data that `emoji_captions.py` wrote."""
-    return [json.loads(line) for line in (folder / "data.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def drawings(model: Model, rows: Sequence[dict[str, Any]]) -> list[Image.Image]:
     """An image of each row's caption, its languages in turn."""
     captions = [row["caption"][number % len(row["caption"])] for number, row in enumerate(rows)]
@@ -126,7 +120,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="PNG: real images above drawn ones")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    every = table(given.data)
+    every = json_lines(given.data / "data.jsonl")
     asked = [row for row in every if row["split"] == given.split]
     order = counter_rng("emoji asked", 0).permutation(len(asked))[: given.captions]
     asked = [asked[place] for place in order]
@@ -136,11 +130,12 @@ def main() -> None:
     model = chiasm.load(given.run)
     images = drawings(model, asked)
     ids = [row["id"] for row in asked]
+    seen_drawn = starter.encode_image(images)
     seen = {
-        "drawn": starter.encode_image(images),
+        "drawn": seen_drawn,
         "real": judge.vectors[[place[name] for name in ids]],
         "in_codes": starter.encode_image(in_codes(model, asked)),
-        "shuffled": np.roll(starter.encode_image(images), 1, axis=0),
+        "shuffled": np.roll(seen_drawn, 1, axis=0),
     }
     found: dict[str, Any] = {}
     hits: dict[tuple[str, str], npt.NDArray[np.float64]] = {}

@@ -25,6 +25,11 @@ HELD_OUT = {"val": 0.1, "test": 0.1}
 """Split -> share of the concepts of which it has one style."""
 
 
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one a line."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def captions(style: str, english: str, chinese: str) -> list[str]:
     """What an image of a concept in a style is called."""
     return [f"{english}, {style} style", f"{chinese}，{style} 风格"]
@@ -48,12 +53,8 @@ def held_out(images: list[dict[str, Any]]) -> dict[str, str]:
 
 def rows(data: Path) -> list[dict[str, Any]]:
     """A row of data.jsonl for each image of the set; its id is "STYLE/CONCEPT"."""
-    lines = (data / "concepts.jsonl").read_text(encoding="utf-8").splitlines()
-    named = {row["concept"]: row["text"] for row in map(json.loads, lines)}
-    images = {
-        split: [json.loads(line) for line in (data / split / "data.jsonl").read_text(encoding="utf-8").splitlines()]
-        for split in ("train", "val")
-    }
+    named = {row["concept"]: row["text"] for row in json_lines(data / "concepts.jsonl")}
+    images = {split: json_lines(data / split / "data.jsonl") for split in ("train", "val")}
     elsewhere = held_out(images["train"]) | {row["id"]: "unseen" for row in images["val"]}
     found = []
     for row in (*images["train"], *images["val"]):
