@@ -98,11 +98,11 @@ def plan_execution(pipeline: Pipeline) -> Plan:
     if wanted != "auto" and wanted not in known:
         why = f"model.execution={wanted} needs {INSTRUCTIONS[wanted]}, which this machine lacks"
         return _all(pipeline, why, f"computing in fp32: {why}")
-    if wanted == "auto" and not known:
-        return _all(pipeline, "this machine has no instructions for bytes (VNNI) or bf16")
     names = [name for name, part in pipeline.execution.parts.items() if _is_large(part) or wanted != "auto"]
     if not names:
         return _all(pipeline, _SMALL)
+    if not known:
+        return _all(pipeline, "this machine has no instructions for bytes (VNNI) or bf16")
     trial = _Trial(pipeline)
     plans = {name: PartPlan("fp32", _SMALL) for name in pipeline.execution.parts}
     plans |= {name: trial.choose(name, known if wanted == "auto" else (wanted,), wanted) for name in names}

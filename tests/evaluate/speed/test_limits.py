@@ -20,6 +20,15 @@ def test_operations_are_counted(monkeypatch) -> None:
     assert limits.copied_bytes_per_s() == 2 * 1000 / 0.5
 
 
+def test_slow_products_are_measured_small(monkeypatch) -> None:
+    """Guards against a minute spent on products of bf16 by a machine that has no instructions for them."""
+    sides: list[int] = []
+    monkeypatch.setattr(limits, "_products_per_s", lambda name, side: (sides.append(side), 1e9)[1])
+    assert limits.products_per_s("bf16") == 1e9 and sides == [limits.SLOW_SIDE]
+    monkeypatch.setattr(limits, "_products_per_s", lambda name, side: (sides.append(side), 1e11)[1])
+    assert limits.products_per_s("bf16") == 1e11 and sides[1:] == [limits.SLOW_SIDE, limits.SIDE]
+
+
 def test_files_that_are_no_photos_are_not_timed(monkeypatch) -> None:
     """Guards against PNG files in a number that is named after JPEG."""
     made = {}

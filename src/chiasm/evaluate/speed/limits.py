@@ -15,6 +15,9 @@ from chiasm.data.image import load_image
 
 SIDE = 1024
 """Side of the square matrices."""
+SLOW_SIDE = 128
+"""Their side where a product takes more than `ENOUGH_S`: bf16 without instructions for it is 400 times slower."""
+ENOUGH_S = 0.5
 COPIED_BYTES = 1 << 27
 """Far more than the caches of a processor hold."""
 ROUNDS = 5
@@ -34,11 +37,16 @@ def median_s(work: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 def products_per_s(name: str) -> float:
     """Multiplications and additions a second, both counted, of square matrices in "fp32", "bf16" or "int8"."""
-    operations = 2.0 * SIDE**3
+    slow = _products_per_s(name, SLOW_SIDE)
+    return slow if 2.0 * SIDE**3 / slow > ENOUGH_S else _products_per_s(name, SIDE)
+
+
+def _products_per_s(name: str, side: int) -> float:
+    operations = 2.0 * side**3
     if name == "int8":
-        whole = torch.ones(SIDE, SIDE, dtype=torch.int8)
+        whole = torch.ones(side, side, dtype=torch.int8)
         return operations / median_s(lambda: torch._int_mm(whole, whole))
-    matrix = torch.ones(SIDE, SIDE, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[name])
+    matrix = torch.ones(side, side, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[name])
     return operations / median_s(lambda: matrix @ matrix)
 
 
