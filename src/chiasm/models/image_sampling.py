@@ -3,7 +3,12 @@
 Every draw is a function of its own uniform number, so that an image depends on its seed and caption alone, not on what
 is drawn beside it, and is the same with the key-value cache and without.
 
-Axis legend: n images, u different captions, p tokens of an image, k codes.
+A product of one row costs nearly what one of `ROWS` rows does, and batch invariance computes as many. So one or few
+images fill these rows with guesses of their next tokens: a pass gives the draws after each guess, those after right
+guesses count, and the others are the next guesses (Jacobi decoding, Santilli et al. 2023, "Accelerating Transformer
+Inference for Translation via Parallel Decoding", with draws in place of maxima). The tokens are those of one at a time.
+
+Axis legend: n images, r sequences, u different captions, p tokens of an image, w places of a pass, k codes.
 """
 
 from collections.abc import Callable
@@ -16,13 +21,14 @@ from torch import Tensor
 
 from chiasm.core.errors import InputError
 from chiasm.core.types import TextTokens
+from chiasm.models.batch_invariant import ROWS
 from chiasm.models.decoder import TextTower
 from chiasm.models.prior import ImagePrior
 
 FREE = -1
 """Stands among given ids for a token that is to be drawn."""
 Watch = Callable[[int, Tensor], None]
-"""Called after each token with the number of tokens that are decided and all ids, int64 [n, p], `FREE` if undecided."""
+"""Called after each pass with the number of tokens that are decided and all ids, int64 [n, p], `FREE` if undecided."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +75,9 @@ class Sampled(NamedTuple):
     log_probability: Tensor
 
 
-def guided(with_caption: Float[Tensor, "n k"], without: Float[Tensor, "n k"], guidance: float) -> Float[Tensor, "n k"]:
+def guided(
+    with_caption: Float[Tensor, "*n k"], without: Float[Tensor, "*n k"], guidance: float
+) -> Float[Tensor, "*n k"]:
     """Classifier-free guidance on logits."""
     return without + guidance * (with_caption - without)
 
@@ -116,7 +124,7 @@ class Plan:
 
 
 class _Sequences:
-    """The sequences that are drawn, with or without a cache: the state after the newest token of each.
+    """The sequences that are drawn, with or without a cache: the states after the newest tokens of each.
 
     Args:
         prior: the prior, in evaluation mode.
@@ -124,6 +132,9 @@ class _Sequences:
         text: u captions.
         rows: int64 [r], the caption of each sequence.
         is_cached: keep keys and values; else every step computes whole sequences, for comparison.
+
+    Attributes:
+        states: float [r, w, d], after the tokens of the last `extend`.
     """
 
     def __init__(self, prior: ImagePrior, tower: TextTower, text: TextTokens, rows: Tensor, is_cached: bool) -> None:
@@ -132,23 +143,29 @@ class _Sequences:
         states = prior.text_states(tower, text)
         if self.caches is None:
             self.text = states[rows]
-        last = prior.run(states, self.caches)[:, -1]
+        last = prior.run(states, self.caches)[:, -1:]
         for cache in self.caches or ():
             cache.select(rows)
-        self.last = last[rows]
+        self.states = last[rows]
 
-    def extend(self, ids: Int[Tensor, "r q"]) -> None:
-        """Append tokens to every sequence."""
-        start, self.ids = self.ids.shape[1], torch.cat([self.ids, ids], dim=1)
+    def extend(self, ids: Int[Tensor, "r w"], start: int, by_query: bool = True) -> None:
+        """Put image tokens at place `start` and after; what stood there is dropped.
+
+        `by_query`: several tokens give the states, to the last bit, that they give one at a time.
+        """
+        self.ids, text_length = torch.cat([self.ids[:, :start], ids], dim=1), self.prior.text_length
         if self.caches is None:
             states = torch.cat([self.text, self.prior.image_states(self.ids)], dim=1)
-            self.last = self.prior.run(states)[:, -1]
-        else:
-            self.last = self.prior.run(self.prior.image_states(ids, start), self.caches)[:, -1]
+            self.states = self.prior.run(states)[:, text_length + start :]
+            return
+        for cache in self.caches:
+            cache.cut(text_length + start)
+            cache.by_query = by_query
+        self.states = self.prior.run(self.prior.image_states(ids, start), self.caches)
 
     def keep(self, rows: Int[Tensor, " m"]) -> None:
         """Go on with some of the sequences."""
-        self.ids, self.last = self.ids[rows], self.last[rows]
+        self.ids, self.states = self.ids[rows], self.states[rows]
         if self.caches is None:
             self.text = self.text[rows]
         for cache in self.caches or ():
@@ -156,7 +173,7 @@ class _Sequences:
 
 
 class Sampler:
-    """Draws the free tokens of images, one place of every image a step, row by row from the top left.
+    """Draws the free tokens of images, the same places of every image a step, row by row from the top left.
 
     A drawn token sees its caption and the tokens above it and left of it. Given tokens further on are kept as they are,
     but nothing before them was drawn with a view to them.
@@ -170,6 +187,7 @@ class Sampler:
 
     Attributes:
         ids: int64 [n, p], `FREE` where a token is not drawn yet.
+        guesses: int64 [n, g], of the tokens at `place` and after, which the last pass has read.
         place: number of places that are decided; the first of them at once, where all images are given them.
     """
 
@@ -182,13 +200,15 @@ class Sampler:
         without = torch.full_like(plan.caption, len(plan.text.ids) - 1)
         rows = torch.cat([plan.caption, without]) if self.is_guided else plan.caption
         self.ids, self._total = plan.given.clone(), plan.uniform.new_zeros(len(plan.given))
+        self.guesses, self._may_guess = plan.given[:, :0], is_cached
         is_free = plan.given == FREE
         self.place = int(is_free.any(dim=0).int().argmax()) if bool(is_free.any()) else self.length
         if self.is_done:
             return
         self._sequences = _Sequences(prior, tower, plan.text, rows, is_cached)
         if self.place:
-            self._sequences.extend(self._both(self.ids[:, : self.place]))
+            self._sequences.extend(self._both(self.ids[:, : self.place]), 0, by_query=False)
+            self._sequences.states = self._sequences.states[:, -1:]
 
     @property
     def length(self) -> int:
@@ -202,24 +222,41 @@ class Sampler:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Decide the next token of every image."""
-        place, count = self.place, len(self.ids)
-        logits = self.prior.code_logits(self._sequences.last)
+        """Decide the next token of every image, and as many more as are guessed right in all of them."""
+        states, count, place = self._sequences.states, len(self.ids), self.place
+        logits = self.prior.code_logits(states)
         plain = logits[:count]
         mixed = guided(plain, logits[count:], self.config.guidance) if self.is_guided else plain
-        drawn = choose(mixed, self.plan.uniform[:, place], self.config)
-        free = self.plan.given[:, place] == FREE
-        self.ids[:, place] = torch.where(free, drawn, self.ids[:, place])
-        own = plain.double().log_softmax(dim=1).gather(1, self.ids[:, place, None])[:, 0]
-        self._total += own * free
-        self.place += 1
+        given = self.plan.given[:, place : place + states.shape[1]]
+        uniform = self.plan.uniform[:, place : place + states.shape[1]]
+        drawn = choose(mixed.flatten(0, 1), uniform.flatten(), self.config).view_as(given)
+        found = torch.where(given == FREE, drawn, given)
+        is_right = (found[:, :-1] == self.guesses).all(dim=0)
+        decided = 1 + int(is_right.int().cumprod(dim=0).sum())
+        self.ids[:, place : place + decided] = found[:, :decided]
+        own = plain.double().log_softmax(dim=2).gather(2, found[..., None])[..., 0] * (given == FREE)
+        for number in range(decided):  # added in this order, however many a pass decides
+            self._total += own[:, number]
+        self.place += decided
         if not self.is_done:
-            self._sequences.extend(self._both(self.ids[:, place, None]))
+            self._guess(found[:, decided:])
+            newest = torch.cat([self.ids[:, self.place - 1 : self.place], self.guesses], dim=1)
+            self._sequences.extend(self._both(newest), self.place - 1)
+
+    def _guess(self, drawn: Int[Tensor, "n g"]) -> None:
+        """Guess the tokens at `place` and after: what was drawn after a wrong guess, then the same token again."""
+        sequences = len(self.ids) * (2 if self.is_guided else 1)
+        most = ROWS // sequences - 1 if self._may_guess else 0
+        count = max(0, min(most, self.length - self.place - 1))
+        last = torch.cat([self.ids[:, self.place - 1 : self.place], drawn], dim=1)[:, -1:]
+        guesses = torch.cat([drawn, last.expand(-1, count)], dim=1)[:, :count]
+        given = self.plan.given[:, self.place : self.place + count]
+        self.guesses = torch.where(given == FREE, guesses, given)
 
     def keep(self, rows: Int[Tensor, " m"]) -> None:
         """Go on with some of the images alone; their tokens do not change by it."""
         count = len(self.ids)
-        self.ids, self._total = self.ids[rows], self._total[rows]
+        self.ids, self._total, self.guesses = self.ids[rows], self._total[rows], self.guesses[rows]
         plan = self.plan
         self.plan = Plan(plan.text, plan.caption[rows], plan.uniform[rows], plan.given[rows])
         if not self.is_done:
@@ -244,7 +281,7 @@ def sample(
     watch: Watch | None = None,
     is_cached: bool = True,
 ) -> Sampled:
-    """Draw the free tokens of every image; see `Sampler`. `watch` is called after each token."""
+    """Draw the free tokens of every image; see `Sampler`. `watch` is called after each pass."""
     sampler = Sampler(prior, tower, plan, config, is_cached)
     while not sampler.is_done:
         sampler.step()

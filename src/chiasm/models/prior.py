@@ -109,7 +109,8 @@ class ImagePrior(nn.Module):
         """The blocks and the last norm; with `caches` the states are those of the newest tokens only."""
         start, length = caches[0].length if caches else 0, states.shape[1]
         # A single new token attends to all before it, which needs no mask.
-        allowed = causal(length, states.device, start) if length > 1 else None
+        needs_mask = length > 1 and not (caches and caches[0].by_query)
+        allowed = causal(length, states.device, start) if needs_mask else None
         kept: Sequence[KeyValueCache | None] = caches or [None] * len(self.blocks)
         for block, cache in zip(self.blocks, kept, strict=True):
             states = block(states, allowed=allowed, cache=cache)

@@ -112,11 +112,14 @@ class KeyValueCache:
         key: keys of the tokens so far, [n, h, k, c].
         value: values of the tokens so far, [n, h, k, c].
         context: keys and values of cross-attention, [r, h, k, c] each, projected once.
+        by_query: new tokens attend one after the other, without a mask: several at once then give the sums, to the last
+            bit, that each gives alone.
     """
 
     key: Tensor | None = None
     value: Tensor | None = None
     context: tuple[Tensor, Tensor] | None = None
+    by_query: bool = False
 
     @property
     def length(self) -> int:
@@ -128,6 +131,11 @@ class KeyValueCache:
         self.key = key if self.key is None else torch.cat([self.key, key], dim=2)
         self.value = value if self.value is None else torch.cat([self.value, value], dim=2)
         return self.key, self.value
+
+    def cut(self, length: int) -> None:
+        """Keep the first `length` tokens."""
+        if self.key is not None and self.value is not None:
+            self.key, self.value = self.key[:, :, :length], self.value[:, :, :length]
 
     def select(self, rows: Int[Tensor, " m"]) -> None:
         """Select (and repeat) rows, as beam search reorders its beams.
@@ -184,7 +192,19 @@ class Attention(nn.Module):
         query = self.split(self.query(together))
         if (watched := _watched.get()) is not None and self in watched:
             watched[self] = attention_weights(query, key, allowed)
-        mixed = attend(query, key, value, allowed)
+        return self._output(attend(query, key, value, allowed), x)
+
+    def attend_by_query(
+        self, x: Float[Tensor, "n q d"], key: Float[Tensor, "n h k c"], value: Float[Tensor, "n h k c"]
+    ) -> Float[Tensor, "n q d"]:
+        """Causal attention of the newest q of k tokens, computed one token after the other."""
+        query, before = self.split(self.query(x)), key.shape[2] - x.shape[1]
+        ends = range(before + 1, key.shape[2] + 1)
+        rows = zip(query.split(1, dim=2), ends, strict=True)
+        mixed = [attend(one, key[:, :, :end], value[:, :, :end], None) for one, end in rows]
+        return self._output(torch.cat(mixed, dim=2), x)
+
+    def _output(self, mixed: Float[Tensor, "r h q c"], x: Float[Tensor, "n p d"]) -> Float[Tensor, "n p d"]:
         return self.out(mixed.transpose(1, 2).flatten(2)).view_as(x)
 
     def forward(
@@ -203,6 +223,8 @@ class Attention(nn.Module):
         key, value = self.keys_values(x if context is None else context, context_index)
         if cache is not None:
             key, value = cache.append(key, value)
+            if cache.by_query:
+                return self.attend_by_query(x, key, value)
         return self.attend(x, key, value, allowed)
 
 

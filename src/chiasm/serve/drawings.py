@@ -193,7 +193,7 @@ class Draws:
             captions: in a language of the training data.
             wish: everything else.
             progress: called after each token.
-            watch: called after each token with the ids so far, see `models.image_sampling.Watch`.
+            watch: called after each pass with the ids so far, see `models.image_sampling.Watch`.
 
         Returns:
             `wish.n` predictions of each caption, in order; `evidence["rank_score"]` where they were ranked. `domain` is
@@ -261,15 +261,17 @@ class _Counted:
     def __init__(
         self, progress: Progress | None, watch: Watch | None, given: tuple[int, ...], length: int, images: int
     ) -> None:
-        self.progress, self.watch, self.done = progress, watch, 0
-        first = given.index(FREE) if given else 0
-        self.total = (length - first) * -(-images // DRAWN_AT_ONCE)
+        self.progress, self.watch = progress, watch
+        self.first, self.parts_done, self.place = given.index(FREE) if given else 0, 0, 0
+        self.length = length - self.first
+        self.total = self.length * -(-images // DRAWN_AT_ONCE)
 
     def __call__(self, place: int, ids: Tensor) -> None:
-        """One more token of each image of a part."""
-        self.done += 1
+        """Further tokens of each image of a part; a part begins where the place goes back."""
+        self.parts_done += place <= self.place
+        self.place = place
         if self.progress is not None:
-            self.progress(self.done, self.total)
+            self.progress(self.parts_done * self.length + place - self.first, self.total)
         if self.watch is not None:
             self.watch(place, ids)
 

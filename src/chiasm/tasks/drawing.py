@@ -174,7 +174,7 @@ class Drawing(Task[DrawingConfig]):
             codec: its tokenizer.
             requests: captions, seeds, and tokens that are kept.
             sampling: None: that of the config.
-            watch: called after each token of each part of the requests, see `models.image_sampling.Watch`.
+            watch: called after each pass over each part of the requests, see `models.image_sampling.Watch`.
 
         Returns:
             For each request the caption as `answer`, the image as `image`, and as `confidence` the geometric mean

@@ -123,7 +123,7 @@ class DrawingBatch:
         return self.sampler.place // self.prior.grid[1]
 
     def step(self) -> None:
-        """Decide the next token of every image."""
+        """Decide the next tokens of every image, see `Sampler.step`."""
         self.sampler.step()
 
     def keep(self, places: Sequence[int]) -> None:
@@ -132,15 +132,14 @@ class DrawingBatch:
         self.sampler.keep(torch.tensor(places, dtype=torch.long, device=self.sampler.ids.device))
 
     @torch.no_grad()
-    def partial(self, place: int) -> npt.NDArray[np.uint8]:
-        """The image at a place so far: uint8 [h, w, 4] RGBA, opaque where rows are whole, transparent below.
+    def partial(self, place: int, done: int) -> npt.NDArray[np.uint8]:
+        """The first `done` whole rows of the image at a place: uint8 [h, w, 4] RGBA, transparent below them.
 
-        The last whole row stands in for those below while the image is decoded, because a decoder looks beyond the row
-        that it draws. So the lowest rows may still change a little; `finish` has the image.
+        The last of these rows stands in for those below while the image is decoded, because a decoder looks beyond the
+        row that it draws. So the lowest rows may still change a little; `finish` has the image.
         """
         rows, columns = self.prior.grid
-        done = self.rows_done
-        assert done, "no row is whole yet"
+        assert 0 < done <= self.rows_done, "rows that are not whole"
         ids = self.sampler.ids[place].view(rows, columns)
         filled = torch.cat([ids[:done], ids[done - 1 : done].expand(rows - done, columns)])
         (image,) = images_of_ids(self.tokenizer, filled.reshape(1, -1))

@@ -172,4 +172,4 @@ def test_other_requests_are_computed_between_two_tokens(door: Door) -> None:
     (short,) = door(PATH, {"prompt": CHINESE, "temperature": 0}).json["data"]
     assert short["chiasm"]["probability"] > 0 and slowed.begun == [1, 1]
     thread.join()
-    assert done.is_set() and len(slowed.steps) == 18
+    assert done.is_set() and 4 <= len(slowed.steps) <= 18, "eighteen tokens, some of them guessed"

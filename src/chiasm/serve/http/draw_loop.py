@@ -212,15 +212,16 @@ class DrawLoop(StepLoop):
         group.kept = None
         batch, before = group.batch, group.batch.rows_done
         batch.step()
+        events: list[tuple[Order, Event | Exception]] = [
+            (one.order, Shown(one.number, rows, as_png(batch.partial(place, rows))))
+            for rows in range(before + 1, batch.rows_done + 1)
+            for place, one in enumerate(canvases)
+            if rows in one.order.shown_rows
+        ]
         if batch.is_done:
             group.canvases = []
-            return [
+            events += [
                 (one.order, Drawn(one.number, drawing, self.drawer.png(drawing, one.order.sampling)))
                 for one, drawing in zip(canvases, batch.finish(), strict=True)
             ]
-        rows = batch.rows_done
-        return [
-            (one.order, Shown(one.number, rows, as_png(batch.partial(place))))
-            for place, one in enumerate(canvases)
-            if rows > before and rows in one.order.shown_rows
-        ]
+        return events
