@@ -184,16 +184,10 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_s
     memory = predict_memory(trainer, partial(_few, trainer, shown))
     trainer.loader = Loader(shown, pipeline.tasks, pipeline.codec, short)
     step_s = _step_s(trainer) * config.train.accumulate / short.train.accumulate
-    timed = [measured.example(n) for n in range(len(measured))]
-    image_s = _evaluation_s(pipeline, timed)
-    validations = math.ceil(length.steps / (config.train.validate_every or max(1, length.steps // 10)))
-    validated = validated_examples(config, len(held_out[0]))
-    validation_s = validations * validated * _evaluation_s(pipeline, timed, primary_metric(config))
+    validations, validation_s, measuring_s = _measuring(pipeline, config, held_out, measured, length.steps, is_stage)
     training_s = length.steps * step_s
     if config.train.limit_s:
         training_s = min(training_s, max(0.0, config.train.limit_s - validation_s))
-    final = validated_examples(config, len(held_out[1])) if is_stage else len(held_out[1])
-    after = _passes_after(pipeline, config) * (validated if is_stage else len(held_out[0])) + len(VIEWS) * final
     return Estimate(
         parameters=total,
         trained_parameters=trained,
@@ -204,13 +198,27 @@ def _estimate(config: RunConfig, console: Console, imported_s: float = 0.0, is_s
         steps_why=length.why,
         step_s=step_s,
         validations=validations,
-        times=Times(opening_s, encoding_s, training_s, validation_s, after * image_s + beside_s),
+        times=Times(opening_s, encoding_s, training_s, validation_s, measuring_s + beside_s),
         to_encode=to_encode,
         precision=why,
         limit_s=config.train.limit_s,
         lr=trainer.progress.lr,
         lr_why=trainer.progress.lr_why,
     )
+
+
+def _measuring(
+    pipeline: Pipeline, config: RunConfig, held_out: Sequence[Dataset], sample: Dataset, steps: int, is_stage: bool
+) -> tuple[int, float, float]:
+    """Number of validations, seconds of all, and seconds of the measurement at the end, by a prepared sample."""
+    timed = [sample.example(n) for n in range(len(sample))]
+    image_s = _evaluation_s(pipeline, timed)
+    validations = math.ceil(steps / (config.train.validate_every or max(1, steps // 10)))
+    validated = validated_examples(config, len(held_out[0]))
+    validation_s = validations * validated * _evaluation_s(pipeline, timed, primary_metric(config))
+    final = validated_examples(config, len(held_out[1])) if is_stage else len(held_out[1])
+    after = _passes_after(pipeline, config) * (validated if is_stage else len(held_out[0])) + len(VIEWS) * final
+    return validations, validation_s, after * image_s
 
 
 def _with_length(config: RunConfig, examples: int) -> tuple[Length, RunConfig]:
