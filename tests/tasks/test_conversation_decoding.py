@@ -14,6 +14,7 @@ from chiasm.pipeline.pipeline import Pipeline
 from chiasm.tasks.conversation_decoding import Decoder, PromptSize, Sampling, Seen, Written
 from chiasm.tasks.conversation_writing import replies
 from chiasm.tasks.prefix_store import PrefixStore
+from chiasm.tasks.stop_texts import LOOP_TOKENS
 from tiny_talker import pictures, talking_pipeline, write_language_model
 
 GREEDY = Sampling(max_tokens=20)
@@ -261,6 +262,20 @@ def test_max_tokens(
     written = finish(decoder)[0]
     assert ids(written) == ids(alone[0, GREEDY])[:most]
     assert [one.finish for one in written] == [""] * (most - 1) + ["length"]
+
+
+def test_a_loop_of_likeliest_tokens_ends(pipeline: Pipeline, prompts: list[list[int]], monkeypatch) -> None:
+    """Guards against minutes of one sentence; the prompt does not count, and draws may leave a loop."""
+    monkeypatch.setattr(Decoder, "_chosen", lambda self, logits, rows: torch.full((len(rows),), 40))
+    for ids_read in (prompts[0], [*prompts[0], *[40] * 30]):
+        lengths = []
+        for temperature in (0.0, 1.0):
+            decoder = fresh(pipeline)
+            decoder.add(0, ids_read, [], Sampling(max_tokens=50, temperature=temperature))
+            written = finish(decoder)[0]
+            lengths.append(len(written))
+            assert written[-1].finish == "length"
+        assert lengths == [LOOP_TOKENS, 50]
 
 
 def test_the_end_token_ends(pipeline: Pipeline, tokenizer: ChatTokenizer, add: Adding) -> None:

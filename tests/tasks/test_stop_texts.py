@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from chiasm.data.tokenizers.chat import ChatTokenizer
 from chiasm.data.tokenizers.chat_folder import read_chat_tokenizer
-from chiasm.tasks.stop_texts import StoppingStream
+from chiasm.tasks.stop_texts import StoppingStream, is_looping
 from tiny_talker import write_language_model
 
 
@@ -56,3 +56,31 @@ def test_what_may_begin_a_stop_text_is_held_back(tokenizer: ChatTokenizer) -> No
     stream = StoppingStream(tokenizer, ["dogs"])
     given = [stream.add(one)[0] for one in tokenizer.tokenizer.encode("a dog", add_special_tokens=False).ids]
     assert "".join(given) == "a" and stream.finish() == " dog"
+
+
+def slow_loop(ids: list[int]) -> bool:
+    """Some tail of 24 tokens or more, in which a token is that of `period` before, holds its period three times."""
+    for period in range(1, len(ids)):
+        length = max(24, 3 * period)
+        if len(ids) >= length and all(ids[-place] == ids[-place - period] for place in range(1, length - period + 1)):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 14, 31])
+@pytest.mark.parametrize("head", [0, 1, 10])
+def test_a_loop_is_found_when_it_is_sure(size: int, head: int) -> None:
+    """Guards against a reply that goes on for minutes, and against one that ends where a sentence stands twice."""
+    run = list(range(100, 100 + size))
+    reply = [*range(head), *run * 30]
+    first = next(count for count in range(len(reply)) if is_looping(reply[:count]))
+    assert first == head + max(3 * size, 24)
+
+
+@given(
+    st.lists(st.integers(0, 1), max_size=8), st.lists(st.integers(0, 2), min_size=1, max_size=12), st.integers(0, 80)
+)
+def test_a_loop_is_that_of_a_slow_search(head: list[int], run: list[int], count: int) -> None:
+    """Guards against a period that is missed, and a tail that is one token short of it."""
+    ids = [*head, *(run * count)[:count]]
+    assert is_looping(ids) == slow_loop(ids)

@@ -22,7 +22,7 @@ from chiasm.models.bridge.splicing import axes_along
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.pretrained.key_values import KeyValues
 from chiasm.tasks.prefix_store import Prefix, PrefixStore, Symbol, common, part_of
-from chiasm.tasks.stop_texts import StoppingStream
+from chiasm.tasks.stop_texts import StoppingStream, is_looping
 
 Finish = Literal["", "stop", "length"]
 MOST_LOGPROBS = 20
@@ -97,7 +97,8 @@ class Written:
         text: what is sure of the reply's text since the step before.
         log_probability: natural logarithm of the token's probability by the model, whatever it was drawn by.
         top: the likeliest tokens with their log-probabilities, as many as `Sampling.logprobs`.
-        finish: "stop" with an end token or a text of `Sampling.stop`, "length" at the longest reply; "" before the end.
+        finish: "stop" with an end token or a text of `Sampling.stop`, "length" at the longest reply, or where one of
+            likeliest tokens repeats itself (`stop_texts.is_looping`); "" before the end.
         is_cut: the token is no part of the text: it stands behind a text of `Sampling.stop`, or in it.
     """
 
@@ -125,6 +126,12 @@ class _Row:
     @property
     def length(self) -> int:
         return self.ends[-1] if self.ends else 0
+
+    @property
+    def is_at_its_end(self) -> bool:
+        """Whether the reply is as long as it may be, or repeats itself; `last` is its newest token."""
+        reply = [*self.symbols[len(self.symbols) + 1 - self.written :], self.last]
+        return self.written >= self.most or (not self.sampling.temperature and is_looping(reply))
 
 
 @dataclass(slots=True)
@@ -241,7 +248,7 @@ class Decoder:
             if top is not None and count:
                 likeliest = [*zip(top[1][place, :count].tolist(), top[0][place, :count].tolist(), strict=True)]
             text, is_cut = row.text.add(one)
-            finish: Finish = "stop" if row.text.is_stopped else "length" if row.written >= row.most else ""
+            finish: Finish = "stop" if row.text.is_stopped else "length" if row.is_at_its_end else ""
             if finish:
                 text += row.text.finish()
                 finish = "stop" if row.text.is_stopped else finish

@@ -1,8 +1,25 @@
-"""Text of a reply while it is written, which ends before a stop text."""
+"""Where a reply ends while it is written: before a stop text, or when it repeats itself."""
 
 from collections.abc import Sequence
 
 from chiasm.data.tokenizers.chat import ChatTokenizer
+
+LOOP_TOKENS, LOOP_TIMES = 24, 3
+
+
+def is_looping(ids: Sequence[object]) -> bool:
+    """Whether the newest tokens are one run, over and over: `LOOP_TIMES` or more, and `LOOP_TOKENS` or more in all.
+
+    Taking the likeliest token each time, a small language model never leaves such a loop (Holtzman et al. 2020, "The
+    Curious Case of Neural Text Degeneration", section 4).
+    """
+    for period in range(1, len(ids) // LOOP_TIMES + 1):
+        length = max(LOOP_TIMES * period, LOOP_TOKENS)
+        if len(ids) >= length and ids[-1] == ids[-1 - period]:
+            newest = ids[-length:]
+            if newest[period:] == newest[:-period]:
+                return True
+    return False
 
 
 class StoppingStream:
