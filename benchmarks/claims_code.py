@@ -1,9 +1,10 @@
 """Whether the code behind a claim has changed since its commit, or its command can no longer be typed."""
 
+import ast
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def is_known(commit: str) -> bool:
 def changed(since: str, until: str = "") -> dict[str, str]:
     """{name at `until`: name at `since`} of the package's files that differ; "" on the side where there is none.
 
-    A file that was moved and not edited is equal. Without `until`, the working tree is compared.
+    A file that was moved and not edited is equal, and so is one of which only comments and docstrings were edited.
+    Without `until`, the working tree is compared.
     """
     ends = [since, until] if until else [since]
     found = git("diff", f"--find-renames={SAME_FILE}", "-l0", "--name-status", *ends, "--", "src/chiasm")
@@ -46,7 +48,55 @@ def changed(since: str, until: str = "") -> dict[str, str]:
                 different[names[1]] = names[0]
         else:
             different[names[0] if status[0] in "AM" else f"(gone) {names[0]}"] = "" if status[0] == "A" else names[0]
-    return different
+    edited = {new: old for new, old in different.items() if old and new.endswith(".py")}
+    before = sources(since, edited.values())
+    after = (
+        sources(until, edited)
+        if until
+        else {name: (ROOT / name).read_text("utf-8") for name in edited if is_there(name)}
+    )
+    same = {
+        new
+        for new, old in edited.items()
+        if new in after and old in before and meaning(before[old]) == meaning(after[new])
+    }
+    return {new: old for new, old in different.items() if new not in same}
+
+
+def is_there(name: str) -> bool:
+    """Whether a file of the repository exists."""
+    return (ROOT / name).is_file()
+
+
+def sources(commit: str, names: Iterable[str]) -> dict[str, str]:
+    """Contents of files at a commit, by name; files that it lacks are left out."""
+    wanted = list(names)
+    asked = "".join(f"{commit}:{name}\n" for name in wanted).encode()
+    told = subprocess.run(["git", "cat-file", "--batch"], cwd=ROOT, input=asked, capture_output=True, check=True).stdout
+    found = {}
+    for name in wanted:
+        head, told = told.split(b"\n", 1)
+        if head.endswith(b" missing"):
+            continue
+        size = int(head.split()[-1])
+        found[name], told = told[:size].decode(), told[size + 1 :]
+    return found
+
+
+@cache
+def meaning(source: str) -> str:
+    """The syntax tree of a module without comments, docstrings and texts that stand alone."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [one for one in body if not _is_text(one)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    is_value = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return is_value and isinstance(statement.value.value, str)  # type: ignore[attr-defined]
 
 
 @cache

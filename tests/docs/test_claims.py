@@ -22,6 +22,7 @@ CACHED = (
     claims_code.is_known,
     claims_code.changed,
     claims_code.names_at,
+    claims_code.meaning,
 )
 SMALL = ("train", "evaluate", "probe", "demo")
 ROWS = {"flickr8k": 12, "nlvr": 12, "vqa_rad": 300}
@@ -123,7 +124,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setattr(claims_code, "ROOT", tmp_path)
     for name in ("models/one.py", "serve/two.py"):
         (tmp_path / "src" / "chiasm" / name).parent.mkdir(parents=True)
-        (tmp_path / "src" / "chiasm" / name).write_text("".join(f"line {n} of {name}\n" for n in range(20)))
+        (tmp_path / "src" / "chiasm" / name).write_text("".join(f"LINE_{n} = '{name}'\n" for n in range(20)))
     commit(tmp_path)
     yield tmp_path
     for function in CACHED:
@@ -151,7 +152,7 @@ def test_changed_code_is_seen(repository: Path) -> None:
     second = commit(repository)
     assert claims_code.changed_files(["networks", "serve"], first) == []
     with open(package / "networks" / "one.py", "a") as file:
-        file.write("another line\n")
+        file.write("ANOTHER = 1\n")
     commit(repository)
     assert claims_code.changed_files(["networks"], first) == ["src/chiasm/networks/one.py"]
     assert claims_code.changed_files(["networks"], second) == ["src/chiasm/networks/one.py"]
@@ -161,13 +162,34 @@ def test_changed_code_is_seen(repository: Path) -> None:
     assert len(claims_code.changed_files(["networks"], first)) == 2, "what is gone counts for everything"
 
 
+def test_words_about_code_are_no_code(repository: Path) -> None:
+    """Guards against runs that are repeated for a docstring, and against a changed text that the code uses."""
+    one = repository / "src" / "chiasm" / "models" / "one.py"
+    written = 'X = 1\n"""Of X."""\n\n\ndef f(a):\n    """Return a."""\n    return a or "text"\n'
+    one.write_text(written)
+    first = commit(repository)
+    for edited in (
+        written.replace("Of X.", "What X is."),
+        written.replace("Return a.", "Give a back."),
+        "# A comment.\n" + written.replace("X = 1", "X = (1)  # one"),
+        written.replace('    """Return a."""\n', ""),
+    ):
+        one.write_text(edited)
+        commit(repository)
+        assert claims_code.changed_files(["models"], first) == [], edited
+    for edited in (written.replace('"text"', '"texts"'), written.replace("return a or", "return"), "X = 1\n"):
+        one.write_text(edited)
+        commit(repository)
+        assert claims_code.changed_files(["models"], first) == ["src/chiasm/models/one.py"], edited
+
+
 def test_a_stored_curve_holds_what_came_after_it(repository: Path) -> None:
     """Guards against a gate that also excuses what changed before it was stored."""
     first = claims_code.git("rev-parse", "HEAD").strip()
     one = repository / "src" / "chiasm" / "models" / "one.py"
     (repository / "golden.json").write_text("{}")
     commit(repository)
-    one.write_text(one.read_text() + "after\n")
+    one.write_text(one.read_text() + "AFTER = 1\n")
     commit(repository)
     assert claims_code.changed_files(["models"], first, "golden.json") == []
     (repository / "golden.json").write_text('{"loss": 1}')

@@ -62,7 +62,7 @@ class Int8Product:
         return torch.addcmul(self._half, x, LEVELS / largest, out=out).to(torch.uint8), largest.mul_(1 / LEVELS)
 
     def times(self, given: Rounded, out: Tensor | None = None) -> Float[Tensor, "n o"]:
-        """The product of rounded inputs."""
+        """Rounded inputs times the rounded weight, in fp32 with the bias: what `F.linear` gives, but for rounding."""
         bytes_, steps = given
         inputs, weights = (bytes_, 1.0, 0), (self._packed, self.scale, self._no_offset)
         product = torch.ops.onednn.qlinear_pointwise

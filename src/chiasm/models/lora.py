@@ -80,7 +80,7 @@ class _ChangedProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Of x, A and B."""
+        """Gradients of x, A and B; the frozen weight has none."""
         rows, inner, weight, down, up = ctx.saved_tensors
         given = gradients[0].reshape(-1, len(weight))
         of_inner = (given @ up).mul_(ctx.scale)

@@ -82,7 +82,10 @@ def background_weights(pixels: Float[Tensor, "n c h w"], share: float) -> Float[
 
     Args:
         pixels: in [0, 1].
-        share: above 0 and below 1; 1 weights all pixels alike.
+        share: in (0, 1]; 1 weights all pixels alike.
+
+    Returns:
+        A weight a pixel, the same for all its channels. An image of a single colour has equal weights.
     """
     steps = (pixels * (LEVELS - 1)).round().long()
     powers = LEVELS ** torch.arange(pixels.shape[1], device=pixels.device)

@@ -138,10 +138,12 @@ def sum_in_pieces(
 
 
 def mean_over_rows(total: Float[Tensor, ""], pairing: Pairing) -> Float[Tensor, ""]:
-    """This process's sum over rows -> the mean over the rows of all processes that have a row to find.
+    """This process's sum of a loss over rows -> its part of the mean over the rows of all processes.
+
+    Rows count that have a positive among the columns (`pairing.rows` in all processes).
 
     Raises:
-        InputError: there is no such row.
+        InputError: no row of any process has a positive.
     """
     if not pairing.rows:
         raise InputError("no image of the batch shares its group with a text", "pairs", "collate texts along")

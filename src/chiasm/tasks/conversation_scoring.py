@@ -55,7 +55,7 @@ class ConversationScorer(Scorer):
         return [one for one in (self.captions, *self.others, self.hallucination) if one is not None]
 
     def add(self, start: int, part: Sequence[Example], encoded: Encoded) -> None:
-        """Write about the examples of a part, and read what the data say about them."""
+        """Write replies for the examples of a part, and measure the likelihood of the replies that the data give."""
         for scorer in self.scorers:
             scorer.add(start, part, encoded)
         if self.context.view == "no_text":

@@ -238,7 +238,7 @@ class VisualQuestionAnswering(Task[VqaConfig]):
         return self.ranked(codec, self.logits(model, codec, encoded, queries))
 
     def ranked(self, codec: Codec, logits: Tensor) -> list[Prediction]:
-        """Logits [m, a] -> m predictions."""
+        """Logits [m, a] of m questions over a answers -> for each its likeliest answer, calibrated, with two others."""
         calibration = codec.calibration.get(self.name, Calibration())
         if self.objective == "soft":
             clear = logits.clamp(-MOST_LOGIT, MOST_LOGIT)

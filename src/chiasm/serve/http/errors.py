@@ -102,5 +102,5 @@ class ServedError(Exception):
         return {}
 
     def response(self) -> JSONResponse:
-        """The answer."""
+        """The HTTP response: JSON body, status and headers of this error."""
         return JSONResponse(self.body(), self.status, self.headers())
