@@ -4,7 +4,8 @@ import pytest
 
 from chiasm.recipes.table import RECIPES, find_recipe
 from chiasm.train.config import TrainConfig
-from chiasm.train.length import fitting_batch, planned_length
+from chiasm.train.length import FIT_AFTER_STEPS, TimeLimit, fitting_batch, planned_length
+from chiasm.train.state import Progress
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,16 @@ def test_flickr8k_recipes_keep_their_length() -> None:
     for name, steps in known.items():
         train = find_recipe(name).train
         assert planned_length(train, 6000, train.batch_size).steps == steps, name
+
+
+def test_a_progress_bar_knows_the_time_limit_from_the_first_step() -> None:
+    """Guards against hours left on the screen of a run that may take a quarter of one."""
+    progress = Progress(precision="fp32", precision_why="", total_steps=12_000)
+    unlimited, limit = TimeLimit(0, 12_000, progress), TimeLimit(840, 12_000, progress)
+    assert limit.likely_steps == 12_000
+    progress.step, progress.trained_s = 4, 10.0
+    assert (unlimited.likely_steps, limit.likely_steps) == (12_000, 4 + 332)
+    progress.trained_s = 4000.0
+    assert limit.likely_steps == FIT_AFTER_STEPS, "the first check comes then, and shortens the run"
+    progress.step, progress.total_steps = FIT_AFTER_STEPS, 300
+    assert limit.likely_steps == 300

@@ -84,3 +84,13 @@ class TimeLimit:
         seconds_a_step = (progress.trained_s - seconds) / (progress.step - step)
         fits = progress.step + int((self.limit_s - progress.trained_s) / seconds_a_step)
         progress.total_steps = min(self.planned, max(fits, progress.step + 1))
+
+    @property
+    def likely_steps(self) -> int:
+        """Steps of the run as far as is known, for a progress bar: before the first check those of the mean speed."""
+        progress, (step, seconds) = self.progress, self._measured
+        if not self.limit_s or progress.step >= FIT_AFTER_STEPS or progress.step == step:
+            return progress.total_steps
+        seconds_a_step = (progress.trained_s - seconds) / (progress.step - step)
+        fits = progress.step + max(0, int((self.limit_s - progress.trained_s) / seconds_a_step))
+        return min(progress.total_steps, max(fits, FIT_AFTER_STEPS))

@@ -142,10 +142,8 @@ class Trainer:
         try:
             if progress.step == 0:
                 if self.train.retention.path:
-                    progress.best_value, progress.worse_in_a_row = (
-                        None,
-                        0,
-                    )  # the validation before training counts again
+                    # The validation before training counts again.
+                    progress.best_value, progress.worse_in_a_row = None, 0
                     self._validate(metrics, board)
                 self.save()
             if not last:
@@ -160,7 +158,7 @@ class Trainer:
                     limit.shorten()
                     self._agree()
                     self._log(row, metrics, board)
-                    progress_bar.update(progress.step, _note(row), progress.total_steps)
+                    progress_bar.update(progress.step, _note(row), limit.likely_steps)
                     stop_early = self._maybe_validate(metrics, board)
                     if self.signals.reason or stop_early or self._checkpoint_due():
                         if metrics is not None:
