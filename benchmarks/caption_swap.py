@@ -2,7 +2,7 @@
 
 A trained run goes on for a few epochs, with and without hard negatives, so that what further training does is not taken
 for what the negatives do. Of each: caption_swap_accuracy (chance 0.5), the same without pictures, and retrieval, all on
-validation. Prints a table and keeps it in benchmarks/results/DATE-caption_swap.json.
+validation. Prints a table and keeps it in benchmarks/results/DATE-caption_swap.json, or in the file of `--json`.
 
 `--base RUN` is the trained run, of any recipe with the task retrieval; if none is given, `demo` is trained for scenes
 and `flickr8k_retrieval` for photos. Its image tower is frozen; `--adapt lora` lets a frozen text tower take part by
@@ -28,7 +28,7 @@ from chiasm.evaluate.measure import measure, open_prepared
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes.table import find_recipe
 from chiasm.tasks.caption_swap import METRIC
-from chiasm.tasks.retrieval import RetrievalConfig
+from chiasm.tasks.retrieval import Retrieval, RetrievalConfig
 from chiasm.tasks.scoring import scores_as_json
 from chiasm.train.config import RunConfig, stored_run_config
 from kept_runs import finished
@@ -51,8 +51,10 @@ def measured(folder: Path, config: RunConfig) -> dict[str, Any]:
     # As if its towers were frozen: each picture and text is then encoded once, and not once a view.
     model = pipeline.config.model
     model = replace(model, image=config.model.image, text=replace(model.text, frozen=True))
-    pipeline.config = replace(with_swaps(config, 1.0), model=model)
-    pipeline.tasks = {"retrieval": pipeline.tasks["retrieval"]}
+    pipeline.config = replace(config, model=model)
+    task: Retrieval = pipeline.task(Retrieval)
+    task.config = replace(task.config, hard_negatives=SHARE)
+    pipeline.tasks = {task.name: task}
     examples, ledger = open_prepared(pipeline, "val", NOTES)
     whole = measure(pipeline, examples, ledger, "val", NOTES)
     return dict(scores_as_json(whole.outcome, whole.blind))
@@ -114,14 +116,15 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--captions", type=int, default=2, help="captions of a picture in a step")
     parser.add_argument("--keep", default=None)
-    typed = parser.parse_args()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    place = RESULTS / f"{today}-caption_swap.json"
+    parser.add_argument("--json", type=Path, default=RESULTS / f"{today}-caption_swap.json")
+    typed = parser.parse_args()
+    place: Path = typed.json
     kept = read_json(place, "results") if place.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         rows = source(typed.source, Path(typed.keep or temporary), typed)
     print(f"\n{typed.source}, validation, seed 0\n\n{table(rows)}")
-    settings = {name: value for name, value in vars(typed).items() if name not in ("data", "base", "keep")}
+    settings = {name: value for name, value in vars(typed).items() if name not in ("data", "base", "keep", "json")}
     kept[typed.source] = {"settings": settings, "threads": torch.get_num_threads(), "rows": rows}
     write_json(place, {**kept, "seed": 0, "environment": environment()})
 
