@@ -18,6 +18,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -276,11 +277,15 @@ def run(name: str, is_kept: bool = False) -> int:
     place.parent.mkdir(parents=True, exist_ok=True)
     command = claim.typed(place)
     print(command, file=sys.stderr)
+    started = time.time()
     subprocess.run(words_of(command), check=True, cwd=ROOT)
     if not claim.stored:
         print("nothing is stored to compare with: hold what was printed above against", *claim.texts)
         return 0
-    written = sorted(ROOT.glob(claim.reads.format(out=place.relative_to(ROOT))), key=lambda file: file.stat().st_mtime)
+    reads = claim.reads.format(out=place.relative_to(ROOT))
+    written = sorted(ROOT.glob(reads), key=lambda file: file.stat().st_mtime)
+    if not written or written[-1].stat().st_mtime < started - 1:
+        raise SystemExit(f"the command wrote no {reads}, which is what claim {name} reads")
     new = json.loads(written[-1].read_text(encoding="utf-8"))
     file, _, part = claim.stored.partition("#")
     outside = 0

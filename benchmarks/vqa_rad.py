@@ -131,6 +131,9 @@ def main() -> None:
     words.add_argument("--folds", type=int, default=5)
     words.add_argument("--only", type=int, help="train this fold alone, to try settings; writes no result")
     words.add_argument("--out", type=Path, default=HERE.parent / "runs" / "vqa_rad")
+    words.add_argument(
+        "--json", type=Path, default=None, help="where the result goes; without, that of plain settings is kept"
+    )
     given = words.parse_args()
     folds = [given.only] if given.only else range(1, given.folds + 1)
     parts = []
@@ -152,18 +155,18 @@ def main() -> None:
         print(f"{view:>12}" + "".join(f"{cell:>30}" for cell in cells))
     print(f"calibration error of the answers {error.value:.3f} ({error.low:.3f}-{error.high:.3f})")
     print("seconds a fold:", *(part["trained_s"] for part in parts))
-    if given.only or given.set:
+    if given.only or (given.set and given.json is None):
         return
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     result = {
         "date": today,
-        "command": "python benchmarks/vqa_rad.py",
+        "command": " ".join(["python benchmarks/vqa_rad.py", *(f"--set {one}" for one in given.set)]),
         "seed": given.seed,
         "folds": given.folds,
         "scores": table,
     }
     result |= {"vqa_accuracy_ECE": error.as_dict(), "trained_s": [part["trained_s"] for part in parts]}
-    target = HERE / "results" / f"{today}-vqa_rad.json"
+    target = given.json or HERE / "results" / f"{today}-vqa_rad.json"
     write_json(target, {**result, "floors": FLOORS, "environment": environment()})
     print(target)
 

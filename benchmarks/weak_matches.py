@@ -1,7 +1,6 @@
 """How often `chiasm search` says "weak match" where nothing fits, and where something does, on photos with captions.
 
-    python benchmarks/weak_matches.py starter val
-    python benchmarks/weak_matches.py RUN val
+    python benchmarks/weak_matches.py RUN starter --split val --json found.json
 
 Queries for things that photos show: a topic counts as shown where a caption of the photo has one of its words. Each is
 searched for in collections that hold 5 % of such photos (three or more), and, as "taken out", in the same without,
@@ -10,10 +9,10 @@ where photos of much the same are left (dogs for a cat). Queries for things in n
 somewhat optimistic; the place of the hit that others are cut by was chosen on "train".
 """
 
+import argparse
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -21,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 import chiasm
+from chiasm.core.device import environment
+from chiasm.core.files import write_json
 from chiasm.serve.index.matrix import Matrix
 from chiasm.serve.index.store import Store, Vector
 from chiasm.serve.index.strength import UNRELATED, reference_vectors, standing_of_names, strength
@@ -203,14 +204,23 @@ def measured(model: chiasm.Model, split: str) -> dict[str, dict[str, dict[str, f
 
 
 def main() -> None:
-    """Print the shares of one model and split."""
-    run, split = sys.argv[1:]
-    found = measured(chiasm.load(run), split)
-    for size, kinds in found.items():
-        for kind, shares in kinds.items():
-            told = "  ".join(f"{name} {value:.2f}" for name, value in shares.items() if name != "searches")
-            print(f"{size:>5} photos  {kind:<10} n {shares['searches']:.0f}  {told}")
-    print(json.dumps({"run": Path(run).name, "split": split, "unrelated": UNRELATED, "found": found}))
+    """Print the shares of each model, and keep them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", help="run folders, or starter")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--json", type=Path, default=None)
+    typed = parser.parse_args()
+    runs = []
+    for run in typed.runs:
+        found = measured(chiasm.load(run), typed.split)
+        print(Path(run).name)
+        for size, kinds in found.items():
+            for kind, shares in kinds.items():
+                told = "  ".join(f"{name} {value:.2f}" for name, value in shares.items() if name != "searches")
+                print(f"{size:>5} photos  {kind:<10} n {shares['searches']:.0f}  {told}")
+        runs.append({"run": Path(run).name, "split": typed.split, "unrelated": UNRELATED, "found": found})
+    if typed.json is not None:
+        write_json(typed.json, {"seed": 0, "rounds": ROUNDS, "runs": runs, "environment": environment()})
 
 
 if __name__ == "__main__":

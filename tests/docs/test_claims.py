@@ -218,6 +218,19 @@ def test_run_compares_with_the_interval(
     assert ("OUTSIDE" in capsys.readouterr().out) == bool(code)
 
 
+def test_an_older_result_is_not_taken_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a command that prints and writes nothing, after which the stored numbers were kept as new."""
+    old = tmp_path / "2026-01-01-one.json"
+    old.write_text('{"metrics": {}}')
+    os.utime(old, (1e9, 1e9))
+    claim = claims.Claim(name="one", command="python -c pass", code=(), stored=old.name, reads="*-one.json")
+    for name, other in (("RESULTS", tmp_path), ("WORK", tmp_path / "work"), ("ROOT", tmp_path)):
+        monkeypatch.setattr(claims, name, other)
+    monkeypatch.setattr(claims, "claims", lambda: {"one": claim})
+    with pytest.raises(SystemExit, match="wrote no"):
+        claims.run("one", is_kept=True)
+
+
 def test_a_result_that_is_kept_takes_the_stored_ones_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against kept numbers that no claim names, and against numbers of uncommitted code."""
     file = tmp_path / "claims.toml"
