@@ -16,6 +16,7 @@ from chiasm.recipes.table import RECIPES, find_recipe
 ROOT = Path(__file__).resolve().parent.parent
 SAME_FILE = "30%"
 """Share of equal lines from which on git takes a file under another name for the same one."""
+GONE = "(gone) "
 
 
 @cache
@@ -47,39 +48,25 @@ def changed(since: str, until: str = "") -> dict[str, str]:
             if status != "R100":
                 different[names[1]] = names[0]
         else:
-            different[names[0] if status[0] in "AM" else f"(gone) {names[0]}"] = "" if status[0] == "A" else names[0]
-    edited = {new: old for new, old in different.items() if old and new.endswith(".py")}
+            different[names[0] if status[0] in "AM" else f"{GONE}{names[0]}"] = "" if status[0] == "A" else names[0]
+    edited = {new: old for new, old in different.items() if old and new.endswith(".py") and not new.startswith(GONE)}
     before = sources(since, edited.values())
-    after = (
-        sources(until, edited)
-        if until
-        else {name: (ROOT / name).read_text("utf-8") for name in edited if is_there(name)}
-    )
-    same = {
-        new
-        for new, old in edited.items()
-        if new in after and old in before and meaning(before[old]) == meaning(after[new])
-    }
+    after = sources(until, edited) if until else [(ROOT / name).read_text("utf-8") for name in edited]
+    same = {new for new, old, now in zip(edited, before, after, strict=True) if meaning(old) == meaning(now)}
     return {new: old for new, old in different.items() if new not in same}
 
 
-def is_there(name: str) -> bool:
-    """Whether a file of the repository exists."""
-    return (ROOT / name).is_file()
-
-
-def sources(commit: str, names: Iterable[str]) -> dict[str, str]:
-    """Contents of files at a commit, by name; files that it lacks are left out."""
+def sources(commit: str, names: Iterable[str]) -> list[str]:
+    """Contents at a commit of files that it has."""
     wanted = list(names)
     asked = "".join(f"{commit}:{name}\n" for name in wanted).encode()
     told = subprocess.run(["git", "cat-file", "--batch"], cwd=ROOT, input=asked, capture_output=True, check=True).stdout
-    found = {}
-    for name in wanted:
+    found = []
+    for _ in wanted:
         head, told = told.split(b"\n", 1)
-        if head.endswith(b" missing"):
-            continue
         size = int(head.split()[-1])
-        found[name], told = told[:size].decode(), told[size + 1 :]
+        found.append(told[:size].decode())
+        told = told[size + 1 :]
     return found
 
 
@@ -123,7 +110,7 @@ def changed_files(folders: Sequence[str], since: str, gate: str = "") -> list[st
     for new, old in changed(since, until).items():
         name = then.get(new, new)
         # What was split up or taken away since has no name today: it counts for every claim.
-        is_gone = name.startswith("(gone)") or not (ROOT / name).exists()
+        is_gone = name.startswith(GONE) or not (ROOT / name).exists()
         if is_gone or name.startswith(behind) or (old and old.startswith(behind)):
             found.append(name)
     return sorted(found)

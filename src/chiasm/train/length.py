@@ -77,20 +77,23 @@ class TimeLimit:
         progress, every = self.progress, max(FIT_AFTER_STEPS, self.planned // 20)
         if not self.limit_s or (progress.step % every and progress.step != FIT_AFTER_STEPS):
             return
-        step, seconds = self._measured
+        fits = self._fitting_steps()
         self._measured = (progress.step, progress.trained_s)
-        if progress.step == step or progress.step > 0.95 * progress.total_steps:
+        if fits is None or progress.step > 0.95 * progress.total_steps:
             return
-        seconds_a_step = (progress.trained_s - seconds) / (progress.step - step)
-        fits = progress.step + int((self.limit_s - progress.trained_s) / seconds_a_step)
         progress.total_steps = min(self.planned, max(fits, progress.step + 1))
 
     @property
     def likely_steps(self) -> int:
         """Steps of the run as far as is known, for a progress bar: before the first check those of the mean speed."""
+        progress = self.progress
+        fits = self._fitting_steps() if self.limit_s and progress.step < FIT_AFTER_STEPS else None
+        return progress.total_steps if fits is None else min(progress.total_steps, max(fits, FIT_AFTER_STEPS))
+
+    def _fitting_steps(self) -> int | None:
+        """Steps that the limit leaves room for at the speed since the last check; None where there was no step."""
         progress, (step, seconds) = self.progress, self._measured
-        if not self.limit_s or progress.step >= FIT_AFTER_STEPS or progress.step == step:
-            return progress.total_steps
+        if progress.step == step:
+            return None
         seconds_a_step = (progress.trained_s - seconds) / (progress.step - step)
-        fits = progress.step + max(0, int((self.limit_s - progress.trained_s) / seconds_a_step))
-        return min(progress.total_steps, max(fits, FIT_AFTER_STEPS))
+        return progress.step + int((self.limit_s - progress.trained_s) / seconds_a_step)
