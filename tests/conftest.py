@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 # Before torch is loaded: the tests' models are too small for a second thread, and `make test` runs two processes side
@@ -14,12 +15,24 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 pytest_plugins = ["small_pipeline", "speaking"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SHAPES_CHECKED = ("contract", "models", "objectives", "tasks")
+"""Folders of tests in which jaxtyping checks every call; see `--jaxtyping-packages` in pyproject.toml."""
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has its own feature cache, so that none passes because of what another left."""
     monkeypatch.setenv("CHIASM_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def checked_shapes(request: pytest.FixtureRequest) -> None:
+    """The shapes that signatures state are checked at each call in the tests of the rooms of `SHAPES_CHECKED` alone.
+
+    Elsewhere, where tests train and serve whole models, the check would take a third of the time.
+    """
+    room = request.path.relative_to(REPOSITORY / "tests").parts[0]
+    jaxtyping.config.update("jaxtyping_disable", room not in SHAPES_CHECKED)
 
 
 @pytest.fixture(scope="session")

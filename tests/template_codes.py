@@ -33,7 +33,7 @@ class TemplateCodes(nn.Module):
         super().__init__()
         cells, _ = _templates()
         self.register_buffer("cells", torch.from_numpy(cells))
-        self.codes, self.grid, self.dim = len(cells), (GRID, GRID), 2
+        self.part_codes, self.grid, self.dim = (len(cells),), (GRID, GRID), 2
 
     def ids(self, pixels: Tensor) -> Tensor:
         levels = (

@@ -78,6 +78,7 @@ WITHOUT_GRADIENT: dict[str, Collection[str]] = {
     "image_codes, vector": (*DECODER, "quantizer.book"),
     "image_codes, gumbel": DECODER,
     "image_codes, fsq": DECODER,
+    "image_codes, color_cell": (*DECODER, "quantizer.patterns.book", "quantizer.colors.book"),
     # The classifier is asked through `class_logits`, never for tokens.
     "efficientnet_lite0": ("classifier.weight", "classifier.bias"),
     "efficientnet_lite0 with grid": ("classifier.weight", "classifier.bias"),

@@ -93,7 +93,8 @@ def test_chance_stands_in_where_nothing_was_shuffled() -> None:
     assert judge(blind, course()).level == "learned"
 
 
-def test_cider_is_no_share() -> None:
-    """Guards against a CIDEr of 0.012 that is printed as 1.2 %."""
-    one = SplitResult("val", [], outcome(0.5, "CIDEr"), {"shuffled": outcome(0.1, "CIDEr")}, Ledger())
-    assert "CIDEr 0.500, 0.100 with the images shuffled" in judge(one, course(metric="CIDEr")).sentence
+@pytest.mark.parametrize("metric", ["CIDEr", "psnr"])
+def test_what_is_no_share_is_no_percentage(metric: str) -> None:
+    """Guards against a CIDEr of 0.012 that is printed as 1.2 %, and 20 dB as 2000 %."""
+    one = SplitResult("val", [], outcome(0.5, metric), {"shuffled": outcome(0.1, metric)}, Ledger())
+    assert f"{metric} 0.500, 0.100 with the images shuffled" in judge(one, course(metric=metric)).sentence

@@ -34,23 +34,23 @@ def tower() -> TextEncoder:
 @pytest.fixture(scope="module")
 def prior(tower: TextEncoder) -> ImagePrior:
     torch.manual_seed(1)
-    made = ImagePrior(tower, CODES, GRID, layers=2, heads=2).eval()
+    made = ImagePrior(tower, (CODES,), GRID, layers=2, heads=2).eval()
     with torch.no_grad():
         made.to_codes.weight.mul_(4)  # distributions that are neither flat nor certain
     make_batch_invariant(made)
     return made
 
 
-def plan(images: int, captions: int = 3) -> Plan:
+def plan(images: int, captions: int = 3, length: int = LENGTH) -> Plan:
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(1, WORDS, (captions + 1, TEXT), generator=generator)
     lengths = torch.cat([torch.arange(captions) + 4, torch.tensor([1])])
-    uniform = torch.rand(images, LENGTH, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(images, length, generator=generator, dtype=torch.float64)
     return Plan(
         TextTokens(ids, torch.arange(TEXT) < lengths[:, None]),
         torch.arange(images) % captions,
         uniform,
-        torch.full((images, LENGTH), FREE),
+        torch.full((images, length), FREE),
     )
 
 
@@ -107,6 +107,37 @@ def test_an_image_alone_is_that_of_a_batch(prior: ImagePrior, tower: TextEncoder
         found = sample(prior, tower, alone, config)
         assert torch.equal(found.ids[0], whole.ids[number])
         assert torch.equal(found.log_probability[0], whole.log_probability[number])
+
+
+@pytest.mark.parametrize("config", SETTINGS, ids=["plain", "guided", "truncated", "greedy"])
+@pytest.mark.parametrize("images", [1, 5])
+def test_each_place_has_codes_of_its_own_part(
+    tower: TextEncoder, config: SamplingConfig, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a pattern where colours stand, and against a mask that is off where a pass begins later."""
+    torch.manual_seed(1)
+    prior = ImagePrior(tower, (20, 9), (4, 6), layers=2, heads=2).eval()
+    make_batch_invariant(prior)
+    asked = plan(images, length=24)
+    found = sample(prior, tower, asked, config)
+    assert int(found.ids[:, ::2].max()) < 20 <= int(found.ids[:, 1::2].min()) and int(found.ids.max()) < 29
+    assert torch.equal(found.ids, sample(prior, tower, asked, config, is_cached=False).ids)
+    monkeypatch.setattr(image_sampling, "ROWS", 1)
+    alone = sample(prior, tower, asked, config)
+    assert torch.equal(found.ids, alone.ids) and torch.equal(found.log_probability, alone.log_probability)
+
+
+def test_a_cell_of_two_codes_is_guessed_again(tower: TextEncoder) -> None:
+    """Guards against a guess of the last code alone, which is of the other part."""
+    prior = ImagePrior(tower, (20, 9), (4, 6), layers=2, heads=2).eval()
+    make_batch_invariant(prior)
+    with torch.no_grad():
+        prior.to_codes.weight.zero_()
+        prior.to_codes.bias.copy_(torch.arange(29) * 100.0)
+    seen: list[int] = []
+    found = sample(prior, tower, plan(1, length=24), SamplingConfig(), lambda place, ids: seen.append(place))
+    assert found.ids.tolist() == [[19, 28] * 12]
+    assert seen == [1, 2, 18, 24]
 
 
 def slow_choice(logits: np.ndarray, uniform: float, config: SamplingConfig) -> int:

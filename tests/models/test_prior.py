@@ -23,7 +23,7 @@ def tower() -> TextEncoder:
 @pytest.fixture
 def prior(tower: TextEncoder) -> ImagePrior:
     torch.manual_seed(1)
-    return ImagePrior(tower, CODES, (ROWS, COLUMNS), layers=2, heads=2).eval()
+    return ImagePrior(tower, (CODES,), (ROWS, COLUMNS), layers=2, heads=2).eval()
 
 
 def some(rows: int = 3) -> tuple[TextTokens, Tensor]:
@@ -94,6 +94,21 @@ def test_positions_are_those_of_row_and_column(prior: ImagePrior) -> None:
         expected = prior.row_position[number // COLUMNS] + prior.column_position[number % COLUMNS]
         torch.testing.assert_close(states[number], expected)
     torch.testing.assert_close(prior.image_states(ids[:, :3], start=5)[0] - prior.code_embedding.weight[0], states[5:8])
+
+
+def test_a_place_has_the_tokens_of_its_part_alone(tower: TextEncoder) -> None:
+    """Guards against probability on tokens that no image has there, and a loss that is not that of the part alone."""
+    made = ImagePrior(tower, (4, 3), (2, 4), layers=1, heads=2).eval()
+    text = TextTokens(torch.ones(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.bool))
+    ids = torch.tensor([[3, 4, 0, 6, 1, 5, 2, 4]])
+    logits = made(tower, text, ids)[2][0].detach()
+    probability = logits.softmax(-1)
+    assert not probability[::2, 4:].any() and not probability[1::2, :4].any()
+    free = made.to_codes(made.run(torch.cat([made.text_states(tower, text), made.image_states(ids[:, :-1])], dim=1)))
+    for place in range(8):
+        part = slice(4, 7) if place % 2 else slice(0, 4)
+        expected = free[0, TEXT - 1 + place, part].detach().log_softmax(-1)
+        torch.testing.assert_close(logits[place].log_softmax(-1)[part], expected)
 
 
 def test_a_token_depends_on_nothing_after_it(prior: ImagePrior, tower: TextEncoder) -> None:

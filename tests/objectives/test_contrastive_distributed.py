@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from chiasm.objectives.additive import additive_contrast
 from chiasm.objectives.contrastive import HardNegatives, distilled_contrast, softmax_contrast
 from chiasm.objectives.sigmoid import sigmoid_contrast
 from chiasm.objectives.weighting import project_conflicts
+from processes import together
 
 WORLD = 2
 IMAGE_GROUP = torch.tensor([0, 1, 2, 0, 4, 5])
@@ -113,7 +113,7 @@ def one_process(process: int, store: str, results: str) -> None:
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Guards against a gradient short by the number of processes, lost remote negatives, and unequal shares."""
-    mp.spawn(one_process, args=(str(tmp_path / "store"), str(tmp_path / "result")), nprocs=WORLD)
+    together(one_process, (str(tmp_path / "store"), str(tmp_path / "result")), WORLD)
     expected: dict[str, Tensor] = {}
     for objective in OBJECTIVES:
         towers = Towers()

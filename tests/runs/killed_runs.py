@@ -18,7 +18,7 @@ from small import small_config, start
 
 from chiasm.core import files
 
-CONFIG = small_config(steps=40, checkpoint_every=2, validate_every=20)
+CONFIG = small_config(steps=24, checkpoint_every=2, validate_every=12)
 
 
 def child(work: Callable[[], None]) -> int:

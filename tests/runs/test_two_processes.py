@@ -12,6 +12,7 @@ import torch
 import torch.multiprocessing as mp
 from small import save_pictures, small_config, start, weights_that_count, without_noise
 
+import processes
 from chiasm.core.distributed import process_group, sum_over_processes
 from chiasm.core.run_folder import MANIFEST, verify_folder
 from chiasm.data.files import FilesConfig
@@ -109,7 +110,8 @@ def free_port() -> int:
 
 def together(folder: Path, name: str = "contrast", resume: bool = False) -> None:
     """Both processes to their end; those that wait for each other are ended, and the test is red."""
-    started = mp.spawn(one_process, args=(free_port(), str(folder), name, resume), nprocs=WORLD, join=False)
+    started = processes.together(one_process, (free_port(), str(folder), name, resume), WORLD, is_awaited=False)
+    assert started is not None
     end = time.monotonic() + LONGEST_S
     while not started.join(timeout=1):
         if time.monotonic() > end:
@@ -193,5 +195,5 @@ def test_a_process_that_waits_in_vain_gives_up(tmp_path: Path) -> None:
     with pytest.raises(
         mp.ProcessRaisedException, match=r"JobError: process 1 of 2 waited for the others(.|\n)*raise train"
     ):
-        mp.spawn(one_that_waits, args=(free_port(), str(tmp_path / "said")), nprocs=WORLD)
+        processes.together(one_that_waits, (free_port(), str(tmp_path / "said")), WORLD)
     assert 0.5 < float((tmp_path / "said").read_text().split()[0]) < 5

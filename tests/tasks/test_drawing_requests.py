@@ -30,6 +30,14 @@ def test_cells_with_a_marked_pixel_are_drawn_anew(times: int) -> None:
     assert kept_outside(IDS, GRID, mask) == tuple(expected)
 
 
+def test_all_tokens_of_a_cell_are_drawn_anew() -> None:
+    """Guards against a cell that keeps its pattern and loses its colours."""
+    mask = np.zeros((3, 2), dtype=bool)
+    mask[1, 1] = True
+    expected = [FREE if number in (6, 7) else one for number, one in enumerate(IDS)]
+    assert kept_outside(IDS, GRID, mask, parts=2) == tuple(expected)
+
+
 def test_a_mask_of_another_size_marks_each_cell_once() -> None:
     """Guards against a pixel between two cells that counts for none."""
     for place in range(7):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from chiasm.core.errors import InputError
 from chiasm.core.types import Score
 from chiasm.evaluate.comparison import item_difference
-from chiasm.evaluate.measure import SplitResult
+from chiasm.evaluate.measure import NO_SHARES, SplitResult
 from chiasm.metrics.paired import PairedResult
 
 FEW_STEPS = 50
@@ -201,4 +201,4 @@ def _blind_words(measured: SplitResult, metric: str, score: Score, shuffled: Pai
 
 def _number(metric: str, value: float, has_sign: bool = False) -> str:
     sign = "+" if has_sign else ""
-    return f"{value:{sign}.3f}" if metric == "CIDEr" else f"{100 * value:{sign}.1f} %"
+    return f"{value:{sign}.3f}" if metric in NO_SHARES else f"{100 * value:{sign}.1f} %"

@@ -157,6 +157,8 @@ def _total(tokens: Tokens) -> Tensor:
 
 def _gradients(module: nn.Module, total: Tensor) -> dict[str, Tensor | None]:
     names, parameters = zip(*module.named_parameters(), strict=True)
+    if not total.requires_grad:  # nothing that the output depends on is trained
+        return dict.fromkeys(names)
     return dict(zip(names, torch.autograd.grad(total, parameters, allow_unused=True), strict=True))
 
 

@@ -224,7 +224,7 @@ class Sampler:
     def step(self) -> None:
         """Decide the next token of every image, and as many more as are guessed right in all of them."""
         states, count, place = self._sequences.states, len(self.ids), self.place
-        logits = self.prior.code_logits(states)
+        logits = self.prior.code_logits(states, place)
         plain = logits[:count]
         mixed = guided(plain, logits[count:], self.config.guidance) if self.is_guided else plain
         given = self.plan.given[:, place : place + states.shape[1]]
@@ -244,12 +244,13 @@ class Sampler:
             self._sequences.extend(self._both(newest), self.place - 1)
 
     def _guess(self, drawn: Int[Tensor, "n g"]) -> None:
-        """Guess the tokens at `place` and after: what was drawn after a wrong guess, then the same token again."""
+        """Guess the tokens at `place` and after: what was drawn after a wrong guess, then the same cell again."""
         sequences = len(self.ids) * (2 if self.is_guided else 1)
         most = ROWS // sequences - 1 if self._may_guess else 0
         count = max(0, min(most, self.length - self.place - 1))
-        last = torch.cat([self.ids[:, self.place - 1 : self.place], drawn], dim=1)[:, -1:]
-        guesses = torch.cat([drawn, last.expand(-1, count)], dim=1)[:, :count]
+        parts = self.prior.parts
+        last = torch.cat([self.ids[:, max(0, self.place - parts) : self.place], drawn], dim=1)[:, -parts:]
+        guesses = torch.cat([drawn, last.repeat(1, count)], dim=1)[:, :count]
         given = self.plan.given[:, self.place : self.place + count]
         self.guesses = torch.where(given == FREE, guesses, given)
 

@@ -24,17 +24,20 @@ from chiasm.models.encoders.text import TextEncoder
 from chiasm.models.heads import HeadShape, HeadSpec
 from chiasm.models.transformer import POSITION_STD, Block, KeyValueCache, causal, init_weights
 
+IMPOSSIBLE = -1e4
+"""Logit of a token that its place cannot have; finite, so that guidance may subtract it from itself."""
+
 
 @runtime_checkable
 class ImageTokenizer(Protocol):
     """What drawing needs of an image tower: image -> ids -> image, such as `encoders.image_codes.ImageCodes`.
 
     Attributes:
-        codes: number of different ids k.
-        grid: rows and columns of an image's ids.
+        part_codes: how many ids each of the ids of a cell may be: the first ids the first, the next ones the second.
+        grid: rows and columns of an image's ids; those of a cell stand side by side.
     """
 
-    codes: int
+    part_codes: tuple[int, ...]
     grid: tuple[int, int]
 
     def ids(self, pixels: Tensor) -> Tensor:
@@ -57,7 +60,7 @@ class ImagePrior(nn.Module):
 
     Args:
         text: the tower; determines width and text positions.
-        codes: ids of the image tokenizer.
+        part_codes: ids of each code of a cell, see `ImageTokenizer`.
         grid: rows and columns of an image's ids.
         layers: blocks.
         heads: attention heads.
@@ -66,25 +69,40 @@ class ImagePrior(nn.Module):
     Attributes:
         text_length: text positions t, the same for every caption.
         image_length: tokens of an image.
+        codes: different image tokens k.
+        parts: tokens of a cell.
+        is_possible: bool [p, k], True for the tokens that each place may have.
     """
+
+    is_possible: Tensor
 
     # Six arguments, the sizes of a transformer.
     def __init__(
-        self, text: TextTower, codes: int, grid: tuple[int, int], layers: int, heads: int, dropout: float = 0.0
+        self,
+        text: TextTower,
+        part_codes: tuple[int, ...],
+        grid: tuple[int, int],
+        layers: int,
+        heads: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         dim, (rows, columns) = text.dim, grid
-        self.codes, self.grid = codes, grid
+        self.codes, self.grid = sum(part_codes), grid
         self.text_length, self.image_length = text.max_tokens, rows * columns
+        self.parts = len(part_codes)
+        part = torch.repeat_interleave(torch.arange(len(part_codes)), torch.tensor(part_codes))
+        is_possible = torch.arange(self.image_length)[:, None] % len(part_codes) == part
+        self.register_buffer("is_possible", is_possible, persistent=False)
         self.padding = nn.Parameter(torch.randn(self.text_length, dim))
         self.text_position = nn.Parameter(torch.randn(self.text_length, dim) * POSITION_STD)
-        self.code_embedding = nn.Embedding(codes, dim)
+        self.code_embedding = nn.Embedding(self.codes, dim)
         self.row_position = nn.Parameter(torch.randn(rows, dim) * POSITION_STD)
         self.column_position = nn.Parameter(torch.randn(columns, dim) * POSITION_STD)
         self.blocks = nn.ModuleList(Block(dim, heads, dropout=dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.to_words = nn.Linear(dim, text.embedding.num_embeddings)
-        self.to_codes = nn.Linear(dim, codes)
+        self.to_codes = nn.Linear(dim, self.codes)
         self.apply(init_weights)
 
     def text_states(self, tower: TextTower, text: TextTokens) -> Float[Tensor, "m t d"]:
@@ -116,9 +134,12 @@ class ImagePrior(nn.Module):
             states = block(states, allowed=allowed, cache=cache)
         return self.norm(states)
 
-    def code_logits(self, state: Float[Tensor, "*m d"]) -> Float[Tensor, "*m k"]:
-        """Logits of the image token after each state, in float32."""
-        return self.to_codes(state).float()
+    def code_logits(self, states: Float[Tensor, "m w d"], start: int = 0) -> Float[Tensor, "m w k"]:
+        """Logits, in float32, of image tokens `start` and after, each by the state before it."""
+        logits: Tensor = self.to_codes(states).float()
+        if self.parts == 1:
+            return logits
+        return logits.masked_fill(~self.is_possible[start : start + states.shape[1]], IMPOSSIBLE)
 
     def forward(
         self, tower: TextTower, text: TextTokens, ids: Int[Tensor, "m p"]
@@ -152,4 +173,4 @@ class ImageDrawer(HeadSpec):
         tokenizer, text = shape.image_encoder, shape.text_encoder
         assert isinstance(tokenizer, ImageTokenizer), "the image tower has no codes"
         assert isinstance(text, TextEncoder | CausalTextEncoder), "the text tower does not share its embedding"
-        return ImagePrior(text, tokenizer.codes, tokenizer.grid, shape.layers, shape.heads, shape.dropout)
+        return ImagePrior(text, tokenizer.part_codes, tokenizer.grid, shape.layers, shape.heads, shape.dropout)

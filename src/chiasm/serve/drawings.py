@@ -252,7 +252,7 @@ class Draws:
             rows = tokenizer.grid[0] // 2 if wish.keep_rows is None else wish.keep_rows
             return kept_above(ids, tokenizer.grid, rows)
         mask = prepared(wish.mask, self.pipeline.resizing).float().mean(0) >= WHITE_FROM
-        return kept_outside(ids, tokenizer.grid, mask.numpy())
+        return kept_outside(ids, tokenizer.grid, mask.numpy(), len(tokenizer.part_codes))
 
 
 class _Counted:

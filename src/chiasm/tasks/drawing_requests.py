@@ -58,7 +58,9 @@ def kept_above(ids: Sequence[int], grid: tuple[int, int], rows: int) -> tuple[in
     return tuple(one if place < rows * grid[1] else FREE for place, one in enumerate(ids))
 
 
-def kept_outside(ids: Sequence[int], grid: tuple[int, int], is_masked: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+def kept_outside(
+    ids: Sequence[int], grid: tuple[int, int], is_masked: npt.NDArray[np.bool_], parts: int = 1
+) -> tuple[int, ...]:
     """Given ids that keep every token whose cell has no masked pixel; cells with one are drawn anew.
 
     A prior draws in reading order: a drawn token sees what is kept above it and left of it in its row, and nothing of
@@ -67,12 +69,13 @@ def kept_outside(ids: Sequence[int], grid: tuple[int, int], is_masked: npt.NDArr
     Args:
         ids: the tokens of the image.
         grid: their rows and columns.
-        is_masked: bool [h, w], True where the image is to be drawn anew; at least as large as the grid.
+        is_masked: bool [h, w], True where the image is to be drawn anew; at least as large as the grid of cells.
+        parts: tokens of a cell, which stand side by side.
 
     Raises:
         InputError: nothing is masked, or the mask is smaller than the grid.
     """
-    rows, columns = grid
+    rows, columns = grid[0], grid[1] // parts
     height, width = is_masked.shape
     if height < rows or width < columns or not is_masked.any():
         given = (
@@ -81,10 +84,11 @@ def kept_outside(ids: Sequence[int], grid: tuple[int, int], is_masked: npt.NDArr
         raise InputError(given, f"marked pixels (white), at least {columns} x {rows} in all", "give another mask")
     of_row = np.minimum(np.arange(height) * rows // height, rows - 1)
     of_column = np.minimum(np.arange(width) * columns // width, columns - 1)
-    is_free = np.zeros(grid, dtype=bool)
+    is_free = np.zeros((rows, columns), dtype=bool)
     marked = np.nonzero(is_masked)
     is_free[of_row[marked[0]], of_column[marked[1]]] = True
-    return tuple(FREE if free else one for one, free in zip(ids, is_free.ravel().tolist(), strict=True))
+    free_tokens = is_free.ravel().repeat(parts).tolist()
+    return tuple(FREE if free else one for one, free in zip(ids, free_tokens, strict=True))
 
 
 class DrawingBatch:

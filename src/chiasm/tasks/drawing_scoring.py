@@ -106,8 +106,8 @@ class DrawingScorer(Scorer):
         """All scores."""
         outcome, seed = self.outcome, self.context.seed
         if self.nats:
-            codes, images = image_tokenizer(self.context.model).codes, np.array(self.images)
-            nats = np.array(self.nats)
+            images, nats = np.array(self.images), np.array(self.nats)
+            blind = float(np.mean(np.log(image_tokenizer(self.context.model).part_codes)))
             measured = {TOKEN_PROBABILITY: np.exp(-nats), TOKEN_ACCURACY: np.array(self.right), TOKEN_NATS: nats}
             for name, values in measured.items():
                 outcome.scores[name] = bootstrap_mean(values, images, seed)
@@ -115,7 +115,7 @@ class DrawingScorer(Scorer):
             exact = np.array(self.exact, dtype=np.float64)
             outcome.scores[ALL_TOKENS] = accuracy(exact, images, seed)
             outcome.items[ALL_TOKENS] = Items(exact, images)
-            outcome.baseline |= {TOKEN_PROBABILITY: 1 / codes, TOKEN_NATS: math.log(codes)}
+            outcome.baseline |= {TOKEN_PROBABILITY: math.exp(-blind), TOKEN_NATS: blind}
         judged = [(one, one.overlap) for one in outcome.drawn if one.overlap is not None]
         if judged:
             places = np.array([one.of for one, _ in judged])

@@ -120,7 +120,7 @@ class Reconstruction(Task[ReconstructionConfig]):
         tower, shown, tokens = image_tokenizer(model), batch.inputs.get(IMAGE), encoded.get(IMAGE)
         if shown is None or tokens is None:  # a process without an image, among others with some
             height, width = self.model.image.shape_px
-            weight = tower.ends[0].weight
+            weight = tower.weight
             shown = torch.zeros(0, 3, height, width, dtype=torch.uint8, device=weight.device)
             tokens = tower(shown.to(weight.dtype))
         assert isinstance(tokens, CodedTokens) and isinstance(shown, Tensor), "`check_examples`: one image an example"

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from chiasm.core.distributed import process_group
 from chiasm.core.types import IMAGE
@@ -26,6 +25,7 @@ from chiasm.train.execution.sharded import Sharded
 from chiasm.train.execution.single import SingleProcess
 from chiasm.train.loader import Loader
 from chiasm.train.state import Progress, save_checkpoint
+from processes import together
 
 NAMES = ["heads.vqa.2.weight", "heads.vqa.2.bias"]
 IMAGES = 6
@@ -151,7 +151,7 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path: Path, shards: bo
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(one_of_two, args=(port, str(tmp_path), shards), nprocs=2)
+    together(one_of_two, (port, str(tmp_path), shards), 2)
     rows, weight, average = torch.load(tmp_path / "two.pt")
     execution, pipeline, part = planned()
     execution.prepare(torch.float32, None)

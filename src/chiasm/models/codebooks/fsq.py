@@ -29,7 +29,7 @@ class ScalarConfig(QuantizerConfig):
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """Levels of each number; their product is the number of codes."""
 
-    def build(self) -> Quantizer:
+    def build(self, side_px: int) -> Quantizer:
         """See `QuantizerConfig.build`."""
         return ScalarQuantizer(self.levels)
 

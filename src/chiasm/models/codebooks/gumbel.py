@@ -51,7 +51,7 @@ class GumbelConfig(QuantizerConfig):
     """Factor, a position, of the divergence from the uniform distribution over codes. The published value is 6.6
     times positions over pixels: 6.6 / 64 with a stride of 8 pixels."""
 
-    def build(self) -> Quantizer:
+    def build(self, side_px: int) -> Quantizer:
         """See `QuantizerConfig.build`."""
         return GumbelQuantizer(self)
 

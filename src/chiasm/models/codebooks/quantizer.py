@@ -1,6 +1,6 @@
 """The interface of a quantiser: continuous vectors -> codes, of which each is a number and a vector.
 
-Axis legend: m vectors, d width of a vector, k codes.
+Axis legend: m vectors, d width of a vector, k codes, q = m times the codes of a vector.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ class Quantised(NamedTuple):
 
     Attributes:
         values: float32 [m, d], what the decoder gets; gradients reach the continuous vectors.
-        ids: int64 [m], the hard code of each vector.
+        ids: int64 [q], the hard codes of each vector.
         penalty: float32 [m], what the loss adds for each vector; its mean over the vectors of all processes is meant.
     """
 
@@ -35,9 +35,12 @@ class QuantizerConfig(ABC):
     kind: str = ""
     """Kind of quantiser: a key of `models.codebooks.QUANTIZERS`."""
 
+    reads_pixels: ClassVar[bool] = False
+    """True: the continuous vectors are pixels, taken apart by `Quantizer.split`, and no encoder is trained."""
+
     @abstractmethod
-    def build(self) -> "Quantizer":
-        """Build the quantiser."""
+    def build(self, side_px: int) -> "Quantizer":
+        """Build the quantiser for squares of `side_px` pixels a side."""
 
     @abstractmethod
     def check(self, where: str) -> None:
@@ -69,16 +72,34 @@ class Quantizer(nn.Module, ABC):
         """Quantise in training; `step` counts the steps since `start`."""
 
     @abstractmethod
-    def ids(self, latents: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
-        """The code of each vector."""
+    def ids(self, latents: Float[Tensor, "m d"]) -> Int[Tensor, " q"]:
+        """The codes of each vector, which follow one another."""
 
     @abstractmethod
-    def vectors(self, ids: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
-        """The vector of each code."""
+    def vectors(self, ids: Int[Tensor, " q"]) -> Float[Tensor, "m d"]:
+        """The vectors of codes."""
 
     @abstractmethod
-    def ids_of(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
-        """The code that each vector belongs to; undoes `vectors`."""
+    def ids_of(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " q"]:
+        """The codes that each vector belongs to; undoes `vectors`."""
+
+    @property
+    def part_codes(self) -> tuple[int, ...]:
+        """How many ids each code of a vector may be: the first ones the first code, the next ones the second."""
+        return (self.codes,)
+
+    @property
+    def shown_dim(self) -> int:
+        """Numbers e that the decoder gets for a vector."""
+        return self.dim
+
+    def split(self, patches: Float[Tensor, "m p"]) -> Float[Tensor, "m d"]:
+        """The continuous vectors of squares of pixels, by colour, in [-1, 1]; see `QuantizerConfig.reads_pixels`."""
+        raise NotImplementedError
+
+    def shown(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m e"]:
+        """What the decoder gets for vectors: they themselves, or what they stand for."""
+        return vectors
 
     def bounded(self, latents: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
         """What the decoder gets before `start`: the continuous vectors, in the range that codes can have."""

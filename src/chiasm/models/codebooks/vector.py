@@ -48,7 +48,7 @@ class VectorConfig(QuantizerConfig):
     dead_after: int = 100
     """Steps after which a code that no vector chose is replaced by a vector of the step; 0 replaces none."""
 
-    def build(self) -> Quantizer:
+    def build(self, side_px: int) -> Quantizer:
         """See `QuantizerConfig.build`."""
         return VectorQuantizer(self)
 

@@ -8,7 +8,8 @@ to one (docs/log.md). After the first step encoder and decoder become the princi
 (`encoders.patch_components`). Then both are trained without the quantiser, on continuous vectors. At the end of
 `continuous_steps` the codes start from the vectors of that step.
 
-Axis legend: n images, h/w height and width in pixels, l cells of the grid (row by row), d width of a code's vector.
+Axis legend: n images, h/w height and width in pixels, l cells of the grid (row by row), q codes of an image, d width of
+a cell's vector.
 """
 
 from dataclasses import dataclass, field
@@ -79,6 +80,13 @@ class ImageCodesConfig(ImageTowerConfig):
                 "--set model.image.continuous_steps=100",
             )
         self.quantizer.check("model.image.quantizer")
+        if self.quantizer.reads_pixels and self.encoder_blocks:
+            raise InputError(
+                f"model.image.encoder_blocks is {self.encoder_blocks}, and model.image.quantizer.kind "
+                f"{self.quantizer.kind!r} reads pixels",
+                "no encoder",
+                "--set model.image.encoder_blocks=0, or another model.image.quantizer.kind",
+            )
         stride = self.stride_px
         if stride < 2 or stride & (stride - 1) or any(side % stride for side in self.shape_px):
             height, width = self.shape_px
@@ -93,7 +101,7 @@ class CodedTokens(Tokens):
     """Tokens of `ImageCodes`, with what the loss needs beside them.
 
     Attributes:
-        ids: int64 [n, l], the hard codes.
+        ids: int64 [n, q], the hard codes.
         penalty: float32 [n, l], of `codebooks.quantizer.Quantised`; zeros before the codes start.
     """
 
@@ -140,7 +148,9 @@ class ImageCodes(Stepwise):
 
     Attributes:
         codes: number of different codes k; ids are 0 to k - 1.
-        grid: rows and columns of codes.
+        part_codes: of a cell with several codes, how many ids each may be, see `Quantizer.part_codes`.
+        cells: rows and columns of cells.
+        grid: rows and columns of codes: those of a cell stand side by side.
         steps: int64 [], optimiser steps that had images; part of the run's state.
     """
 
@@ -149,17 +159,18 @@ class ImageCodes(Stepwise):
     def __init__(self, config: ImageCodesConfig) -> None:
         super().__init__()
         self.config = config
-        self.quantizer = config.quantizer.build()
-        self.codes, self.grid = self.quantizer.codes, config.grid_of(0)
+        self.quantizer = config.quantizer.build(config.stride_px)
+        self.codes, self.part_codes, self.cells = self.quantizer.codes, self.quantizer.part_codes, config.grid_of(0)
+        self.grid = (self.cells[0], self.cells[1] * len(self.part_codes))
         self.dim = self.token_dim = self.quantizer.dim
         stride, width = config.stride_px, config.width
-        self.encoder = nn.Sequential(
-            nn.Conv2d(CHANNELS, width, stride, stride=stride),
-            *(ResidualBlock(width) for _ in range(config.encoder_blocks)),
-            nn.Conv2d(width, self.dim, 1),
-        )
+        self.encoder = nn.Sequential()
+        if not self.config.quantizer.reads_pixels:
+            self.encoder.append(nn.Conv2d(CHANNELS, width, stride, stride=stride))
+            self.encoder.extend(ResidualBlock(width) for _ in range(config.encoder_blocks))
+            self.encoder.append(nn.Conv2d(width, self.dim, 1))
         self.decoder = nn.Sequential(
-            nn.Conv2d(self.dim, width, 1),
+            nn.Conv2d(self.quantizer.shown_dim, width, 1),
             *(ResidualBlock(width) for _ in range(config.decoder_blocks)),
             nn.Conv2d(width, 2 * CHANNELS * stride**2, 1),
         )
@@ -167,15 +178,19 @@ class ImageCodes(Stepwise):
         self._seen: list[Tensor] = []
 
     @property
-    def ends(self) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2d]:
-        """First and last convolution of the encoder, then those of the decoder."""
-        found = (self.encoder[0], self.encoder[-1], self.decoder[0], self.decoder[-1])
-        return cast(tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2d], found)
+    def weight(self) -> Tensor:
+        """A weight that training changes, for its number format and device."""
+        return cast(nn.Conv2d, self.decoder[0]).weight
+
+    @property
+    def codes_per_image(self) -> int:
+        """Number of codes of an image."""
+        return self.grid[0] * self.grid[1]
 
     @property
     def is_learning(self) -> bool:
         """Whether a training step changes the tower."""
-        return self.training and self.ends[0].weight.requires_grad
+        return self.training and self.weight.requires_grad
 
     @property
     def has_started(self) -> bool:
@@ -203,36 +218,38 @@ class ImageCodes(Stepwise):
         rows = values.view_as(latents).to(image.dtype)
         is_real = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
         tokens = CodedTokens(rows, is_real, rows.mean(1))
-        tokens.ids, tokens.penalty = ids.view(rows.shape[:2]), penalty.view(rows.shape[:2])
+        tokens.ids, tokens.penalty = ids.view(len(rows), self.codes_per_image), penalty.view(rows.shape[:2])
         return tokens
 
     @torch.no_grad()
-    def ids(self, image: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n l"]:
-        """The hard code of each cell of images with values in [-1, 1], row by row."""
+    def ids(self, image: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n q"]:
+        """The hard codes of the cells of images with values in [-1, 1], row by row."""
         latents = self._latents(image)
-        return self.quantizer.ids(latents.flatten(0, 1)).view(latents.shape[:2])
+        return self.quantizer.ids(latents.flatten(0, 1)).view(len(latents), self.codes_per_image)
 
     @torch.no_grad()
-    def ids_of(self, values: Float[Tensor, "n l d"]) -> Int[Tensor, "n l"]:
+    def ids_of(self, values: Float[Tensor, "n l d"]) -> Int[Tensor, "n q"]:
         """The codes that tokens of this tower belong to, also after the feature cache or in bf16.
 
         Exact; of codes with the same vector, whose images are the same, the first.
         """
-        return self.quantizer.ids_of(values.float().flatten(0, 1)).view(values.shape[:2])
+        return self.quantizer.ids_of(values.float().flatten(0, 1)).view(len(values), self.codes_per_image)
 
     @torch.no_grad()
-    def pixels(self, ids: Int[Tensor, "n l"]) -> Float[Tensor, "n 3 h w"]:
+    def pixels(self, ids: Int[Tensor, "n q"]) -> Float[Tensor, "n 3 h w"]:
         """The image of each grid of codes, float32 in [0, 1]."""
-        return pixels_of(self.decode(self.quantizer.vectors(ids.flatten()).view(*ids.shape, self.dim)))
+        cells = self.cells[0] * self.cells[1]
+        return pixels_of(self.decode(self.quantizer.vectors(ids.flatten()).view(len(ids), cells, self.dim)))
 
     def decode(self, values: Float[Tensor, "n l d"]) -> Float[Tensor, "n 6 h w"]:
         """Vectors of codes -> for each colour of each pixel a location mu, then a log scale, float32.
 
         They are those of a logit-Laplace distribution; `pixels_of` turns the locations into an image.
         """
-        grid = values.transpose(1, 2).unflatten(2, self.grid).to(self.ends[2].weight.dtype)
+        shown = self.quantizer.shown(values.flatten(0, 1)).view(*values.shape[:2], self.quantizer.shown_dim)
+        grid = shown.transpose(1, 2).unflatten(2, self.cells).to(self.weight.dtype)
         decoded = self.decoder(grid.contiguous(memory_format=torch.channels_last)).float()
-        (rows, columns), side = self.grid, self.config.stride_px
+        (rows, columns), side = self.cells, self.config.stride_px
         # As `pixel_shuffle`, which does not take a batch of no images.
         pixels = decoded.view(len(decoded), 2 * CHANNELS, side, side, rows, columns).permute(0, 1, 4, 2, 5, 3)
         return pixels.reshape(len(decoded), 2 * CHANNELS, rows * side, columns * side)
@@ -243,7 +260,7 @@ class ImageCodes(Stepwise):
         if not computed.is_learning:
             return
         step = int(self.steps)
-        nothing = self.ends[0].weight.new_zeros(0, self.dim if step else CHANNELS * self.config.stride_px**2)
+        nothing = self.weight.new_zeros(0, self.dim if step else CHANNELS * self.config.stride_px**2)
         seen = gather_with_gradient(torch.cat(computed._seen) if computed._seen else nothing)
         computed._seen.clear()
         if not len(seen):
@@ -258,12 +275,15 @@ class ImageCodes(Stepwise):
 
     def _latents(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n l d"]:
         """Continuous vectors, float32."""
+        if self.config.quantizer.reads_pixels:
+            cells = self.cells[0] * self.cells[1]
+            return self.quantizer.split(self._patches(image)).view(len(image), cells, self.dim)
         grid = self.encoder(image.contiguous(memory_format=torch.channels_last))
         return cast(Tensor, grid).flatten(2).transpose(1, 2).float()
 
     def _patches(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "m p"]:
         """The pixels of each cell, colour by colour, float32."""
-        (rows, columns), side = self.grid, self.config.stride_px
+        (rows, columns), side = self.cells, self.config.stride_px
         cells = image.float().reshape(len(image), CHANNELS, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
         return cells.reshape(len(image) * rows * columns, CHANNELS * side**2)
 
@@ -272,23 +292,31 @@ class ImageCodes(Stepwise):
 
         The encoder's channels become the components' scores, and its last layer takes the first ones: each with the
         same variance where the quantiser rounds them, else with their own, so that distances are those of pixels. The
-        decoder's last layer becomes the regression of the pixels' logits.
+        decoder's last layer becomes the regression of the pixels' logits. A decoder that gets pixels computes the
+        scores itself.
         """
-        read, narrow, widen, paint = self.ends
-        found = principal_components(patches, min(self.config.width, patches.shape[1]))
-        kept = min(len(found.std), self.dim)
-        if not kept:  # images of one colour
+        inputs = patches
+        if self.config.quantizer.reads_pixels:
+            inputs = self.quantizer.shown(self.quantizer.split(patches))
+        found = principal_components(inputs, min(self.config.width, inputs.shape[1]))
+        if not len(found.std):  # images of one colour
             return
-        scale = found.std[:kept] / found.std[:kept].square().mean().sqrt()
-        if self.quantizer.is_scalewise:
-            scale = torch.ones_like(scale)
         rows = found.directions / found.std[:, None]
-        set_rows(read, rows, -(rows @ found.mean))
-        set_rows(narrow, torch.diag(scale), torch.zeros_like(scale))
-        set_rows(widen, torch.diag(1 / scale), torch.zeros_like(scale))
-        latents = self.quantizer.bounded((found.scores(patches)[:, :kept] * scale).float())
+        widen, paint = (cast(nn.Conv2d, self.decoder[place]) for place in (0, -1))
+        if self.config.quantizer.reads_pixels:
+            set_rows(widen, rows, -(rows @ found.mean))
+            read = found.scores(inputs)
+        else:
+            kept = min(len(found.std), self.dim)
+            scale = found.std[:kept] / found.std[:kept].square().mean().sqrt()
+            if self.quantizer.is_scalewise:
+                scale = torch.ones_like(scale)
+            set_rows(cast(nn.Conv2d, self.encoder[0]), rows, -(rows @ found.mean))
+            set_rows(cast(nn.Conv2d, self.encoder[-1]), torch.diag(scale), torch.zeros_like(scale))
+            set_rows(widen, torch.diag(1 / scale), torch.zeros_like(scale))
+            read = self.quantizer.bounded((found.scores(inputs)[:, :kept] * scale).float()) / scale
         within = (patches.double() + 1) / 2 * (1 - 2 * EPSILON) + EPSILON
-        weight, bias, error = regression(latents / scale, within.logit())
+        weight, bias, error = regression(read, within.logit())
         rows = torch.cat([weight, torch.zeros_like(weight)])
         set_rows(paint, rows, torch.cat([bias, error.clamp_min(LEAST_ERROR).log()]))
 
