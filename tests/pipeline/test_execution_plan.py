@@ -1,5 +1,6 @@
 """The execution plan: what is chosen and why, what is refused, and probes that are kept and made again."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[str]:
         return {form: seconds[form] for form in ("fp32", *candidates)}
 
     monkeypatch.setattr(execution, "_measured", measured)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     return asked
 
 
@@ -196,6 +198,21 @@ def test_a_probe_is_kept_until_the_machine_changes(
         path.write_text("{")
     asked.clear()
     assert plan_execution(wide(config, examples)).parts.keys() == first.parts.keys() and sorted(asked) == parts
+
+
+@needs_vnni
+@pytest.mark.usefixtures("large")
+def test_a_probe_of_a_busy_machine_is_not_kept(
+    config: RunConfig, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a format that is chosen for good because another program ran when it was measured."""
+    capable(monkeypatch, "avx512_vnni")
+    asked = timed(monkeypatch, fp32=2.0, int8=1.0)
+    monkeypatch.setattr(os, "getloadavg", lambda: (float(os.cpu_count() or 1), 0.0, 0.0))
+    first = plan_execution(wide(config, examples))
+    parts = sorted(asked)
+    asked.clear()
+    assert plan_execution(wide(config, examples)) == first and sorted(asked) == parts
 
 
 @needs_vnni

@@ -8,6 +8,7 @@ the stored example are other ones with it, fp32 is.
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -190,9 +191,11 @@ class _Trial:
         with suppress(InputError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError):
             kept = read_json(path, "a probe of this machine")["seconds"]
             return {form: float(kept["fp32"]) / float(kept[form]) for form in candidates}
+        is_busy = _is_busy()
         seconds = _measured(self._execution, name, self._work(name), candidates)
-        with suppress(OSError):  # without a cache it is measured again next time
-            write_json(path, {"machine": _machine(), "part": name, "seconds": seconds})
+        if not is_busy:
+            with suppress(OSError):  # without a cache it is measured again next time
+                write_json(path, {"machine": _machine(), "part": name, "seconds": seconds})
         return {form: seconds["fp32"] / seconds[form] for form in candidates}
 
     def _work(self, name: str) -> Callable[[], object]:
@@ -213,6 +216,16 @@ def probe_key(part: nn.Module, pixels: Tensor, candidates: Sequence[Format]) -> 
     shapes = [(name, tuple(tensor.shape)) for name, tensor in part.state_dict().items()]
     facts = [FORMAT, _machine(), type(part).__name__, shapes, tuple(pixels.shape[1:]), tuple(candidates)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _is_busy() -> bool:
+    """Whether other programs take part of the machine, so that a measured speed is not that of the machine.
+
+    After the load average of the last minute, where the system knows one: more than half of the cores.
+    """
+    with suppress(AttributeError, OSError):
+        return os.getloadavg()[0] > (os.cpu_count() or 1) / 2
+    return False
 
 
 def _machine() -> dict[str, str | int]:

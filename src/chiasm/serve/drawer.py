@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from torch import Tensor
+
 from chiasm.core.types import Domain, Prediction
 from chiasm.data.png import as_png
 from chiasm.models.fingerprint import weights_hash
 from chiasm.models.image_sampling import SamplingConfig
+from chiasm.serve.drawings import Wish
 from chiasm.serve.engine import Model
 from chiasm.tasks.drawing import Drawing
 from chiasm.tasks.drawing_requests import DrawingBatch, DrawRequest, prior_of
@@ -69,6 +72,14 @@ class Drawer:
             self.model.caption_domain(caption),
             int(codec.tokenizer.batch([caption]).is_real.sum()),
         )
+
+    def kept(self, image: Tensor, mask: Tensor | None, keep_rows: int | None) -> tuple[int, ...]:
+        """Ids that are kept of an image uint8 [3, h, w] of the model's size, see `Draws.kept_tokens`.
+
+        Raises:
+            InputError: rows that the image has not, or a mask that marks nothing.
+        """
+        return self.model.kept_tokens(Wish(start=image, mask=mask, keep_rows=keep_rows))
 
     def begin(
         self, requests: Sequence[DrawRequest], sampling: SamplingConfig, remarks: Mapping[str, list[str]]

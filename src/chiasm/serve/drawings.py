@@ -206,7 +206,7 @@ class Draws:
                 "the caption is ''", "words, or an image to vary without words", "say what the image shows"
             )
         domains = {caption: self.caption_domain(caption) for caption in dict.fromkeys(captions)}
-        given = self._given(wish)
+        given = self.kept_tokens(wish)
         requests = [
             DrawRequest(caption, wish.seed + number, given) for caption in captions for number in range(wish.candidates)
         ]
@@ -240,8 +240,12 @@ class Draws:
             )
         return Domain(None, float(density.distances([caption])[0]), unknown)
 
-    def _given(self, wish: Wish) -> tuple[int, ...]:
-        """Ids that are kept of the image to begin with; () without one."""
+    def kept_tokens(self, wish: Wish) -> tuple[int, ...]:
+        """Ids that are kept of the image to begin with, `FREE` where one is drawn; () without an image.
+
+        Raises:
+            InputError: rows that the image has not, or a mask that marks nothing.
+        """
         if wish.start is None:
             return ()
         tokenizer = image_tokenizer(self.pipeline.model)

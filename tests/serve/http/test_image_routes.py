@@ -1,6 +1,7 @@
 """Images over HTTP by the OpenAI client: the engine's own, whole and as they grow, with errors that say what to do."""
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +13,7 @@ import pytest
 import torch
 from doors import Door, running
 from drawing_doors import CAPTION, CHINESE, PATH, SETTINGS, drawing, drawing_door, events, opened, pixels
+from PIL import Image
 
 from chiasm.models.fingerprint import weights_hash
 from chiasm.pipeline.pipeline import Pipeline
@@ -115,6 +117,72 @@ def test_several_images_stream_by_turns(drawing_door: Door) -> None:
         assert np.array_equal(pixels(one["b64_json"])[:32, :, :3], image[:32])
     none = events(drawing_door(PATH, {**body, "n": 1, "stream": True, "partial_images": 0}))
     assert [one["type"] for one in none] == ["image_generation.completed"]
+
+
+def sent(image: Image.Image) -> str:
+    """A data URI."""
+    file = io.BytesIO()
+    image.save(file, "png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def marked(boxes: list[tuple[int, int, int, int]]) -> Image.Image:
+    """A black mask with white boxes (left, top, right, bottom)."""
+    mask = Image.new("L", (48, 48))
+    for box in boxes:
+        mask.paste(255, box)
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("keys", "kept"),
+    [({}, 3), ({"keep_rows": 2}, 6), ({"keep_rows": 0}, 0), ({"mask": marked([(20, 20, 22, 22)])}, 8)],
+    ids=["upper half", "rows", "no row", "mask"],
+)
+def test_an_image_is_completed_or_changed(drawing_door: Door, drawing: Model, keys: dict[str, Any], kept: int) -> None:
+    """Guards against an image that is read and not kept, other cells than the engine keeps, and tokens counted twice."""
+    (start,) = drawing.draw(CHINESE, seed=9)
+    body = {key: sent(value) if key == "mask" else value for key, value in keys.items()}
+    said = drawing_door(PATH, {"prompt": CAPTION, "n": 2, "seed": 4, "image": sent(start), **body}).json
+    whole = expected(drawing, CAPTION, 2, seed=4, start=start, **keys)
+    assert np.array_equal([pixels(one["b64_json"]) for one in said["data"]], whole)
+    usage = said["usage"]
+    assert usage["input_tokens_details"]["image_tokens"] == kept and usage["output_tokens"] == 2 * (9 - kept)
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    if kept:
+        assert not np.array_equal(whole, expected(drawing, CAPTION, 2, seed=4))
+
+
+def test_a_completion_streams_what_is_drawn(drawing_door: Door, drawing: Model) -> None:
+    """Guards against parts that show nothing but what was sent."""
+    (start,) = drawing.draw(CHINESE, seed=9)
+    body = {"prompt": CAPTION, "seed": 4, "image": sent(start), "keep_rows": 1, "stream": True}
+    *parts, end = events(drawing_door(PATH, body))
+    assert [one["rows"] for one in parts] == [2]
+    assert np.array_equal(pixels(end["b64_json"]), expected(drawing, CAPTION, seed=4, start=start, keep_rows=1)[0])
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "fields"),
+    [
+        ({"keep_rows": 1}, "no_start", ["image", "keep_rows"]),
+        ({"mask": ""}, "no_start", ["image", "mask"]),
+        ({"image": "", "mask": "", "keep_rows": 1}, "no_start", ["image", "keep_rows", "mask"]),
+        ({"image": "", "keep_rows": 3}, "nothing_kept", ["keep_rows", "mask"]),
+        ({"image": "", "mask": "black"}, "nothing_kept", ["keep_rows", "mask"]),
+        ({"image": "data:image/png;base64,####"}, "not_base64", None),
+        ({"image": "", "keep_rows": -1}, "invalid_request", ["keep_rows"]),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_kept_is_refused(
+    drawing_door: Door, keys: dict[str, Any], code: str, fields: list[str] | None
+) -> None:
+    """Guards against an image that is drawn as if nothing had been sent."""
+    files = {"": sent(marked([(0, 0, 48, 48)])), "black": sent(marked([]))}
+    said = drawing_door(PATH, {"prompt": CAPTION, **{key: files.get(value, value) for key, value in keys.items()}})
+    assert (said.status, said.code, said.json["error"].get("fields")) == (422, code, fields)
+    assert drawing_door.service.batcher.admitted == 0
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 8, 24])

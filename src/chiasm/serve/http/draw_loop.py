@@ -69,6 +69,7 @@ class Order:
         sampling: how they are drawn.
         shown_rows: numbers of rows of tokens after which an image is shown.
         deadline: on the clock of `time.monotonic`.
+        given: ids that are kept, see `DrawRequest`.
     """
 
     read: Read
@@ -76,6 +77,7 @@ class Order:
     sampling: SamplingConfig
     shown_rows: frozenset[int]
     deadline: float
+    given: tuple[int, ...] = ()
     events: "asyncio.Queue[Event | Exception]" = field(default_factory=asyncio.Queue)
     has_begun: bool = False
     has_left: bool = False
@@ -98,7 +100,7 @@ class _Canvas:
 
     @property
     def request(self) -> DrawRequest:
-        return DrawRequest(self.order.read.caption, self.order.seeds[self.number])
+        return DrawRequest(self.order.read.caption, self.order.seeds[self.number], self.order.given)
 
 
 @dataclass(eq=False, slots=True)

@@ -49,6 +49,8 @@ CODES: dict[str, tuple[int, str]] = {
         422,
         "training had none of the prompt's words; use words of the training data, in a language that /v1/models lists",
     ),
+    "no_start": (422, "rows to keep, or a mask, need an image to keep from; send one of the two with it"),
+    "nothing_kept": (422, "keep fewer rows than the image has, or send a mask whose white part is drawn anew"),
     "size_not_drawn": (422, "this model draws images of one size"),
     "guidance": (422, "this model was not trained without captions, which guidance compares with; send guidance 1"),
     "dimensions": (422, "the vectors of this model have another number of dimensions"),

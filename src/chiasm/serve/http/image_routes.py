@@ -3,15 +3,17 @@
 import base64
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from torch import Tensor
 
 from chiasm.core.errors import InputError
-from chiasm.models.image_sampling import SamplingConfig
+from chiasm.models.image_sampling import FREE, SamplingConfig
 from chiasm.serve.batcher import DeadlinePassedError
 from chiasm.serve.drawer import Drawer, Read
 from chiasm.serve.http import schemas
@@ -51,13 +53,15 @@ async def _generated(service: Service, request: Request, body: schemas.ImagesReq
     count = body.n or 1
     service.check_count(count)
     _check_size(drawer, body.size)
+    _check_start(body)
     sampling, read = sampling_of(drawer, body), _read(drawer, body.prompt)
     seed = secrets.randbits(SEED_BITS) if body.seed is None else body.seed
     async with AsyncExitStack() as stack:
         deadline = stack.enter_context(service.room(count))
+        given = await _kept(service, drawer, request, body, deadline)
         began = time.monotonic()
         shown = shown_rows(drawer.grid[0], body.partial_images) if body.stream else frozenset[int]()
-        order = Order(read, range(seed, seed + count), sampling, shown, deadline)
+        order = Order(read, range(seed, seed + count), sampling, shown, deadline, given)
         loop.join(order)
         stack.callback(loop.leave, order)
         stack.callback(lambda: service.batcher.tell((time.monotonic() - began) / count))
@@ -66,6 +70,42 @@ async def _generated(service: Service, request: Request, body: schemas.ImagesReq
         if body.stream:
             return EventStream(images.events(), stack.pop_all().aclose)
         return JSONResponse(await _told(while_connected(request, images.whole())))
+
+
+def _check_start(body: schemas.ImagesRequest) -> None:
+    wanted = [name for name in ("keep_rows", "mask") if getattr(body, name) is not None]
+    if len(wanted) > (body.image is not None):
+        raise ServedError("no_start", ["image", *wanted])
+
+
+async def _kept(
+    service: Service, drawer: Drawer, request: Request, body: schemas.ImagesRequest, deadline: float
+) -> tuple[int, ...]:
+    """Tokens that are kept of the request's image; () without one.
+
+    Raises:
+        ServedError: an image cannot be decoded, or what is kept leaves nothing to draw.
+    """
+    if body.image is None:
+        return ()
+    sent = [body.image] if body.mask is None else [body.image, body.mask]
+    pixels = await service.pictures.prepared(sent, deadline)
+    query = (pixels[0], pixels[1] if len(pixels) > 1 else None, body.keep_rows)
+    (found,) = await service.compute(request, "kept", [query], partial(_kept_of_each, drawer), deadline)
+    if not found:
+        raise ServedError("nothing_kept", ["keep_rows", "mask"])
+    return tuple(found)
+
+
+def _kept_of_each(drawer: Drawer, queries: Sequence[tuple[Tensor, Tensor | None, int | None]]) -> list[tuple[int, ...]]:
+    """Kept tokens of each query; () where nothing would be left to draw."""
+    found: list[tuple[int, ...]] = []
+    for query in queries:
+        try:
+            found.append(drawer.kept(*query))
+        except InputError:
+            found.append(())
+    return found
 
 
 def sampling_of(drawer: Drawer, body: schemas.ImagesRequest) -> SamplingConfig:
@@ -126,6 +166,7 @@ class _Images:
             "size": f"{width}x{height}",
         }
         self.created, self.image_tokens = int(time.time()), drawer.grid[0] * drawer.grid[1]
+        self.kept_tokens = sum(one != FREE for one in order.given)
 
     async def begun(self) -> None:
         """Wait for the place of the first image, so that what goes wrong before is an answer of its own."""
@@ -182,11 +223,12 @@ class _Images:
         }
 
     def _usage(self, images: int) -> dict[str, Any]:
-        """Tokens read, and drawn."""
-        read, drawn = self.order.read.tokens, images * self.image_tokens
+        """Tokens read, those kept of an image among them, and drawn."""
+        text, kept = self.order.read.tokens, self.kept_tokens
+        drawn = images * (self.image_tokens - kept)
         return {
-            "input_tokens": read,
-            "input_tokens_details": {"text_tokens": read, "image_tokens": 0},
+            "input_tokens": text + kept,
+            "input_tokens_details": {"text_tokens": text, "image_tokens": kept},
             "output_tokens": drawn,
-            "total_tokens": read + drawn,
+            "total_tokens": text + kept + drawn,
         }

@@ -162,10 +162,19 @@ class EmbeddingsRequest(Lenient):
 
 
 class ImagesRequest(Strict):
-    """Images to draw of a prompt, in OpenAI's words and a few more; what would change nothing has one value alone."""
+    """Images to draw of a prompt, in OpenAI's words and a few more; what would change nothing has one value alone.
+
+    With `image` it is completed or changed: its upper half is kept, or what `keep_rows` or `mask` say.
+    """
 
     model: Annotated[str, Field(max_length=500)] = ""
     prompt: Text
+    image: Image | None = None
+    keep_rows: (
+        Annotated[int, Field(ge=0, lt=2**16, description="Rows of the image's tokens that are kept, from the top.")]
+        | None
+    ) = None
+    mask: Image | None = None
     n: Annotated[int, Field(ge=1, le=MOST, description="Images to draw; the server's limit may be lower.")] | None = 1
     size: Annotated[str, Field(max_length=20, description="WIDTHxHEIGHT as /v1/models lists it, or auto.")] | None = (
         None
