@@ -140,7 +140,7 @@ def marked(boxes: list[tuple[int, int, int, int]]) -> Image.Image:
     ids=["upper half", "rows", "no row", "mask"],
 )
 def test_an_image_is_completed_or_changed(drawing_door: Door, drawing: Model, keys: dict[str, Any], kept: int) -> None:
-    """Guards against an image that is read and not kept, other cells than the engine keeps, and tokens counted twice."""
+    """Guards against an image that is not kept, other cells than the engine keeps, and tokens counted twice."""
     (start,) = drawing.draw(CHINESE, seed=9)
     body = {key: sent(value) if key == "mask" else value for key, value in keys.items()}
     said = drawing_door(PATH, {"prompt": CAPTION, "n": 2, "seed": 4, "image": sent(start), **body}).json
