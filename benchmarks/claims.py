@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -168,13 +168,24 @@ def claims() -> dict[str, Claim]:
                 for key, value in entry.items()
                 if key not in own
             },
-            code=tuple(path for word in entry["code"] for path in content["code"].get(word, [word])),
+            code=tuple(paths_of(entry["code"], content["code"])),
             rows=tuple(Row(**row) for row in entry.get("rows", [])),
         )
         for own in [("code", "rows")]
         for name, entry in content.items()
         if name not in ("code", "settings")
     }
+
+
+def paths_of(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Paths for words of `code`, each a path or a group of them; "!" before a group stands before each of its paths."""
+    for word in words:
+        if word.startswith("!"):
+            yield from (f"!{path}" for path in groups.get(word[1:], [word[1:]]))
+        elif word in groups:
+            yield from paths_of(groups[word], groups)
+        else:
+            yield word
 
 
 def settings() -> dict[str, list[str]]:

@@ -97,7 +97,8 @@ def changed_files(folders: Sequence[str], since: str, gate: str = "") -> list[st
     """Files of the package below `folders` that differ from `since`.
 
     Args:
-        folders: paths below src/chiasm as they are today, folders or files.
+        folders: paths below src/chiasm as they are today, folders or files; "!PATH" leaves out a part of another, unless
+            it stands here as "PATH" too.
         since: a commit.
         gate: a stored curve, a path. Tests hold the numbers of its run equal to it, so that only what changed up to the
             commit that stored it counts.
@@ -105,12 +106,17 @@ def changed_files(folders: Sequence[str], since: str, gate: str = "") -> list[st
     until = git("log", "-1", "--format=%h", "--", gate).strip() if gate else ""
     today = names_at(until) if until else {}
     then = {old: new for new, old in today.items()}
-    behind = tuple(f"src/chiasm/{folder}" for folder in folders)
+    behind = tuple(f"src/chiasm/{folder}" for folder in folders if not folder.startswith("!"))
+    aside = tuple(
+        f"src/chiasm/{folder[1:]}" for folder in folders if folder.startswith("!") and folder[1:] not in folders
+    )
     found = []
     for new, old in changed(since, until).items():
         name = then.get(new, new)
         # What was split up or taken away since has no name today: it counts for every claim.
         is_gone = name.startswith(GONE) or not (ROOT / name).exists()
+        if name.startswith(aside):
+            continue
         if is_gone or name.startswith(behind) or (old and old.startswith(behind)):
             found.append(name)
     return sorted(found)

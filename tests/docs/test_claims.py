@@ -162,6 +162,27 @@ def test_changed_code_is_seen(repository: Path) -> None:
     assert len(claims_code.changed_files(["networks"], first)) == 2, "what is gone counts for everything"
 
 
+def test_what_a_command_never_runs_is_left_out(repository: Path) -> None:
+    """Guards against sixty claims that are stale because of a task that none of them trains, and one that trains it."""
+    first = claims_code.git("rev-parse", "HEAD").strip()
+    (repository / "src" / "chiasm" / "models" / "one.py").write_text("ANOTHER = 1\n")
+    commit(repository)
+    groups = {"all": ["models", "serve", "!some"], "some": ["models/one"]}
+    without, with_it = (list(claims.paths_of(words, groups)) for words in (["all"], ["all", "some"]))
+    assert without == ["models", "serve", "!models/one"] and with_it == [*without, "models/one"]
+    assert claims_code.changed_files(without, first) == []
+    assert claims_code.changed_files(with_it, first) == ["src/chiasm/models/one.py"]
+
+
+def test_the_code_of_a_claim_is_there() -> None:
+    """Guards against a path that was renamed: nothing below it would ever make a number stale."""
+    package = Path(claims_code.ROOT) / "src" / "chiasm"
+    for name, claim in claims.claims().items():
+        for path in claim.code:
+            place = package / path.removeprefix("!")
+            assert place.exists() or list(place.parent.glob(f"{place.name}*")), (name, path)
+
+
 def test_words_about_code_are_no_code(repository: Path) -> None:
     """Guards against runs that are repeated for a docstring, and against a changed text that the code uses."""
     one = repository / "src" / "chiasm" / "models" / "one.py"
