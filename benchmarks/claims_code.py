@@ -97,8 +97,8 @@ def changed_files(folders: Sequence[str], since: str, gate: str = "") -> list[st
     """Files of the package below `folders` that differ from `since`.
 
     Args:
-        folders: paths below src/chiasm as they are today, folders or files; "!PATH" leaves out a part of another, unless
-            it stands here as "PATH" too.
+        folders: paths below src/chiasm as they are today, folders or files; "!PATH" leaves a part of another out, where
+            "PATH" does not stand here too.
         since: a commit.
         gate: a stored curve, a path. Tests hold the numbers of its run equal to it, so that only what changed up to the
             commit that stored it counts.
