@@ -1,18 +1,19 @@
 """Do drawn emoji show the concept and style that were asked for? Judged by the starter, which saw neither run nor set.
 
-    python benchmarks/drawn_emoji.py RUN DATA --split test --captions 200 [--sheet sheet.png]
+    python benchmarks/drawn_emoji.py RUN DATA --split test --captions 200 [--guidance 3] [--sheet sheet.png]
+    python benchmarks/drawn_emoji.py RUN DATA --split test --best-of 8 --rank-by RANKER
 
 DATA is what `emoji_captions.py` wrote. For each caption of the split one image is drawn, in English and Chinese in
 turn. The judge is the packaged image tower with its weights of ImageNet: among the concept and 19 others of the set,
 which has the real images, in all styles but the one asked for, that are nearest to the drawing? And among the five
 styles, whose real images of other concepts are nearest? The same is asked of the real image, which says how good the
 judge is, of the real image in the codes of the run, which says what drawing can reach, and of an image that was drawn
-for another caption ("shuffled").
+for another caption ("shuffled"). RANKER is a run of the task retrieval or matching, and not the judge.
 """
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from chiasm.core.random import counter_rng
 from chiasm.metrics.intervals import proportion
 from chiasm.metrics.paired import paired_difference
 from chiasm.pipeline.batching import to_model_range
-from chiasm.serve.drawings import Wish, as_pillow
+from chiasm.serve.drawings import MOST_IMAGES, Wish, as_pillow
 from chiasm.serve.engine import Model
 from chiasm.tasks.drawing_requests import image_tokenizer, images_of_ids
 from emoji_captions import DATA, json_lines
@@ -83,10 +84,12 @@ class Judge:
         return total / max(float(np.linalg.norm(total)), 1e-9)
 
 
-def drawings(model: Model, rows: Sequence[dict[str, Any]]) -> list[Image.Image]:
+def drawings(model: Model, rows: Sequence[dict[str, Any]], wish: Wish) -> list[Image.Image]:
     """An image of each row's caption, its languages in turn."""
     captions = [row["caption"][number % len(row["caption"])] for number, row in enumerate(rows)]
-    return [as_pillow(one) for one in model.drawings(captions, Wish())]
+    at_once = MOST_IMAGES // wish.candidates
+    parts = [captions[start : start + at_once] for start in range(0, len(captions), at_once)]
+    return [as_pillow(one) for part in parts for one in model.drawings(part, wish)]
 
 
 def in_codes(model: Model, rows: Sequence[dict[str, Any]]) -> list[Image.Image]:
@@ -117,9 +120,16 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--captions", type=int, default=200, help="at most so many of the split")
+    parser.add_argument("--guidance", type=float, help="the run's own where not given, as those below")
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--top-k", type=int)
+    parser.add_argument("--best-of", type=int, default=0, help="candidates of each caption")
+    parser.add_argument("--rank-by", type=Path, help="the run that ranks the candidates")
     parser.add_argument("--sheet", type=Path, help="PNG: real images above drawn ones")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if str(given.rank_by) == "starter":
+        parser.error("the starter judges; rank by another run")
     every = json_lines(given.data / "data.jsonl")
     asked = [row for row in every if row["split"] == given.split]
     order = counter_rng("emoji asked", 0).permutation(len(asked))[: given.captions]
@@ -128,7 +138,9 @@ def main() -> None:
     judge = Judge([row["id"] for row in every], starter.encode_image([DATA / row["image"] for row in every]))
     place = {name: number for number, name in enumerate(judge.ids)}
     model = chiasm.load(given.run)
-    images = drawings(model, asked)
+    sampling = model.sampling(guidance=given.guidance, temperature=given.temperature, top_k=given.top_k)
+    ranker = chiasm.load(given.rank_by) if given.rank_by else None
+    images = drawings(model, asked, Wish(sampling=sampling, best_of=given.best_of, rank_by=ranker))
     ids = [row["id"] for row in asked]
     seen_drawn = starter.encode_image(images)
     seen = {
@@ -154,7 +166,8 @@ def main() -> None:
     if given.sheet:
         show(given.sheet, [Image.open(DATA / row["image"]) for row in asked[:SHOWN]], images[:SHOWN])
     if given.json:
-        write_json(given.json, {"metrics": found, "environment": environment(), "split": given.split})
+        told = {"split": given.split, "sampling": asdict(sampling), "best_of": given.best_of}
+        write_json(given.json, {"metrics": found, "environment": environment(), **told})
 
 
 if __name__ == "__main__":

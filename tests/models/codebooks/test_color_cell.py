@@ -1,5 +1,6 @@
 """Color cells: squares are taken apart into a pattern and colours, and put together again."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -52,6 +53,17 @@ def test_the_pattern_does_not_depend_on_the_colours() -> None:
     expected = torch.where((masks.sum(1) * 2 < AREA)[:, None], masks, ~masks)
     expected[half] = torch.where(masks[half, :1], ~masks[half], masks[half])
     torch.testing.assert_close(first[:, :AREA], expected.float())
+
+
+def test_colours_are_those_of_least_squares() -> None:
+    """Guards against a square of many colours that is shown by its two outermost ones."""
+    patches = torch.rand(40, 3 * AREA, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    found = quantizer()
+    vectors = found.split(patches)
+    for patch, vector in zip(patches.double().numpy(), vectors.double().numpy(), strict=True):
+        pattern = vector[:AREA]
+        best = np.linalg.lstsq(np.stack([1 - pattern, pattern], axis=1), patch.reshape(3, AREA).T)[0]
+        np.testing.assert_allclose(vector[AREA:].reshape(2, 3), best.clip(-1, 1), atol=2e-3)
 
 
 def test_noise_has_no_pattern() -> None:

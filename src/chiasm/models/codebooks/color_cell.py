@@ -21,6 +21,8 @@ from chiasm.models.codebooks.vector import VectorConfig, VectorQuantizer
 CHANNELS = 3
 LEAST_CONTRAST = 0.1
 """Distance of two colours, of values in [-1, 1], below which a pattern fades: noise of a flat square has no pattern."""
+RIDGE = 1e-3
+"""Weight of the squared distance from the first colours, in pixels, where colours are fitted to a pattern."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +86,10 @@ class ColorCellQuantizer(Quantizer):
     def split(self, patches: Float[Tensor, "m p"]) -> Float[Tensor, "m d"]:
         """The pattern of each square, then the colours where it is 0 and where it is 1.
 
-        The colours are those of the pixel farthest from the mean and of the pixel farthest from that one. Of the two
-        orders that one is taken in which the pattern has the smaller sum, which does not depend on the colours; the
-        first pixel decides between equals.
+        The pattern lies between the colours of the pixel farthest from the mean and of that farthest from this one. Of
+        the two orders that one is taken in which the pattern has the smaller sum, which does not depend on the colours;
+        the first pixel decides between equals. Then the colours become those with which the pattern shows the square
+        best, by least squares.
         """
         pixels = patches.view(len(patches), CHANNELS, self.area)
         one = self._farthest(pixels, pixels.mean(2, keepdim=True))
@@ -97,7 +100,18 @@ class ColorCellQuantizer(Quantizer):
         is_turned = ((pattern - 0.5).sum(1) + pattern[:, 0] - 0.5 > 0)[:, None]
         low = torch.where(is_turned, other[..., 0], one[..., 0])
         high = torch.where(is_turned, one[..., 0], other[..., 0])
-        return torch.cat([torch.where(is_turned, 1 - pattern, pattern), low, high], dim=1)
+        pattern = torch.where(is_turned, 1 - pattern, pattern)
+        return torch.cat([pattern, self._fitted(pixels, pattern, torch.stack([low, high], dim=1))], dim=1)
+
+    @staticmethod
+    def _fitted(
+        pixels: Float[Tensor, "m 3 a"], pattern: Float[Tensor, "m a"], colors: Float[Tensor, "m 2 3"]
+    ) -> Float[Tensor, "m 6"]:
+        """Colours in [-1, 1] of the least squares for a pattern, held by `RIDGE` to the first ones."""
+        shares = torch.stack([1 - pattern, pattern], dim=1)
+        matrix = shares @ shares.transpose(1, 2) + RIDGE * torch.eye(2, device=pixels.device)
+        wanted = shares @ pixels.transpose(1, 2) + RIDGE * colors
+        return torch.linalg.solve(matrix, wanted).clamp(-1, 1).flatten(1)
 
     def shown(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m p"]:
         """The squares that patterns and colours stand for."""
