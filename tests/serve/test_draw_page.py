@@ -79,7 +79,7 @@ def test_images_by_keyboard(
         assert card.locator("img").evaluate("one => [one.naturalWidth, one.naturalHeight]") == [48, 48]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shoot(page, f"draw-{width}")
-    page.locator("#drawings .line button").nth(2).click()
+    page.locator("#drawings li").nth(2).locator("button").first.click()
     assert page.input_value("#draw-seed") == "13" and page.input_value("#draw-number") == "1"
     page.click("#language")
     page.locator("#tab-draw", has_text="Draw" if locale == "zh-CN" else "画图").wait_for()
@@ -88,6 +88,35 @@ def test_images_by_keyboard(
     )
     assert not small and not visit.complaints
     assert all(one.startswith((door.address, "blob:", "data:")) for one in visit.requested), visit.requested
+
+
+@pytest.mark.parametrize(("width", "locale"), [(1280, "en-US"), (360, "zh-CN")])
+def test_an_image_is_varied(browser: Any, door: Door, drawing: Model, tmp_path: Path, width: int, locale: str) -> None:
+    """Guards against a variation of another image, and one that stays on for words that have nothing to do with it."""
+    visit = Visit(browser, door.address, width, locale=locale)
+    page = visit.page
+    page.fill("#prompt", CAPTION)
+    page.fill("#draw-number", "2")
+    page.fill("#draw-seed", "5")
+    page.click("#draw")
+    ready(page, 2)
+    assert page.is_hidden("#draw-start")
+    page.locator("#drawings li").nth(1).locator("button").nth(1).click()
+    assert page.is_visible("#draw-start") and page.input_value("#draw-seed") == ""
+    page.fill("#draw-seed", "20")
+    page.click("#draw")
+    ready(page, 4)
+    first = Image.fromarray(np.asarray(saved(page, 3, tmp_path)[1]))
+    for place, image in enumerate(drawing.draw(CAPTION, 2, seed=20, start=first)):
+        assert np.array_equal(np.asarray(saved(page, place, tmp_path)[1]), image)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shoot(page, f"vary-{width}")
+    page.click("#draw-start-drop")
+    assert page.is_hidden("#draw-start")
+    page.click("#draw")
+    ready(page, 6)
+    assert np.array_equal(np.asarray(saved(page, 0, tmp_path)[1]), drawing.draw(CAPTION, seed=20)[0])
+    assert not visit.complaints
 
 
 def test_images_grow_and_are_stopped(browser: Any, door: Door, service: Service) -> None:

@@ -6,6 +6,7 @@ const REMARKS = [ // sentences of the server, and our words for them
   [/^(\d+) of (\d+) tokens are unknown to the model$/, "drawUnread"],
 ];
 let drawn = null; // AbortController of the request that is being drawn
+let start = null; // data URI of the image whose upper half is kept
 
 // What a field holds: a number in a range, or null where it is empty.
 function number(id, least, most, isWhole) {
@@ -25,7 +26,14 @@ function asked() {
   const most = Math.min(MOST_DRAWN, limit("max_items"));
   const body = {prompt, stream: true, n: number("draw-number", 1, most, true) ?? 1};
   const seed = number("draw-seed", 0, Number.MAX_SAFE_INTEGER, true), guidance = number("draw-guidance", 0, 100, false);
-  return {...body, ...(seed !== null && {seed}), ...(guidance !== null && {guidance})};
+  return {...body, ...(seed !== null && {seed}), ...(guidance !== null && {guidance}), ...(start && {image: start})};
+}
+
+// Keep the upper half of an image in what is drawn next; null begins with nothing.
+function keep(source) {
+  start = source;
+  at("draw-start").hidden = !source;
+  if (source) at("draw-start").querySelector("img").src = source;
 }
 
 // An empty place for an image of a prompt.
@@ -37,7 +45,7 @@ function canvas(prompt) {
   frame.append(image);
   item.append(frame, told);
   item.setAttribute("aria-busy", "true");
-  return {item, image, told, prompt};
+  return {item, image, told, prompt, start};
 }
 
 function grow(place, one) {
@@ -56,13 +64,23 @@ function grow(place, one) {
   again.type = "button";
   again.setAttribute("aria-label", word("drawSeedOf")(seed));
   again.addEventListener("click", () => {
+    keep(place.start);
     at("prompt").value = place.prompt;
     at("draw-seed").value = seed;
     at("draw-number").value = 1;
     at("prompt").focus();
   });
+  const vary = make("button", word("drawVary"), "plain");
+  vary.type = "button";
+  vary.setAttribute("aria-label", word("drawVaryOf")(seed));
+  vary.addEventListener("click", () => {
+    keep(place.image.src);
+    at("prompt").value = place.prompt;
+    at("draw-seed").value = "";
+    at("prompt").focus();
+  });
   const line = make("div", "", "line");
-  line.append(link, again);
+  line.append(link, again, vary);
   place.item.append(line);
   place.item.setAttribute("aria-busy", "false");
 }
@@ -128,3 +146,7 @@ at("panel-draw").addEventListener("submit", async event => {
   }
 });
 at("draw-stop").addEventListener("click", () => drawn?.abort());
+at("draw-start-drop").addEventListener("click", () => {
+  keep(null);
+  at("prompt").focus();
+});
