@@ -128,6 +128,7 @@ def test_wrong_classes_are_refused(run: Path, classes: Path, chiasm: Shell, tmp_
     assert_refused(chiasm("classify", copy, run / "example.png"), "classes.json")
 
 
+@pytest.mark.long
 def test_a_head_goes_on_with_the_tower(run: Path, classes: Path, chiasm: Shell, tmp_path: Path) -> None:
     """Linear probing, then fine-tuning: training starts from the fit, where its classes are those of the data."""
     words = ["init_from", "tasks.classification.linear_probe", "model.image.frozen", "train.steps", "train.lr"]

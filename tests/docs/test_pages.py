@@ -355,7 +355,7 @@ PAGES = (
     Page(name="transfer.md", prepare=prepare_transfer, needs=TOWERS, check=check_transfer),
 )
 
-IN_GATE = ("search.md", "serving.md", "transfer.md")
+IN_GATE = ("search.md", "serving.md")
 """Pages that run in the gate: training, evaluation, search and serving in the fewest commands. Others are long."""
 GATED = [pytest.param(page, id=page.name, marks=() if page.name in IN_GATE else pytest.mark.long) for page in PAGES]
 

@@ -30,6 +30,7 @@ def eighty(real_data: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_eighty_photos_are_not_worse_than_the_starter(eighty: Path, tmp_path: Path, chiasm: Shell) -> None:
     """Guards against text_to_image_R@10 of 86.8 after training for 94.7 before it, and a run of twenty steps."""
     said = chiasm("train", "retrieval", "--data", eighty, "--out", tmp_path / "run", "--json", tmp_path / "run.json")
