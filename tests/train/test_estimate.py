@@ -46,3 +46,9 @@ def test_stages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert found.total_s == pytest.approx(sum(found.stages_s.values()) + found.times.total_s)
     assert all(f"stage {name}" in found.text() for name in names)
+
+
+def test_a_stage_may_train_what_the_run_freezes() -> None:
+    """Guards against a stage that is built from the run's frozen towers, which `chiasm show dalle` refused."""
+    found = estimate(find_recipe("dalle", tiny=True), Console(quiet=True))
+    assert list(found.stages_s) == ["codes"] and 0 < found.trained_parameters < found.parameters

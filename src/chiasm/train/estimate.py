@@ -142,7 +142,7 @@ class Estimate:
 def estimate(config: RunConfig, console: Console) -> Estimate:
     """Build the run and its stages in memory, and time a sample of encoding, training and evaluation for each."""
     imported_s = time.process_time()
-    config = in_network(adapted(config))
+    # Not adapted: what the run itself freezes, a stage may train.
     stages = {
         name: _estimate(stage_config(config, stage, ""), console, is_stage=True).times.total_s
         for name, stage in config.stages.items()
