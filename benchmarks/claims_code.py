@@ -113,10 +113,10 @@ def changed_files(folders: Sequence[str], since: str, gate: str = "") -> list[st
     found = []
     for new, old in changed(since, until).items():
         name = then.get(new, new)
-        # What was split up or taken away since has no name today: it counts for every claim.
-        is_gone = name.startswith(GONE) or not (ROOT / name).exists()
         if name.startswith(aside):
             continue
+        # What was split up or taken away since has no name today: it counts for every claim.
+        is_gone = name.startswith(GONE) or not (ROOT / name).exists()
         if is_gone or name.startswith(behind) or (old and old.startswith(behind)):
             found.append(name)
     return sorted(found)

@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.models.codebooks.quantizer import Quantised, Quantizer, QuantizerConfig, check_above
+from chiasm.models.codebooks.quantizer import CHANNELS, Quantised, Quantizer, QuantizerConfig, check_above
 from chiasm.models.codebooks.vector import VectorConfig, VectorQuantizer
 
-CHANNELS = 3
 LEAST_CONTRAST = 0.1
 """Distance of two colours, of values in [-1, 1], below which a pattern fades: noise of a flat square has no pattern."""
 RIDGE = 1e-3
@@ -126,7 +125,8 @@ class ColorCellQuantizer(Quantizer):
 
     def ids(self, latents: Float[Tensor, "m d"]) -> Int[Tensor, " q"]:
         """Two codes for each vector, one after the other."""
-        return self._joined(self.patterns.ids(latents[:, : self.area]), self.colors.ids(latents[:, self.area :]))
+        pattern, colors = self._parted(latents)
+        return self._joined(self.patterns.ids(pattern), self.colors.ids(colors))
 
     def vectors(self, ids: Int[Tensor, " q"]) -> Float[Tensor, "m d"]:
         """The vector of each pair of codes."""
@@ -135,18 +135,24 @@ class ColorCellQuantizer(Quantizer):
 
     def ids_of(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " q"]:
         """The pair of codes that each vector belongs to."""
-        pattern, colors = vectors[:, : self.area], vectors[:, self.area :]
+        pattern, colors = self._parted(vectors)
         return self._joined(self.patterns.ids_of(pattern), self.colors.ids_of(colors))
 
     def start(self, latents: Float[Tensor, "m d"], seed: int) -> None:
         """See `VectorQuantizer.start`, for each part."""
-        self.patterns.start(latents[:, : self.area], seed)
-        self.colors.start(latents[:, self.area :], seed)
+        pattern, colors = self._parted(latents)
+        self.patterns.start(pattern, seed)
+        self.colors.start(colors, seed)
 
     def finish_step(self, latents: Float[Tensor, "m d"], seed: int) -> None:
         """See `VectorQuantizer.finish_step`, for each part."""
-        self.patterns.finish_step(latents[:, : self.area], seed)
-        self.colors.finish_step(latents[:, self.area :], seed)
+        pattern, colors = self._parted(latents)
+        self.patterns.finish_step(pattern, seed)
+        self.colors.finish_step(colors, seed)
+
+    def _parted(self, vectors: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "m a"], Float[Tensor, "m 6"]]:
+        """The pattern of each vector, and its two colours."""
+        return vectors[:, : self.area], vectors[:, self.area :]
 
     def _joined(self, patterns: Tensor, colors: Tensor) -> Tensor:
         return torch.stack([patterns, colors + self.config.patterns], dim=1).flatten()

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
 
+CHANNELS = 3
+"""Colours of a pixel."""
+
 
 class Quantised(NamedTuple):
     """Result of a quantiser in training.

@@ -25,6 +25,7 @@ from chiasm.core.distributed import gather_with_gradient
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
 from chiasm.models.codebooks import QUANTIZERS, QuantizerConfig
+from chiasm.models.codebooks.quantizer import CHANNELS
 from chiasm.models.codebooks.vector import VectorConfig
 from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig, above_zero
 from chiasm.models.encoders.patch_components import principal_components, regression
@@ -32,7 +33,6 @@ from chiasm.models.stepwise import Stepwise
 
 EPSILON = 0.1
 """Pixels x in [0, 1] are modelled as (1 - 2 `EPSILON`) x + `EPSILON` (Ramesh et al. 2021, appendix A.3)."""
-CHANNELS = 3
 LEAST_ERROR = 0.02
 """Smallest scale, in logits, that a colour of a pixel starts with."""
 

@@ -48,6 +48,19 @@ function canvas(prompt) {
   return {item, image, told, prompt, start};
 }
 
+// A button that fills in the prompt of an image again; what else it fills in, `fill` does.
+function refill(place, name, label, fill) {
+  const button = make("button", word(name), "plain");
+  button.type = "button";
+  button.setAttribute("aria-label", label);
+  button.addEventListener("click", () => {
+    fill();
+    at("prompt").value = place.prompt;
+    at("prompt").focus();
+  });
+  return button;
+}
+
 function grow(place, one) {
   place.image.src = `data:image/png;base64,${one.b64_json}`;
   if (one.type === "image_generation.partial_image") {
@@ -60,24 +73,14 @@ function grow(place, one) {
   const link = make("a", word("drawSave"), "button plain");
   Object.assign(link, {href: place.image.src, download: `${place.prompt.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)}-${seed}.png`});
   link.setAttribute("aria-label", word("drawSaveOf")(seed));
-  const again = make("button", word("drawSeed"), "plain");
-  again.type = "button";
-  again.setAttribute("aria-label", word("drawSeedOf")(seed));
-  again.addEventListener("click", () => {
+  const again = refill(place, "drawSeed", word("drawSeedOf")(seed), () => {
     keep(place.start);
-    at("prompt").value = place.prompt;
     at("draw-seed").value = seed;
     at("draw-number").value = 1;
-    at("prompt").focus();
   });
-  const vary = make("button", word("drawVary"), "plain");
-  vary.type = "button";
-  vary.setAttribute("aria-label", word("drawVaryOf")(seed));
-  vary.addEventListener("click", () => {
+  const vary = refill(place, "drawVary", word("drawVaryOf")(seed), () => {
     keep(place.image.src);
-    at("prompt").value = place.prompt;
     at("draw-seed").value = "";
-    at("prompt").focus();
   });
   const line = make("div", "", "line");
   line.append(link, again, vary);
