@@ -30,7 +30,7 @@ from chiasm.objectives.language_modelling import next_word_of_states
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes.table import find_recipe
 from chiasm.tasks.conversation_packing import packed, padded
-from chiasm.tasks.conversation_writing import counted_states, replies
+from chiasm.tasks.conversation_writing import replies, target_states
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ROUNDS = 5
@@ -100,11 +100,12 @@ def training(model: VisionLanguageModel, tokenizer: Any) -> dict[str, float]:
     fields = padded(row * IMAGES, tokenizer.pad_id)
     index, image = torch.arange(IMAGES), image_tokens(IMAGES, widths(model.image_encoder)[0])
     tokens = IMAGES * (len(row[0].ids) + model.image_tokens("conversation") - 1)
-    counted = int(fields["turn_is_counted"].sum())
+    counted = int(fields["target_is_real"].sum())
 
     def step() -> None:
-        states, at_row, column = counted_states(model, "conversation", image, fields, index)
-        next_word_of_states(states, language.output_layer, fields["turn_ids"][at_row, column])["loss"].backward()
+        states = target_states(model, "conversation", image, fields, index)
+        target = fields["target_ids"][fields["target_is_real"]]
+        next_word_of_states(states, language.output_layer, target)["loss"].backward()
 
     blocks = sum(p.numel() for n, p in language.network.named_parameters() if "embed" not in n and "lm_head" not in n)
     head = language.vocabulary * language.dim

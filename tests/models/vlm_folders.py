@@ -159,7 +159,7 @@ def logits_of(model: Any, images: Sequence[np.ndarray], said: Said) -> torch.Ten
         image = encoded(model, [images]).get("image") if images else None
         ids = torch.tensor([prompt])
         language, is_real = pipeline.model.language, torch.ones_like(ids, dtype=torch.bool)
-        given = GivenRows(ids, is_real, torch.zeros_like(ids), is_real if language.sees_ahead else None)
+        given = GivenRows(ids, is_real, is_prompt=is_real if language.sees_ahead else None)
         rows = pipeline.model.bridge("conversation").rows(language, image, given, torch.tensor([0]))
         states = language.states(rows.embeddings, rows.allowed, rows.positions, axes=rows.axes)
         return language.words(states)[0][rows.is_real[0]]

@@ -20,7 +20,7 @@ __all__ = ["talking"]
 def test_it_is_what_the_task_predicts(talking: Model) -> None:
     """`ask` decodes a batch at once, by another path: its prompt, given as words, must have the same reply."""
     model, image = talking, pictures(1)[0]
-    asked = "What is there?\nAnswer with a single word or phrase."
+    asked = "Answer with a single word or phrase.\nWhat is there?"
     said = model.chat(asked, image, max_tokens=24)
     whole = model.ask(image, "What is there?")
     assert said.answer == whole.answer

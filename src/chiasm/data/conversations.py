@@ -2,7 +2,8 @@
 
 `TEMPLATES` has every sentence that a model is asked with. Wording 0 of a list is used for evaluation and serving;
 training draws one by a counter-based seed. The instruction for short answers follows LLaVA-1.5 (Liu et al. 2023,
-section 3.2): without one, a model that learns from short answers alone gives short answers to everything.
+section 3.2): without one, a model that learns from short answers alone gives short answers to everything. Unlike there
+it stands before the question, so that all questions about an image share it (`tasks.conversation_packing`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,8 +62,8 @@ TEMPLATES: Mapping[str, Templates] = {
             "Tell me in one sentence what is going on in {shown}.",
         ),
         (
-            "{question}\nAnswer with a single word or phrase.",
-            "{question}\nGive a short answer.",
+            "Answer with a single word or phrase.\n{question}",
+            "Give a short answer.\n{question}",
             "Answer in as few words as possible: {question}",
         ),
         (
@@ -84,8 +85,8 @@ TEMPLATES: Mapping[str, Templates] = {
             "请用一句话告诉我{shown}里正在发生什么。",
         ),
         (
-            "{question}\n请用一个词或短语回答。",
-            "{question}\n请简短回答。",
+            "请用一个词或短语回答。\n{question}",
+            "请简短回答。\n{question}",
             "请用尽量少的字回答：{question}",
         ),
         (

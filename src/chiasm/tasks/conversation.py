@@ -49,9 +49,9 @@ from chiasm.tasks.conversation_words import words_of_images
 from chiasm.tasks.conversation_writing import (
     Reply,
     captions_and_answers,
-    counted_states,
     first_token_log_probabilities,
     log_likelihoods,
+    target_states,
 )
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
@@ -79,7 +79,7 @@ class ConversationConfig(TaskConfig):
     beside the data (`tasks.conversation_rehearsal`): what it could do before is kept. 0 writes none; a model without a
     chat template of its own writes none either."""
     packs: bool = True
-    """Compute what several captions or questions of an image share, the image above all, once."""
+    """Compute what several captions or questions of an image begin with, the image above all, once."""
     pope_images: int = 200
     """Images of a split that POPE asks about (`tasks.conversation_hallucination`); 0 asks about none."""
     writes: bool = True
@@ -193,7 +193,7 @@ class Conversation(Task[ConversationConfig]):
 
     def count(self, batch: Batch) -> int:
         """Number of tokens that the assistant says."""
-        return int(batch.by_task[self.name]["turn_is_counted"].sum())
+        return int(batch.by_task[self.name]["target_is_real"].sum())
 
     def _terms(
         self, model: VisionLanguageModel, encoded: Encoded, batch: Batch, teacher: Teacher | None
@@ -202,8 +202,8 @@ class Conversation(Task[ConversationConfig]):
         if self.objective == "words":
             return words_of_images(model, self.name, encoded, batch)
         fields = batch.by_task[self.name]
-        states, row, column = counted_states(model, self.name, encoded.get(IMAGE), fields, fields["image_index"])
-        language, target = model.language, fields["turn_ids"][row, column]
+        states = target_states(model, self.name, encoded.get(IMAGE), fields, fields["image_index"])
+        language, target = model.language, fields["target_ids"][fields["target_is_real"]]
         if isinstance(language.output_layer, LoraLinear):  # Its weight is not the whole matrix.
             return next_word(language.words(states), target)
         return next_word_of_states(states, language.output_layer, target, language.logit_scale, language.logit_cap)

@@ -1,6 +1,10 @@
-"""Conversations as rows of token ids: several that begin alike share one row, which computes their beginning once.
+"""Conversations as rows of token ids: several about one example share a row, which holds what they begin with once.
 
-Axis legend: m rows, l tokens.
+A row is a tree of tokens in depth-first order, so that the tokens behind one of them stand next to it, up to its
+`until`. Captions of an image share the image and how a caption is asked for; its questions share the image, the
+instruction and the words that they begin with.
+
+Axis legend: m rows, l tokens, t targets.
 """
 
 from collections.abc import Sequence
@@ -14,60 +18,109 @@ from chiasm.core.types import IMAGE_ID
 from chiasm.data.tokenizers.chat import Spans
 
 
+class Target(NamedTuple):
+    """A counted token.
+
+    Attributes:
+        number: of its conversation among those of the row, from 0.
+        place: of the token before it, whose state predicts it.
+        id: its own id.
+    """
+
+    number: int
+    place: int
+    id: int
+
+
 class PackedRow(NamedTuple):
     """One or more conversations about one example.
 
     Attributes:
-        ids: token ids, `IMAGE_ID` where an image stands.
-        branch: 0 for the shared beginning, then the number of the conversation, from 1.
-        is_counted: True for tokens that the assistant says.
+        ids: token ids, `IMAGE_ID` where an image stands. What stands behind the last counted token of a conversation,
+            and that token itself, predict nothing and are left out.
+        until: the place behind the last token that may attend to the token.
+        targets: the counted tokens of all conversations, each conversation's in order.
     """
 
     ids: list[int]
-    branch: list[int]
-    is_counted: list[bool]
+    until: list[int]
+    targets: list[Target]
 
 
 def packed(conversations: Sequence[Spans], shares: bool = True) -> list[PackedRow]:
     """Put conversations that begin alike, all their images included, into one row; others get a row each.
 
-    The shared beginning ends before the token that stands before the first counted one: each branch then holds the
-    token that its first counted token is predicted from. Without `shares` each gets a row.
+    Without `shares` each gets a row.
     """
-    if len(conversations) < 2 or not shares:
-        return [_alone(one) for one in conversations]
-    length = min(_common(conversations), *(one.is_counted.index(True) - 1 for one in conversations))
-    beginning = conversations[0].ids[: max(length, 0)]
-    if length < 1 or any(IMAGE_ID in one.ids[length:] for one in conversations):
-        return [_alone(one) for one in conversations]
-    ids, branch, is_counted = list(beginning), [0] * length, [False] * length
-    for number, one in enumerate(conversations, 1):
-        ids += one.ids[length:]
-        branch += [number] * (len(one.ids) - length)
-        is_counted += one.is_counted[length:]
-    return [PackedRow(ids, branch, is_counted)]
+    common = _common([one.ids for one in conversations])
+    if common and shares and not any(IMAGE_ID in one.ids[common:] for one in conversations):
+        return [_tree(conversations)]
+    return [_tree([one]) for one in conversations]
 
 
 def padded(rows: Sequence[PackedRow], pad_id: int) -> dict[str, Tensor]:
-    """`turn_ids`, `turn_is_real`, `turn_branch` and `turn_is_counted` [m, l], padded on the right."""
-    width = max((len(row.ids) for row in rows), default=1)
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    is_real, is_counted = (
-        torch.zeros(len(rows), width, dtype=torch.bool),
-        torch.zeros(len(rows), width, dtype=torch.bool),
-    )
-    branch = torch.zeros(len(rows), width, dtype=torch.long)
-    for number, row in enumerate(rows):
-        length = len(row.ids)
-        ids[number, :length], branch[number, :length] = torch.tensor(row.ids), torch.tensor(row.branch)
-        is_counted[number, :length], is_real[number, :length] = torch.tensor(row.is_counted), True
-    return {"turn_ids": ids, "turn_is_real": is_real, "turn_branch": branch, "turn_is_counted": is_counted}
+    """Rows as tensors, padded on the right.
+
+    Returns:
+        `turn_ids`, `turn_is_real` and `turn_until` [m, l]; and of each row's targets `target_ids`, `target_is_real`,
+        `target_places` and `target_numbers` [m, t].
+    """
+    targets = [row.targets for row in rows]
+    ids, is_real = _table([row.ids for row in rows], pad_id)
+    target_ids, target_is_real = _table([[one.id for one in some] for some in targets], pad_id)
+    return {
+        "turn_ids": ids,
+        "turn_is_real": is_real,
+        "turn_until": _table([row.until for row in rows], 0)[0],
+        "target_ids": target_ids,
+        "target_is_real": target_is_real,
+        "target_places": _table([[one.place for one in some] for some in targets], 0)[0],
+        "target_numbers": _table([[one.number for one in some] for some in targets], 0)[0],
+    }
 
 
-def _alone(one: Spans) -> PackedRow:
-    return PackedRow(one.ids, [0] * len(one.ids), one.is_counted)
+def _tree(conversations: Sequence[Spans]) -> PackedRow:
+    """In lexicographic order, what a conversation shares with any before it, it shares with its neighbour."""
+    read = [one.ids[: max(_counted(one), default=len(one.ids))] for one in conversations]
+    ids: list[int] = []
+    until: list[int] = []
+    path: list[int] = []
+    places: dict[int, list[int]] = {}
+    for number in sorted(range(len(read)), key=read.__getitem__):
+        shared = _common([read[number], [ids[place] for place in path]])
+        for place in path[shared:]:
+            until[place] = len(ids)
+        new = read[number][shared:]
+        path = path[:shared] + list(range(len(ids), len(ids) + len(new)))
+        places[number] = path
+        ids += new
+        until += [0] * len(new)
+    for place in path:
+        until[place] = len(ids)
+    targets = [
+        Target(number, places[number][place - 1], one.ids[place])
+        for number, one in enumerate(conversations)
+        for place in _counted(one)
+    ]
+    return PackedRow(ids, until, targets)
 
 
-def _common(conversations: Sequence[Spans]) -> int:
-    columns = zip(*(one.ids for one in conversations), strict=False)
+def _counted(one: Spans) -> list[int]:
+    return [place for place, counts in enumerate(one.is_counted) if counts]
+
+
+def _common(lists: Sequence[Sequence[int]]) -> int:
+    """Number of ids that all lists begin with."""
+    columns = zip(*lists, strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def _table(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+    """Int64 [m, longest], filled on the right, and True where a value stands; at least one column."""
+    width = max(1, *(len(row) for row in rows)) if rows else 1
+    values = torch.full((len(rows), width), fill, dtype=torch.long)
+    is_real = torch.zeros(len(rows), width, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        values[number, : len(row)] = torch.tensor(row, dtype=torch.long)
+        is_real[number, : len(row)] = True
+    return values, is_real

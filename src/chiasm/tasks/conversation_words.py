@@ -26,8 +26,8 @@ def words_of_images(model: VisionLanguageModel, task: str, encoded: Encoded, bat
         batch: with the task's fields.
     """
     fields = batch.by_task[task]
-    row, column = fields["turn_is_counted"].nonzero(as_tuple=True)
-    said, example = fields["turn_ids"][row, column], fields["image_index"][row]
+    row, column = fields["target_is_real"].nonzero(as_tuple=True)
+    said, example = fields["target_ids"][row, column], fields["image_index"][row]
     ids = gather_with_gradient(said).unique()
     place = torch.searchsorted(ids, said)
     words = model.language.embed(ids)

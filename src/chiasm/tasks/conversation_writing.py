@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chiasm.core.types import IMAGE, Encoded, Tokens
 from chiasm.data.tokenizers.chat import ChatTokenizer, Spans
-from chiasm.models.bridge.splicing import GivenRows
+from chiasm.models.bridge.splicing import GivenRows, Spliced
 from chiasm.models.decoding import DecodingConfig, decode
 from chiasm.models.pretrained.key_values import KeyValues
 from chiasm.models.vision_language import VisionLanguageModel
@@ -67,7 +67,7 @@ def replies(
     """
     found: dict[int, Reply] = {}
     with nullcontext() if has_own_weights else model.language.writing():
-        for numbers in _parts([len(ids) for _, ids in prompts]):
+        for numbers in _together(prompts):
             part = [prompts[number] for number in numbers]
             found |= zip(numbers, _written(model, task, tokenizer, encoded, part, decoding), strict=True)
     return [found[number] for number in range(len(prompts))]
@@ -95,11 +95,18 @@ def captions_and_answers(
     return [found[place] for place in range(len(prompts))]
 
 
-def _parts(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Numbers of prompts of similar length, at most `WRITTEN_AT_ONCE` together."""
-    order = sorted(range(len(lengths)), key=lambda number: lengths[number])
+def _parts(order: Sequence[int]) -> Iterator[Sequence[int]]:
+    """At most `WRITTEN_AT_ONCE` neighbours at once."""
     for start in range(0, len(order), WRITTEN_AT_ONCE):
         yield order[start : start + WRITTEN_AT_ONCE]
+
+
+def _together(prompts: Sequence[tuple[int, Sequence[int]]]) -> Iterator[Sequence[int]]:
+    """Numbers of prompts of similar length, those about one example side by side: they are read as one tree."""
+    longest: dict[int, int] = {}
+    for row, ids in prompts:
+        longest[row] = max(longest.get(row, 0), len(ids))
+    yield from _parts(sorted(range(len(prompts)), key=lambda number: (longest[prompts[number][0]], prompts[number][0])))
 
 
 def _written(
@@ -111,19 +118,7 @@ def _written(
     decoding: DecodingConfig,
 ) -> list[Reply]:
     language = model.language
-    ahead = language.sees_ahead
-    fields = padded([_prompt_row(ids if ahead else ids[:-1]) for _, ids in prompts], tokenizer.pad_id)
-    device = next(language.parameters()).device
-    given = GivenRows(*(fields[name].to(device) for name in ("turn_ids", "turn_is_real", "turn_branch")))
-    given = given._replace(is_prompt=given.is_real if ahead else None)
-    index = torch.tensor([row for row, _ in prompts], device=device)
-    rows = model.bridge(task).rows(language, _on(encoded.get(IMAGE), device), given, index, pads_left=True)
-    cache = KeyValues()
-    language.states(rows.embeddings, rows.allowed, rows.positions, cache, rows.axes)
-    is_real = rows.is_real
-    if ahead:  # the first step reads the last token again: what stands before it has seen it
-        cache.drop_last()
-        is_real = is_real[:, :-1]
+    cache, is_real = _prompts_read(model, task, tokenizer, encoded, prompts)
     place = is_real.sum(1)
     if decoding.max_words == 0:
         decoding = replace(decoding, max_words=REPLY_TOKENS)
@@ -138,7 +133,7 @@ def _written(
         place = place + 1
         return language.words(states[:, -1])
 
-    last = torch.tensor([ids[-1] for _, ids in prompts], device=device)
+    last = torch.tensor([ids[-1] for _, ids in prompts], device=is_real.device)
     banned = [one for one in tokenizer.special_ids if one != tokenizer.end_id]
     written = decode(step, last, tokenizer.end_id, decoding, decoding.max_words + 2, banned)
     result = []
@@ -149,6 +144,46 @@ def _written(
         text = tokenizer.decode(ids[:length]).strip()
         result.append(Reply(text, tuple(ids[:length]), total, by_token, bool(written.is_finished[number])))
     return result
+
+
+def _prompts_read(
+    model: VisionLanguageModel,
+    task: str,
+    tokenizer: ChatTokenizer,
+    encoded: Encoded,
+    prompts: Sequence[tuple[int, Sequence[int]]],
+) -> tuple[KeyValues, Tensor]:
+    """Keys and values of each prompt up to its last token, padded on the left, and bool [m, k], True where one is real.
+
+    What prompts about one example begin with is read once.
+    """
+    language = model.language
+    ahead = language.sees_ahead
+    asked = [
+        (row, Spans([*ids, tokenizer.end_id] if ahead else list(ids), [*[False] * (len(ids) - (not ahead)), True]))
+        for row, ids in prompts
+    ]
+    work = _packed_by_example(asked, not ahead)
+    fields = padded([one for *_, one in work], tokenizer.pad_id)
+    device = next(language.parameters()).device
+    fields = {name: value.to(device) for name, value in fields.items()}
+    index = torch.tensor([row for row, *_ in work], device=device)
+    cache = KeyValues()
+    rows = _rows(model, task, _on(encoded.get(IMAGE), device), fields, index)
+    language.states(rows.embeddings, rows.allowed, rows.positions, cache, rows.axes)
+    row, column = fields["target_is_real"].nonzero(as_tuple=True)
+    last = rows.places[row, fields["target_places"][row, column] + 1] - 1
+    number = torch.tensor([number for _, own, _ in work for number in own], device=device).argsort()
+    row, seen = row[number], rows.allowed[row[number], last[number]]
+    longest = int(seen.sum(1).max())
+    # A stable sort of False before True puts what is seen at the end of each row, in its order.
+    places = seen.to(torch.uint8).argsort(dim=1, stable=True)[:, seen.shape[1] - longest :]
+    cache.gather(row, places)
+    is_real = seen.gather(1, places)
+    if ahead:  # the first step reads the last token again: what stands before it has seen it
+        cache.drop_last()
+        is_real = is_real[:, :-1]
+    return cache, is_real
 
 
 @torch.no_grad()
@@ -197,44 +232,56 @@ def _read(
 
     Conversations about one example that begin alike share their beginning (`packed`).
     """
+    work = _packed_by_example(conversations, not tokenizer.form.sees_ahead)
+    device = next(model.language.parameters()).device
+    image = _on(encoded.get(IMAGE), device)
+    for some in _parts(sorted(range(len(work)), key=lambda number: len(work[number][2].ids))):
+        part = [work[number] for number in some]
+        fields = {name: value.to(device) for name, value in padded([one for *_, one in part], tokenizer.pad_id).items()}
+        index = torch.tensor([row for row, *_ in part], device=device)
+        values = model.language.words(target_states(model, task, image, fields, index))
+        rows_of, columns = fields["target_is_real"].nonzero(as_tuple=True)
+        ids, numbers = fields["target_ids"][rows_of, columns], fields["target_numbers"][rows_of, columns]
+        for place, (_, own, _) in enumerate(part):
+            for position, number in enumerate(own):
+                is_own = (rows_of == place) & (numbers == position)
+                yield number, values[is_own], ids[is_own]
+
+
+def _packed_by_example(
+    conversations: Sequence[tuple[int, Spans]], shares: bool
+) -> list[tuple[int, list[int], PackedRow]]:
+    """Rows of conversations: the example that each is about, the numbers of its conversations, and itself."""
     by_row: dict[int, list[int]] = {}
     for number, (row, _) in enumerate(conversations):
         by_row.setdefault(row, []).append(number)
     work: list[tuple[int, list[int], PackedRow]] = []
     for about, numbers in by_row.items():
-        rows = packed([conversations[number][1] for number in numbers], not tokenizer.form.sees_ahead)
+        rows = packed([conversations[number][1] for number in numbers], shares)
         owners = [numbers] if len(rows) == 1 else [[number] for number in numbers]
         work += [(about, own, one) for own, one in zip(owners, rows, strict=True)]
-    device = next(model.language.parameters()).device
-    image = _on(encoded.get(IMAGE), device)
-    for some in _parts([len(one.ids) for _, _, one in work]):
-        part = [work[number] for number in some]
-        fields = {name: value.to(device) for name, value in padded([one for *_, one in part], tokenizer.pad_id).items()}
-        index = torch.tensor([row for row, *_ in part], device=device)
-        states, rows_of, columns = counted_states(model, task, image, fields, index)
-        values = model.language.words(states)
-        ids, branches = fields["turn_ids"][rows_of, columns], fields["turn_branch"][rows_of, columns]
-        for place, (_, own, _) in enumerate(part):
-            for position, number in enumerate(own, 1 if len(own) > 1 else 0):
-                is_own = (rows_of == place) & (branches == position)
-                yield number, values[is_own], ids[is_own]
+    return work
 
 
-def counted_states(
+def target_states(
     model: VisionLanguageModel, task: str, image: Tokens | None, fields: dict[str, Tensor], image_index: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """States [r, d] before the counted tokens of rows as `padded` gives them, with row and column of each token."""
-    bridge, language = model.bridge(task), model.language
-    is_prompt = fields["turn_is_real"] & (fields["turn_is_counted"].cumsum(1) == 0) if language.sees_ahead else None
-    given = GivenRows(fields["turn_ids"], fields["turn_is_real"], fields["turn_branch"], is_prompt)
-    rows = bridge.rows(language, image, given, image_index)
-    row, column = fields["turn_is_counted"].nonzero(as_tuple=True)
-    return bridge.states_before(language, rows, row, column), row, column
+) -> Tensor:
+    """States [r, d] that the targets of rows as `padded` gives them are predicted from, in the targets' order."""
+    rows = _rows(model, task, image, fields, image_index)
+    row, column = fields["target_is_real"].nonzero(as_tuple=True)
+    return model.bridge(task).states_at(model.language, rows, row, fields["target_places"][row, column])
+
+
+def _rows(
+    model: VisionLanguageModel, task: str, image: Tokens | None, fields: dict[str, Tensor], image_index: Tensor
+) -> Spliced:
+    ids, is_prompt = fields["turn_ids"], None
+    if model.language.sees_ahead:
+        is_prompt = torch.arange(ids.shape[1], device=ids.device) <= fields["target_places"][:, :1]
+        is_prompt = is_prompt & fields["turn_is_real"]
+    given = GivenRows(ids, fields["turn_is_real"], fields["turn_until"], is_prompt)
+    return model.bridge(task).rows(model.language, image, given, image_index)
 
 
 def _on(image: Tokens | None, device: torch.device) -> Tokens | None:
     return None if image is None else image.each(lambda part: part.to(device))
-
-
-def _prompt_row(ids: Sequence[int]) -> PackedRow:
-    return PackedRow(list(ids), [0] * len(ids), [False] * len(ids))

@@ -27,7 +27,7 @@ def test_placeholders_take_the_images_of_their_example_in_order(speaker: Pipelin
     image_tokens, bridge = encoded_of(speaker, examples)[IMAGE], speaker.model.bridge("conversation")
     first, second = (bridge(speaker.encode_images([shown])).values[0] for shown in (one, two))
     ids = torch.tensor([[IMAGE_ID, 5, IMAGE_ID]]).expand(3, -1)
-    given = GivenRows(ids, torch.ones_like(ids).bool(), torch.zeros_like(ids))
+    given = GivenRows(ids, torch.ones_like(ids).bool())
     rows = bridge.rows(speaker.model.language, image_tokens, given, torch.tensor([0, 1, 2]))
     for row, shown in ((0, (first, second)), (1, (second, second))):
         torch.testing.assert_close(rows.embeddings[row, :9], shown[0], atol=1e-5, rtol=1e-4)

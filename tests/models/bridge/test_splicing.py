@@ -11,59 +11,85 @@ from chiasm.models.bridge.splicing import GivenRows, axes_along, spliced
 DIM = 3
 
 
-def by_hand(ids: list[int], branch: list[int], images: list[list[list[float]]]) -> tuple[list[list[float]], list[int]]:
-    """Embeddings and branch of one row; the embedding of word w is [w, w, w]."""
-    values, branches, number = [], [], 0
-    for one, own in zip(ids, branch, strict=True):
+def by_hand(ids: list[int], images: list[list[list[float]]]) -> tuple[list[list[float]], list[int]]:
+    """Embeddings of one row, and the given token of each; the embedding of word w is [w, w, w]."""
+    values, owners, number = [], [], 0
+    for owner, one in enumerate(ids):
         shown = [[float(one)] * DIM]
         if one == IMAGE_ID:
             shown = images[number] if number < len(images) else []
             number += 1
         values += shown
-        branches += [own] * len(shown)
-    return values, branches
+        owners += [owner] * len(shown)
+    return values, owners
 
 
-def rows(lists: list[list[int]], branches: list[list[int]]) -> GivenRows:
+def rows(lists: list[list[int]], untils: list[list[int]]) -> GivenRows:
     width = max(map(len, lists))
     ids = torch.tensor([one + [0] * (width - len(one)) for one in lists])
     is_real = torch.tensor([[True] * len(one) + [False] * (width - len(one)) for one in lists])
-    branch = torch.tensor([one + [0] * (width - len(one)) for one in branches])
-    return GivenRows(ids, is_real, branch)
+    until = torch.tensor([one + [0] * (width - len(one)) for one in untils])
+    return GivenRows(ids, is_real, until)
+
+
+def tree(sizes: list[int]) -> tuple[list[int], list[int]]:
+    """Parent and `until` of a tree in depth-first order, whose node i has the next sizes[i] % 3 trees below it."""
+    parents: list[int] = []
+    untils = [0] * len(sizes)
+
+    def grow(parent: int) -> None:
+        if len(parents) == len(sizes):
+            return
+        number = len(parents)
+        parents.append(parent)
+        for _ in range(sizes[number] % 3):
+            grow(number)
+        untils[number] = len(parents)
+
+    while len(parents) < len(sizes):
+        grow(-1)
+    return parents, untils
 
 
 TOKENS = st.lists(st.sampled_from([5, 6, 7, IMAGE_ID]), min_size=1, max_size=8)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(TOKENS, min_size=1, max_size=3), st.integers(1, 3), st.booleans())
-def test_rows_are_those_put_together_by_hand(lists: list[list[int]], size: int, left: bool) -> None:
-    """Every placeholder becomes the tokens of its image, in order, and branches go with them."""
-    branches = [[number // 3 for number in range(len(one))] for one in lists]
+@given(st.lists(TOKENS, min_size=1, max_size=3), st.integers(1, 3))
+def test_rows_are_those_put_together_by_hand(lists: list[list[int]], size: int) -> None:
+    """Every placeholder becomes the tokens of its image, in order, at its place of the tree."""
+    trees = [tree([one % 4 for one in some]) for some in lists]
     count = sum(one.count(IMAGE_ID) for one in lists)
     values = torch.arange(count * size * DIM, dtype=torch.float32).view(count, size, DIM) + 100
     images = Tokens(values, torch.ones(count, size, dtype=torch.bool), torch.zeros(count, DIM))
-    given_rows = rows(lists, branches)
+    given_rows = rows(lists, [untils for _, untils in trees])
     is_image = (given_rows.ids == IMAGE_ID) & given_rows.is_real
     image_of = torch.where(is_image, is_image.flatten().long().cumsum(0).view_as(is_image) - 1, -1)
     words = given_rows.ids[:, :, None].float().expand(-1, -1, DIM)
-    found = spliced(given_rows, words, images if count else None, image_of, pads_left=left)
+    found = spliced(given_rows, words, images if count else None, image_of)
     used = 0
-    for number, (ids, branch) in enumerate(zip(lists, branches, strict=True)):
+    for number, (ids, (parents, _)) in enumerate(zip(lists, trees, strict=True)):
         own = ids.count(IMAGE_ID)
-        expected, expected_branch = by_hand(ids, branch, values[used : used + own].tolist())
+        expected, owners = by_hand(ids, values[used : used + own].tolist())
         used += own
         real = found.is_real[number]
         assert found.embeddings[number][real].tolist() == expected
         assert not bool(found.embeddings[number][~real].any()), "padding holds nothing"
-        assert bool(real[-len(expected) :].all() if left else real[: len(expected)].all()), "padding is on one side"
-        check_mask(found.allowed[number][real][:, real], found.positions[number][real], expected_branch)
+        assert bool(real[: len(expected)].all()), "padding is on the right"
+        check_mask(found.allowed[number][real][:, real], found.positions[number][real], owners, parents)
+        assert found.places[number, : len(ids) + 1].tolist() == [
+            sum(owner < one for owner in owners) for one in range(len(ids) + 1)
+        ]
 
 
-def check_mask(allowed: Tensor, positions: Tensor, branch: list[int]) -> None:
-    """Slow loop: a position attends to those before it, in its branch or in the shared beginning."""
-    for query, own in enumerate(branch):
-        seen = [key for key in range(len(branch)) if key <= query and branch[key] in (0, own)]
+def check_mask(allowed: Tensor, positions: Tensor, owners: list[int], parents: list[int]) -> None:
+    """Slow loop: a position attends to those of its own token up to it, and to all of the tokens above it."""
+    for query, owner in enumerate(owners):
+        above, chain = owner, {owner}
+        while parents[above] >= 0:
+            above = parents[above]
+            chain.add(above)
+        seen = [key for key in range(query + 1) if owners[key] in chain]
         assert allowed[query].nonzero()[:, 0].tolist() == seen
         assert int(positions[query]) == len(seen) - 1
 
@@ -78,26 +104,25 @@ def test_places_on_axes_are_those_counted_by_hand() -> None:
     images = Tokens(values, torch.ones(2, 4, dtype=torch.bool), torch.zeros(2, DIM), steps=STEPS.expand(2, -1, -1))
     lists = [[5, IMAGE_ID, 6, IMAGE_ID, 7, 8, 9], [5, 6]]
     image_of = torch.tensor([[-1, 0, -1, 1, -1, -1, -1], [-1] * 7])
-    given_rows = rows(lists, [[0, 0, 0, 0, 1, 1, 2], [0, 0]])
+    given_rows = rows(lists, [[7, 7, 7, 7, 6, 6, 7], [2, 2]])
     by_hand = [list(divmod(place, 10)) for place in (0, 11, 12, 21, 22, 33, 44, 45, 54, 55, 66, 77, 66)]
-    for left in (False, True):
-        found = spliced(given_rows, torch.ones(2, 7, DIM), images, image_of, pads_left=left)
-        assert found.axes is not None
-        assert found.axes[0].tolist() == by_hand, "the last is another continuation"
-        assert found.axes[1][found.is_real[1]].tolist() == [[0, 0], [1, 1]]
+    found = spliced(given_rows, torch.ones(2, 7, DIM), images, image_of)
+    assert found.axes is not None
+    assert found.axes[0].tolist() == by_hand, "the last is another continuation"
+    assert found.axes[1][found.is_real[1]].tolist() == [[0, 0], [1, 1]]
     word = torch.tensor([[1, 0, 0]])
     assert axes_along(torch.cat([word, STEPS, word, STEPS, word])).tolist() == by_hand[:11]
     assert spliced(given_rows, torch.ones(2, 7, DIM), images._replace(steps=None), image_of).axes is None
 
 
 def test_an_absent_image_takes_no_place() -> None:
-    given_rows = rows([[5, IMAGE_ID, 6]], [[0, 0, 0]])
+    given_rows = rows([[5, IMAGE_ID, 6]], [[3, 3, 3]])
     found = spliced(given_rows, torch.ones(1, 3, DIM), None, torch.full((1, 3), -1))
-    assert found.embeddings.shape == (1, 2, DIM) and found.places.tolist() == [[0, 1, 1]]
+    assert found.embeddings.shape == (1, 2, DIM) and found.places.tolist() == [[0, 1, 1, 2]]
 
 
 def test_padding_attends_to_itself_alone() -> None:
     """Without any key its softmax would be undefined."""
-    given_rows = rows([[5], [5, 6, 7]], [[0], [0, 0, 0]])
+    given_rows = rows([[5], [5, 6, 7]], [[1], [3, 3, 3]])
     found = spliced(given_rows, torch.ones(2, 3, DIM), None, torch.full((2, 3), -1))
     assert found.allowed[0, 1:].tolist() == [[False, True, False], [False, False, True]]

@@ -25,9 +25,9 @@ def model(family: str, **settings: Any) -> LanguageModel:
     return LanguageModel(network(family, VOCABULARY), config).eval()
 
 
-def words(language: LanguageModel, ids: Tensor, is_real: Tensor, branch: Tensor, left: bool = False) -> Spliced:
+def words(language: LanguageModel, ids: Tensor, is_real: Tensor, until: Tensor | None = None) -> Spliced:
     absent = torch.full_like(ids, -1)
-    return spliced(GivenRows(ids, is_real, branch), language.embed(ids), None, absent, pads_left=left)
+    return spliced(GivenRows(ids, is_real, until), language.embed(ids), None, absent)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def theirs(language: LanguageModel, ids: Tensor) -> Tensor:
 def test_every_family_gives_transformers_logits(family: str, ids: Tensor) -> None:
     """Guards against a wrong scale, cap or mask of one family."""
     language = model(family)
-    rows = words(language, ids, torch.ones_like(ids).bool(), torch.zeros_like(ids))
+    rows = words(language, ids, torch.ones_like(ids).bool())
     ours = language.words(language.states(rows.embeddings, rows.allowed, rows.positions))
     torch.testing.assert_close(ours, theirs(language, ids), atol=2e-5, rtol=1e-4)
 
@@ -53,10 +53,10 @@ def test_every_family_gives_transformers_logits(family: str, ids: Tensor) -> Non
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_a_branch_is_its_conversation_alone(family: str, ids: Tensor) -> None:
-    """Packed = unpacked: a continuation attends to the shared beginning and to itself, with positions of its own."""
+    """Packed = unpacked: a continuation attends to what it stands behind and to itself, with positions of its own."""
     language = model(family)
-    branch = torch.tensor([[0, 0, 0, 1, 1, 1, 2, 2, 2]]).expand(2, -1)
-    rows = words(language, ids, torch.ones_like(ids).bool(), branch)
+    until = torch.tensor([[9, 9, 9, 6, 6, 6, 9, 9, 9]]).expand(2, -1)
+    rows = words(language, ids, torch.ones_like(ids).bool(), until)
     ours = language.words(language.states(rows.embeddings, rows.allowed, rows.positions))
     alone = theirs(language, ids[:, [0, 1, 2, 6, 7, 8]])
     torch.testing.assert_close(ours[:, 6:], alone[:, 3:], atol=2e-5, rtol=1e-4)
@@ -68,12 +68,12 @@ def test_cached_steps_of_rows_of_unequal_length_are_the_whole_pass(family: str, 
     language = model(family)
     is_real = torch.ones_like(ids).bool()
     is_real[1, 6:] = False
-    rows = words(language, ids, is_real, torch.zeros_like(ids), left=True)
+    rows = words(language, ids, is_real)
     cache = KeyValues()
     language.states(rows.embeddings, rows.allowed, rows.positions, cache)
-    cache.select(torch.tensor([1, 0]))
+    cache.gather(torch.tensor([1, 0]), torch.tensor([[6, 7, 8, 0, 1, 2, 3, 4, 5], list(range(9))]))
     newest = torch.tensor([[5, 6], [7, 8]])
-    seen, place = rows.is_real[[1, 0]], rows.is_real.sum(1)[[1, 0]]
+    seen, place = rows.is_real.sort(1).values[[1, 0]], rows.is_real.sum(1)[[1, 0]]
     for step in (0, 1):
         seen = torch.cat([seen, torch.ones(2, 1).bool()], 1)
         states = language.states(language.embed(newest[:, step, None]), seen[:, None], place[:, None] + step, cache)

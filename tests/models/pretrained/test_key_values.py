@@ -13,7 +13,7 @@ from language_folders import network
 
 def read(language: LanguageModel, ids: torch.Tensor) -> KeyValues:
     """The cache after reading one text."""
-    given = GivenRows(ids, torch.ones_like(ids).bool(), torch.zeros_like(ids))
+    given = GivenRows(ids, torch.ones_like(ids).bool())
     rows = spliced(given, language.embed(ids), None, torch.full_like(ids, -1))
     cache = KeyValues()
     language.states(rows.embeddings, rows.allowed, rows.positions, cache)

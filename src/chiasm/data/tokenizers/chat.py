@@ -169,16 +169,17 @@ class ChatTokenizer(PretrainedTokenizer):
                 encoding = self._marked.encode(draft.text, add_special_tokens=False)
                 before = self._marked.encode(draft.text[: reply[0]], add_special_tokens=False).ids
             starts.append(len(before))
-        is_counted = [False] * len(encoding.ids)
+        found, offsets = encoding.ids, encoding.offsets  # each access makes a list
+        is_counted = [False] * len(found)
         for start, (_, end) in zip(starts, draft.replies, strict=True):
-            for place in range(start, len(encoding.ids)):
-                if encoding.offsets[place][0] >= end:
+            for place in range(start, len(found)):
+                if offsets[place][0] >= end:
                     break
                 is_counted[place] = True
         image, line = (self._marked.token_to_id(one) for one in (_IMAGE, _BREAK))
-        kept = [place for place, one in enumerate(encoding.ids) if one != line]
-        ids = [IMAGE_ID if encoding.ids[place] == image else encoding.ids[place] for place in kept]
-        counted = [is_counted[place] and encoding.ids[place] != image for place in kept]
+        kept = [place for place, one in enumerate(found) if one != line]
+        ids = [IMAGE_ID if found[place] == image else found[place] for place in kept]
+        counted = [is_counted[place] and found[place] != image for place in kept]
         return ids, counted, sum(place < starts[-1] for place in kept) if starts else len(ids)
 
     def _drafted(self, turns: Sequence[Turn]) -> _Draft:
@@ -226,10 +227,11 @@ class ChatTokenizer(PretrainedTokenizer):
         """Encode, after special tokens that the texts of turns would become have been broken in two."""
         while True:
             encoding = self._marked.encode(draft.text, add_special_tokens=False)
-            for place in reversed(range(len(encoding.ids))):
-                if encoding.ids[place] not in self._typeable:
+            ids, offsets = encoding.ids, encoding.offsets
+            for place in reversed(range(len(ids))):
+                if ids[place] not in self._typeable:
                     continue
-                start, end = encoding.offsets[place]
+                start, end = offsets[place]
                 found = draft.text[start:end]  # with white space around it where the token takes that in
                 start, end = end - len(found.lstrip()), start + len(found.rstrip())
                 if any(start < last and end > first for first, last in draft.typed):

@@ -46,7 +46,6 @@ class LanguageBridge(nn.Module):
         image: Tokens | None,
         given: GivenRows,
         image_index: Int[Tensor, " m"],
-        pads_left: bool = False,
     ) -> Spliced:
         """Rows of conversation as the language model takes them.
 
@@ -58,23 +57,22 @@ class LanguageBridge(nn.Module):
             image: encoded images of n examples; None where no example has one.
             given: the rows.
             image_index: the example that row i is about.
-            pads_left: see `spliced`.
         """
         is_image = (given.ids == IMAGE_ID) & given.is_real
         words = language.embed(given.ids.masked_fill(given.ids < 0, 0))
         if image is None or not bool(is_image.any()):
-            return spliced(given, words, None, torch.full_like(given.ids, -1), pads_left)
+            return spliced(given, words, None, torch.full_like(given.ids, -1))
         alone, _ = separated(image)
         every = value_counts(image)
         counts, first = every[image_index][:, None], (every.cumsum(0) - every)[image_index][:, None]
         number = torch.minimum(is_image.long().cumsum(1) - 1, counts - 1)
         image_of = torch.where(is_image & (counts > 0), first + number, -1)
         projected = self(alone) if len(alone.values) else None
-        return spliced(given, words, projected, image_of, pads_left)
+        return spliced(given, words, projected, image_of)
 
-    def states_before(
+    def states_at(
         self, language: LanguageModel, rows: Spliced, row: Int[Tensor, " r"], column: Int[Tensor, " r"]
     ) -> Float[Tensor, "r d"]:
-        """States that given tokens (row, column) are predicted from: each at the position before it."""
+        """States at given tokens (row, column), from which what follows is predicted; of an image at its last token."""
         states = language.states(rows.embeddings, rows.allowed, rows.positions, axes=rows.axes)
-        return states[row, rows.places[row, column] - 1]
+        return states[row, rows.places[row, column + 1] - 1]

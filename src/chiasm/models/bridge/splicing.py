@@ -1,7 +1,7 @@
 """Rows for a language model: word embeddings with each image's tokens where its placeholder stands.
 
-Rows may hold several conversations that begin alike: the shared beginning is branch 0, and each continuation is a
-branch that attends to the beginning and to itself (a block-diagonal mask), with positions as if it stood alone.
+Rows may hold several conversations that begin alike, as a tree of tokens in depth-first order: a token attends to
+those that it stands behind in a conversation, with positions as if that conversation stood alone.
 
 Axis legend: m rows, l given tokens, k images, p tokens of an image, s positions after splicing, e embedding width, a
 axes of a position.
@@ -10,6 +10,7 @@ axes of a position.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -22,14 +23,15 @@ class GivenRows(NamedTuple):
     Attributes:
         ids: int64 [m, l], `IMAGE_ID` where an image stands.
         is_real: bool [m, l], True where the token is not padding; padding stands on the right.
-        branch: int64 [m, l], 0 for the shared beginning, from 1 on for continuations, which stand one after the other.
+        until: int64 [m, l], the place in the row behind the last token that may attend to the token, which are those
+            from the token itself on; None where a row is one conversation.
         is_prompt: bool [m, l], True for tokens that attend to each other in both directions (a prefix language model,
             Raffel et al. 2020, "T5", section 3.2.1); None where all attention is causal.
     """
 
     ids: Tensor
     is_real: Tensor
-    branch: Tensor
+    until: Tensor | None = None
     is_prompt: Tensor | None = None
 
 
@@ -40,7 +42,7 @@ class Spliced(NamedTuple):
         embeddings: float [m, s, e].
         allowed: bool [m, s, s], True where a position (row of the mask) may attend to another.
         positions: int64 [m, s], place of each in its conversation, from 0.
-        places: int64 [m, l], where each given token stands; of an image, where its first token stands.
+        places: int64 [m, l + 1], where each given token stands, of an image its first one, and where the row ends.
         is_real: bool [m, s].
         axes: int64 [m, s, a], place of each on the axes of a language model that turns image tokens by row and column
             (M-RoPE, Wang et al. 2024, "Qwen2-VL", section 2.1); None where `positions` says all.
@@ -59,7 +61,6 @@ def spliced(
     words: Float[Tensor, "m l e"],
     images: Tokens | None,
     image_of: Int[Tensor, "m l"],
-    pads_left: bool = False,
 ) -> Spliced:
     """Put images among words.
 
@@ -68,26 +69,24 @@ def spliced(
         words: embeddings of the ids; those of placeholders are not used.
         images: k projected images; None where there is none.
         image_of: number of the image of each placeholder, -1 where the image is absent: nothing stands there then.
-        pads_left: padding stands on the left, so that every row ends at the last position.
     """
     is_image = (given.ids == IMAGE_ID) & given.is_real
     size = 0 if images is None else images.values.shape[1]
     lengths = torch.where(is_image, torch.where(image_of >= 0, size, 0), given.is_real.long())
-    total = lengths.sum(1)
-    longest = max(int(total.max()), 1) if len(total) else 1
-    places = lengths.cumsum(1) - lengths
-    if pads_left:
-        places = places + (longest - total)[:, None]
+    places = F.pad(lengths.cumsum(1), (1, 0))
+    longest = max(int(places[:, -1].max()), 1) if len(places) else 1
     rows, dim = len(given.ids), words.shape[-1]
     embeddings = words.new_zeros(rows, longest, dim)
     is_real = given.is_real.new_zeros(rows, longest)
-    branch = given.branch.new_zeros(rows, longest)
+    until = places.new_full((rows, longest), longest)
     is_prompt = torch.zeros_like(is_real)
     row, column = (given.is_real & ~is_image).nonzero(as_tuple=True)
     at = places[row, column]
     embeddings = embeddings.index_put((row, at), words[row, column])
     is_real[row, at] = True
-    branch[row, at] = given.branch[row, column]
+    ends = None if given.until is None else places.gather(1, given.until)
+    if ends is not None:
+        until[row, at] = ends[row, column]
     if given.is_prompt is not None:
         is_prompt[row, at] = given.is_prompt[row, column]
     if images is not None:
@@ -97,10 +96,11 @@ def spliced(
         row_at = row[:, None].expand_as(at)
         embeddings = embeddings.index_put((row_at, at), images.values[shown].to(embeddings.dtype))
         is_real[row_at, at] = images.is_real[shown]
-        branch[row_at, at] = given.branch[row, column][:, None].expand_as(at)
+        if ends is not None:
+            until[row_at, at] = ends[row, column][:, None].expand_as(at)
         if given.is_prompt is not None:
             is_prompt[row_at, at] = given.is_prompt[row, column][:, None] & images.is_real[shown]
-    allowed = _allowed(is_real, branch)
+    allowed = _allowed(is_real, until)
     positions = ((allowed & is_real[:, None, :]).sum(2) - 1).clamp_min(0)
     axes = None
     if images is not None and images.steps is not None:
@@ -126,10 +126,10 @@ def _axes(allowed: Bool[Tensor, "m s s"], steps: Int[Tensor, "m s b"]) -> Int[Te
     return gone + steps[..., 1:]
 
 
-def _allowed(is_real: Bool[Tensor, "m s"], branch: Int[Tensor, "m s"]) -> Bool[Tensor, "m s s"]:
-    """True for real tokens before a position, in its branch or in the shared beginning; padding sees itself alone."""
+def _allowed(is_real: Bool[Tensor, "m s"], until: Int[Tensor, "m s"]) -> Bool[Tensor, "m s s"]:
+    """True for real tokens up to a position that reach as far as it; padding sees itself alone."""
     length = is_real.shape[1]
     before = torch.ones(length, length, dtype=torch.bool, device=is_real.device).tril()
-    same = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+    reaches = until[:, None, :] > torch.arange(length, device=until.device)[:, None]
     itself = torch.eye(length, dtype=torch.bool, device=is_real.device)
-    return (before & same & is_real[:, None, :] & is_real[:, :, None]) | itself
+    return (before & reaches & is_real[:, None, :] & is_real[:, :, None]) | itself

@@ -199,7 +199,7 @@ class ImageTextNetwork(LanguageNetwork):
     @torch.no_grad()
     def _compare(self, theirs: Tensor) -> None:
         ids = torch.tensor([[IMAGE_ID, *_probe_words(self._eyes.processor)]])
-        given = GivenRows(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))
+        given = GivenRows(ids, torch.ones_like(ids, dtype=torch.bool))
         language = self.language
         image = self.encode_image(_canvas(_probe_image()))
         bridge = self.bridge(next(iter(self.heads)))

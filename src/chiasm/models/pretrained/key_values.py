@@ -52,6 +52,12 @@ class KeyValues:
         self._change(lambda part: part[rows])
         self.positions, self.shifts = self.positions[rows], self.shifts[rows]
 
+    def gather(self, rows: Int[Tensor, " m"], places: Int[Tensor, "m k"]) -> None:
+        """Make row i the given places of row `rows[i]`."""
+        row = rows[:, None]
+        self._change(lambda part: part[row, :, places].transpose(1, 2).contiguous())
+        self.positions, self.shifts = self.positions[row, places], self.shifts[row, places]
+
     def keep_last(self, length: int) -> None:
         """Drop all but the last `length` positions."""
         self._change(lambda part: part[:, :, part.shape[2] - length :])

@@ -275,7 +275,7 @@ def compare_with_transformers(pipeline: Pipeline, folder: Path, example: Example
 def _prompt_logits(pipeline: Pipeline, example: Example, turns: tuple[Turn, ...]) -> Tensor:
     tokenizer = cast(ChatTokenizer, pipeline.codec.tokenizer)
     ids = torch.tensor([tokenizer.prompt(turns)], device=pipeline.device)
-    given = GivenRows(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))
+    given = GivenRows(ids, torch.ones_like(ids, dtype=torch.bool))
     image, language = pipeline.encode_images([example.inputs[IMAGE]]), pipeline.model.language
     rows = pipeline.model.bridge(_talk(pipeline).name).rows(language, image, given, ids.new_zeros(1))
     return language.words(language.states(rows.embeddings, rows.allowed, rows.positions))[0].cpu()
