@@ -14,12 +14,16 @@ from speaking import GREEDY, by_hand, encoded_of, image
 
 @torch.no_grad()
 def test_greedy_replies_are_those_of_transformers(speaker: Pipeline, spoken: list[Example]) -> None:
-    """Batched with others of unequal length, from a cache, against generate alone."""
+    """Batched with others of unequal length, beginnings about one image read once, from a cache; generate alone."""
     some, tokenizer = spoken[:3], speaker.codec.tokenizer
     prompts = [
         (0, tokenizer.prompt((Turn("user", "<image>\ndescribe"),))),  # type: ignore[attr-defined]
         (1, tokenizer.prompt((Turn("user", "what color is this thing here? <image>"),))),  # type: ignore[attr-defined]
         (2, tokenizer.prompt(spoken[2].turns[:3])),  # type: ignore[attr-defined]
+        (0, tokenizer.prompt((Turn("user", "<image>\ndescribe the dog"),))),  # type: ignore[attr-defined]
+        (1, tokenizer.prompt((Turn("user", "what is <image>?"),))),  # type: ignore[attr-defined]
+        (0, tokenizer.prompt((Turn("user", "<image>\na color?"),))),  # type: ignore[attr-defined]
+        (0, tokenizer.prompt((Turn("user", "<image>\ndescribe"),))),  # type: ignore[attr-defined]
     ]
     written = replies(speaker.model, "conversation", tokenizer, encoded_of(speaker, some), prompts, GREEDY)  # type: ignore[arg-type]
     for (row, ids), reply in zip(prompts, written, strict=True):

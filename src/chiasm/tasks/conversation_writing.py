@@ -12,6 +12,7 @@ from torch import Tensor
 
 from chiasm.core.types import IMAGE, Encoded, Tokens
 from chiasm.data.tokenizers.chat import ChatTokenizer, Spans
+from chiasm.models.bridge.language_bridge import states_of_rows
 from chiasm.models.bridge.splicing import GivenRows, Spliced
 from chiasm.models.decoding import DecodingConfig, decode
 from chiasm.models.pretrained.key_values import KeyValues
@@ -170,7 +171,7 @@ def _prompts_read(
     index = torch.tensor([row for row, *_ in work], device=device)
     cache = KeyValues()
     rows = _rows(model, task, _on(encoded.get(IMAGE), device), fields, index)
-    language.states(rows.embeddings, rows.allowed, rows.positions, cache, rows.axes)
+    states_of_rows(language, rows, min(rows.shared, rows.positions.shape[1] - 1), cache)
     row, column = fields["target_is_real"].nonzero(as_tuple=True)
     last = rows.places[row, fields["target_places"][row, column] + 1] - 1
     number = torch.tensor([number for _, own, _ in work for number in own], device=device).argsort()
@@ -178,8 +179,8 @@ def _prompts_read(
     longest = int(seen.sum(1).max())
     # A stable sort of False before True puts what is seen at the end of each row, in its order.
     places = seen.to(torch.uint8).argsort(dim=1, stable=True)[:, seen.shape[1] - longest :]
-    cache.gather(row, places)
     is_real = seen.gather(1, places)
+    cache.gather(row, places, is_real)
     if ahead:  # the first step reads the last token again: what stands before it has seen it
         cache.drop_last()
         is_real = is_real[:, :-1]

@@ -92,10 +92,10 @@ def part_of(cache: KeyValues, row: int, start: int, end: int) -> KeyValues:
     for number, layer in enumerate(cache.cache.layers):
         found.cache.update(cut(layer.keys), cut(layer.values), number)
     found.positions = cache.positions[row : row + 1, start:end].clone()
-    found.shifts = cache.shifts[row : row + 1, start:end].clone()
+    found.ends = cache.ends[row : row + 1, start:end].clone()
     return found
 
 
 def _bytes(cache: KeyValues) -> int:
     parts: list[torch.Tensor] = [part for layer in cache.cache.layers for part in (layer.keys, layer.values)]
-    return sum(part.nbytes for part in [*parts, cache.positions, cache.shifts])
+    return sum(part.nbytes for part in [*parts, cache.positions, cache.ends])

@@ -126,3 +126,25 @@ def test_padding_attends_to_itself_alone() -> None:
     given_rows = rows([[5], [5, 6, 7]], [[1], [3, 3, 3]])
     found = spliced(given_rows, torch.ones(2, 3, DIM), None, torch.full((2, 3), -1))
     assert found.allowed[0, 1:].tolist() == [[False, True, False], [False, False, True]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.sampled_from([5, 6, IMAGE_ID]), min_size=1, max_size=6), min_size=1, max_size=3))
+def test_what_is_shared_is_the_longest_beginning_of_words_that_all_rows_have(lists: list[list[int]]) -> None:
+    """Of rows of one conversation each, counted by a loop; an image ends it, and one row shares nothing."""
+    given_rows = rows(lists, [[len(one)] * len(one) for one in lists])
+    absent = torch.full_like(given_rows.ids, -1)
+    length = 0
+    while len(lists) > 1 and all(one[length : length + 1] == lists[0][length : length + 1] for one in lists):
+        if lists[0][length : length + 1] in ([], [IMAGE_ID]):
+            break
+        length += 1
+    words = torch.ones(*given_rows.ids.shape, DIM)
+    assert spliced(given_rows, words, None, absent).shared == length
+    assert spliced(given_rows._replace(until=None), words, None, absent).shared == length
+
+
+def test_a_token_that_a_continuation_does_not_stand_behind_is_not_shared() -> None:
+    given_rows = rows([[5, 6, 7, 6], [5, 6, 8, 6]], [[4, 3, 3, 4], [4, 4, 3, 4]])
+    found = spliced(given_rows, torch.ones(2, 4, DIM), None, torch.full((2, 4), -1))
+    assert found.shared == 1

@@ -71,9 +71,9 @@ def test_cached_steps_of_rows_of_unequal_length_are_the_whole_pass(family: str, 
     rows = words(language, ids, is_real)
     cache = KeyValues()
     language.states(rows.embeddings, rows.allowed, rows.positions, cache)
-    cache.gather(torch.tensor([1, 0]), torch.tensor([[6, 7, 8, 0, 1, 2, 3, 4, 5], list(range(9))]))
-    newest = torch.tensor([[5, 6], [7, 8]])
     seen, place = rows.is_real.sort(1).values[[1, 0]], rows.is_real.sum(1)[[1, 0]]
+    cache.gather(torch.tensor([1, 0]), torch.tensor([[6, 7, 8, 0, 1, 2, 3, 4, 5], list(range(9))]), seen)
+    newest = torch.tensor([[5, 6], [7, 8]])
     for step in (0, 1):
         seen = torch.cat([seen, torch.ones(2, 1).bool()], 1)
         states = language.states(language.embed(newest[:, step, None]), seen[:, None], place[:, None] + step, cache)

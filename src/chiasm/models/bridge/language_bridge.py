@@ -14,6 +14,7 @@ from chiasm.models.bridge.projector import BridgeShape, ProjectorConfig
 from chiasm.models.bridge.splicing import GivenRows, Spliced, spliced
 from chiasm.models.encoders.language_model import LanguageModel
 from chiasm.models.inputs import separated, value_counts
+from chiasm.models.pretrained.key_values import KeyValues
 
 
 class LanguageBridge(nn.Module):
@@ -74,5 +75,28 @@ class LanguageBridge(nn.Module):
         self, language: LanguageModel, rows: Spliced, row: Int[Tensor, " r"], column: Int[Tensor, " r"]
     ) -> Float[Tensor, "r d"]:
         """States at given tokens (row, column), from which what follows is predicted; of an image at its last token."""
-        states = language.states(rows.embeddings, rows.allowed, rows.positions, axes=rows.axes)
-        return states[row, rows.places[row, column + 1] - 1]
+        at = rows.places[row, column + 1] - 1
+        shared = 0 if language.recompute or not len(at) else min(rows.shared, int(at.min()))
+        cache = KeyValues() if shared else None
+        return states_of_rows(language, rows, shared, cache)[row, at - shared]
+
+
+def states_of_rows(
+    language: LanguageModel, rows: Spliced, shared: int, cache: KeyValues | None
+) -> Float[Tensor, "m q d"]:
+    """States of all positions behind the first `shared` ones, which are computed once for all rows.
+
+    Args:
+        language: the language model.
+        rows: what it reads.
+        shared: at most `rows.shared`, and fewer than there are positions; 0 computes each row by itself.
+        cache: empty; gets all positions of all rows. Needed where `shared` is not 0.
+    """
+    if shared:
+        assert cache is not None, "what is shared is passed on as keys and values"
+        axes = None if rows.axes is None else rows.axes[:1, :shared]
+        language.states(rows.embeddings[:1, :shared], None, rows.positions[:1, :shared], cache, axes)
+        cache.select(rows.positions.new_zeros(len(rows.positions)))
+    axes = None if rows.axes is None else rows.axes[:, shared:]
+    embeddings, positions = rows.embeddings[:, shared:], rows.positions[:, shared:]
+    return language.states(embeddings, rows.allowed[:, shared:], positions, cache, axes)

@@ -46,6 +46,8 @@ class Spliced(NamedTuple):
         is_real: bool [m, s].
         axes: int64 [m, s, a], place of each on the axes of a language model that turns image tokens by row and column
             (M-RoPE, Wang et al. 2024, "Qwen2-VL", section 2.1); None where `positions` says all.
+        shared: leading positions that hold the same words in all rows, behind which everything else stands, such as
+            the system text of a chat template: their states are the same in all rows.
     """
 
     embeddings: Tensor
@@ -54,6 +56,7 @@ class Spliced(NamedTuple):
     places: Tensor
     is_real: Tensor
     axes: Tensor | None = None
+    shared: int = 0
 
 
 def spliced(
@@ -110,7 +113,7 @@ def spliced(
         axes = _axes(allowed, steps)
     if given.is_prompt is not None:
         allowed = allowed | (is_prompt[:, :, None] & is_prompt[:, None, :])
-    return Spliced(embeddings, allowed, positions, places, is_real, axes)
+    return Spliced(embeddings, allowed, positions, places, is_real, axes, _shared(given))
 
 
 def axes_along(steps: Int[Tensor, "s b"]) -> Int[Tensor, "s a"]:
@@ -124,6 +127,16 @@ def _axes(allowed: Bool[Tensor, "m s s"], steps: Int[Tensor, "m s b"]) -> Int[Te
     before = allowed & ~torch.eye(allowed.shape[1], dtype=torch.bool, device=allowed.device)
     gone = (before.float() @ steps[..., :1].float()).long()  # whole numbers below 2^24
     return gone + steps[..., 1:]
+
+
+def _shared(given: GivenRows) -> int:
+    """Number of given tokens as `Spliced.shared` has them, which ends before the first image."""
+    if len(given.ids) < 2 or given.is_prompt is not None:
+        return 0
+    same = (given.ids == given.ids[0]).all(0) & given.is_real.all(0) & (given.ids != IMAGE_ID).all(0)
+    if given.until is not None:
+        same &= (given.until == given.is_real.sum(1)[:, None]).all(0)
+    return int(same.long().cumprod(0).sum())
 
 
 def _allowed(is_real: Bool[Tensor, "m s"], until: Int[Tensor, "m s"]) -> Bool[Tensor, "m s s"]:
