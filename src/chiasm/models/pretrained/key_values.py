@@ -17,9 +17,9 @@ class KeyValues:
     Attributes:
         cache: transformers' own, whose layers hold [m, heads, k, c] each.
         positions: int64 [m, k], place of each in its text.
-        ends: int64 [m, k], of a language model with positions of several axes the largest of each: words stand behind the
-            largest of a row, which is less than `positions` counts behind an image, whose rows and columns take fewer
-            places than it has tokens. Of another language model the same as `positions`.
+        ends: int64 [m, k], the largest of the positions that each has on several axes: words stand behind the largest
+            of a row, which is less than `positions` counts behind an image, whose rows and columns take fewer places
+            than it has tokens. Of a language model with one axis the same as `positions`.
     """
 
     def __init__(self) -> None:
