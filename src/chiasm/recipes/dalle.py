@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from chiasm.data.files import FilesConfig
 from chiasm.data.generated.scene_dataset import ScenesConfig
+from chiasm.models.codebooks.color_cell import ColorCellConfig
 from chiasm.models.codebooks.vector import VectorConfig
 from chiasm.models.config import ModelConfig
 from chiasm.models.encoders.image_codes import ImageCodesConfig
@@ -23,8 +24,10 @@ def dalle(tiny: bool = False, files: bool = False) -> RunConfig:
     tokenizer and learns the words of a caption, then the codes of its image (Ramesh et al. 2021, "Zero-Shot
     Text-to-Image Generation"). A share of the captions is dropped, so that drawing can be guided.
 
-    Of scenes a code is a cell of 16 pixels, so that an image has nine; of files it is a square of 8 pixels. Smaller
-    squares (`model.image.stride_px`) show more, and drawing takes as many times longer as there are more of them.
+    An image is squares of 8 pixels. Of scenes a square is two codes, its pattern and its colours
+    (`models.codebooks.color_cell`), so that colours and shapes are drawn together that training never combined; of files
+    it is one. Smaller squares (`model.image.stride_px`) show more, and drawing takes as many times longer as there are
+    more of them. `tiny` has one code for each 16 pixels of a scene.
 
     Command: chiasm train dalle --out runs/dalle
     Cost: 18 minutes on two CPU cores, three of them for the image tokenizer, 14 for the prior, one for measuring.
@@ -35,7 +38,7 @@ def dalle(tiny: bool = False, files: bool = False) -> RunConfig:
     tokenizer = (
         ImageCodesConfig(size_px=64, stride_px=8, width=128, grid=True, quantizer=VectorConfig(codes=1024, dim=32))
         if files
-        else ImageCodesConfig(size_px=48, stride_px=16, width=192, grid=True, quantizer=VectorConfig(codes=512, dim=64))
+        else ImageCodesConfig(size_px=48, stride_px=8, width=192, grid=True, quantizer=ColorCellConfig())
     )
     config = RunConfig(
         recipe="dalle",
@@ -54,14 +57,14 @@ def dalle(tiny: bool = False, files: bool = False) -> RunConfig:
             "codes": StageConfig(
                 tasks={"reconstruction": ReconstructionConfig(objective="smooth_l1")},
                 train=replace(
-                    _training(files, steps=2000, epochs=20, lr=5e-4, limit_s=240), weight_decay=0.0, ema_decay=0.99
+                    _training(files, steps=2000, epochs=20, lr=5e-4, limit_s=180), weight_decay=0.0, ema_decay=0.99
                 ),
                 primary_metric="psnr",
             )
         },
         tasks={"drawing": DrawingConfig(sampling=SamplingConfig(guidance=1.5))},
         train=replace(
-            _training(files, steps=12_000, epochs=100, lr=1e-3, limit_s=840),
+            _training(files, steps=12_000, epochs=100, lr=1e-3, limit_s=900),
             adapt="locked_image",
             warmup_steps=200,
             ema_decay=0.999,
@@ -95,6 +98,8 @@ def _shrunk(config: RunConfig) -> RunConfig:
     tokenizer = config.model.image
     assert isinstance(tokenizer, ImageCodesConfig)
     small = replace(tokenizer, width=16, decoder_blocks=1, continuous_steps=2)
+    if config.data == SCENES:
+        small = replace(small, stride_px=16, quantizer=VectorConfig(codes=512, dim=64))
     stages = {name: replace(stage, train=few(stage.train)) for name, stage in config.stages.items()}
     return replace(
         config,
