@@ -1,9 +1,11 @@
 """Speed of the packaged language model: opening, training through the bridge, and writing, each beside its baseline.
 
     python benchmarks/language_model.py [open] [train] [write]
+    python benchmarks/language_model.py pack FOLDER
 
 Everything runs in one process on this machine, baselines interleaved with what they are compared with, and the median
-of the rounds is printed. Image tokens are random numbers, since towers are frozen and cached.
+of the rounds is printed. Image tokens are random numbers, since towers are frozen and cached. `pack` counts the tokens
+that the recipe's conversations about the images of a folder take, in a row each and as trees, and times steps on both.
 """
 
 import datetime
@@ -13,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,9 @@ import torch
 from chiasm.core.device import environment, keep_freed_memory
 from chiasm.core.files import write_bytes
 from chiasm.core.types import IMAGE, IMAGE_ID, Tokens, Turn
+from chiasm.data.conversations import turns_of
+from chiasm.data.files import FilesConfig
+from chiasm.data.opening import open_dataset
 from chiasm.models.decoding import DecodingConfig
 from chiasm.models.encoders import widths
 from chiasm.models.encoders.language_model import LanguageModel
@@ -36,6 +43,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 ROUNDS = 5
 IMAGES, CAPTIONS, GRID_TOKENS = 8, 5, 64
 REPLY_TOKENS = 32
+PACKED, ALL = 40, 1 << 30
 OPENING = """
 import time; started = time.perf_counter()
 from chiasm.models.encoders.base import EncoderShape
@@ -165,6 +173,49 @@ def writing(model: VisionLanguageModel, tokenizer: Any) -> dict[str, float]:
     return found
 
 
+def packing(model: VisionLanguageModel, tokenizer: Any, folder: str) -> dict[str, float]:
+    """Tokens an image, and seconds of steps on `IMAGES` images with captions and questions after objects."""
+    language, recipe = model.language, find_recipe("llava")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith(LORA_NAMES) or name.startswith("heads."))
+    assert isinstance(recipe.data, FilesConfig)
+    data = open_dataset(replace(recipe.data, path=folder), "train", 0)
+    examples = [data.example(number) for number in range(PACKED)]
+    spans = [[tokenizer.conversation(one) for one in turns_of(example, 0, 0, CAPTIONS, ALL)] for example in examples]
+    more = model.image_tokens("conversation") - 1
+    beginnings = []
+    for some in spans:
+        columns = zip(*(one.ids for one in some), strict=False)
+        beginnings.append(sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns)))
+    alone = sum(len(one.ids) + more for some in spans for one in some)
+    shared = sum(
+        length + more + sum(len(one.ids) - length for one in some)
+        for some, length in zip(spans, beginnings, strict=True)
+    )
+    trees = [packed(some)[0] for some in spans]
+    width = widths(model.image_encoder)[0]
+
+    def step(shares: bool, first: int) -> None:
+        made = [packed(some, shares) for some in spans[first : first + IMAGES]]
+        fields = padded([row for rows in made for row in rows], tokenizer.pad_id)
+        index = torch.tensor([number for number, rows in enumerate(made) for _ in rows])
+        states = target_states(model, "conversation", image_tokens(IMAGES, width), fields, index)
+        target = fields["target_ids"][fields["target_is_real"]]
+        next_word_of_states(states, language.output_layer, target)["loss"].backward()
+
+    step(True, 0)
+    starts = range(0, PACKED, IMAGES)
+    rounds = [(seconds(lambda at=at: step(False, at)), seconds(lambda at=at: step(True, at))) for at in starts]
+    return {
+        "tokens_per_image_alone": alone / PACKED,
+        "tokens_per_image_common_beginning_once": shared / PACKED,
+        "tokens_per_image_tree": sum(len(row.ids) + more for row in trees) / PACKED,
+        "step_s_alone": statistics.median(one for one, _ in rounds),
+        "step_s_tree": statistics.median(other for _, other in rounds),
+        "times_as_fast": statistics.median(one / other for one, other in rounds),
+    }
+
+
 def main() -> None:
     """Print one JSON object, and keep it with its date in benchmarks/results."""
     chosen = sys.argv[1:] or ["open", "train", "write"]
@@ -172,7 +223,7 @@ def main() -> None:
     result: dict[str, Any] = {"environment": environment()}
     if "open" in chosen:
         result["open"] = opening()
-    if {"train", "write"} & set(chosen):
+    if {"train", "write", "pack"} & set(chosen):
         made = pipeline()
         tokenizer = made.codec.tokenizer
         assert isinstance(made.model.language, LanguageModel)
@@ -180,9 +231,12 @@ def main() -> None:
             result["write"] = writing(made.model, tokenizer)
         if "train" in chosen:
             result["train"] = training(made.model, tokenizer)
+        if "pack" in chosen:
+            result["pack"] = packing(made.model, tokenizer, chosen[chosen.index("pack") + 1])
     text = json.dumps(result, indent=2)
     print(text)
-    write_bytes(RESULTS / f"{datetime.date.today()}-language_model.json", text.encode() + b"\n")
+    name = "packing" if "pack" in chosen else "language_model"
+    write_bytes(RESULTS / f"{datetime.date.today()}-{name}.json", text.encode() + b"\n")
 
 
 if __name__ == "__main__":
