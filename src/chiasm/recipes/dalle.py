@@ -25,9 +25,9 @@ def dalle(tiny: bool = False, files: bool = False) -> RunConfig:
     Text-to-Image Generation"). A share of the captions is dropped, so that drawing can be guided.
 
     An image is squares of 8 pixels. Of scenes a square is two codes, its pattern and its colours
-    (`models.codebooks.color_cell`), so that colours and shapes are drawn together that training never combined; of files
-    it is one. Smaller squares (`model.image.stride_px`) show more, and drawing takes as many times longer as there are
-    more of them. `tiny` has one code for each 16 pixels of a scene.
+    (`models.codebooks.color_cell`), so that colours and shapes are drawn together that training never combined; of
+    files it is one. Smaller squares (`model.image.stride_px`) show more, and drawing takes as many times longer as
+    there are more of them. `tiny` has one code for each 16 pixels of a scene.
 
     Command: chiasm train dalle --out runs/dalle
     Cost: 20 minutes on two CPU cores, three of them for the image tokenizer, 15 for the prior, two for measuring.

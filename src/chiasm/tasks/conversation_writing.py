@@ -156,7 +156,7 @@ def _prompts_read(
 ) -> tuple[KeyValues, Tensor]:
     """Keys and values of each prompt up to its last token, padded on the left, and bool [m, k], True where one is real.
 
-    What prompts about one example begin with is read once.
+    What prompts about one example begin with is read once; they stand side by side.
     """
     language = model.language
     ahead = language.sees_ahead
@@ -165,6 +165,7 @@ def _prompts_read(
         for row, ids in prompts
     ]
     work = _packed_by_example(asked, not ahead)
+    assert [number for _, own, _ in work for number in own] == [*range(len(prompts))], "an example's prompts are apart"
     fields = padded([one for *_, one in work], tokenizer.pad_id)
     device = next(language.parameters()).device
     fields = {name: value.to(device) for name, value in fields.items()}
@@ -174,8 +175,7 @@ def _prompts_read(
     states_of_rows(language, rows, min(rows.shared, rows.positions.shape[1] - 1), cache)
     row, column = fields["target_is_real"].nonzero(as_tuple=True)
     last = rows.places[row, fields["target_places"][row, column] + 1] - 1
-    number = torch.tensor([number for _, own, _ in work for number in own], device=device).argsort()
-    row, seen = row[number], rows.allowed[row[number], last[number]]
+    seen = rows.allowed[row, last]
     longest = int(seen.sum(1).max())
     # A stable sort of False before True puts what is seen at the end of each row, in its order.
     places = seen.to(torch.uint8).argsort(dim=1, stable=True)[:, seen.shape[1] - longest :]
