@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.objectives.language_modelling import next_word_of_states
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes.table import find_recipe
-from chiasm.tasks.conversation_packing import packed, padded
+from chiasm.tasks.conversation_packing import common_length, packed, padded
 from chiasm.tasks.conversation_writing import replies, target_states
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -183,10 +182,7 @@ def packing(model: VisionLanguageModel, tokenizer: Any, folder: str) -> dict[str
     examples = [data.example(number) for number in range(PACKED)]
     spans = [[tokenizer.conversation(one) for one in turns_of(example, 0, 0, CAPTIONS, ALL)] for example in examples]
     more = model.image_tokens("conversation") - 1
-    beginnings = []
-    for some in spans:
-        columns = zip(*(one.ids for one in some), strict=False)
-        beginnings.append(sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns)))
+    beginnings = [common_length([one.ids for one in some]) for some in spans]
     alone = sum(len(one.ids) + more for some in spans for one in some)
     shared = sum(
         length + more + sum(len(one.ids) - length for one in some)

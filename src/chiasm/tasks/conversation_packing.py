@@ -52,7 +52,7 @@ def packed(conversations: Sequence[Spans], shares: bool = True) -> list[PackedRo
 
     Without `shares` each gets a row.
     """
-    common = _common([one.ids for one in conversations])
+    common = common_length([one.ids for one in conversations])
     if common and shares and not any(IMAGE_ID in one.ids[common:] for one in conversations):
         return [_tree(conversations)]
     return [_tree([one]) for one in conversations]
@@ -87,7 +87,7 @@ def _tree(conversations: Sequence[Spans]) -> PackedRow:
     path: list[int] = []
     places: dict[int, list[int]] = {}
     for number in sorted(range(len(read)), key=read.__getitem__):
-        shared = _common([read[number], [ids[place] for place in path]])
+        shared = common_length([read[number], [ids[place] for place in path]])
         for place in path[shared:]:
             until[place] = len(ids)
         new = read[number][shared:]
@@ -109,7 +109,7 @@ def _counted(one: Spans) -> list[int]:
     return [place for place, counts in enumerate(one.is_counted) if counts]
 
 
-def _common(lists: Sequence[Sequence[int]]) -> int:
+def common_length(lists: Sequence[Sequence[int]]) -> int:
     """Number of ids that all lists begin with."""
     columns = zip(*lists, strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))

@@ -166,16 +166,13 @@ def _prompts_read(
     ]
     work = _packed_by_example(asked, not ahead)
     assert [number for _, own, _ in work for number in own] == [*range(len(prompts))], "an example's prompts are apart"
-    fields = padded([one for *_, one in work], tokenizer.pad_id)
     device = next(language.parameters()).device
-    fields = {name: value.to(device) for name, value in fields.items()}
-    index = torch.tensor([row for row, *_ in work], device=device)
+    fields, index = _tensors(work, tokenizer.pad_id, device)
     cache = KeyValues()
     rows = _rows(model, task, _on(encoded.get(IMAGE), device), fields, index)
     states_of_rows(language, rows, min(rows.shared, rows.positions.shape[1] - 1), cache)
     row, column = fields["target_is_real"].nonzero(as_tuple=True)
-    last = rows.places[row, fields["target_places"][row, column] + 1] - 1
-    seen = rows.allowed[row, last]
+    seen = rows.allowed[row, rows.ends(row, fields["target_places"][row, column])]
     longest = int(seen.sum(1).max())
     # A stable sort of False before True puts what is seen at the end of each row, in its order.
     places = seen.to(torch.uint8).argsort(dim=1, stable=True)[:, seen.shape[1] - longest :]
@@ -238,8 +235,7 @@ def _read(
     image = _on(encoded.get(IMAGE), device)
     for some in _parts(sorted(range(len(work)), key=lambda number: len(work[number][2].ids))):
         part = [work[number] for number in some]
-        fields = {name: value.to(device) for name, value in padded([one for *_, one in part], tokenizer.pad_id).items()}
-        index = torch.tensor([row for row, *_ in part], device=device)
+        fields, index = _tensors(part, tokenizer.pad_id, device)
         values = model.language.words(target_states(model, task, image, fields, index))
         rows_of, columns = fields["target_is_real"].nonzero(as_tuple=True)
         ids, numbers = fields["target_ids"][rows_of, columns], fields["target_numbers"][rows_of, columns]
@@ -262,6 +258,14 @@ def _packed_by_example(
         owners = [numbers] if len(rows) == 1 else [[number] for number in numbers]
         work += [(about, own, one) for own, one in zip(owners, rows, strict=True)]
     return work
+
+
+def _tensors(
+    work: Sequence[tuple[int, list[int], PackedRow]], pad_id: int, device: torch.device
+) -> tuple[dict[str, Tensor], Tensor]:
+    """What `padded` gives of rows, and int64 [m], the example that each is about."""
+    fields = {name: value.to(device) for name, value in padded([one for *_, one in work], pad_id).items()}
+    return fields, torch.tensor([row for row, *_ in work], device=device)
 
 
 def target_states(

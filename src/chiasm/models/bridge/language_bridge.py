@@ -75,7 +75,7 @@ class LanguageBridge(nn.Module):
         self, language: LanguageModel, rows: Spliced, row: Int[Tensor, " r"], column: Int[Tensor, " r"]
     ) -> Float[Tensor, "r d"]:
         """States at given tokens (row, column), from which what follows is predicted; of an image at its last token."""
-        at = rows.places[row, column + 1] - 1
+        at = rows.ends(row, column)
         shared = 0 if language.recompute or not len(at) else min(rows.shared, int(at.min()))
         cache = KeyValues() if shared else None
         return states_of_rows(language, rows, shared, cache)[row, at - shared]

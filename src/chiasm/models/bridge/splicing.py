@@ -58,6 +58,10 @@ class Spliced(NamedTuple):
     axes: Tensor | None = None
     shared: int = 0
 
+    def ends(self, row: Int[Tensor, " r"], column: Int[Tensor, " r"]) -> Int[Tensor, " r"]:
+        """Positions of given tokens (row, column); of an image that of its last token."""
+        return self.places[row, column + 1] - 1
+
 
 def spliced(
     given: GivenRows,
