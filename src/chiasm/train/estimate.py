@@ -58,6 +58,19 @@ LONG_CAPTION = 95
 
 
 @dataclass(frozen=True, slots=True)
+class PassTime:
+    """Seconds of a pass of evaluation."""
+
+    fixed_s: float
+    """What does not grow with the images, such as plain questions put to a language model."""
+    image_s: float
+
+    def of(self, images: int) -> float:
+        """Seconds of a pass over so many images; blind views are further images of the same pass."""
+        return self.fixed_s + images * self.image_s
+
+
+@dataclass(frozen=True, slots=True)
 class Times:
     """Seconds of each part of a run."""
 
@@ -212,13 +225,14 @@ def _measuring(
 ) -> tuple[int, float, float]:
     """Number of validations, seconds of all, and seconds of the measurement at the end, by a prepared sample."""
     timed = [sample.example(n) for n in range(len(sample))]
-    image_s = _evaluation_s(pipeline, timed)
+    whole = _pass_time(pipeline, timed)
     validations = math.ceil(steps / (config.train.validate_every or max(1, steps // 10)))
     validated = validated_examples(config, len(held_out[0]))
-    validation_s = validations * validated * _evaluation_s(pipeline, timed, primary_metric(config))
+    validation_s = validations * _pass_time(pipeline, timed, primary_metric(config)).of(validated)
     final = validated_examples(config, len(held_out[1])) if is_stage else len(held_out[1])
-    after = _passes_after(pipeline, config) * (validated if is_stage else len(held_out[0])) + len(VIEWS) * final
-    return validations, validation_s, after * image_s
+    after = _passes_after(pipeline, config)
+    beside = after * whole.of(validated if is_stage else len(held_out[0]))
+    return validations, validation_s, beside + whole.of(len(VIEWS) * final)
 
 
 def _with_length(config: RunConfig, examples: int) -> tuple[Length, RunConfig]:
@@ -323,22 +337,33 @@ def _step_s(trainer: Trainer) -> float:
     return float(np.median(times[WARM_UP_STEPS:]))
 
 
-def _evaluation_s(pipeline: Pipeline, examples: Sequence[Example], wanted: str = "") -> float:
-    """Seconds per image of one pass of evaluation, of one metric or of all, by a few images where it is slow.
+def _pass_time(pipeline: Pipeline, examples: Sequence[Example], wanted: str = "") -> PassTime:
+    """Time of one pass of evaluation, of one metric or of all; where it is slow, by a few images.
 
-    An untrained decoder never emits an end token, so its length is capped at the usual length of trained captions.
+    One image is evaluated twice: the first time prepares what is kept (weights of eight bits), the second shows what a
+    pass costs beside its images. An untrained decoder never emits an end token, so its length is capped at the usual
+    length of trained captions.
     """
     words = [len(pipeline.codec.tokenizer.pieces(caption.text)) for example in examples for caption in example.captions]
     decoding = pipeline.codec.decoding
-    if words and not decoding.max_words:
-        longest = int(np.percentile(words, LONG_CAPTION)) + 1
-        pipeline.codec.decoding = replace(decoding, max_words=max(longest, decoding.min_words))
+    if words:
+        usual = max(int(np.percentile(words, LONG_CAPTION)) + 1, decoding.min_words)
+        pipeline.codec.decoding = replace(decoding, max_words=min(usual, decoding.max_words or usual))
     pipeline.model.eval()
-    few = _spread(examples, FEW)
-    spent = _seconds(lambda: evaluate(pipeline, few, wanted=wanted)) / len(few)
-    if len(few) == len(examples) or spent * len(examples) > LONGEST_S:
-        return spent
-    return _seconds(lambda: evaluate(pipeline, examples, wanted=wanted)) / len(examples)
+
+    def spent_s(count: int) -> float:
+        return _seconds(lambda: evaluate(pipeline, _spread(examples, count), wanted=wanted))
+
+    spent_s(1)
+    one_s, count = spent_s(1), min(FEW, len(examples))
+    some_s = spent_s(count)
+    if count < len(examples) and some_s / count * len(examples) <= LONGEST_S:
+        count = len(examples)
+        some_s = spent_s(count)
+    if count == 1 or some_s <= one_s:
+        return PassTime(0.0, some_s / count)
+    image_s = (some_s - one_s) / (count - 1)
+    return PassTime(max(0.0, one_s - image_s), image_s)
 
 
 def _passes_after(pipeline: Pipeline, config: RunConfig) -> int:
