@@ -1,10 +1,11 @@
 """What an execution plan gains: transformers in fp32 against the plans of chiasm, with the same random weights.
 
-CLIP ViT-B/32 at full size (no download) for pictures and texts, the model alone; and EfficientNet-Lite0 against the
-way it was computed before. Candidates run interleaved in one process; medians and ratios, each speed with its least
-cosine to transformers' or the former outputs.
+CLIP ViT-B/32 at full size (no download) for pictures and texts, the model alone; and EfficientNet-Lite0 with its own
+weights on photos, against the way it was computed before. Candidates run interleaved in one process; medians and
+ratios, each speed with its least and mean cosine to transformers' or the former outputs.
 
-Command: python benchmarks/execution.py [clip|lite0|plan] [--batch 32] [--rounds 5] [--layers 12] [--threads 2]
+Command: python benchmarks/execution.py [clip|lite0|plan] [--data PHOTOS] [--batch 32] [--rounds 5] [--layers 12]
+    [--threads 2]; lite0 needs --data, a folder with the splits train (64 photos give the ranges of eight bits) and val
 """
 
 import argparse
@@ -18,9 +19,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from chiasm.compress.variants import CALIBRATED
 from chiasm.core.device import environment, keep_freed_memory
+from chiasm.core.resizing import Resizing
+from chiasm.data.files import FilesConfig
+from chiasm.data.modalities.image import images_of
+from chiasm.data.opening import open_dataset
 from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.dynamic_int8 import Int8Network
+from chiasm.models.static_int8 import calibrate
+from chiasm.pipeline.batching import stack_images
 from timing import compare
 
 Found = dict[str, dict[str, float]]
@@ -31,13 +39,15 @@ def measured(candidates: Mapping[str, Callable[[], torch.Tensor]], items: int, r
     with torch.no_grad():
         first = next(iter(candidates.values()))()
         found = compare(candidates, rounds)
+        cosines = {name: F.cosine_similarity(run(), first, dim=-1) for name, run in candidates.items()}
         return {
             name: {
                 "per_s": 1000 * items / found[name][0],
                 "ratio": 1 / found[name][1],
-                "cosine": float(F.cosine_similarity(run(), first, dim=-1).min()),
+                "cosine": float(cosine.min()),
+                "mean_cosine": float(cosine.mean()),
             }
-            for name, run in candidates.items()
+            for name, cosine in cosines.items()
         }
 
 
@@ -79,13 +89,28 @@ def clip(batch: int, rounds: int, layers: int) -> dict[str, Found]:
     return found
 
 
-def lite0(batch: int, rounds: int) -> dict[str, Found]:
-    """EfficientNet-Lite0 of random weights, pictures of 224 px: folded at every call, and folded once."""
+def photos(data: Path, split: str, count: int) -> torch.Tensor:
+    """The first photos of a split, as the tower takes them."""
+    dataset = open_dataset(FilesConfig(path=str(data)), split, 0)
+    images = [images_of(dataset.example(number))[0].load() for number in range(count)]
+    return stack_images(images, Resizing("cover", (224, 224))).float() / 127.5 - 1
+
+
+def lite0(batch: int, rounds: int, data: Path) -> dict[str, Found]:
+    """EfficientNet-Lite0, photos of 224 px: folded at every call, folded once, and in eight bits."""
     from chiasm.models.encoders import efficientnet_lite
 
-    torch.manual_seed(0)
-    tower, pixels = efficientnet_lite.EfficientNetLite().eval(), torch.rand(batch, 3, 224, 224) * 2 - 1
+    tower, pixels = efficientnet_lite.load_efficientnet_lite("lite0"), photos(data, "val", batch)
     fused = efficientnet_lite.is_fused
+    calibrate(tower, photos(data, "train", CALIBRATED))
+    eight = Int8Network(tower)
+
+    def in_int8() -> torch.Tensor:
+        eight.put_in()
+        try:
+            return tower(pixels).pooled
+        finally:
+            eight.take_out()
 
     def before() -> torch.Tensor:
         efficientnet_lite.is_fused = lambda x: False
@@ -94,7 +119,8 @@ def lite0(batch: int, rounds: int) -> dict[str, Found]:
         finally:
             efficientnet_lite.is_fused = fused
 
-    return {"pictures": measured({"before": before, "folded once": lambda: tower(pixels).pooled}, batch, rounds)}
+    plain = {"before": before, "folded once": lambda: tower(pixels).pooled}
+    return {"pictures": measured({**plain, "int8": in_int8}, batch, rounds)}
 
 
 def _bf16(tower: Any) -> Any:
@@ -149,12 +175,15 @@ def main() -> None:
     """Measure, print, and write a dated JSON where one is named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("clip", "lite0", "plan"))
+    parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, default=None)
     chosen = parser.parse_args()
+    if chosen.what == "lite0" and chosen.data is None:
+        parser.error("lite0 needs --data PHOTOS")
     keep_freed_memory()
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
@@ -163,11 +192,13 @@ def main() -> None:
         print(json.dumps(found, indent=2))
     else:
         clips = chosen.what == "clip"
-        found = clip(chosen.batch, chosen.rounds, chosen.layers) if clips else lite0(chosen.batch, chosen.rounds)
+        sizes = (chosen.batch, chosen.rounds)
+        found = clip(*sizes, chosen.layers) if clips else lite0(*sizes, chosen.data)
         for part, rows in found.items():
             print(f"{part}, batch {chosen.batch}")
             for name, row in rows.items():
-                print(f"  {name:<20} {row['per_s']:8.1f} a second  {row['ratio']:5.2f} x  cosine {row['cosine']:.5f}")
+                speed = f"{name:<20} {row['per_s']:8.1f} a second  {row['ratio']:5.2f} x"
+                print(f"  {speed}  cosine at least {row['cosine']:.5f}, mean {row['mean_cosine']:.5f}")
     if chosen.json is not None:
         chosen.json.write_text(json.dumps({"found": found, "environment": environment()}, indent=2) + "\n")
 

@@ -16,7 +16,7 @@ from chiasm.data.opening import open_dataset
 from chiasm.models.dynamic_int8 import Int8Product
 from chiasm.models.execution import Format
 from chiasm.pipeline import execution_plan as execution
-from chiasm.pipeline.execution_plan import LEAST_COSINE, plan_execution
+from chiasm.pipeline.execution_plan import plan_execution
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.recipes.families import FAMILIES
 from chiasm.recipes.table import find_recipe
@@ -79,9 +79,9 @@ def test_each_family_in_each_format(family: str, form: Format, monkeypatch: pyte
     plain, was_alone = pipeline.encode_images(images).pooled, alone(pipeline.text_tokens(texts).pooled)
     plan = plan_execution(pipeline)
     assert {part.format for part in plan.parts.values()} == {form}, plan.lines()
-    assert all(part.cosine >= LEAST_COSINE for part in plan.parts.values())
+    assert all(part.cosine >= config.model.least_cosine for part in plan.parts.values())
     now = pipeline.encode_images(images).pooled
-    assert not torch.equal(now, plain) and float(F.cosine_similarity(now, plain).min()) >= LEAST_COSINE
+    assert not torch.equal(now, plain) and float(F.cosine_similarity(now, plain).min()) >= config.model.least_cosine
     if form == "int8":
         # CoCa's summary token stands after the padding, and rounds by its place in fp32 too.
         now_alone = alone(pipeline.text_tokens(texts).pooled)
@@ -165,10 +165,9 @@ def test_a_wrong_plan_is_caught_by_the_stored_example(
     model = chiasm.load(tmp_path / "run")
     assert {part.format for part in model.plan.parts.values()} == {"int8"}, model.plan.lines()
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(execution, "LEAST_COSINE", -1.0)
     right = Int8Product.times
     monkeypatch.setattr(Int8Product, "times", lambda self, *given: right(self, *given).flip(-1))
-    caught = chiasm.load(tmp_path / "run")
+    caught = chiasm.load(tmp_path / "run", model__least_cosine=-1)
     assert {part.format for part in caught.plan.parts.values()} == {"fp32"}
     assert set(caught.pipeline.execution.formats.values()) == {"fp32"}
     assert "stored example" in caught.plan.remarks[0] and "stored example" in capsys.readouterr().err

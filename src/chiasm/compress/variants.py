@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,21 +11,31 @@ from torch import Tensor
 from chiasm.core.errors import InputError, nearest
 from chiasm.core.random import counter_rng
 from chiasm.core.types import Example
+from chiasm.data.modalities.image import images_of
 from chiasm.data.opening import open_dataset
 from chiasm.models.packing import Packing, round_weights
 from chiasm.models.pruning import Kind, choose, entries, kind_of, prunable, prune, taylor_scores
-from chiasm.pipeline.batching import make_batch, to_model_range
+from chiasm.models.static_int8 import Calibratable, calibrate
+from chiasm.pipeline.batching import make_batch, stack_images, to_model_range
 from chiasm.pipeline.pipeline import Pipeline
 
 SCORED, AT_ONCE = 256, 16
 """Training examples that parts are ranked by, and those of one batch."""
+CALIBRATED = 64
+"""Training examples whose images tell ranges for convolutions in eight bits."""
+LEAST_COSINE = 0.9
+"""Of a run in eight bits: the gate measures what they cost in the score, so this refuses only what is broken."""
 
 
 def _rounded(pipeline: Pipeline, packing: Packing) -> None:
     round_weights(pipeline.model, pipeline.saved_names(), packing)
     pipeline.packing = packing
     if packing == "int8":  # bf16 is slower than fp32 on some machines that have it: `auto` measures
-        pipeline.config = replace(pipeline.config, model=replace(pipeline.config.model, execution="int8"))
+        tower = pipeline.model.image_encoder
+        if isinstance(tower, Calibratable):
+            calibrate(tower, _calibration_images(pipeline))
+        model = replace(pipeline.config.model, execution="int8", least_cosine=LEAST_COSINE)
+        pipeline.config = replace(pipeline.config, model=model)
 
 
 def _pruned(pipeline: Pipeline, share: float, kinds: tuple[Kind, ...] = ("heads", "units")) -> None:
@@ -84,6 +95,19 @@ def training_examples(pipeline: Pipeline, count: int) -> list[Example]:
     dataset = open_dataset(pipeline.config.data, "train", pipeline.config.seed)
     order = counter_rng("compress", pipeline.config.seed).permutation(len(dataset))[:count]
     return [dataset.example(int(number)) for number in order]
+
+
+def _calibration_images(pipeline: Pipeline) -> Tensor:
+    """Training images that ranges are measured on, float32 [n, 3, h, w] in [-1, 1].
+
+    Raises:
+        InputError: the data have no image.
+    """
+    images = [one for example in training_examples(pipeline, CALIBRATED) for one in images_of(example)[:1]]
+    if not images:
+        raise InputError("training data without an image", "images to measure ranges of eight bits on", "give --data")
+    pixels = stack_images([image.load() for image in images], pipeline.resizing)
+    return cast(Tensor, to_model_range(pixels.to(pipeline.device), torch.float32))
 
 
 def _loss(pipeline: Pipeline, examples: Sequence[Example]) -> Tensor:

@@ -50,6 +50,9 @@ class ModelConfig:
     """How an opened model computes on a CPU: in the number format of its weights; with weights in bf16;
     with weights and inputs in eight bits; or in the fastest of them whose outputs stay within a stated distance of
     fp32. Training does not read it."""
+    least_cosine: float = 0.999
+    """Least cosine to fp32 that outputs in another number format must have, in [-1, 1]; a part that is further off
+    computes in fp32. `chiasm compress --to int8` sets 0.9, since its gate measures what that costs in the score."""
     network: str = ""
     """Local folder of a pre-trained vision-language network (BLIP, ViLT) replacing all parts; `image` and `text` then
     name the same folder, for its preprocessing and its tokenizer."""
@@ -68,7 +71,8 @@ class ModelConfig:
         """Check ranges; `where` is the name of this section in the config.
 
         Raises:
-            InputError: a size is not above 0, `dim` is no multiple of `heads`, or `max_tokens` is below 3.
+            InputError: a size is not above 0, `dim` is no multiple of `heads`, `max_tokens` is below 3, or
+                `least_cosine` is no cosine.
         """
         check_positive({f"{where}.dim": self.dim, f"{where}.heads": self.heads})
         self.image.check()
@@ -81,6 +85,10 @@ class ModelConfig:
                 f"{where}.text.max_tokens is {self.text.max_tokens}",
                 "3 or more: start, a word, end",
                 f"--set {where}.text.max_tokens=48",
+            )
+        if not -1 <= self.least_cosine <= 1:
+            raise InputError(
+                f"{where}.least_cosine is {self.least_cosine}", "-1 to 1", f"--set {where}.least_cosine=0.999"
             )
 
     def encoder_shape(self, vocabulary: int = 0) -> EncoderShape:

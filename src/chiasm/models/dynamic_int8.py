@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from chiasm.models.int8 import LEVELS, matrix_of, rounded
+from chiasm.models.static_int8 import Calibratable, StaticChain, calibrated_weights, is_calibrated
 
 MIDDLE = 128
 """The unsigned byte that stands for zero."""
@@ -158,6 +159,8 @@ class _Mlp:
 class Int8Network:
     """Replacements of a network's linear layers, patch convolutions and MLPs; its own weights stay as they are.
 
+    Convolutions of other kinds are replaced where they are calibrated (`models.static_int8`).
+
     Args:
         network: its weights are read now.
     """
@@ -171,7 +174,10 @@ class Int8Network:
         for module in network.modules():
             if module in taken:
                 continue
-            if (parts := _mlp_of(module)) is not None:
+            if is_calibrated(module):
+                taken |= {module, *module.chain()}
+                yield module, StaticChain(module)
+            elif (parts := _mlp_of(module)) is not None:
                 taken |= {parts[0], parts[2]}
                 yield module, _Mlp(*parts)
             elif isinstance(module, nn.Linear) and _is_large(module):
@@ -204,6 +210,8 @@ def int8_weights(network: nn.Module) -> int:
     for layer in network.modules():
         if (isinstance(layer, nn.Linear) and _is_large(layer)) or (isinstance(layer, nn.Conv2d) and _is_patches(layer)):
             counted += layer.weight.numel()
+        elif isinstance(layer, Calibratable):
+            counted += calibrated_weights(layer)
     return counted
 
 

@@ -3,8 +3,8 @@
 In a packed `model.safetensors` the metadata names the packing. Opening it gives the numbers that were stored, in the
 model's own format. "bf16" rounds every floating tensor of four bytes. "int8" rounds the matrices of linear layers,
 embeddings and convolutions as `models.int8.rounded` does; the scales of `NAME.weight` are the tensor
-`NAME.weight.int8_scale`, and all other tensors keep their format. Rounding is idempotent: a packed model that is saved
-again has the same integers.
+`NAME.weight.int8_scale` (`NAME.conv` and `NAME.conv.int8_scale` of a `FoldableConv`), and all other tensors keep their
+format. Rounding is idempotent: a packed model that is saved again has the same integers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
+from chiasm.models.encoders.folded_conv import FoldableConv
 from chiasm.models.int8 import rounded
 
 Packing = Literal["", "bf16", "int8"]
@@ -28,11 +29,13 @@ _PACKED_LAYERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 def matrices_of(model: nn.Module) -> set[str]:
     """Names of the tensors that "int8" rounds: weights whose first dimension are outputs, or the rows of embeddings."""
-    return {
-        f"{path}.weight" if path else "weight"
-        for path, module in model.named_modules()
-        if isinstance(module, _PACKED_LAYERS) and module.weight.is_floating_point()
-    }
+    found = set[str]()
+    for path, module in model.named_modules():
+        name = "conv" if isinstance(module, FoldableConv) else "weight"
+        is_layer = isinstance(module, (FoldableConv, *_PACKED_LAYERS))
+        if is_layer and getattr(module, name).is_floating_point():
+            found.add(f"{path}.{name}" if path else name)
+    return found
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 A format is a candidate where the machine has instructions for it and the part is large. What it gains is measured once
 for a machine and an architecture, and kept in the cache (`cache_root()/execution`). Then the fastest one whose outputs
-stay within `LEAST_COSINE` of fp32, on the run's stored example and on fixed inputs, is taken; and if the answers about
-the stored example are other ones with it, fp32 is.
+stay within `model.least_cosine` of fp32, on the run's stored example and on fixed inputs, is taken; and if the answers
+about the stored example are other ones with it, fp32 is.
 """
 
 import hashlib
@@ -30,8 +30,6 @@ from chiasm.pipeline.batching import stack_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.stored_example import STORED_TOLERANCE_BF16, StoredExample, is_same_answer
 
-LEAST_COSINE = 0.999
-"""Least cosine of a part's outputs to those in fp32."""
 LEAST_GAIN = 1.2
 """A format must be so many times as fast as fp32."""
 LEAST_WEIGHTS = 4_000_000
@@ -158,17 +156,17 @@ class _Trial:
         """Take the fastest candidate that is close enough for one part, and compute in it."""
         gains = dict.fromkeys(candidates, 0.0) if wanted != "auto" else self._gains(name, candidates)
         slow = ", ".join(f"{form} {gain:.2g} times as fast" for form, gain in gains.items())
-        why = f"nothing gains {LEAST_GAIN} times ({slow}, measured)"
+        why, least = f"nothing gains {LEAST_GAIN} times ({slow}, measured)", self._pipeline.config.model.least_cosine
         for form, gain in sorted(gains.items(), key=lambda pair: -pair[1]):
             if wanted == "auto" and gain < LEAST_GAIN:
                 break
             self._execution.use(name, form)
             cosine = _least_cosine(self._before, self._outputs())
-            if cosine >= LEAST_COSINE:
+            if cosine >= least:
                 how = f"{gain:.2g} times as fast as fp32 on this machine" if gain else "set by model.execution"
                 return PartPlan(form, f"{how}; cosine to fp32 {cosine:.5f}", gain, cosine)
             self._execution.use(name, "fp32")
-            why = f"{form} has a cosine of {cosine:.4f} to fp32, and {LEAST_COSINE} is the least"
+            why = f"{form} has a cosine of {cosine:.4f} to fp32, and {least} is the least (model.least_cosine)"
         return PartPlan("fp32", why)
 
     @torch.no_grad()

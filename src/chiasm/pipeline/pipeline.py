@@ -27,6 +27,7 @@ from chiasm.models.lora import LORA_NAMES
 from chiasm.models.networks import build_model
 from chiasm.models.packing import FILE as WEIGHTS
 from chiasm.models.packing import Packing, read_weights, to_bytes
+from chiasm.models.static_int8 import CALIBRATION_NAMES, make_room
 from chiasm.models.vision_language import VisionLanguageModel
 from chiasm.pipeline.batching import stack_images, to_model_range
 from chiasm.pipeline.codec import CALIBRATED_ON, codec_from, make_codec, vocabulary_file, vocabulary_in
@@ -207,13 +208,13 @@ class Pipeline:
     def saved_names(self) -> list[str]:
         """Names of the tensors that a run folder keeps: of one that has two names, the first.
 
-        Frozen towers that a package brings are left out, but not their low-rank changes.
+        Frozen towers that a package brings are left out, but not their low-rank changes and their ranges in eight bits.
         """
         model = self.config.model
         sides = (("image_encoder.", model.image), ("text_encoder.", model.text))
         packaged = tuple(name for name, tower in sides if tower.frozen and tower.is_packaged)
-        state = self.model.state_dict()
-        named = {name: state[name] for name in state if name.endswith(LORA_NAMES) or not name.startswith(packaged)}
+        state, beside = self.model.state_dict(), LORA_NAMES + CALIBRATION_NAMES
+        named = {name: state[name] for name in state if name.endswith(beside) or not name.startswith(packaged)}
         first = {(tensor.data_ptr(), tensor.shape): name for name, tensor in reversed(named.items()) if tensor.numel()}
         return [name for name, tensor in named.items() if first.get((tensor.data_ptr(), tensor.shape), name) == name]
 
@@ -323,6 +324,7 @@ class Pipeline:
 
     def load_tensors(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """Set the saved weights; a missing, left-over or misshapen tensor is an error."""
+        make_room(self.model, tensors)
         state = self.model.state_dict()
         wrong = sorted(set(tensors) ^ set(self.saved_names()))
         wrong += sorted(name for name in set(tensors) & set(state) if tensors[name].shape != state[name].shape)

@@ -11,7 +11,7 @@ Axis legend: n images, h/w height and width in pixels, l grid cells (row by row)
 import math
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
 from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig
-from chiasm.models.encoders.folded_conv import FoldedConv, is_fused
+from chiasm.models.encoders.folded_conv import Chained, FoldableConv, FoldedConv, is_fused
 from chiasm.models.encoders.packaged import packaged_folder
 
 STAGES = (
@@ -142,7 +142,7 @@ def pad_same(x: Float[Tensor, "n c h w"], kernel: int, stride: int) -> Float[Ten
     return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
 
 
-class ConvNorm(nn.Module):
+class ConvNorm(FoldableConv):
     """Convolution without bias, then batch normalisation with fixed statistics, then ReLU6 where `activate`.
 
     The statistics stay those of pre-training, also while the tower is fine-tuned, so train() and eval() give the same
@@ -170,14 +170,15 @@ class ConvNorm(nn.Module):
         """Convolve with the normalisation folded into weight and bias; once where nothing is trained."""
         if is_fused(x):
             return self._once()(x)
-        weight, shift = self._folded()
+        weight, shift = self.folded()
         padding = self.kernel // 2 if self.stride == 1 else 0
         if self.stride > 1:
             x = pad_same(x, self.kernel, self.stride)
         x = F.conv2d(x, weight, shift, self.stride, padding, groups=self.groups)
         return F.relu6(x) if self.activate else x
 
-    def _folded(self) -> tuple[Tensor, Tensor]:
+    def folded(self) -> tuple[Float[Tensor, "d c k k"], Float[Tensor, " d"]]:
+        """See `FoldableConv.folded`."""
         factor = self.scale * (self.running_var + NORM_EPSILON).rsqrt()
         return self.conv * factor[:, None, None, None], self.shift - self.running_mean * factor
 
@@ -186,12 +187,12 @@ class ConvNorm(nn.Module):
         tensors = (self.conv, self.scale, self.shift, self.running_mean, self.running_var)
         state = tuple((tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors)
         if self._kept is None or self._kept_state != state:
-            self._kept = FoldedConv(*self._folded(), self.stride, self.groups, self.activate)
+            self._kept = FoldedConv(*self.folded(), self.stride, self.groups, self.activate)
             self._kept_state = state
         return self._kept
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Chained):
     """1x1 expansion, depthwise convolution, 1x1 projection; a residual where the shape stays."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
@@ -207,6 +208,10 @@ class InvertedResidual(nn.Module):
         hidden = x if self.expand is None else self.expand(x)
         out: Tensor = self.project(self.depthwise(hidden))
         return x + out if self.residual else out
+
+    def chain(self) -> "list[ConvNorm]":
+        """See `Chained.chain`."""
+        return [self.depthwise, self.project] if self.expand is None else [self.expand, self.depthwise, self.project]
 
 
 class EfficientNetLite(nn.Module):
@@ -230,7 +235,7 @@ class EfficientNetLite(nn.Module):
         self.dim = HEAD_CHANNELS + variant.grid_channels
         self.token_dim = variant.grid_channels if grid else HEAD_CHANNELS
         self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2)
-        blocks: list[nn.Module] = []
+        blocks: list[InvertedResidual] = []
         inputs = STEM_CHANNELS
         for stage, (expansion, published, _, kernel, stride) in enumerate(STAGES):
             outputs = variant.channels(published)
@@ -269,6 +274,13 @@ class EfficientNetLite(nn.Module):
             cells = torch.cat([stride_32, halved], dim=1).flatten(2).transpose(1, 2)
         is_real = torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device)
         return Tokens(cells, is_real, pooled)
+
+    def chains(self) -> list[Chained]:
+        """What can be computed in eight bits; see `models.static_int8.Calibratable`.
+
+        Stem and first block stay in fp32: they have the fewest channels, and what they round reaches all others.
+        """
+        return [*cast(list[Chained], list(self.blocks[1:])), self.head]
 
     def class_logits(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n 1000"]:
         """Logits of the 1000 ImageNet classes, in the usual order (by WordNet id), from `Tokens.pooled`."""

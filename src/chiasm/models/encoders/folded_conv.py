@@ -7,12 +7,13 @@ way at most sizes, and within 1e-4 of them at others.
 Axis legend: n images, c/d channels, h/w height and width.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 PACKED_FOR = 16
 """Images that kernels are laid out for. The layout decides how sums are rounded: were it that of the first batch, an
@@ -23,6 +24,62 @@ def is_fused(x: Tensor) -> bool:
     """Whether an image is computed by this module: without gradients, in fp32, on a CPU with oneDNN."""
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
     return is_plain and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+
+
+class Chained(nn.Module):
+    """A chain of convolutions, which its forward computes one after the other; its input is added where `residual`.
+
+    All but the last have ReLU6. The kernel of the first is a single pixel where the chain is to be calibrated.
+    """
+
+    residual: bool
+
+    def chain(self) -> "Sequence[FoldableConv]":
+        """Its convolutions in order."""
+        raise NotImplementedError
+
+
+class FoldableConv(Chained):
+    """A convolution padded as TensorFlow pads ("same"), with a normalisation that can be folded in, and maybe ReLU6.
+
+    It is a chain of itself.
+
+    Attributes:
+        conv: the kernel [d, c / groups, k, k], without the normalisation.
+        kernel: side of it, in cells.
+        stride: 1 or 2.
+        groups: 1, or as many as channels.
+        activate: whether ReLU6 follows.
+        input_range: of each input channel, what the largest byte stands for; there once it is calibrated
+            (`models.static_int8`).
+        mean_shift: what rounding to bytes adds to the mean of each output before ReLU6; there with the ranges.
+    """
+
+    kernel: int
+    stride: int
+    groups: int
+    activate: bool
+    conv: nn.Parameter
+    residual = False
+    input_range: Float[Tensor, " c"]
+    mean_shift: Float[Tensor, " d"]
+
+    def chain(self) -> "Sequence[FoldableConv]":
+        """See `Chained.chain`."""
+        return [self]
+
+    def folded(self) -> tuple[Float[Tensor, "d c k k"], Float[Tensor, " d"]]:
+        """Kernel, normalisation in it, and bias."""
+        raise NotImplementedError
+
+
+def same_kernel(kernel: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """The kernel that pads images of a height and width as TensorFlow does, where k // 2 pixels are added all around.
+
+    At a stride of 2 an even side is padded by a pixel more behind than before: the kernel begins with zeros there.
+    """
+    even = [stride == 2 and side % 2 == 0 for side in size]
+    return F.pad(kernel, (int(even[1]), 0, int(even[0]), 0)).contiguous()
 
 
 class FoldedConv:
@@ -49,9 +106,7 @@ class FoldedConv:
         padding, stride = [self._weight.shape[2] // 2] * 2, [self._stride] * 2
         size = (x.shape[2], x.shape[3])
         if size not in self._packed:
-            # At a stride of 2 an even side is padded by a pixel more behind than before.
-            even = [self._stride == 2 and side % 2 == 0 for side in size]
-            kernel = F.pad(self._weight, (int(even[1]), 0, int(even[0]), 0)).contiguous()
+            kernel = same_kernel(self._weight, self._stride, size)
             pack: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # type: ignore[attr-defined]
             order = (padding, stride, [1, 1], self._groups, [PACKED_FOR, *x.shape[1:]])
             self._packed[size] = pack(kernel.to_mkldnn(), *order)
