@@ -5,7 +5,7 @@ weights on photos, against the way it was computed before. Candidates run interl
 ratios, each speed with its least and mean cosine to transformers' or the former outputs.
 
 Command: python benchmarks/execution.py [clip|lite0|plan] [--data PHOTOS] [--batch 32] [--rounds 5] [--layers 12]
-    [--threads 2]; lite0 needs --data, a folder with the splits train (64 photos give the ranges of eight bits) and val
+    [--threads 2]; lite0 needs --data, a folder with the splits train (256 photos give the ranges of eight bits) and val
 """
 
 import argparse

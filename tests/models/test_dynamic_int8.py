@@ -7,8 +7,8 @@ from torch import nn
 
 from chiasm.core.device import has_int8
 from chiasm.models.dynamic_int8 import Int8Network, Int8Product, int8_weights
-from chiasm.models.int8 import rounded
 from chiasm.models.lora import LoraLinear, add_lora
+from chiasm.models.rounded_weights import rounded
 from chiasm.models.transformer import Block
 
 needs_vnni = pytest.mark.skipif(not has_int8(), reason="sums of bytes would saturate on this machine")

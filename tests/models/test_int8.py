@@ -6,13 +6,17 @@ import pytest
 import torch
 from torch import nn
 
+from chiasm.core.device import has_int8
+from chiasm.models import int8
 from chiasm.models.encoders.language_model import LanguageModel
-from chiasm.models.int8 import MANY_ROWS, STEP, Int8Weights, rounded
+from chiasm.models.int8 import MANY_ROWS, STEP, Int8Weights
 from chiasm.models.lora import LoraLinear, add_lora, without_lora
+from chiasm.models.rounded_weights import rounded
 from chiasm.pipeline.pipeline import Pipeline
 from tiny_talker import talking_config, write_language_model
 
 WIDTH = 32
+needs_vnni = pytest.mark.skipif(not has_int8(), reason="sums of bytes would saturate on this machine")
 
 
 def network(rank: int = 0, dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -26,17 +30,6 @@ def network(rank: int = 0, dtype: torch.dtype = torch.float32) -> nn.Sequential:
             if isinstance(layer, LoraLinear):
                 nn.init.normal_(layer.lora_b, std=0.3)
     return made.requires_grad_(False)
-
-
-def test_rounding_by_a_slow_loop() -> None:
-    """Each row in multiples of its largest number / 127; zeros stay zeros."""
-    weight = torch.randn(5, 7, dtype=torch.float64)
-    weight[3] = 0
-    values, scale = rounded(weight)
-    for row in range(5):
-        step = max(abs(float(one)) for one in weight[row]) / 127 or 1.0
-        assert float(scale[row]) == pytest.approx(step)
-        assert values[row].tolist() == [round(float(one) / step) for one in weight[row]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -59,6 +52,29 @@ def test_products(dtype: torch.dtype, rank: int, count: int) -> None:
     assert torch.allclose(found.double(), expected, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
     is_few = count * 4 < MANY_ROWS
     assert torch.equal(alone, found) if is_few else torch.allclose(alone, found, rtol=2e-2, atol=1e-2)
+
+
+@needs_vnni
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_words_are_exact_and_alone_as_in_a_batch(
+    dtype: torch.dtype, has_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a lost half of an input, a wrong step, a row of zeros, and another rounding of many tokens."""
+    monkeypatch.setattr(int8, "MANY_OUTPUTS", 48)
+    made = nn.Sequential(nn.Linear(WIDTH, 48, bias=has_bias)).to(dtype).requires_grad_(False)
+    x = (torch.randn(MANY_ROWS + 8, WIDTH) * torch.logspace(-3, 3, MANY_ROWS + 8)[:, None]).to(dtype)
+    x[5] = 0
+    values, scale = rounded(made[0].weight)
+    expected = x.double() @ (values.double() * scale.double()[:, None]).T
+    expected += made[0].bias.double() if has_bias else 0
+    with Int8Weights(made).used():
+        found = made(x)
+        assert torch.equal(found, torch.cat([made(row[None]) for row in x]))
+    assert found.dtype == dtype
+    error = (found.double() - expected).abs().amax(1) / (x.double().abs().amax(1) + has_bias).clamp_min(1e-9)
+    within = 1e-4 if dtype == torch.float32 else 0.03
+    assert float(error.max()) < within and torch.equal(found[5], expected[5].to(dtype))
 
 
 def test_afterwards_the_network_is_its_own() -> None:

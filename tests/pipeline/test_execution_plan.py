@@ -167,10 +167,15 @@ def test_a_wrong_plan_is_caught_by_the_stored_example(
     assert capsys.readouterr().err == ""
     right = Int8Product.times
     monkeypatch.setattr(Int8Product, "times", lambda self, *given: right(self, *given).flip(-1))
-    caught = chiasm.load(tmp_path / "run", model__least_cosine=-1)
+    monkeypatch.setattr(execution, "_least_cosine", lambda before, now: 1.0)
+    caught = chiasm.load(tmp_path / "run")
     assert {part.format for part in caught.plan.parts.values()} == {"fp32"}
     assert set(caught.pipeline.execution.formats.values()) == {"fp32"}
     assert "stored example" in caught.plan.remarks[0] and "stored example" in capsys.readouterr().err
+    measured = replace(config, model=replace(config.model, least_cosine=0.9))
+    wide(measured, examples).save(tmp_path / "gated", examples[0], {})
+    gated = chiasm.load(tmp_path / "gated")
+    assert {part.format for part in gated.plan.parts.values()} == {"int8"}, "its gate has measured the score"
     chosen = chiasm.load(tmp_path / "run", model__execution="fp32")
     assert {part.why for part in chosen.plan.parts.values()} == {"set by model.execution"}
 

@@ -63,6 +63,7 @@ def test_a_typed_key_of_before_is_refused_with_its_present_name(name: str) -> No
         ("train.retention.examples=1", "train.retention.examples is 1"),
         ("model.heads=0", "model.heads is 0"),
         ("model.heads=5", "is no multiple of model.heads 5"),
+        ("model.least_cosine=2", "model.least_cosine is 2"),
         ("model.text.max_tokens=2", "model.text.max_tokens is 2"),
         ("data.questions_per_picture=0", "data.questions_per_picture is 0"),
     ],

@@ -21,7 +21,7 @@ from chiasm.pipeline.pipeline import Pipeline
 
 SCORED, AT_ONCE = 256, 16
 """Training examples that parts are ranked by, and those of one batch."""
-CALIBRATED = 64
+CALIBRATED = 256
 """Training examples whose images tell ranges for convolutions in eight bits."""
 LEAST_COSINE = 0.9
 """Of a run in eight bits: the gate measures what they cost in the score, so this refuses only what is broken."""

@@ -52,7 +52,8 @@ class ModelConfig:
     fp32. Training does not read it."""
     least_cosine: float = 0.999
     """Least cosine to fp32 that outputs in another number format must have, in [-1, 1]; a part that is further off
-    computes in fp32. `chiasm compress --to int8` sets 0.9, since its gate measures what that costs in the score."""
+    computes in fp32. Of 0.999 or more, answers about the stored example must stay too. `chiasm compress --to int8` sets
+    0.9, since its gate measures what eight bits cost in the score."""
     network: str = ""
     """Local folder of a pre-trained vision-language network (BLIP, ViLT) replacing all parts; `image` and `text` then
     name the same folder, for its preprocessing and its tokenizer."""

@@ -1,6 +1,6 @@
 """Networks whose linear layers compute with weights and inputs of eight bits, beside their own weights.
 
-Weights are integers with a scale for each output (`models.int8.rounded`); the inputs of each token are divided by
+Weights are integers with a scale for each output (`models.rounded_weights`); the inputs of each token are divided by
 the largest of them and rounded when they arrive, so that nothing is calibrated and no token depends on another one. The
 products are exact integers (oneDNN, torch's `qlinear_pointwise`); attention, normalisation and sums stay in fp32. After
 LLM.int8() (Dettmers et al. 2022, section 2.1: "vector-wise quantization"), without its outliers apart: the towers here
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from chiasm.models.int8 import LEVELS, matrix_of, rounded
+from chiasm.models.rounded_weights import LEVELS, matrix_of, rounded
 from chiasm.models.static_int8 import Calibratable, StaticChain, calibrated_weights, is_calibrated
 
 MIDDLE = 128

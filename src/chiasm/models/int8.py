@@ -6,6 +6,9 @@ et al. 2022, section 3): the perplexity of SmolLM2 on `data.plain_texts` then ri
 alone by 0.7 %. Of fewer than `MANY_ROWS` tokens at once each output is bitwise what it is alone; of more it is rounded
 otherwise in the last digit of the inputs' format. Low-rank changes are added to the matrix before it is rounded.
 
+Layers of many outputs, which are the words, take an input as two integers of eight bits instead, so that products are
+exact: that costs more passes over the inputs and fewer over the weights (`_SplitProduct`).
+
 Axis legend: n tokens, i inputs, o outputs.
 """
 
@@ -13,26 +16,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
+from chiasm.core.device import has_int8
+from chiasm.models.dynamic_int8 import LEAST, MIDDLE, Int8Product
 from chiasm.models.lora import LoraLinear
+from chiasm.models.rounded_weights import LEVELS, matrix_of, rounded
 
-LEVELS = 127
-"""Largest integer of a weight."""
 MANY_ROWS = 32
 """From so many tokens at once on, the integers, which bf16 holds exactly, are multiplied as numbers of the inputs'
 format: the kernel for integers saves reading, and multiplies at a fifth of the speed (docs/log.md)."""
+MANY_OUTPUTS = 16_384
+"""From so many outputs on, a layer takes its inputs as two integers."""
 STEP = 16
 """torch's kernel reads so many inputs at a time, without a check; layers of another width keep their weights."""
-
-
-def rounded(weight: Float[Tensor, "o i"]) -> tuple[Int8[Tensor, "o i"], Float[Tensor, " o"]]:
-    """Each row as integers in [-127, 127] and the number that they are multiples of, float32; a row of zeros has 1."""
-    weight = weight.float()
-    largest = weight.abs().amax(1)
-    scale = torch.where(largest > 0, largest / LEVELS, 1.0)
-    return (weight / scale[:, None]).round_().to(torch.int8), scale
 
 
 class Int8Weights:
@@ -45,7 +42,7 @@ class Int8Weights:
     def __init__(self, network: nn.Module) -> None:
         layers = [one for one in network.modules() if isinstance(one, nn.Linear) and one.in_features % STEP == 0]
         self._states = [_state_of(layer) for layer in layers]
-        self._products = [(layer, _Product(layer)) for layer in layers]
+        self._products = [(layer, _product_of(layer)) for layer in layers]
 
     @property
     def is_current(self) -> bool:
@@ -81,12 +78,34 @@ class _Product:
         return found if self.bias is None else found + self.bias
 
 
-def matrix_of(layer: nn.Linear) -> Tensor:
-    """The matrix, float32, with a low-rank change that is switched on."""
-    weight = layer.weight.detach().float()
-    if isinstance(layer, LoraLinear) and layer.is_on:
-        weight = weight + layer.scale * (layer.lora_b @ layer.lora_a).detach().float()
-    return weight
+class _SplitProduct:
+    """The same by exact integers: an input is its number of 127ths of its row's largest one, and of 254ths of these.
+
+    Both halves of all rows are one product, so that the weights are read once; each row is bitwise what it is alone, of
+    any number of rows. Inputs have fifteen bits, more than those of bf16.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self._product = Int8Product(matrix_of(layer), None)
+        self._bias = layer.bias
+        self._middle = torch.full((layer.in_features,), MIDDLE + 0.5)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).float()
+        largest = rows.abs().amax(1, keepdim=True).clamp_min_(LEAST)
+        scaled, count = rows * (LEVELS / largest), len(rows)
+        bytes_ = torch.empty(2 * count, rows.shape[1], dtype=torch.uint8)
+        bytes_[:count] = scaled + self._middle
+        left = scaled.sub_(bytes_[:count]).add_(MIDDLE)
+        bytes_[count:] = left.mul_(2 * LEVELS).add_(self._middle).clamp_(1, 2 * LEVELS + 1)
+        steps = largest.mul_(1 / LEVELS)
+        halves = self._product.times((bytes_, torch.cat([steps, steps / (2 * LEVELS)])))
+        found = halves[:count].add_(halves[count:]).to(x.dtype).view(*x.shape[:-1], -1)
+        return found if self._bias is None else found + self._bias
+
+
+def _product_of(layer: nn.Linear) -> "_Product | _SplitProduct":
+    return _SplitProduct(layer) if layer.out_features >= MANY_OUTPUTS and has_int8() else _Product(layer)
 
 
 def _state_of(layer: nn.Linear) -> tuple[tuple[int, int], ...]:

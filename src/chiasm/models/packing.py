@@ -2,7 +2,7 @@
 
 In a packed `model.safetensors` the metadata names the packing. Opening it gives the numbers that were stored, in the
 model's own format. "bf16" rounds every floating tensor of four bytes. "int8" rounds the matrices of linear layers,
-embeddings and convolutions as `models.int8.rounded` does; the scales of `NAME.weight` are the tensor
+embeddings and convolutions as `models.rounded_weights.rounded` does; the scales of `NAME.weight` are the tensor
 `NAME.weight.int8_scale` (`NAME.conv` and `NAME.conv.int8_scale` of a `FoldableConv`), and all other tensors keep their
 format. Rounding is idempotent: a packed model that is saved again has the same integers.
 """
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.core.errors import InputError
-from chiasm.models.encoders.folded_conv import FoldableConv
-from chiasm.models.int8 import rounded
+from chiasm.models.folded_conv import FoldableConv
+from chiasm.models.rounded_weights import rounded
 
 Packing = Literal["", "bf16", "int8"]
 """How weights are stored; "" stores them as the model has them."""

@@ -12,6 +12,7 @@ Axis legend: n images, c/d channels, h/w height and width.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
@@ -19,19 +20,21 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from chiasm.models.encoders.folded_conv import Chained, FoldableConv, same_kernel
-from chiasm.models.int8 import LEVELS, rounded
+from chiasm.models.folded_conv import Chained, FoldableConv, same_kernel
+from chiasm.models.rounded_weights import LEVELS, rounded
 
 CALIBRATION_NAMES = (".input_range", ".mean_shift")
 """Ends of the names of tensors that a calibrated network has beside its weights, in a run folder too."""
 BYTES = 255
 MIDDLE = 128
 """The byte that stands for zero where inputs have signs."""
-MARGIN = 2.0
+MARGIN = 1.5
 """A range is so many times the largest number of the images it was measured on: of other images' channels some are
-larger, and cutting these off costs more than coarser steps."""
+larger, and cutting these off costs more than coarser steps (docs/log.md has what else was tried)."""
 LEAST_RANGE = 1e-3
 """Of a channel that was zero in all images."""
+AT_ONCE, SHIFTED = 16, 48
+"""Images of a batch that ranges are measured on, and of the one that shifts are."""
 PACKED_FOR = 16
 """Images that kernels are laid out for."""
 
@@ -51,17 +54,38 @@ class Calibratable(Protocol):
 def calibrate(network: Calibratable, images: Float[Tensor, "n c h w"]) -> None:
     """Measure ranges and shifts of all chains on images, and keep them in the network as buffers of 16 bits.
 
-    The network is computed once, on the images twice: half of the batch exactly, half as in eight bits so far, so that
-    the shifts of later convolutions include what earlier ones have rounded.
+    Ranges are those of all images. For the shifts the network is computed once more, on the first `SHIFTED` images
+    twice: half of the batch exactly, half as in eight bits so far, so that the shifts of later convolutions include
+    what earlier ones have rounded.
     """
     chains = network.chains()
+    hooks = []
+    for module in chains:
+        for number, one in enumerate(module.chain()):
+            one.register_buffer("input_range", None)
+            hooks.append(one.register_forward_pre_hook(partial(_widen, number == 0)))
+    try:
+        for some in images.split(AT_ONCE):
+            network(some)
+    finally:
+        for hook in hooks:
+            hook.remove()
     for module in chains:
         module.__dict__["forward"] = _Calibrating(module)
     try:
-        network(torch.cat([images, images]))
+        network(torch.cat([images[:SHIFTED], images[:SHIFTED]]))
     finally:
         for module in chains:
             del module.__dict__["forward"]
+
+
+def _widen(is_signed: bool, one: nn.Module, inputs: tuple[Tensor]) -> None:
+    """Make the range of a convolution's inputs hold these; a hook before its forward."""
+    assert isinstance(one, FoldableConv), "the hook is one of convolutions"
+    most = torch.finfo(torch.float16).max if is_signed else 6.0
+    found = (inputs[0].abs().amax((0, 2, 3)) * MARGIN).clamp(LEAST_RANGE, most).half()
+    known = one.input_range
+    one.input_range = found if known is None else torch.maximum(known, found)
 
 
 def make_room(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -75,7 +99,7 @@ def make_room(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def is_calibrated(module: object) -> TypeGuard[Chained]:
     """Whether a module is a chain whose convolutions all have ranges."""
-    return isinstance(module, Chained) and all(hasattr(one, "input_range") for one in module.chain())
+    return isinstance(module, Chained) and all("input_range" in one._buffers for one in module.chain())
 
 
 def calibrated_weights(network: Calibratable) -> int:
@@ -146,7 +170,7 @@ class _OfBytes:
 
 
 class _Calibrating:
-    """A chain of twice as many images: those behind the middle are rounded, and ranges and shifts are kept."""
+    """A chain of twice as many images: those behind the middle are rounded, and the shifts of means are kept."""
 
     def __init__(self, module: Chained) -> None:
         self._module = module
@@ -154,11 +178,7 @@ class _Calibrating:
     def __call__(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
         exact, coarse = x.chunk(2)
         for number, one in enumerate(self._module.chain()):
-            is_signed = number == 0
-            largest = exact.abs().amax((0, 2, 3)) * MARGIN
-            most = torch.finfo(torch.float16).max if is_signed else 6.0
-            one.register_buffer("input_range", largest.clamp(LEAST_RANGE, most).half())
-            exact, coarse = self._after(one, exact, coarse, is_signed)
+            exact, coarse = self._after(one, exact, coarse, is_signed=number == 0)
         found = torch.cat([exact, coarse])
         return x + found if self._module.residual else found
 

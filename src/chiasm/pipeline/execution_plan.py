@@ -3,7 +3,7 @@
 A format is a candidate where the machine has instructions for it and the part is large. What it gains is measured once
 for a machine and an architecture, and kept in the cache (`cache_root()/execution`). Then the fastest one whose outputs
 stay within `model.least_cosine` of fp32, on the run's stored example and on fixed inputs, is taken; and if the answers
-about the stored example are other ones with it, fp32 is.
+about the stored example are other ones with it, fp32 is, unless a gate has measured the run in that format.
 """
 
 import hashlib
@@ -30,6 +30,8 @@ from chiasm.pipeline.batching import stack_images
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.pipeline.stored_example import STORED_TOLERANCE_BF16, StoredExample, is_same_answer
 
+ANSWERS_STAY = 0.999
+"""Runs that ask for this cosine or more keep their answers about the stored example; others have passed a gate."""
 LEAST_GAIN = 1.2
 """A format must be so many times as fast as fp32."""
 LEAST_WEIGHTS = 4_000_000
@@ -106,7 +108,7 @@ def plan_execution(pipeline: Pipeline) -> Plan:
     plans = {name: PartPlan("fp32", _SMALL) for name in pipeline.execution.parts}
     plans |= {name: trial.choose(name, known if wanted == "auto" else (wanted,), wanted) for name in names}
     remarks = [] if wanted == "auto" else [plan.why for plan in plans.values() if plan.format != wanted]
-    if changed := _changed_answer(pipeline):
+    if pipeline.config.model.least_cosine >= ANSWERS_STAY and (changed := _changed_answer(pipeline)):
         return _all(pipeline, changed, f"computing in fp32: {changed}")
     return Plan(plans, tuple(remarks))
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from chiasm.core.errors import InputError
 from chiasm.core.types import Tokens
 from chiasm.models.encoders.base import EncoderShape, ImageTowerConfig
-from chiasm.models.encoders.folded_conv import Chained, FoldableConv, FoldedConv, is_fused
 from chiasm.models.encoders.packaged import packaged_folder
+from chiasm.models.folded_conv import Chained, FoldableConv, FoldedConv, is_fused
 
 STAGES = (
     (1, 16, 1, 3, 1),

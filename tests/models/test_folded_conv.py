@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from chiasm.models.encoders import efficientnet_lite
 from chiasm.models.encoders.efficientnet_lite import ConvNorm, EfficientNetLite, pad_same
-from chiasm.models.encoders.folded_conv import FoldedConv, is_fused
+from chiasm.models.folded_conv import FoldedConv, is_fused
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="oneDNN")
 
