@@ -25,7 +25,7 @@ CACHED = (
     claims_code.meaning,
 )
 SMALL = ("train", "evaluate", "probe", "demo")
-ROWS = {"flickr8k": 12, "nlvr": 12, "vqa_rad": 300}
+ROWS = {"flickr8k": 12, "nlvr": 12, "vqa_rad": 300, "emoji": 96}
 """Examples of each split that a command at small size sees; VQA-RAD is cut into folds."""
 
 
