@@ -20,11 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from chiasm.models.rounded_weights import LEVELS, matrix_of, rounded
+from chiasm.models.rounded_weights import LEVELS, MIDDLE, matrix_of, rounded
 from chiasm.models.static_int8 import Calibratable, StaticChain, calibrated_weights, is_calibrated
 
-MIDDLE = 128
-"""The unsigned byte that stands for zero."""
 LEAST = 1e-30
 """Taken as the largest number of a token of zeros."""
 LEAST_SIZE = 64

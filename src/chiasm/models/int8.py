@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.core.device import has_int8
-from chiasm.models.dynamic_int8 import LEAST, MIDDLE, Int8Product
+from chiasm.models.dynamic_int8 import LEAST, Int8Product
 from chiasm.models.lora import LoraLinear
-from chiasm.models.rounded_weights import LEVELS, matrix_of, rounded
+from chiasm.models.rounded_weights import LEVELS, MIDDLE, matrix_of, rounded
 
 MANY_ROWS = 32
 """From so many tokens at once on, the integers, which bf16 holds exactly, are multiplied as numbers of the inputs'

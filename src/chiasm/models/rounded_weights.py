@@ -11,6 +11,8 @@ from chiasm.models.lora import LoraLinear
 
 LEVELS = 127
 """Largest integer of a weight."""
+MIDDLE = 128
+"""The unsigned byte that stands for an input of zero, where inputs have signs."""
 
 
 def rounded(weight: Float[Tensor, "o i"]) -> tuple[Int8[Tensor, "o i"], Float[Tensor, " o"]]:

@@ -20,14 +20,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from chiasm.models.folded_conv import Chained, FoldableConv, same_kernel
-from chiasm.models.rounded_weights import LEVELS, rounded
+from chiasm.models.folded_conv import PACKED_FOR, Chained, FoldableConv, same_kernel
+from chiasm.models.rounded_weights import LEVELS, MIDDLE, rounded
 
 CALIBRATION_NAMES = (".input_range", ".mean_shift")
 """Ends of the names of tensors that a calibrated network has beside its weights, in a run folder too."""
 BYTES = 255
-MIDDLE = 128
-"""The byte that stands for zero where inputs have signs."""
 MARGIN = 1.5
 """A range is so many times the largest number of the images it was measured on: of other images' channels some are
 larger, and cutting these off costs more than coarser steps (docs/log.md has what else was tried)."""
@@ -35,8 +33,6 @@ LEAST_RANGE = 1e-3
 """Of a channel that was zero in all images."""
 AT_ONCE, SHIFTED = 16, 48
 """Images of a batch that ranges are measured on, and of the one that shifts are."""
-PACKED_FOR = 16
-"""Images that kernels are laid out for."""
 
 
 @runtime_checkable
