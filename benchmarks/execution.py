@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from chiasm.data.opening import open_dataset
 from chiasm.models.batch_invariant import make_batch_invariant
 from chiasm.models.dynamic_int8 import Int8Network
 from chiasm.models.static_int8 import calibrate
-from chiasm.pipeline.batching import stack_images
+from chiasm.pipeline.batching import stack_images, to_model_range
 from timing import compare
 
 Found = dict[str, dict[str, float]]
@@ -51,6 +51,19 @@ def measured(candidates: Mapping[str, Callable[[], torch.Tensor]], items: int, r
         }
 
 
+def in_int8(eight: Int8Network, run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """The same work, computed in eight bits."""
+
+    def work() -> torch.Tensor:
+        eight.put_in()
+        try:
+            return run()
+        finally:
+            eight.take_out()
+
+    return work
+
+
 def clip(batch: int, rounds: int, layers: int) -> dict[str, Found]:
     """Towers of ViT-B/32: pictures of 224 px, and texts of 16 tokens, a usual caption's length."""
     import transformers
@@ -69,18 +82,10 @@ def clip(batch: int, rounds: int, layers: int) -> dict[str, Found]:
     for name, (tower, work) in works.items():
         make_batch_invariant(tower)
         eight, short = Int8Network(tower), _bf16(tower)
-
-        def in_int8(tower: Any = tower, work: Any = work, eight: Int8Network = eight) -> torch.Tensor:
-            eight.put_in()
-            try:
-                return work(tower)
-            finally:
-                eight.take_out()
-
         found[name] = measured(
             {
                 "transformers fp32": lambda tower=tower, work=work: work(tower),
-                "int8": in_int8,
+                "int8": in_int8(eight, lambda tower=tower, work=work: work(tower)),
                 **({} if short is None else {"bf16": lambda short=short, work=work: work(short).float()}),
             },
             batch,
@@ -93,7 +98,7 @@ def photos(data: Path, split: str, count: int) -> torch.Tensor:
     """The first photos of a split, as the tower takes them."""
     dataset = open_dataset(FilesConfig(path=str(data)), split, 0)
     images = [images_of(dataset.example(number))[0].load() for number in range(count)]
-    return stack_images(images, Resizing("cover", (224, 224))).float() / 127.5 - 1
+    return cast(torch.Tensor, to_model_range(stack_images(images, Resizing("cover", (224, 224))), torch.float32))
 
 
 def lite0(batch: int, rounds: int, data: Path) -> dict[str, Found]:
@@ -103,24 +108,19 @@ def lite0(batch: int, rounds: int, data: Path) -> dict[str, Found]:
     tower, pixels = efficientnet_lite.load_efficientnet_lite("lite0"), photos(data, "val", batch)
     fused = efficientnet_lite.is_fused
     calibrate(tower, photos(data, "train", CALIBRATED))
-    eight = Int8Network(tower)
 
-    def in_int8() -> torch.Tensor:
-        eight.put_in()
-        try:
-            return tower(pixels).pooled
-        finally:
-            eight.take_out()
+    def run() -> torch.Tensor:
+        return tower(pixels).pooled
 
     def before() -> torch.Tensor:
         efficientnet_lite.is_fused = lambda x: False
         try:
-            return tower(pixels).pooled
+            return run()
         finally:
             efficientnet_lite.is_fused = fused
 
-    plain = {"before": before, "folded once": lambda: tower(pixels).pooled}
-    return {"pictures": measured({**plain, "int8": in_int8}, batch, rounds)}
+    candidates = {"before": before, "folded once": run, "int8": in_int8(Int8Network(tower), run)}
+    return {"pictures": measured(candidates, batch, rounds)}
 
 
 def _bf16(tower: Any) -> Any:
