@@ -23,9 +23,11 @@ class KeyValues:
     """
 
     def __init__(self) -> None:
-        from transformers import DynamicCache
+        from transformers.cache_utils import Cache
 
-        self.cache: Any = DynamicCache()
+        from chiasm.models.pretrained.growing_layer import GrowingLayer
+
+        self.cache: Any = Cache(layer_class_to_replicate=GrowingLayer)
         self.positions = self.ends = torch.zeros(0, 0, dtype=torch.long)
 
     @property
