@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from browsing import Visit, browser, needs_browser
 from doors import Door, running
 from drawing_doors import CAPTION, CHINESE, SETTINGS, Slowed, drawing
 from PIL import Image
 
+from chiasm.pipeline.pipeline import Pipeline
 from chiasm.serve.engine import Model
 from chiasm.serve.http.service import Service
+from chiasm.train.config import RunConfig
+from drawing_pipeline import scene_examples
 
 __all__ = ["browser", "drawing"]
 pytestmark = needs_browser
@@ -62,6 +66,7 @@ def test_images_by_keyboard(
     visit = Visit(browser, door.address, width, locale=locale)
     page = visit.page
     assert page.get_attribute("#tab-draw", "aria-selected") == "true" and page.is_hidden("#drop")
+    assert page.is_hidden("#draw-best"), "no run ranks here"
     for field, text in (("#prompt", prompt), ("#draw-number", "3"), ("#draw-seed", "11"), ("#draw-guidance", "1.5")):
         page.focus(field)
         page.keyboard.press("Control+A")
@@ -191,3 +196,30 @@ def test_what_is_wrong_is_said_in_words(browser: Any, door: Door, service: Servi
     problem.filter(has_text="internal error").wait_for()
     assert page.locator("#drawings li").count() == 2 and page.text_content("#draw-remarks") == ""
     assert page.evaluate("window.harmed") is None
+
+
+@pytest.mark.parametrize(("width", "locale", "prompt"), [(1280, "en-US", CAPTION), (360, "zh-CN", CHINESE)])
+def test_the_best_of_many(
+    browser: Any, drawing: Model, config: RunConfig, tmp_path: Path, width: int, locale: str, prompt: str
+) -> None:
+    """Guards against candidates that are shown, a choice other than the engine's, and a seed that is ranked again."""
+    ranker = Model(Pipeline.build(config, scene_examples(), torch.device("cpu")))
+    with running(Service(drawing, "painter", SETTINGS, ranker=ranker)) as door:
+        visit = Visit(browser, door.address, width, locale=locale)
+        page = visit.page
+        for field, text in (("#prompt", prompt), ("#draw-number", "2"), ("#draw-best-of", "1"), ("#draw-seed", "4")):
+            page.fill(field, text)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#problem-draw:not([hidden])")
+        assert "2" in page.inner_text("#problem-draw") and "6" in page.inner_text("#problem-draw")
+        page.fill("#draw-best-of", "5")
+        page.keyboard.press("Enter")
+        ready(page, 2)
+        shoot(page, f"draw-best-{width}")
+        assert page.locator("#drawings li").count() == 2
+        for place, image in enumerate(drawing.draw(prompt, 2, seed=4, best_of=5, rank_by=ranker)):
+            _, file = saved(page, place, tmp_path)
+            assert np.array_equal(np.asarray(file), image)
+        page.locator("#drawings li button").first.click()
+        assert page.input_value("#draw-best-of") == "" and page.input_value("#draw-number") == "1"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

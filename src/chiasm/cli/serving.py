@@ -15,6 +15,10 @@ from chiasm.cli.shared import Run, SetDecoding, load, notes, say
 def serve(
     run: Run,
     index: Annotated[Path | None, typer.Option(help="An index made by `chiasm index build`.", metavar="INDEX")] = None,
+    rank_by: Annotated[
+        Path | None,
+        typer.Option(help="A run that ranks drawn images, for requests with best_of.", metavar="RUN"),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; any but this machine's own needs a token.")
     ] = "127.0.0.1",
@@ -37,13 +41,7 @@ def serve(
 
     Example: chiasm serve runs/demo --port 8000
     """
-    from chiasm.core.errors import MissingExtraError
-
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("fastapi", "serve") from None
+    _check_extra()
     from chiasm.serve.http.server import listen
     from chiasm.serve.http.server import serve as run_server
     from chiasm.serve.http.service import Service, name_of
@@ -68,5 +66,22 @@ def serve(
         from chiasm.serve.index import open_index
 
         opened = open_index(index, model)
+    ranker = None if rank_by is None else load(rank_by)
     notes().print(f"{name_of(str(run))}: {', '.join(model.tasks)}", highlight=False)
-    run_server(Service(model, name_of(str(run)), settings, opened), lambda address: say(f"serving at {address}"))
+    service = Service(model, name_of(str(run)), settings, opened, ranker)
+    run_server(service, lambda address: say(f"serving at {address}"))
+
+
+def _check_extra() -> None:
+    """Refuse to serve without the libraries that it needs.
+
+    Raises:
+        MissingExtraError: the extra `serve` is not installed.
+    """
+    from chiasm.core.errors import MissingExtraError
+
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("fastapi", "serve") from None

@@ -15,6 +15,7 @@ from doors import Door, running
 from drawing_doors import CAPTION, CHINESE, PATH, SETTINGS, drawing, drawing_door, events, opened, pixels
 from PIL import Image
 
+from chiasm.core.errors import MissingTaskError
 from chiasm.models.fingerprint import weights_hash
 from chiasm.pipeline.pipeline import Pipeline
 from chiasm.serve.engine import Model
@@ -264,6 +265,39 @@ def test_another_run_says_that_it_does_not_draw(config: RunConfig) -> None:
         assert not told["can"]["draw"] and "drawing" not in told
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_the_best_of_many_are_the_engines(drawing: Model, config: RunConfig, is_streamed: bool) -> None:
+    """Guards against another choice than `Model.draw` makes, an order that is lost, and tokens that are not counted."""
+    ranker = Model(Pipeline.build(config, scene_examples(), torch.device("cpu")))
+    wish: dict[str, Any] = {"prompt": CAPTION, "seed": 3, "n": 2, "best_of": 5}
+    with running(Service(drawing, "painter", SETTINGS, ranker=ranker)) as door:
+        said = door(PATH, {**wish, "stream": is_streamed})
+        assert door("/v1/models").json["data"][0]["drawing"]["ranks"]
+        few = door(PATH, {**wish, "best_of": 1})
+        many = door(PATH, {**wish, "best_of": 7})
+    assert (few.status, few.code, many.status, many.code) == (422, "best_of", 422, "too_many_items")
+    whole = drawing.draw(CAPTION, 2, seed=3, best_of=5, rank_by=ranker)
+    found = events(said) if is_streamed else said.json["data"]
+    assert len(found) == 2, "candidates are not shown"
+    for one, image in zip(found, whole, strict=True):
+        assert np.array_equal(pixels(one["b64_json"]), np.asarray(image))
+        assert one["chiasm"]["seed"] == image.info["seed"]
+        assert one["chiasm"]["rank_score"] == pytest.approx(image.info["rank_score"])
+    if is_streamed:
+        assert [one["image_index"] for one in found] == [0, 1]
+        assert sum(one["usage"]["output_tokens"] for one in found) == 5 * 9
+    else:
+        assert said.json["usage"]["output_tokens"] == 5 * 9
+
+
+def test_nothing_ranks_where_no_run_does(drawing_door: Door, drawing: Model) -> None:
+    """Guards against images that nobody chose, and a run that cannot match beside the one that draws."""
+    said = drawing_door(PATH, {"prompt": CAPTION, "best_of": 4})
+    assert (said.status, said.code) == (422, "no_ranker") and said.json["error"]["fields"] == ["best_of"]
+    with pytest.raises(MissingTaskError):
+        Service(drawing, "painter", SETTINGS, ranker=drawing)
+
+
 def test_the_list_of_models_says_what_is_drawn(drawing_door: Door, drawing: Model) -> None:
     (told,) = drawing_door("/v1/models").json["data"]
     assert told["can"]["draw"] and not told["can"]["ask"]
@@ -272,6 +306,7 @@ def test_the_list_of_models_says_what_is_drawn(drawing_door: Door, drawing: Mode
         "grid": [3, 3],
         "run": weights_hash(drawing.pipeline.model),
         "sampling": asdict(drawing.sampling()),
+        "ranks": False,
     }
     assert f'route="{PATH}"' in drawing_door("/metrics").content.decode()
 

@@ -51,6 +51,8 @@ CODES: dict[str, tuple[int, str]] = {
     ),
     "no_start": (422, "rows to keep, or a mask, need an image to keep from; send one of the two with it"),
     "nothing_kept": (422, "keep fewer rows than the image has, or send a mask whose white part is drawn anew"),
+    "no_ranker": (422, "this server was started without a run that ranks images (`--rank-by RUN`); leave best_of out"),
+    "best_of": (422, "best_of is the number of images to choose from; send n or more"),
     "size_not_drawn": (422, "this model draws images of one size"),
     "guidance": (422, "this model was not trained without captions, which guidance compares with; send guidance 1"),
     "dimensions": (422, "the vectors of this model have another number of dimensions"),

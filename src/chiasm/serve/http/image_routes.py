@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,8 @@ from chiasm.core.errors import InputError
 from chiasm.models.image_sampling import FREE, SamplingConfig
 from chiasm.serve.batcher import DeadlinePassedError
 from chiasm.serve.drawer import Drawer, Read
+from chiasm.serve.drawings import best
+from chiasm.serve.engine import Model
 from chiasm.serve.http import schemas
 from chiasm.serve.http.bodies import JsonRoute
 from chiasm.serve.http.draw_loop import Begun, Drawn, Order, Shown
@@ -50,7 +53,7 @@ async def _generated(service: Service, request: Request, body: schemas.ImagesReq
     """
     drawer, loop = service.drawer, service.drawings
     assert drawer is not None and loop is not None, "asked before"
-    count = body.n or 1
+    count = _candidates(service, body)
     service.check_count(count)
     _check_size(drawer, body.size)
     _check_start(body)
@@ -60,16 +63,43 @@ async def _generated(service: Service, request: Request, body: schemas.ImagesReq
         deadline = stack.enter_context(service.room(count))
         given = await _kept(service, drawer, request, body, deadline)
         began = time.monotonic()
-        shown = shown_rows(drawer.grid[0], body.partial_images) if body.stream else frozenset[int]()
+        is_shown = body.stream and not body.best_of  # of candidates nobody knows yet which are kept
+        shown = shown_rows(drawer.grid[0], body.partial_images) if is_shown else frozenset[int]()
         order = Order(read, range(seed, seed + count), sampling, shown, deadline, given)
         loop.join(order)
         stack.callback(loop.leave, order)
         stack.callback(lambda: service.batcher.tell((time.monotonic() - began) / count))
-        images = _Images(drawer, body, order)
+        images = _Images(service, drawer, body, order)
         await _told(while_connected(request, images.begun()))
         if body.stream:
             return EventStream(images.events(), stack.pop_all().aclose)
         return JSONResponse(await _told(while_connected(request, images.whole())))
+
+
+def _candidates(service: Service, body: schemas.ImagesRequest) -> int:
+    """Images that are drawn for a request.
+
+    Raises:
+        ServedError: more are to be kept than drawn, or nothing here ranks them.
+    """
+    wanted = body.n or 1
+    if body.best_of is None:
+        return wanted
+    if service.ranker is None:
+        raise ServedError("no_ranker", ["best_of"])
+    if body.best_of < wanted:
+        raise ServedError("best_of", ["best_of", "n"])
+    return body.best_of
+
+
+def _best_of_each(ranker: Model, requests: Sequence[tuple[Sequence[Drawn], int]]) -> list[list[Drawn]]:
+    """Of the images of each request as many as it wants, the best first."""
+    found = []
+    for drawn, wanted in requests:
+        by_seed = {one.drawing.evidence["seed"]: one for one in drawn}
+        kept = best([one.drawing for one in drawn], ranker, len(drawn), wanted)
+        found.append([replace(by_seed[one.evidence["seed"]], drawing=one) for one in kept])
+    return found
 
 
 def _check_start(body: schemas.ImagesRequest) -> None:
@@ -156,8 +186,9 @@ async def _told(work: Any) -> Any:
 class _Images:
     """The images of one request, in OpenAI's shape."""
 
-    def __init__(self, drawer: Drawer, body: schemas.ImagesRequest, order: Order) -> None:
-        self.order, self.is_url = order, body.response_format == "url"
+    def __init__(self, service: Service, drawer: Drawer, body: schemas.ImagesRequest, order: Order) -> None:
+        self.service, self.order, self.is_url = service, order, body.response_format == "url"
+        self.wanted, self.is_ranked = body.n or 1, body.best_of is not None
         width, height = drawer.size_px
         self.head = {
             "background": "opaque",
@@ -174,19 +205,34 @@ class _Images:
         assert isinstance(first, Begun), "an order begins"
 
     async def whole(self) -> dict[str, Any]:
-        """All images, in the order of their seeds."""
+        """The images of an answer that is no stream."""
+        data = [{**self._file(one.png), "chiasm": self._about(one)} for one in await self._kept()]
+        return {"created": self.created, "data": data, **self.head, "usage": self._usage(len(self.order.seeds))}
+
+    async def _kept(self) -> Sequence[Drawn]:
+        """All images in the order of their seeds, or those that are ranked best, the best first."""
         found: dict[int, Drawn] = {}
         while len(found) < len(self.order.seeds):
             one = await self.order.next()
             assert isinstance(one, Drawn), "nobody asked for parts"
             found[one.number] = one
-        data = [{**self._file(found[number].png), "chiasm": self._about(found[number])} for number in sorted(found)]
-        return {"created": self.created, "data": data, **self.head, "usage": self._usage(len(data))}
+        drawn = [found[number] for number in sorted(found)]
+        ranker = self.service.ranker
+        if not self.is_ranked or ranker is None:
+            return drawn
+        work = partial(_best_of_each, ranker)
+        (kept,) = await self.service.batcher.submit("rank", [(drawn, self.wanted)], work, self.order.deadline)
+        return list(kept)
 
     async def events(self) -> AsyncIterator[str]:
-        """Parts, then wholes, of each image; the images of an order may grow by turns."""
+        """Parts, then wholes, of each image; the images of an order may grow by turns. Ranked ones come whole."""
         parts, left = dict.fromkeys(range(len(self.order.seeds)), 0), len(self.order.seeds)
         try:
+            if self.is_ranked:
+                for number, one in enumerate(await _told(self._kept())):
+                    spent = 1 if number else left - self.wanted + 1  # what was not kept counts with the first
+                    yield self._completed(number, one, spent)
+                return
             while left:
                 one = await _told(self.order.next())
                 if isinstance(one, Shown):
@@ -195,10 +241,14 @@ class _Images:
                     yield self._event("partial_image", one.number, one.png, part)
                 else:
                     left -= 1
-                    about = {"usage": self._usage(1), "chiasm": self._about(one)}
-                    yield self._event("completed", one.number, one.png, about)
+                    yield self._completed(one.number, one, 1)
         except Exception as error:
             yield failure(error)
+
+    def _completed(self, number: int, one: Drawn, images: int) -> str:
+        """The event of a whole image, for which so many were drawn."""
+        about = {"usage": self._usage(images), "chiasm": self._about(one)}
+        return self._event("completed", number, one.png, about)
 
     def _event(self, kind: str, number: int, png: bytes, more: dict[str, Any]) -> str:
         """One event; `image_index` says which of several images it is of."""
@@ -215,11 +265,13 @@ class _Images:
     def _about(self, one: Drawn) -> dict[str, Any]:
         """What `Model.drawings` says of an image, without its tokens."""
         domain, evidence = self.order.read.domain, one.drawing.evidence
+        ranked = {"rank_score": evidence["rank_score"]} if self.is_ranked else {}
         return {
             "seed": evidence["seed"],
             "probability": one.drawing.confidence,
             "remarks": evidence["remarks"],
             "domain": None if domain is None else domain.as_dict(),
+            **ranked,
         }
 
     def _usage(self, images: int) -> dict[str, Any]:

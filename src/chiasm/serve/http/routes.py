@@ -242,7 +242,7 @@ def _drawing(service: Service) -> dict[str, Any]:
         return {}
     width, height = drawer.size_px
     told = {"size": f"{width}x{height}", "grid": list(drawer.grid), "run": drawer.run}
-    return {"drawing": {**told, "sampling": asdict(drawer.sampling)}}
+    return {"drawing": {**told, "sampling": asdict(drawer.sampling), "ranks": service.ranker is not None}}
 
 
 def _trained_on(service: Service) -> dict[str, str] | None:

@@ -164,7 +164,8 @@ class EmbeddingsRequest(Lenient):
 class ImagesRequest(Strict):
     """Images to draw of a prompt, in OpenAI's words and a few more; what would change nothing has one value alone.
 
-    With `image` it is completed or changed: its upper half is kept, or what `keep_rows` or `mask` say.
+    With `image` it is completed or changed: its upper half is kept, or what `keep_rows` or `mask` say. With `best_of`
+    those n images come that the server's second run (`--rank-by`) finds nearest to the prompt, the nearest first.
     """
 
     model: Annotated[str, Field(max_length=500)] = ""
@@ -176,6 +177,10 @@ class ImagesRequest(Strict):
     ) = None
     mask: Image | None = None
     n: Annotated[int, Field(ge=1, le=MOST, description="Images to draw; the server's limit may be lower.")] | None = 1
+    best_of: (
+        Annotated[int, Field(ge=1, le=MOST, description="Draw so many and keep the n that a second run ranks best.")]
+        | None
+    ) = None
     size: Annotated[str, Field(max_length=20, description="WIDTHxHEIGHT as /v1/models lists it, or auto.")] | None = (
         None
     )

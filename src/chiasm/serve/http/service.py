@@ -10,7 +10,7 @@ from fastapi import Request
 
 from chiasm.core.errors import InputError
 from chiasm.data.image import ImageError
-from chiasm.serve.abilities import can
+from chiasm.serve.abilities import can, task_for
 from chiasm.serve.batcher import Batcher, DeadlinePassedError, QueueFullError, Work
 from chiasm.serve.drawer import Drawer
 from chiasm.serve.engine import Model
@@ -25,17 +25,31 @@ from chiasm.serve.index import Index
 
 
 class Service:
-    """One model, perhaps one index, one queue.
+    """One model, perhaps one index and one ranking model, one queue.
 
     Args:
         model: what answers.
         name: model name in the API.
         settings: limits.
         index: what /v1/search looks through.
+        ranker: a model that matches images with texts, which chooses among drawn images.
+
+    Raises:
+        MissingTaskError: the ranking model does not match.
     """
 
-    def __init__(self, model: Model, name: str, settings: ServerSettings, index: Index | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        name: str,
+        settings: ServerSettings,
+        index: Index | None = None,
+        ranker: Model | None = None,
+    ) -> None:
         self.model, self.name, self.settings, self.index = model, name, settings, index
+        if ranker is not None:
+            task_for(ranker.pipeline, "match")
+        self.ranker = ranker
         self.batcher = Batcher(settings.max_rows, settings.queue_rows)
         self.pictures = ImageDecoding(model, settings)
         self.conversations = Conversations(self.batcher, lambda: model.talker, settings.max_rows)

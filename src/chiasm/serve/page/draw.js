@@ -25,8 +25,10 @@ function asked() {
   needed(prompt, "needWords");
   const most = Math.min(MOST_DRAWN, limit("max_items"));
   const body = {prompt, stream: true, n: number("draw-number", 1, most, true) ?? 1};
+  const best_of = model.drawing.ranks ? number("draw-best-of", body.n, limit("max_items"), true) : null;
   const seed = number("draw-seed", 0, Number.MAX_SAFE_INTEGER, true), guidance = number("draw-guidance", 0, 100, false);
-  return {...body, ...(seed !== null && {seed}), ...(guidance !== null && {guidance}), ...(start && {image: start})};
+  const given = Object.entries({best_of, seed, guidance, image: start}).filter(([, value]) => value !== null);
+  return {...body, ...Object.fromEntries(given)};
 }
 
 // Keep the upper half of an image in what is drawn next; null begins with nothing.
@@ -77,6 +79,7 @@ function grow(place, one) {
     keep(place.start);
     at("draw-seed").value = seed;
     at("draw-number").value = 1;
+    at("draw-best-of").value = "";
   });
   const vary = refill(place, "drawVary", word("drawVaryOf")(seed), () => {
     keep(place.image.src);

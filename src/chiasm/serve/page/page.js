@@ -114,6 +114,7 @@ function knows() {
   at("query").placeholder = texts[0] ?? word("queryExample");
   at("prompt").placeholder = texts[0] ?? word("promptExample");
   at("draw-guidance").placeholder = model.drawing?.sampling.guidance ?? "";
+  at("draw-best").hidden = !model.drawing?.ranks;
   chips("prompts", texts, "prompt", "panel-draw");
   chips("questions", questions, "question", "panel-ask");
   chips("queries", size() ? [...texts, ...others].slice(0, 3) : [], "query", "panel-search");
