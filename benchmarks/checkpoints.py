@@ -1,13 +1,14 @@
 """A CLIP ViT-B/32 of full size, opened, compared with transformers on real photos, and converted there and back.
 
-Command: python benchmarks/checkpoints.py; needs flickr8k and clip_bpe below CHIASM_DATA (../shared/data). The weights
-are random: what is measured is whether the numbers agree, and what opening and converting cost. Writes
+Command: python benchmarks/checkpoints.py [PHOTOS]; needs flickr8k and clip_bpe below CHIASM_DATA (../shared/data). The
+weights are random: what is measured is whether the numbers agree, and what opening and converting cost. Writes
 benchmarks/results/DATE-checkpoints.json.
 """
 
 import datetime
 import os
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ from chiasm.pipeline.interop.layouts import tokenizer_files
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("CHIASM_DATA", HERE.parent.parent / "shared" / "data"))
-PHOTOS = 64
+PHOTOS = int(sys.argv[1]) if len(sys.argv) > 1 else 64
 """Photos of the validation split, each with its first caption."""
 SEED = 0
 

@@ -286,11 +286,14 @@ def run(name: str, is_kept: bool = False) -> int:
             print(f"{other}, which {name} needs, came out otherwise", file=sys.stderr)
     place = WORK / name
     place.parent.mkdir(parents=True, exist_ok=True)
-    command = claim.typed(place)
-    print(command, file=sys.stderr)
+    print(command := claim.typed(place), file=sys.stderr)
+    file, _, part = claim.stored.partition("#")
+    # Read before the command, which may write over the file; of a new claim `--keep` makes it.
+    compared = claim.compares if (RESULTS / file).is_file() else ()
+    stored = [(top, *one) for top in compared for one in scores(node_at(claim.result, top))]
     started = time.time()
     subprocess.run(words_of(command), check=True, cwd=ROOT)
-    if not claim.stored:
+    if not file:
         print("nothing is stored to compare with: hold what was printed above against", *claim.texts)
         return 0
     reads = claim.reads.format(out=place.relative_to(ROOT))
@@ -298,20 +301,17 @@ def run(name: str, is_kept: bool = False) -> int:
     if not written or written[-1].stat().st_mtime < started - 1:
         raise SystemExit(f"the command wrote no {reads}, which is what claim {name} reads")
     new = json.loads(written[-1].read_text(encoding="utf-8"))
-    file, _, part = claim.stored.partition("#")
     outside = 0
-    # A claim that has just been written down names a file that `--keep` makes.
-    for top in claim.compares if (RESULTS / file).exists() else ():
-        for path, old in scores(node_at(claim.result, top)):
-            where = ".".join(word for word in (top, path) if word)
-            try:
-                now = node_at(new, where)["value"]
-            except KeyError:
-                now = node_at(new, f"{part}.{where}")["value"]
-            fits = old["low"] <= now <= old["high"]
-            outside += not fits
-            said = "" if fits else "  OUTSIDE"
-            print(f"{where:40} {now:.3f}  stored {old['value']:.3f} ({old['low']:.3f}-{old['high']:.3f}){said}")
+    for top, path, old in stored:
+        where = ".".join(word for word in (top, path) if word)
+        try:
+            now = node_at(new, where)["value"]
+        except KeyError:
+            now = node_at(new, f"{part}.{where}")["value"]
+        fits = old["low"] <= now <= old["high"]
+        outside += not fits
+        said = "" if fits else "  OUTSIDE"
+        print(f"{where:40} {now:.3f}  stored {old['value']:.3f} ({old['low']:.3f}-{old['high']:.3f}){said}")
     if is_kept:
         keep(claim, written[-1])
     return int(outside > 0)

@@ -95,9 +95,9 @@ def clip(batch: int, rounds: int, layers: int) -> dict[str, Found]:
 
 
 def photos(data: Path, split: str, count: int) -> torch.Tensor:
-    """The first photos of a split, as the tower takes them."""
+    """The first photos of a split, or all where it has fewer, as the tower takes them."""
     dataset = open_dataset(FilesConfig(path=str(data)), split, 0)
-    images = [images_of(dataset.example(number))[0].load() for number in range(count)]
+    images = [images_of(dataset.example(number))[0].load() for number in range(min(count, len(dataset.examples)))]
     return cast(torch.Tensor, to_model_range(stack_images(images, Resizing("cover", (224, 224))), torch.float32))
 
 

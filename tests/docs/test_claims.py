@@ -218,19 +218,24 @@ def test_a_stored_curve_holds_what_came_after_it(repository: Path) -> None:
     assert claims_code.changed_files(["models"], first, "golden.json") == ["src/chiasm/models/one.py"]
 
 
+@pytest.mark.parametrize("written", ["{out}.json", "kept.json"])
 @pytest.mark.parametrize(("value", "code"), [(0.25, 0), (0.299, 0), (0.31, 1), (0.19, 1)])
 def test_run_compares_with_the_interval(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: float, code: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    value: float,
+    code: int,
+    written: str,
 ) -> None:
-    """Guards against a run that calls every number confirmed."""
+    """Guards against a run that calls every number confirmed, as one that writes over the stored file would."""
     score = {"value": 0.25, "low": 0.2, "high": 0.3, "n": 9}
     (tmp_path / "kept.json").write_text(json.dumps({"metrics": {"a_R@1": score}, "environment": {"commit": "abc"}}))
     writer = tmp_path / "writer.py"
     made = {"metrics": {"a_R@1": {**score, "value": value}}}
     writer.write_text(f"import pathlib, sys\npathlib.Path(sys.argv[1]).write_text('{json.dumps(made)}')\n")
-    claim = claims.Claim(
-        name="one", command=f"python {writer} {{out}}.json", code=("models",), stored="kept.json", reads="{out}.json"
-    )
+    command = f"python {writer} {written}"
+    claim = claims.Claim(name="one", command=command, code=("models",), stored="kept.json", reads=written)
     for name, other in (("RESULTS", tmp_path), ("WORK", tmp_path / "work"), ("ROOT", tmp_path)):
         monkeypatch.setattr(claims, name, other)
     monkeypatch.setattr(claims, "claims", lambda: {"one": claim})
@@ -287,6 +292,8 @@ def small_data(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Pat
                 image = json.loads(line)["image"]
                 (folder / name / image).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(real_data / name / image, folder / name / image)
+    for name in ("clip_bpe", "emoji/concepts.jsonl"):
+        (folder / name).symlink_to((real_data / name).resolve())
     for label in sorted((real_data / "cifar10_subset" / "images").glob("*/*")):
         place = folder / label.relative_to(real_data)
         place.mkdir(parents=True)
@@ -307,10 +314,10 @@ def small(claim: claims.Claim) -> str:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", [name for name, claim in claims.claims().items() if small(claim)])
-def test_a_command_runs_on_the_real_folders(name: str, small_data: Path, work: Path) -> None:
+def test_a_command_runs_on_the_real_folders(name: str, small_data: Path, work: Path, scripts: Path) -> None:
     """Guards against a documented command that ends with an error on the data that it was written for."""
     if not (work / name).exists():
-        run_small(claims.claims()[name], small_data, work)
+        run_small(claims.claims()[name], small_data, work, scripts)
 
 
 @pytest.fixture(scope="session")
@@ -319,16 +326,25 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("claims")
 
 
-def run_small(claim: claims.Claim, data: Path, work: Path) -> None:
+@pytest.fixture(scope="session")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what scripts read, where they may write results and pages."""
+    folder = tmp_path_factory.mktemp("scripts")
+    for name in ("benchmarks", "docs", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("results", "__pycache__"))
+    return folder
+
+
+def run_small(claim: claims.Claim, data: Path, work: Path, scripts: Path) -> None:
     """Run a claim's command at small size, and before it what it reads."""
     for other in claim.needs:
         if not (work / other).exists():
-            run_small(claims.claims()[other], data, work)
+            run_small(claims.claims()[other], data, work, scripts)
     places = {name: str(work / name) for name in claims.claims()}
     command = small(claim).format(data=data, out=work / claim.name, **places)
     done = subprocess.run(
         claims.words_of(command),
-        cwd=claims.ROOT,
+        cwd=scripts,
         env={**os.environ, "CHIASM_DATA": str(data)},
         capture_output=True,
         text=True,
