@@ -17,9 +17,9 @@ def sort_of_clevr(tiny: bool = False) -> RunConfig:
     Command: chiasm train sort_of_clevr --out runs/sort_of_clevr
     Cost: 9 minutes on two cores of an AMD EPYC (AVX2, fp32), 7 of them training.
     Expect, on the 200 test images, n 2,000 a kind: non-relational 1.000, relational 0.976 (the published relation
-    network: about 0.94), and with one thread 0.899 to 0.963 by seed (docs/log.md). The image encoder is `keypoints` with twelve points,
-    training starts with questions on one object, and, unlike in the published training, the 9,800 images are augmented
-    (mirrored, rotated, recoloured); docs/log.md has the effect of each.
+    network: about 0.94), and with one thread 0.899 to 0.963 by seed. The image encoder is `keypoints` with twelve
+    points, training starts with questions on one object, and, unlike in the published training, the 9,800 images are
+    augmented (mirrored, rotated, recoloured); docs/log.md has the effect of each.
     """
     data = SortOfClevrConfig(symmetries=True)
     config = RunConfig(

@@ -1,6 +1,6 @@
 """One layer of transformers' cache that writes new keys and values into room it already has.
 
-`DynamicLayer` copies a layer's whole cache for each new token: 4 % of a step of eight readers of SmolLM2.
+`DynamicLayer` copies the whole cache of a layer for each new token.
 
 Axis legend: m rows, h heads that keys have, q new, k all and r held positions, c width of a head.
 """

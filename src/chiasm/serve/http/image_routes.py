@@ -206,10 +206,10 @@ class _Images:
 
     async def whole(self) -> dict[str, Any]:
         """The images of an answer that is no stream."""
-        data = [{**self._file(one.png), "chiasm": self._about(one)} for one in await self._kept()]
+        data = [{**self._file(one.png), "chiasm": self._about(one)} for one in await self._chosen()]
         return {"created": self.created, "data": data, **self.head, "usage": self._usage(len(self.order.seeds))}
 
-    async def _kept(self) -> Sequence[Drawn]:
+    async def _chosen(self) -> Sequence[Drawn]:
         """All images in the order of their seeds, or those that are ranked best, the best first."""
         found: dict[int, Drawn] = {}
         while len(found) < len(self.order.seeds):
@@ -229,7 +229,7 @@ class _Images:
         parts, left = dict.fromkeys(range(len(self.order.seeds)), 0), len(self.order.seeds)
         try:
             if self.is_ranked:
-                for number, one in enumerate(await _told(self._kept())):
+                for number, one in enumerate(await _told(self._chosen())):
                     spent = 1 if number else left - self.wanted + 1  # what was not kept counts with the first
                     yield self._completed(number, one, spent)
                 return
