@@ -187,8 +187,8 @@ class _Images:
     """The images of one request, in OpenAI's shape."""
 
     def __init__(self, service: Service, drawer: Drawer, body: schemas.ImagesRequest, order: Order) -> None:
-        self.service, self.order, self.is_url = service, order, body.response_format == "url"
-        self.wanted, self.is_ranked = body.n or 1, body.best_of is not None
+        self.batcher, self.order, self.is_url = service.batcher, order, body.response_format == "url"
+        self.wanted, self.ranker = body.n or 1, None if body.best_of is None else service.ranker
         width, height = drawer.size_px
         self.head = {
             "background": "opaque",
@@ -217,18 +217,17 @@ class _Images:
             assert isinstance(one, Drawn), "nobody asked for parts"
             found[one.number] = one
         drawn = [found[number] for number in sorted(found)]
-        ranker = self.service.ranker
-        if not self.is_ranked or ranker is None:
+        if self.ranker is None:
             return drawn
-        work = partial(_best_of_each, ranker)
-        (kept,) = await self.service.batcher.submit("rank", [(drawn, self.wanted)], work, self.order.deadline)
+        work = partial(_best_of_each, self.ranker)
+        (kept,) = await self.batcher.submit("rank", [(drawn, self.wanted)], work, self.order.deadline)
         return list(kept)
 
     async def events(self) -> AsyncIterator[str]:
         """Parts, then wholes, of each image; the images of an order may grow by turns. Ranked ones come whole."""
         parts, left = dict.fromkeys(range(len(self.order.seeds)), 0), len(self.order.seeds)
         try:
-            if self.is_ranked:
+            if self.ranker is not None:
                 for number, one in enumerate(await _told(self._chosen())):
                     spent = 1 if number else left - self.wanted + 1  # what was not kept counts with the first
                     yield self._completed(number, one, spent)
@@ -265,7 +264,7 @@ class _Images:
     def _about(self, one: Drawn) -> dict[str, Any]:
         """What `Model.drawings` says of an image, without its tokens."""
         domain, evidence = self.order.read.domain, one.drawing.evidence
-        ranked = {"rank_score": evidence["rank_score"]} if self.is_ranked else {}
+        ranked = {} if self.ranker is None else {"rank_score": evidence["rank_score"]}
         return {
             "seed": evidence["seed"],
             "probability": one.drawing.confidence,
