@@ -36,7 +36,7 @@ from chiasm.train.memory import StepMemory, predict_memory
 from chiasm.train.trainer import Hooks, Trainer
 from clip_towers import RESULTS, captions_of_flickr8k, clip_run, write_clip
 
-LONGEST_S = 3600
+LONGEST_S = 4 * 3600
 
 
 def examples(count: int, size_px: int) -> list[Example]:

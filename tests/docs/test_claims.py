@@ -14,9 +14,11 @@ import pytest
 
 import claims
 import claims_code
+import claims_run
+import claims_stored
 import claims_texts
 
-ROOT = claims.ROOT
+ROOT = claims_stored.ROOT
 CACHED = (
     claims_code.git,
     claims_code.is_known,
@@ -75,14 +77,14 @@ def test_blocks_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_results_page_is_generated() -> None:
     """Guards against a table that was edited by hand; `python benchmarks/claims.py table` writes it."""
     assert claims.PAGE.read_text(encoding="utf-8") == claims.page()
-    commits = [claim.facts[1] for claim in claims.claims().values() if claim.rows]
+    commits = [claim.facts[1] for claim in claims_stored.claims().values() if claim.rows]
     assert len(commits) >= 10 and not any(commit.endswith("-dirty") or not commit for commit in commits)
 
 
-@pytest.mark.parametrize("name", claims.claims())
+@pytest.mark.parametrize("name", claims_stored.claims())
 def test_a_command_can_be_typed(name: str, tmp_path: Path) -> None:
     """Guards against a documented command that ends with an error of usage."""
-    claim = claims.claims()[name]
+    claim = claims_stored.claims()[name]
     assert claims_code.cannot_be_typed(claim.typed(tmp_path / name)) == ""
     assert claim.facts[0] >= "2026" and (claim.stored or claim.machine), "date, and machine where nothing is stored"
 
@@ -168,7 +170,7 @@ def test_what_a_command_never_runs_is_left_out(repository: Path) -> None:
     (repository / "src" / "chiasm" / "models" / "one.py").write_text("ANOTHER = 1\n")
     commit(repository)
     groups = {"all": ["models", "serve", "!some"], "some": ["models/one"]}
-    without, with_it = (list(claims.paths_of(words, groups)) for words in (["all"], ["all", "some"]))
+    without, with_it = (list(claims_stored.paths_of(words, groups)) for words in (["all"], ["all", "some"]))
     assert without == ["models", "serve", "!models/one"] and with_it == [*without, "models/one"]
     assert claims_code.changed_files(without, first) == []
     assert claims_code.changed_files(with_it, first) == ["src/chiasm/models/one.py"]
@@ -177,7 +179,7 @@ def test_what_a_command_never_runs_is_left_out(repository: Path) -> None:
 def test_the_code_of_a_claim_is_there() -> None:
     """Guards against a path that was renamed: nothing below it would ever make a number stale."""
     package = Path(claims_code.ROOT) / "src" / "chiasm"
-    for name, claim in claims.claims().items():
+    for name, claim in claims_stored.claims().items():
         for path in claim.code:
             place = package / path.removeprefix("!")
             assert place.exists() or list(place.parent.glob(f"{place.name}*")), (name, path)
@@ -242,12 +244,12 @@ def test_run_compares_with_the_interval(
     made = {"metrics": {"a_R@1": {**score, "value": value}}}
     writer.write_text(f"import pathlib, sys\npathlib.Path(sys.argv[1]).write_text('{json.dumps(made)}')\n")
     command = f"python {writer} {written}"
-    claim = claims.Claim(name="one", command=command, code=("models",), stored="kept.json", reads=written)
+    claim = claims_stored.Claim(name="one", command=command, code=("models",), stored="kept.json", reads=written)
     for name, other in (("RESULTS", tmp_path), ("WORK", tmp_path / "work"), ("ROOT", tmp_path)):
-        monkeypatch.setattr(claims, name, other)
-    monkeypatch.setattr(claims, "claims", lambda: {"one": claim})
-    claims.read.cache_clear()
-    assert claims.run("one") == code
+        monkeypatch.setattr(claims_stored, name, other)
+    monkeypatch.setattr(claims_stored, "claims", lambda: {"one": claim})
+    claims_stored.read.cache_clear()
+    assert claims_run.run("one") == code
     assert ("OUTSIDE" in capsys.readouterr().out) == bool(code)
 
 
@@ -256,12 +258,12 @@ def test_an_older_result_is_not_taken_for_a_new_one(tmp_path: Path, monkeypatch:
     old = tmp_path / "2026-01-01-one.json"
     old.write_text('{"metrics": {}}')
     os.utime(old, (1e9, 1e9))
-    claim = claims.Claim(name="one", command="python -c pass", code=(), stored=old.name, reads="*-one.json")
+    claim = claims_stored.Claim(name="one", command="python -c pass", code=(), stored=old.name, reads="*-one.json")
     for name, other in (("RESULTS", tmp_path), ("WORK", tmp_path / "work"), ("ROOT", tmp_path)):
-        monkeypatch.setattr(claims, name, other)
-    monkeypatch.setattr(claims, "claims", lambda: {"one": claim})
+        monkeypatch.setattr(claims_stored, name, other)
+    monkeypatch.setattr(claims_stored, "claims", lambda: {"one": claim})
     with pytest.raises(SystemExit, match="wrote no"):
-        claims.run("one", is_kept=True)
+        claims_run.run("one", is_kept=True)
 
 
 def test_a_result_that_is_kept_takes_the_stored_ones_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,19 +271,22 @@ def test_a_result_that_is_kept_takes_the_stored_ones_place(tmp_path: Path, monke
     file = tmp_path / "claims.toml"
     file.write_text('\n[one]\nstored = "old.json#a"\n\n[two]\nstored = "old.json#a"\n')
     for name, other in (("RESULTS", tmp_path), ("FILES", [file])):
-        monkeypatch.setattr(claims, name, other)
-    claim = claims.Claim(name="two", command="chiasm evaluate starter --json {out}.json", code=(), stored="old.json#a")
+        monkeypatch.setattr(claims_stored, name, other)
+    claim = claims_stored.Claim(
+        name="two", command="chiasm evaluate starter --json {out}.json", code=(), stored="old.json#a"
+    )
     written = tmp_path / "work" / "two.json"
     written.parent.mkdir()
     for commit, is_kept in (("abc-dirty", False), ("abc", True)):
         written.write_text(json.dumps({"metrics": {"acc1": 0.5}, "environment": {"commit": commit}}))
         if is_kept:
-            claims.keep(claim, written)
+            claims_run.keep(claim, written, 61.6)
         else:
             with pytest.raises(SystemExit, match="commit first"):
-                claims.keep(claim, written)
+                claims_run.keep(claim, written, 61.6)
     (kept,) = tmp_path.glob("*-two.json")
-    assert json.loads(kept.read_text())["command"] == "chiasm evaluate starter"
+    told = json.loads(kept.read_text())
+    assert (told["command"], told["command_s"]) == ("chiasm evaluate starter", 62)
     assert file.read_text() == f'\n[one]\nstored = "old.json#a"\n\n[two]\nstored = "{kept.name}"\n'
 
 
@@ -309,7 +314,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Pat
     return folder
 
 
-def small(claim: claims.Claim) -> str:
+def small(claim: claims_stored.Claim) -> str:
     """The command at small size: as the claim says, or with --tiny where the verb has it; "" for none."""
     if claim.small is not None:
         return claim.small
@@ -320,11 +325,11 @@ def small(claim: claims.Claim) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name, claim in claims.claims().items() if small(claim)])
+@pytest.mark.parametrize("name", [name for name, claim in claims_stored.claims().items() if small(claim)])
 def test_a_command_runs_on_the_real_folders(name: str, small_data: Path, work: Path, scripts: Path) -> None:
     """Guards against a documented command that ends with an error on the data that it was written for."""
     if not (work / name).exists():
-        run_small(claims.claims()[name], small_data, work, scripts)
+        run_small(claims_stored.claims()[name], small_data, work, scripts)
 
 
 @pytest.fixture(scope="session")
@@ -342,15 +347,15 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_small(claim: claims.Claim, data: Path, work: Path, scripts: Path) -> None:
+def run_small(claim: claims_stored.Claim, data: Path, work: Path, scripts: Path) -> None:
     """Run a claim's command at small size, and before it what it reads."""
     for other in claim.needs:
         if not (work / other).exists():
-            run_small(claims.claims()[other], data, work, scripts)
-    places = {name: str(work / name) for name in claims.claims()}
+            run_small(claims_stored.claims()[other], data, work, scripts)
+    places = {name: str(work / name) for name in claims_stored.claims()}
     command = small(claim).format(data=data, out=work / claim.name, **places)
     done = subprocess.run(
-        claims.words_of(command),
+        claims_run.words_of(command),
         cwd=scripts,
         env={**os.environ, "CHIASM_DATA": str(data)},
         capture_output=True,
