@@ -1,6 +1,7 @@
 """Shared by all tests: one sleeping thread, no user cache touched, and the folder of real data where there is one."""
 
 import os
+import signal
 from pathlib import Path
 
 import jaxtyping
@@ -11,6 +12,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A shell that starts `make test &` has its children ignore SIGINT, and theirs too: tests of Ctrl-C would wait forever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["small_pipeline", "speaking"]
 

@@ -218,8 +218,16 @@ def evenly_spread(size: int, count: int) -> list[int]:
 def first_examples(dataset: Dataset, generated: int) -> Iterator[Example]:
     """All examples of files, the first `generated` of a generator; of a mixture, those of each part."""
     for part in dataset.parts.values():
-        count = min(len(part), generated) if part.is_generated else len(part)
-        yield from (part.example(index) for index in range(count))
+        yield from (part.example(index) for index in range(_first_of(part, generated)))
+
+
+def count_first_examples(dataset: Dataset, generated: int) -> int:
+    """How many examples `first_examples` gives."""
+    return sum(_first_of(part, generated) for part in dataset.parts.values())
+
+
+def _first_of(part: Dataset, generated: int) -> int:
+    return min(len(part), generated) if part.is_generated else len(part)
 
 
 def texts_of(examples: Iterable[Example]) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """Measure one split: the model's scores, and its scores with shuffled images, without images and without texts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -107,6 +107,12 @@ class ProgressBars:
         self.bar.update(done, total=total)
         if done == total:
             self.close()
+
+    def counted(self, examples: Iterable[Example], total: int, what: str) -> Iterator[Example]:
+        """The examples, with a bar of `what` while they are read."""
+        for number, example in enumerate(examples, 1):
+            yield example
+            self(number, total, what)
 
     def close(self) -> None:
         """End the bar that is open."""

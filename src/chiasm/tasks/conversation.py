@@ -16,7 +16,7 @@ from torch import Tensor
 from chiasm.core.config import by_kind
 from chiasm.core.errors import InputError
 from chiasm.core.log import Progress
-from chiasm.core.types import IMAGE, IMAGE_ID, Batch, Caption, Encoded, Example, Prediction, Turn
+from chiasm.core.types import IMAGE, Batch, Caption, Encoded, Example, Prediction, Turn
 from chiasm.data.conversations import (
     Wordings,
     caption_turns,
@@ -42,6 +42,7 @@ from chiasm.tasks.base import Needs, Query, Task, TaskConfig, Teacher, check_sha
 from chiasm.tasks.calibration import Events, logit_of
 from chiasm.tasks.captioning import caption_events
 from chiasm.tasks.codec import Codec
+from chiasm.tasks.conversation_checks import check_conversations
 from chiasm.tasks.conversation_packing import packed, padded
 from chiasm.tasks.conversation_rehearsal import rehearsed
 from chiasm.tasks.conversation_scoring import ConversationScorer
@@ -55,8 +56,6 @@ from chiasm.tasks.conversation_writing import (
 )
 from chiasm.tasks.scoring import Context, Outcome, Scorer
 
-ALL = 1 << 30
-"""More captions or questions than an example has."""
 YES_NO = {"en": (("yes",), ("no",)), "zh": (("是", "有", "对"), ("否", "没有", "不", "没"))}
 """Language -> words of yes and of no, whose likelihoods are compared by their first tokens."""
 
@@ -140,29 +139,7 @@ class Conversation(Task[ConversationConfig]):
         Raises:
             InputError: names file and row of the first conversation that does not fit.
         """
-        tokenizer, longest = codec.chat_tokenizer, 0
-        image_tokens = model.image_tokens(self.name)
-        over: tuple[Example, int] | None = None
-        for example in examples:
-            if example.turns:
-                check_turns(example.turns, _images(example), example.source)
-            for turns in turns_of(example, 0, 0, ALL, ALL, tokenizer.form.wordings):
-                spans = tokenizer.conversation(turns)
-                if not any(spans.is_counted):
-                    raise InputError(
-                        f"{example.source}: a conversation without a word of the assistant",
-                        "one in which the assistant says something",
-                        "correct the row, or leave it out",
-                    )
-                length = len(spans.ids) + (image_tokens - 1) * spans.ids.count(IMAGE_ID)
-                if length > longest:
-                    longest, over = length, (example, length)
-        if over is not None and longest > self.model.text.max_tokens:
-            raise InputError(
-                f"{over[0].source}: a conversation of {over[1]} tokens, {image_tokens} for each image among them",
-                f"at most {self.model.text.max_tokens} tokens; a conversation is never cut",
-                f"--set model.text.max_tokens={longest}, or leave the row out",
-            )
+        check_conversations(examples, codec.chat_tokenizer, model.image_tokens(self.name), self.model.text.max_tokens)
 
     @property
     def makes_conversations(self) -> bool:

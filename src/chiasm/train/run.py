@@ -17,7 +17,7 @@ from chiasm.core.files import cache_root, folder_lock, read_json
 from chiasm.core.log import bar
 from chiasm.core.run_folder import MANIFEST, newest_checkpoint, verify_folder
 from chiasm.core.types import Example, Score
-from chiasm.data.dataset import Dataset, evenly_spread, examples_of, first_examples
+from chiasm.data.dataset import Dataset, count_first_examples, evenly_spread, examples_of, first_examples
 from chiasm.data.leaks import open_training
 from chiasm.data.ledger import kept_where_refused
 from chiasm.data.opening import open_dataset
@@ -296,21 +296,28 @@ def _prepare(
             training = attach_teacher_targets(teacher, training, cache_root(), bars)
         validation = prepare(pipeline, validation, cache_root(), bars)
         training = with_own_examples(pipeline, training, folder, is_new, bars)
+        ready = examples_of(validation)
+        _check_examples(pipeline, training, ready, bars)
     finally:
         bars.close()
     for dataset in (training, validation):
         if dataset.ledger.rejected:
             console.print(f"[yellow]{dataset.split}: {dataset.ledger.summary()}[/yellow]", highlight=False)
-    ready = examples_of(validation)
     learned_from = ((part, vocabulary_examples(part)) for part in training.parts.values())
     for dataset, examples in [*learned_from, (validation, ready)]:
         warn_cut_texts(pipeline.codec.tokenizer, examples, dataset.ledger, dataset.split, console)
-    for task in pipeline.tasks.values():
-        for examples in (vocabulary_examples(training), ready):
-            task.check_examples(pipeline.model, pipeline.codec, examples)
     if is_new:
         fit_heads(pipeline, training, console)
     return training, ready, validation
+
+
+def _check_examples(pipeline: Pipeline, training: Dataset, ready: Sequence[Example], bars: ProgressBars) -> None:
+    """Let each task check the examples that it is trained and validated on."""
+    size = count_first_examples(training, VOCABULARY_EXAMPLES)
+    for task in pipeline.tasks.values():
+        shown = bars.counted(vocabulary_examples(training), size, f"checking examples of {task.name}")
+        task.check_examples(pipeline.model, pipeline.codec, shown)
+        task.check_examples(pipeline.model, pipeline.codec, ready)
 
 
 def _check_measurable(pipeline: Pipeline, ready: Sequence[Example]) -> None:
