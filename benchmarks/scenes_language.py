@@ -11,13 +11,14 @@ tokens; then captions and questions, of which 24 about a scene are 340 tokens an
 import argparse
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from chiasm import train
 from chiasm.core.device import environment
 from chiasm.core.files import read_json, write_json
-from chiasm.data.dataset import texts_of
+from chiasm.data.conversations import turns_of
 from chiasm.data.generated.scene_dataset import SceneDataset, ScenesConfig
 from chiasm.models.bridge.mlp2x_gelu import MlpProjectorConfig
 from chiasm.models.decoding import DecodingConfig
@@ -61,6 +62,14 @@ def config(demo: Path, language_model: Path) -> RunConfig:
     )
 
 
+def texts() -> Iterator[str]:
+    """What users and assistants say about the first scenes."""
+    scenes = SceneDataset("train", ScenesConfig(languages=("en",), questions_per_picture=QUESTIONS), 0)
+    for number in range(READ_FOR_WORDS):
+        for turns in turns_of(scenes.example(number), 0, 0, 1, QUESTIONS):
+            yield from (turn.text for turn in turns)
+
+
 def main() -> None:
     """Train, measure, and keep what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,7 +80,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         language_model, out = Path(folder) / "language_model", Path(folder) / "run"
         scenes = SceneDataset("train", ScenesConfig(languages=("en",)), 0)
-        weights = write_language_model(language_model, texts_of(map(scenes.example, range(READ_FOR_WORDS))))
+        talks = (turns_of(scenes.example(number), 0, 0, 1, QUESTIONS) for number in range(READ_FOR_WORDS))
+        weights = write_language_model(
+            language_model, (turn.text for talk in talks for turns in talk for turn in turns)
+        )
         made = config(given.demo.resolve(), language_model)
         if given.tiny:
             made = few_steps(replace(made, data=replace(made.data, train_pictures=64, eval_pictures=8)), batch_size=4)

@@ -1,6 +1,6 @@
 """A small causal language model without training, as a folder in Hugging Face layout: `write_language_model`.
 
-Llama's architecture with random weights, a tokenizer of bytes whose merges are learned from given texts, and a ChatML
+Llama's architecture with random weights, a tokenizer of bytes whose merges are learned from given texts, and a chat
 template. Trained whole behind the bridge (`--set model.text.kind=language_model --set model.text.name=FOLDER --set
 model.text.frozen=false`), it learns to say what a narrow domain says for a thirtieth of SmolLM2's arithmetic.
 """
@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>"]
+"""A token for each role: a question costs two tokens beside its own."""
+SPECIAL = ["<pad>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
 def write_language_model(
@@ -24,7 +25,9 @@ def write_language_model(
 ) -> int:
     """Write network, tokenizer and template; returns the number of weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
@@ -35,7 +38,7 @@ def write_language_model(
             vocab_size=vocabulary, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
         ),
     )
-    pad, start, end = range(len(SPECIAL))
+    pad, end, start = range(3)
     config = LlamaConfig(
         vocab_size=words.get_vocab_size(),
         hidden_size=dim,
@@ -57,7 +60,7 @@ def write_language_model(
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": SPECIAL[pad],
         "eos_token": SPECIAL[end],
-        "chat_template": CHATML,
+        "chat_template": TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
     return sum(parameter.numel() for parameter in network.parameters())
