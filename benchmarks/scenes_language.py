@@ -1,6 +1,6 @@
 """A language model answers and describes scenes through the bridge: `python benchmarks/scenes_language.py DEMO`.
 
-Command: python benchmarks/scenes_language.py runs/demo [--json FILE] [--tiny]
+Command: python benchmarks/scenes_language.py runs/demo [--captions-s 270] [--questions-s 1380] [--json FILE] [--tiny]
 
 DEMO is the run folder of `chiasm demo`, whose image tower is taken as it is. The language model is a small one that
 begins with random weights (`small_language_model.py`): through a pre-trained one of 135 million weights two cores read
@@ -26,7 +26,7 @@ from chiasm.models.encoders.language_model import LanguageModelConfig
 from chiasm.recipes.table import find_recipe
 from chiasm.recipes.tiny import few_steps
 from chiasm.tasks.conversation import ConversationConfig
-from chiasm.train.config import RunConfig, StageConfig, TrainConfig
+from chiasm.train.config import RunConfig, StageConfig, TrainConfig, stored_run_config
 from small_language_model import write_language_model
 
 QUESTIONS = 24
@@ -34,11 +34,11 @@ READ_FOR_WORDS = 1000
 """Scenes whose texts the tokenizer is learned from."""
 
 
-def config(demo: Path, language_model: Path) -> RunConfig:
-    """Captions for four and a half minutes, then captions and questions for 23."""
-    llava, image = find_recipe("llava"), replace(find_recipe("demo").model.image, frozen=True)
+def config(demo: Path, language_model: Path, captions_s: float, questions_s: float) -> RunConfig:
+    """Captions for so many seconds, then captions and questions for so many."""
+    llava = find_recipe("llava")
+    shown = stored_run_config(read_json(demo / "config.json", "the run's config"), "config.json").model
     text = LanguageModelConfig(name=str(language_model), frozen=False)
-    shown = find_recipe("demo").model
     task = ConversationConfig(
         projector=MlpProjectorConfig(), questions_per_picture=QUESTIONS, rehearsed=0, pope_images=0
     )
@@ -48,16 +48,18 @@ def config(demo: Path, language_model: Path) -> RunConfig:
         recipe="scenes_language",
         init_from=str(demo),
         data=ScenesConfig(languages=("en",), train_pictures=10_240, eval_pictures=200, questions_per_picture=QUESTIONS),
-        model=replace(llava.model, dim=shown.dim, heads=shown.heads, image=image, text=text),
+        model=replace(
+            llava.model, dim=shown.dim, heads=shown.heads, image=replace(shown.image, frozen=True), text=text
+        ),
         tasks={"conversation": task},
         stages={
             "align": StageConfig(
                 tasks={"conversation": replace(task, questions_per_picture=0, writes=False)},
-                train=TrainConfig(batch_size=16, limit_s=270, **few),
+                train=TrainConfig(batch_size=16, limit_s=captions_s, **few),
                 primary_metric="reply_token_probability",
             )
         },
-        train=TrainConfig(batch_size=4, limit_s=1380, **few),
+        train=TrainConfig(batch_size=4, limit_s=questions_s, **few),
         decoding=DecodingConfig(method="greedy", max_words=64),
     )
 
@@ -74,6 +76,8 @@ def main() -> None:
     """Train, measure, and keep what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path)
+    parser.add_argument("--captions-s", type=float, default=270)
+    parser.add_argument("--questions-s", type=float, default=1380)
     parser.add_argument("--json", type=Path, help="also write the scores here")
     parser.add_argument("--tiny", action="store_true", help="a few steps, to test that it works")
     given = parser.parse_args()
@@ -84,7 +88,7 @@ def main() -> None:
         weights = write_language_model(
             language_model, (turn.text for talk in talks for turns in talk for turn in turns)
         )
-        made = config(given.demo.resolve(), language_model)
+        made = config(given.demo.resolve(), language_model, given.captions_s, given.questions_s)
         if given.tiny:
             made = few_steps(replace(made, data=replace(made.data, train_pictures=64, eval_pictures=8)), batch_size=4)
         run = train(made, out=out)
