@@ -4,8 +4,8 @@ Command: python benchmarks/scenes_language.py runs/demo [--captions-s 270] [--qu
 
 DEMO is the run folder of `chiasm demo`, whose image tower is taken as it is. The language model is a small one that
 begins with random weights (`small_language_model.py`): through a pre-trained one of 135 million weights two cores read
-too few questions in half an hour (docs/log.md). It learns captions first, which say every object of a scene in 40
-tokens; then captions and questions, of which 24 about a scene are 340 tokens and say one thing each.
+too few questions in half an hour (docs/log.md). It learns captions first, which say every object of a scene; then
+captions and questions, each of which says one thing.
 """
 
 import argparse
@@ -83,11 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         language_model, out = Path(folder) / "language_model", Path(folder) / "run"
-        scenes = SceneDataset("train", ScenesConfig(languages=("en",)), 0)
-        talks = (turns_of(scenes.example(number), 0, 0, 1, QUESTIONS) for number in range(READ_FOR_WORDS))
-        weights = write_language_model(
-            language_model, (turn.text for talk in talks for turns in talk for turn in turns)
-        )
+        weights = write_language_model(language_model, texts())
         made = config(given.demo.resolve(), language_model, given.captions_s, given.questions_s)
         if given.tiny:
             made = few_steps(replace(made, data=replace(made.data, train_pictures=64, eval_pictures=8)), batch_size=4)
